@@ -1,0 +1,135 @@
+"""Write the parts of the documentation that come from code; `--check` only compares.
+
+A part stands between `<!-- written by scripts/docs.py: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from asymflow import presets
+from asymflow.cli.main import app
+from asymflow.data.sources import STYLES
+from asymflow.training.recipes import RECIPES
+
+ROOT = Path(__file__).resolve().parent.parent
+PART = re.compile(
+    r"(?P<begin><!-- written by scripts/docs\.py: (?P<name>\w+) -->\n).*?(?=<!-- end -->)",
+    re.DOTALL,
+)
+
+
+def commands() -> str:
+    """One line per command."""
+    return table(("command", "what it does"), ((f"`{name}`", says) for name, says, _ in walk()))
+
+
+def options() -> str:
+    """Every command with all its arguments and options."""
+    return "\n".join(reference(name, command) for name, _, command in walk())
+
+
+def styles() -> str:
+    """Every style, its artist and licence."""
+    rows = (
+        (f"`{s.id}`", ", ".join(s.names), f"[{s.author}]({s.upstream})", s.licence) for s in STYLES
+    )
+    return table(("style", "called in prompts", "drawn by", "licence"), rows)
+
+
+def recipes() -> str:
+    """Every training recipe."""
+    rows = (
+        (
+            f"`{recipe.name}`",
+            f"{recipe.minutes:g}",
+            f"{recipe.transformer.depth} x {recipe.transformer.width}",
+            f"{recipe.tokens}",
+        )
+        for recipe in RECIPES.values()
+    )
+    return table(("recipe", "minutes", "layers x width", "patches in a batch"), rows)
+
+
+def plan() -> str:
+    """A plan, printed."""
+    return f"```text\n{presets.Grid(steps=6).plan((64, 64))}\n```\n"
+
+
+PARTS = {part.__name__: part for part in (commands, options, styles, recipes, plan)}
+
+
+@cache
+def walk() -> tuple[tuple[str, str, Any], ...]:
+    """(name, first sentence, command) of every command that can be run."""
+
+    def inside(group: Any, name: str) -> Iterator[tuple[str, str, Any]]:
+        for word, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from inside(command, f"{name} {word}")
+            else:
+                yield f"{name} {word}", plain(command.help).partition("\n")[0], command
+
+    return tuple(inside(typer.main.get_command(app), "asymflow"))
+
+
+def reference(name: str, command: Any) -> str:
+    """The section of one command."""
+    arguments = [p.metavar for p in command.params if p.param_type_name == "argument"]
+    usage = " ".join((name, *arguments, "[OPTIONS]"))
+    parts = [f"## {name}\n", f"{plain(command.help)}\n", f"```text\n{usage}\n```\n"]
+    for panel, params in groupby(command.params, lambda p: getattr(p, "rich_help_panel", None)):
+        rows = ((spelling(p), plain(p.help)) for p in params)
+        parts.append(table((panel or "argument or option", ""), rows))
+    return "\n".join(parts)
+
+
+def spelling(parameter: Any) -> str:
+    """`--size N|WxH`."""
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.metavar}`"
+    names = ", ".join(f"`{name}`" for name in parameter.opts)
+    return f"{names} {parameter.metavar or ''}".strip()
+
+
+def plain(text: str | None) -> str:
+    """Markdown of help with rich's markup."""
+    text = re.sub(r"\[cyan\](.*?)\[/\]", r"`\1`", text or "")
+    text = re.sub(r"\[dim\](.*?)\.?\[/\]", r"default: \1.", text)
+    return re.sub(r"\[/?[a-z ]*\]", "", text)
+
+
+def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = (head, ("---",) * len(head), *rows)
+    cells = ((cell.replace("|", "\\|").replace("\n", " ") for cell in line) for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def main() -> int:
+    """Write or compare; 1 when something was out of date and only compared."""
+    check = "--check" in sys.argv
+    outdated = False
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        text = path.read_text(encoding="utf-8")
+        new = PART.sub(lambda found: f"{found['begin']}\n{PARTS[found['name']]()}\n", text)
+        if new != text:
+            outdated = True
+            if check:
+                print(f"{path.relative_to(ROOT)} is out of date: run python scripts/docs.py")
+            else:
+                path.write_text(new, encoding="utf-8")
+                print(f"{path.relative_to(ROOT)} written")
+    return int(check and outdated)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Unequal compute over the trajectory of unmodified pixel-space diffusion models.
+
+    import asymflow
+    from asymflow import presets
+
+    model = asymflow.load()
+    request = asymflow.Request({"prompt": "a fox"}, size=(64, 64), guidance_scale=presets.GUIDANCE)
+    [result] = asymflow.run(model, presets.DEFAULT.plan(request.size), [request])
+
+Names are loaded when they are first used: importing asymflow takes no time and loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asymflow.adapter import Adapter, Denoiser
+    from asymflow.adapters.embedded import load
+    from asymflow.engine import Frame, run, walk
+    from asymflow.errors import AsymflowError, FileFormatError, InputError, MissingExtra
+    from asymflow.store import load_plan, save_plan
+    from asymflow.times import plan_of
+    from asymflow.types import CONDITIONAL, FULL, Plan, Request, Result, Step, Tier
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CONDITIONAL",
+    "FULL",
+    "Adapter",
+    "AsymflowError",
+    "Denoiser",
+    "FileFormatError",
+    "Frame",
+    "InputError",
+    "MissingExtra",
+    "Plan",
+    "Request",
+    "Result",
+    "Step",
+    "Tier",
+    "load",
+    "load_plan",
+    "plan_of",
+    "run",
+    "save_plan",
+    "walk",
+]
+
+_NAMES = {
+    "adapter": ("Adapter", "Denoiser"),
+    "adapters.embedded": ("load",),
+    "engine": ("Frame", "run", "walk"),
+    "errors": ("AsymflowError", "FileFormatError", "InputError", "MissingExtra"),
+    "store": ("load_plan", "save_plan"),
+    "times": ("plan_of",),
+    "types": ("CONDITIONAL", "FULL", "Plan", "Request", "Result", "Step", "Tier"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+if not TYPE_CHECKING:  # else a type checker would take every misspelt name for one of these
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,33 @@
+"""Everything asymflow raises on purpose.
+
+    AsymflowError
+    |-- InputError         a value the caller gave cannot be used (also a ValueError)
+    |-- FileFormatError    a file is damaged, of another kind, or made for another model
+    |-- MissingExtra       an optional dependency is not installed (also an ImportError)
+
+A message states the value, the cause and the next move.
+"""
+
+from __future__ import annotations
+
+
+class AsymflowError(Exception):
+    """Root of the tree: catch this to catch every deliberate error."""
+
+
+class InputError(AsymflowError, ValueError):
+    """A value given by the caller cannot be used."""
+
+
+class FileFormatError(AsymflowError):
+    """A file is damaged, of another kind, or belongs to another model."""
+
+
+class MissingExtra(AsymflowError, ImportError):
+    """An optional dependency is missing; the message names the extra to install."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"This needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'asymflow[{extra}]'"
+        )
