@@ -1,0 +1,77 @@
+"""The seam between asymflow and any pixel-space model.
+
+An adapter translates its model's conventions at the border: inside asymflow only
+
+    x_t = (1 - t) x_0 + t eps,   t = 1 noise, t = 0 data
+
+exists, and the one question a model is asked is "given x_t, what is x_0?". That question needs no
+division for any parameterisation near either end, which a velocity or noise estimate does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from asymflow.types import Picture, Request
+
+Context = Mapping[str, Tensor]
+"""What a model is conditioned on: tensors with the batch first, computed once per picture."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """An estimator of x_0: x_t [b, c, h, w] at times t [b] to x_0 [b, c, h, w]."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """A model as asymflow sees it."""
+
+    @property
+    def name(self) -> str:
+        """Identifies the model and its weights, e.g. "embedded:3f9a..."."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels c of the state x_t."""
+        ...
+
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor on the device and in the dtype of the state."""
+        ...
+
+    @property
+    def batch(self) -> int | None:
+        """Pictures per network call, or None for no limit.
+
+        Matrix kernels may round differently for different batch sizes. An adapter that says 1
+        makes every picture independent of its neighbours bit for bit.
+        """
+        ...
+
+    def check(self, request: Request) -> None:
+        """Raise `InputError` when the model cannot serve the request (size, inputs)."""
+        ...
+
+    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
+        """Conditional and unconditional contexts of a batch."""
+        ...
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        """Estimate x_0 [b, c, h, w] from x_t [b, c, h, w] at times t [b]."""
+        ...
+
+    def to_state(self, picture: Picture) -> Tensor:
+        """A picture [h, w, c] in [0, 1] as x_0 [c, h, w]."""
+        ...
+
+    def to_picture(self, x_0: Tensor) -> Picture:
+        """x_0 [c, h, w] as a picture [h, w, c], clipped to [0, 1]."""
+        ...

@@ -1,0 +1,110 @@
+"""Moves from time t to s < t, given estimates D of x_0.
+
+Along the path dx/dt = (x - D)/t, so d(x/t)/dt = -D/t^2 and, without approximation,
+
+    x_s = (s/t) x_t + s * integral from s to t of D(tau) / tau^2 dtau
+
+The linear part is exact; a solver only guesses how D moves. Constant D is Euler's method (DDIM).
+`multistepN` puts a polynomial in tau^2 through the N newest estimates, an exponential
+Adams-Bashforth method of order N. Why tau^2: trajectories depend smoothly on the variance of the
+noise, so D reaches t = 0 without a slope in tau; elsewhere tau^2 is as good as tau. The weights
+are rational in the times, free of cancellation, and finite from t = 1 to s = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from asymflow.adapter import Denoiser
+from asymflow.flow import Time, per_image
+from asymflow.types import Step, Tier
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """What a network said x_0 [b, c, h, w] is, at time t, and how it was asked."""
+
+    t: Time
+    x_0: Tensor
+    tier: Tier
+
+
+History = tuple[Estimate, ...]
+"""The newest estimates of one tier, newest first."""
+
+ORDERS = {"euler": 1, "heun": 1, "multistep1": 1, "multistep2": 2, "multistep3": 3}
+"""Estimates that a solver takes from the history, the newest included."""
+
+
+def advance(
+    denoiser: Denoiser, x_t: Tensor, step: Step, history: History
+) -> tuple[Tensor, History]:
+    """One move of a batch: x_s and the history with the estimate at t in front.
+
+    Estimates of another tier are dropped: two tiers disagree by a bias, and a polynomial through
+    both would take that for the slope of D.
+    """
+    estimate = Estimate(step.t, _ask(denoiser, x_t, step.t), step.tier)
+    older = [e for e in history if e.tier == step.tier]
+    history = (estimate, *older[: max(ORDERS.values()) - 1])
+    x_s = multistep(x_t, step.s, history[: ORDERS[step.solver]])
+    if step.evaluations == 2:
+        x_s = heun(x_t, estimate.x_0, x_s, _ask(denoiser, x_s, step.s), step.t, step.s)
+    return x_s, history
+
+
+def multistep(x_t: Tensor, s: Time, estimates: Sequence[Estimate]) -> Tensor:
+    """x_s from x_t at t = estimates[0].t, of the order of the number of estimates (1 to 3)."""
+    t = estimates[0].t
+    weights = multistep_weights(t, s, [e.t for e in estimates[1:]])
+    x_s = per_image(s / t, x_t) * x_t
+    for weight, estimate in zip(weights, estimates, strict=True):
+        x_s = x_s + per_image(weight, x_t) * estimate.x_0
+    return x_s
+
+
+def heun(x_t: Tensor, at_t: Tensor, x_s: Tensor, at_s: Tensor, t: Time, s: Time) -> Tensor:
+    """The trapezoidal correction of an Euler prediction: the mean of the velocities at its ends.
+
+    Args:
+        x_t: the state at t.
+        at_t: the estimate of x_0 there.
+        x_s: what Euler's method predicts at s > 0.
+        at_s: the estimate of x_0 there.
+    """
+    velocities = (x_t - at_t) / per_image(t, x_t) + (x_s - at_s) / per_image(s, x_t)
+    return x_t + per_image(0.5 * (s - t), x_t) * velocities
+
+
+def multistep_weights(t: Time, s: Time, earlier: Sequence[Time]) -> tuple[Time, ...]:
+    """Weights w with x_s = (s/t) x_t + sum of w_k D_k.
+
+    They integrate polynomials in tau^2 of a degree below their number exactly:
+
+        sum over k of w_k (t_k^2 - t^2)^j = m_j = s * integral from s to t of
+                                                  (tau^2 - t^2)^j / tau^2 dtau
+
+    Args:
+        t: where the move begins and the newest estimate was made.
+        s: where it ends.
+        earlier: times of up to two older estimates, the newer one first.
+    """
+    m_0 = (t - s) / t
+    if not earlier:
+        return (m_0,)
+    m_1 = -((t - s) ** 2)
+    a, *others = ((time - t) * (time + t) for time in earlier)
+    if not others:
+        return m_0 - m_1 / a, m_1 / a
+    m_2 = (t - s) ** 3 * (3 * t + s) / 3
+    b = others[0]
+    w_1 = (m_1 * b - m_2) / (a * (b - a))
+    w_2 = (m_2 - m_1 * a) / (b * (b - a))
+    return m_0 - w_1 - w_2, w_1, w_2
+
+
+def _ask(denoiser: Denoiser, x_t: Tensor, t: float) -> Tensor:
+    return denoiser(x_t, x_t.new_full((len(x_t),), t))

@@ -1,0 +1,149 @@
+"""Falling time grids, and plans made of them without measuring anything.
+
+A grid of n steps is a tuple of n + 1 times, strictly falling to exactly 0. It begins at 1, pure
+noise, unless its definition has a largest noise level below that. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from statistics import NormalDist
+
+from asymflow.errors import InputError
+from asymflow.types import CONDITIONAL, FULL, Plan, Solver, Step
+
+
+def uniform(n: int) -> tuple[float, ...]:
+    """n equal steps: t_i = 1 - i/n."""
+    return _grid(1 - i / n for i in _nodes(n))
+
+
+def shifted(n: int, shift: float) -> tuple[float, ...]:
+    """The uniform grid moved towards noise: t / (1 - t) is multiplied by `shift`.
+
+    A shift of f gives pictures f times the side the log-SNR of the original grid.
+    """
+    _positive("shift", shift)
+    ratios = (1 - i / n for i in _nodes(n))
+    return _grid(shift * t / (1 + (shift - 1) * t) for t in ratios)
+
+
+def logit_normal(n: int, mean: float = 0.0, std: float = 1.0) -> tuple[float, ...]:
+    """Quantiles of the logit-normal law: logit(t_i) = mean + std Phi^-1(1 - i/n).
+
+    A mean above 0 puts more nodes near noise; a small std puts them around sigmoid(mean).
+    """
+    _finite("mean", mean)
+    _positive("std", std)
+    normal = NormalDist()
+    inner = (mean + std * normal.inv_cdf(1 - i / n) for i in _nodes(n)[1:-1])
+    return _grid((1.0, *(_time(-x) for x in inner), 0.0))
+
+
+def karras(
+    n: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0
+) -> tuple[float, ...]:
+    """The grid of Karras et al. (arXiv 2206.00364, equation 5), at t = sigma / (1 + sigma).
+
+    sigma_i^(1/rho) is linear from sigma_max to sigma_min over the first n nodes; the last is 0.
+    """
+    _positive("rho", rho)
+    _positive("sigma_min", sigma_min)
+    _positive("sigma_max", sigma_max)
+    first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    sigmas = ((first + (last - first) * i) ** rho for i in _ramp(n))
+    return _grid((*(sigma / (1 + sigma) for sigma in sigmas), 0.0))
+
+
+def log_snr(n: int, start: float = 0.99, last: float = 0.01) -> tuple[float, ...]:
+    """Equal steps in log((1 - t) / t) from t = `start` to t = `last`, then one to 0."""
+    for name, t in (("start", start), ("last", last)):
+        if not 0 < t < 1:
+            raise InputError(
+                f"{name}={t} has no finite log-SNR. Choose a time between 0 and 1, ends excluded."
+            )
+    first, final = math.log((1 - start) / start), math.log((1 - last) / last)
+    return _grid((*(_time(first + (final - first) * i) for i in _ramp(n)), 0.0))
+
+
+def plan_of(
+    times: Sequence[float],
+    *,
+    solver: Solver = "multistep2",
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    name: str = "unnamed",
+) -> Plan:
+    """A plan with one solver over a grid.
+
+    Args:
+        times: falling, n + 1 of them, the last 0.
+        solver: of every step.
+        guidance_interval: (low, high) in t. Steps that start outside it are conditional only.
+        name: shown when the plan is printed.
+    """
+    low, high = guidance_interval
+    if not 0 <= low <= high <= 1:
+        raise InputError(
+            f"The guidance interval ({low}, {high}) is not a part of [0, 1]. "
+            "Give two times, the lower one first: (0.0, 1.0) guides every step."
+        )
+    steps = (
+        Step(t, s, FULL if low <= t <= high else CONDITIONAL, solver) for t, s in pairwise(times)
+    )
+    return Plan(name, tuple(steps))
+
+
+def truncated(plan: Plan, start: float) -> Plan:
+    """The end of a plan, beginning at t = `start` exactly; later nodes stay.
+
+    Where less than half of a step would be left, it is joined to the next one: a tiny first step
+    costs as much as any other, and a multistep solver would extrapolate far from two estimates
+    that lie almost on top of each other.
+    """
+    if not 0 < start <= 1:
+        raise InputError(f"A plan cannot begin at t={start}. Choose a time in (0, 1].")
+    if start >= plan.steps[0].t:
+        return plan
+    steps = [step for step in plan.steps if step.s < start]
+    if len(steps) > 1 and start - steps[0].s < (steps[0].t - steps[0].s) / 2:
+        del steps[0]
+    return Plan(plan.name, (replace(steps[0], t=start), *steps[1:]))
+
+
+def _time(log_snr: float) -> float:
+    """t = 1 / (1 + e^lam), without overflow."""
+    return 0.5 * (1 - math.tanh(log_snr / 2))
+
+
+def _nodes(n: int) -> range:
+    if n < 1:
+        raise InputError(f"A grid of {n} steps leads nowhere. Ask for at least 1.")
+    return range(n + 1)
+
+
+def _ramp(n: int) -> list[float]:
+    """n numbers from 0 to 1."""
+    return [i / max(n - 1, 1) for i in _nodes(n)[:-1]]
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise InputError(f"{name}={value} must be a positive number.")
+
+
+def _finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise InputError(f"{name}={value} must be a finite number.")
+
+
+def _grid(times: Iterable[float]) -> tuple[float, ...]:
+    grid = tuple(times)
+    if not all(t > s for t, s in pairwise(grid)):
+        raise InputError(
+            f"These settings give times that do not fall: {grid}. "
+            "Use fewer steps or less extreme values."
+        )
+    return grid
