@@ -1,0 +1,42 @@
+"""Which (concept, style) pairs never enter training.
+
+The rule depends on names alone, so it gives the same list on every machine, for ever:
+a pair is a candidate when the SHA-256 of ``"<key>|<style>"`` falls in the lowest 5% of its
+range; within a concept, candidates are taken from the lowest hash up while at least three
+other styles of that concept stay in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+Pair = tuple[str, str]
+
+FRACTION = 0.05
+MIN_STYLES_LEFT = 3
+RULE = (
+    f"sha256('<key>|<style>') in the lowest {FRACTION:.0%}, lowest first, "
+    f"while {MIN_STYLES_LEFT} styles of the concept stay in training; "
+    "only concepts of weight 1"
+)
+
+
+def position(key: str, style: str) -> float:
+    """Where the pair's hash falls in [0, 1)."""
+    digest = hashlib.sha256(f"{key}|{style}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2.0**64
+
+
+def held_out(pairs: Iterable[Pair]) -> frozenset[Pair]:
+    """The held-out subset of ``(key, style)`` pairs; order and repeats do not matter."""
+    styles: dict[str, set[str]] = {}
+    for key, style in pairs:
+        styles.setdefault(key, set()).add(style)
+    chosen: set[Pair] = set()
+    for key, present in styles.items():
+        ranked = sorted((position(key, style), style) for style in present)
+        spare = len(present) - MIN_STYLES_LEFT
+        candidates = [style for place, style in ranked if place < FRACTION]
+        chosen.update((key, style) for style in candidates[: max(spare, 0)])
+    return frozenset(chosen)
