@@ -1,0 +1,183 @@
+"""The model that comes with asymflow, and its file format: one safetensors file.
+
+The file's metadata holds the configuration as JSON, so a file is all that is needed to run a
+model. Weights are stored in bfloat16 and the word vectors in int8.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from asymflow.adapter import Context
+from asymflow.errors import FileFormatError, InputError
+from asymflow.files import replacing
+from asymflow.nets.picture import PictureConfig, PictureModel
+from asymflow.nets.text import load_tokenizer, tokenize
+from asymflow.nets.transformer import TransformerConfig
+from asymflow.types import Picture, Request
+
+FORMAT = "asymflow-embedded-1"
+DEFAULT_SIZE = (64, 64)
+SIDE_LIMITS = (16, 512)
+"""Smallest and largest side in pixels; quality is measured at the trained sizes only."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedAdapter:
+    """Pictures from prompts; inputs are "prompt", and optionally "style" and "negative".
+
+    The state is premultiplied RGBA in [-1, 1] and always float32; the network may run in bfloat16.
+    """
+
+    model: PictureModel
+    weights_hash: str
+    training: Mapping[str, Any]
+    tokenizer: Any
+
+    @property
+    def name(self) -> str:
+        return f"embedded:{self.weights_hash[:12]}"
+
+    @property
+    def channels(self) -> int:
+        return self.model.config.transformer.channels
+
+    @property
+    def like(self) -> Tensor:
+        return torch.empty(0, dtype=torch.float32, device=self.model.basis.device)
+
+    @property
+    def batch(self) -> int | None:
+        # CPU kernels choose their summation order by the number of rows: one picture per call
+        # makes a result independent of its neighbours, at a cost of a few per cent.
+        return 1 if self.model.basis.device.type == "cpu" else None
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        return self.model.config.styles
+
+    def check(self, request: Request) -> None:
+        patch = self.model.config.transformer.patch
+        for side in request.size:
+            if side % patch or not SIDE_LIMITS[0] <= side <= SIDE_LIMITS[1]:
+                height, width = request.size
+                nearest = int(np.clip(round(side / patch) * patch, *SIDE_LIMITS))
+                raise InputError(
+                    f"Size {width}x{height} is not possible: {side} is not a multiple of {patch} "
+                    f"from {SIDE_LIMITS[0]} to {SIDE_LIMITS[1]}. Try {nearest}."
+                )
+        self._style(request)
+
+    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
+        prompts = [str(request.inputs.get("prompt", "")) for request in requests]
+        negatives = [str(request.inputs.get("negative", "")) for request in requests]
+        styles = torch.tensor([self._style(request) for request in requests])
+        return self._context(prompts, styles), self._context(negatives, torch.zeros_like(styles))
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        dtype = self.model.text.position.dtype
+        return self.model(x_t.to(dtype), t.float(), context).float()
+
+    def to_state(self, picture: Picture) -> Tensor:
+        return torch.from_numpy(picture).permute(2, 0, 1).to(self.like) * 2 - 1
+
+    def to_picture(self, x_0: Tensor) -> Picture:
+        picture = ((x_0.float() + 1) / 2).clamp(0, 1)
+        # Premultiplied colour cannot exceed alpha.
+        picture[:3] = torch.minimum(picture[:3], picture[3:])
+        return np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy())
+
+    def _context(self, prompts: Sequence[str], styles: Tensor) -> Context:
+        ids, mask = tokenize(self.tokenizer, prompts)
+        device = self.model.basis.device
+        # Prompt by prompt: see `batch`.
+        rows = [
+            self.model.context(i[None], m[None], s[None])
+            for i, m, s in zip(ids.to(device), mask.to(device), styles.to(device), strict=True)
+        ]
+        return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+
+    def _style(self, request: Request) -> int:
+        style = request.inputs.get("style")
+        if style is None:
+            return 0
+        if style not in self.styles:
+            close = difflib.get_close_matches(str(style), self.styles, 1, 0.4)
+            hint = f"Did you mean {close[0]!r}? " if close else ""
+            raise InputError(f"Unknown style {style!r}. {hint}Styles: {', '.join(self.styles)}.")
+        return self.styles.index(style) + 1
+
+
+def save(model: PictureModel, path: Path, *, training: Mapping[str, Any]) -> None:
+    """Write a model file; `training` says how it was made and is kept in the metadata."""
+    tensors = {
+        name: (value.to(torch.bfloat16) if value.ndim > 1 and value.is_floating_point() else value)
+        .detach()
+        .cpu()
+        .contiguous()
+        for name, value in model.state_dict().items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(dataclasses.asdict(model.config)),
+        "training": json.dumps(dict(training)),
+    }
+    with replacing(path) as file:
+        file.write(serialize(tensors, metadata))
+
+
+def default_weights() -> Path:
+    """The model file shipped with the package."""
+    return Path(str(resources.files("asymflow.weights").joinpath("embedded.safetensors")))
+
+
+def load(
+    weights: Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> EmbeddedAdapter:
+    """Load a model file, by default the one shipped with the package.
+
+    Raises:
+        FileFormatError: the file is missing, damaged or holds another kind of model.
+    """
+    path = weights or default_weights()
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = cast("dict[str, str]", file.metadata() or {})
+        if metadata.get("format") != FORMAT:
+            raise FileFormatError(
+                f"{path} is a safetensors file of another kind (format "
+                f"{metadata.get('format')!r}, expected {FORMAT!r}). Pass a file that "
+                "`asymflow train` exported."
+            )
+        values = cast("dict[str, Any]", json.loads(metadata["config"]))
+        values["transformer"] = TransformerConfig(**values["transformer"])
+        values["styles"] = tuple(values["styles"])
+        with torch.device("meta"):
+            model = PictureModel(PictureConfig(**values))
+        model.load_state_dict(load_file(path), assign=True)
+        training = cast("dict[str, Any]", json.loads(metadata["training"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FileFormatError(
+            f"Cannot read the model file {path}: {error}. If it is damaged, install asymflow "
+            "again or pass another file."
+        ) from error
+    model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return EmbeddedAdapter(model, digest, training, load_tokenizer())

@@ -1,0 +1,145 @@
+"""A training run as a person starts it: data, model, progress, sheets, plot, model file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asymflow import engine
+from asymflow.adapters import embedded
+from asymflow.data.dataset import Dataset
+from asymflow.errors import FileFormatError, MissingExtra
+from asymflow.nets.picture import PictureModel
+from asymflow.sheets import sheet
+from asymflow.times import plan_of, shifted
+from asymflow.training.loop import Progress, build, train
+from asymflow.training.recipes import Recipe
+from asymflow.types import Request
+
+VECTORS = "vectors.pt"
+"""Static word vectors in the output folder, distilled once (`asymflow.training.vectors`)."""
+
+SHEET_PROMPTS = (
+    "a fox", "a red apple", "a smiling face", "a car", "a house", "a tree", "a guitar",
+    "a slice of pizza", "a rocket", "a blue butterfly", "a cat left of a dog", "a crown on blue",
+)  # fmt: skip
+"""What the sheets drawn during training show; the styles take turns."""
+
+
+def run(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    device: str | None = None,
+    start: Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Train a recipe and return the model file `out/embedded.safetensors`.
+
+    Goes on from `out/checkpoint.pt` where there is one. `out` also receives `log.jsonl`,
+    `loss.png` and a sheet of samples at every checkpoint.
+
+    Args:
+        data: folder that `asymflow data build` wrote.
+        device: "cpu", "cuda", ...; by default a GPU where there is one.
+        start: model file whose weights and word vectors the run begins with, instead of fresh
+            ones. It must have the recipe's shape.
+
+    Raises:
+        FileFormatError: `start` or the checkpoint does not fit the recipe.
+    """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    out.mkdir(parents=True, exist_ok=True)
+    dataset = Dataset(data)
+    model = _begin(recipe, dataset, out, start)
+    target = out / "embedded.safetensors"
+    for row, average in train(model, recipe, dataset, out, device=where):
+        if on_progress is not None:
+            on_progress(row)
+        if row.saved:
+            _export(average, recipe, row, target)
+            _draw(target, out / f"samples-{row.step:06d}.png")
+            plot_loss(out / "log.jsonl", out / "loss.png")
+    return target
+
+
+def _begin(recipe: Recipe, dataset: Dataset, out: Path, start: Path | None) -> PictureModel:
+    if start is None:
+        vectors = out / VECTORS
+        if not vectors.exists():
+            from asymflow.training.vectors import distil, encoder_folder
+
+            torch.save(distil(encoder_folder()), vectors)
+        return build(recipe, dataset, torch.load(vectors, weights_only=True))
+    model = embedded.load(start).model.requires_grad_(True).train()
+    if (model.config.transformer, model.config.rank) != (recipe.transformer, recipe.rank):
+        raise FileFormatError(
+            f"{start} holds a model of another shape than recipe {recipe.name!r}: "
+            f"{model.config.transformer} against {recipe.transformer}. Choose the recipe it was "
+            "trained with, or begin with fresh weights."
+        )
+    return model
+
+
+def _export(average: PictureModel, recipe: Recipe, row: Progress, path: Path) -> None:
+    training: dict[str, Any] = {
+        "recipe": dataclasses.asdict(recipe),
+        "steps": row.step,
+        "minutes": round(row.minutes, 1),
+        "torch": torch.__version__,
+    }
+    embedded.save(average, path, training=training)
+
+
+def _draw(weights: Path, path: Path) -> None:
+    adapter = embedded.load(weights)
+    plan = plan_of(shifted(20, 2.0), guidance_interval=(0.1, 1.0))
+    styles = adapter.styles
+    rows: list[list[Any]] = []
+    for size in ((32, 32), (64, 64), (128, 128)):
+        requests = [
+            Request(
+                {"prompt": prompt, "style": styles[i % len(styles)]}, size, i, guidance_scale=3.0
+            )
+            for i, prompt in enumerate(SHEET_PROMPTS)
+        ]
+        rows.append([result.picture for result in engine.run(adapter, plan, requests)])
+    enlarged = [[p.repeat(128 // len(p), 0).repeat(128 // len(p), 1) for p in row] for row in rows]
+    sheet(enlarged, row_labels=("32 px", "64 px", "128 px"), col_labels=SHEET_PROMPTS).save(path)
+
+
+def plot_loss(log: Path, path: Path) -> None:
+    """Loss over minutes per size, smoothed over 50 batches, as a PNG."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "train") from error
+    by_size: dict[tuple[int, ...], list[tuple[float, float]]] = {}
+    for line in log.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        by_size.setdefault(tuple(row["size"]), []).append((row["minutes"], row["loss"]))
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes: Any = figure.add_subplot()
+    for size, points in sorted(by_size.items()):
+        minutes, smooth = _smooth(points)
+        axes.plot(minutes, smooth, label=f"{size[1]}x{size[0]}")
+    axes.set(xlabel="minutes", ylabel="velocity loss", yscale="log")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _smooth(
+    points: Sequence[tuple[float, float]], window: int = 50
+) -> tuple[list[float], list[float]]:
+    minutes = [minute for minute, _ in points]
+    losses = [value for _, value in points]
+    means = [
+        sum(losses[max(0, i - window + 1) : i + 1]) / min(window, i + 1) for i in range(len(losses))
+    ]
+    return minutes, means

@@ -1,0 +1,109 @@
+"""The embedded model as an adapter: files, bad input, and independence inside a batch."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from asymflow import engine
+from asymflow.adapter import Adapter
+from asymflow.adapters import embedded
+from asymflow.errors import FileFormatError, InputError
+from asymflow.nets.picture import PictureConfig, PictureModel
+from asymflow.nets.transformer import TransformerConfig
+from asymflow.times import plan_of, shifted
+from asymflow.types import Request
+
+SHAPE = TransformerConfig(width=64, depth=2, head_dim=32, hidden=1024, text_width=32)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = PictureModel(PictureConfig(("noto", "twemoji"), SHAPE, rank=8))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.text.set_vectors(torch.randn(30522, 32))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    embedded.save(model, path, training={"recipe": "tiny"})
+    return path
+
+
+def request(prompt: str = "a fox", seed: int = 0, side: int = 32, **inputs: object) -> Request:
+    return Request({"prompt": prompt, **inputs}, (side, side), seed, guidance_scale=2.5)
+
+
+def test_it_is_an_adapter_and_keeps_its_provenance(weights: Path) -> None:
+    adapter = embedded.load(weights)
+    assert isinstance(adapter, Adapter)
+    assert adapter.training == {"recipe": "tiny"}
+    assert adapter.styles == ("noto", "twemoji")
+    assert adapter.weights_hash == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert adapter.name == f"embedded:{adapter.weights_hash[:12]}"
+
+
+def test_saved_and_loaded_again_it_draws_the_same(weights: Path, tmp_path: Path) -> None:
+    adapter = embedded.load(weights)
+    copy = tmp_path / "copy.safetensors"
+    embedded.save(adapter.model, copy, training=adapter.training)
+    plan = plan_of(shifted(3, 2.0))
+    first, second = (
+        engine.run(each, plan, [request()])[0].picture for each in (adapter, embedded.load(copy))
+    )
+    assert np.array_equal(first, second)
+
+
+def test_a_picture_is_the_same_alone_in_any_batch_and_twice(weights: Path) -> None:
+    adapter = embedded.load(weights)
+    plan = plan_of(shifted(4, 2.0), guidance_interval=(0.2, 1.0))
+    requests = [
+        request("a fox", 3, style="noto"),
+        request("two cats on a sofa", 4, negative="dog"),
+        request("a fox", 5, side=64),
+        request("a fox", 3, style="twemoji"),
+    ]
+    together = engine.run(adapter, plan, requests)
+    for batch in ([requests[0]], requests[2:], list(reversed(requests))):
+        for result in engine.run(adapter, plan, batch):
+            index = next(i for i, r in enumerate(requests) if r is result.request)
+            assert np.array_equal(result.picture, together[index].picture)
+    assert not np.array_equal(together[0].picture, together[3].picture)
+
+
+def test_pictures_are_premultiplied_and_round_trip(weights: Path) -> None:
+    adapter = embedded.load(weights)
+    rng = np.random.default_rng(0)
+    picture = rng.random((16, 24, 4), dtype=np.float32)
+    picture[..., :3] *= picture[..., 3:]
+    assert np.allclose(adapter.to_picture(adapter.to_state(picture)), picture, atol=1e-6)
+    wild = adapter.to_picture(torch.randn(4, 16, 16) * 3)
+    assert (wild[..., :3] <= wild[..., 3:]).all()
+    assert wild.min() >= 0
+    assert wild.max() <= 1
+
+
+def test_an_unknown_style_suggests_the_nearest(weights: Path) -> None:
+    with pytest.raises(InputError, match="Did you mean 'twemoji'"):
+        embedded.load(weights).check(request(style="twemojis"))
+
+
+@pytest.mark.parametrize("side", [0, -8, 20, 8, 1024])
+def test_an_impossible_size_suggests_a_possible_one(weights: Path, side: int) -> None:
+    with pytest.raises(InputError, match=r"Try \d+"):
+        embedded.load(weights).check(request(side=side))
+
+
+def test_damaged_foreign_and_missing_files_are_refused(weights: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(weights.read_bytes()[:-1000])
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"x": torch.zeros(2)}, foreign)
+    for path in (damaged, foreign, tmp_path / "missing.safetensors", Path(__file__)):
+        with pytest.raises(FileFormatError, match=path.name):
+            embedded.load(path)
