@@ -1,0 +1,1 @@
+"""Measure pictures and speed: features, distances with their uncertainty, the quality suite."""

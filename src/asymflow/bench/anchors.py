@@ -1,0 +1,90 @@
+"""Real pictures in place of generated ones, to read the quality of those by."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asymflow.bench.features import as_unit_float
+from asymflow.data.manifest import Entry
+
+_TURN = np.deg2rad(6)
+_SCALE = 0.08
+_SHIFT = 0.08  # in halves of the side
+
+
+def nudged(pictures: NDArray[Any], seed: int) -> NDArray[np.float32]:
+    """Pictures [n, s, s, 4] each turned, scaled and shifted a little, at random.
+
+    By up to 6 degrees, 8%, and 4% of the side.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(pictures)
+    turn = rng.uniform(-_TURN, _TURN, n)
+    scale = rng.uniform(1 - _SCALE, 1 + _SCALE, n)
+    x_shift, y_shift = rng.uniform(-_SHIFT, _SHIFT, (2, n))
+    cos, sin = scale * np.cos(turn), scale * np.sin(turn)
+    affine = np.stack((cos, -sin, x_shift, sin, cos, y_shift), axis=1).reshape(n, 2, 3)
+    x = _channels_first(pictures)
+    grid = F.affine_grid(torch.as_tensor(affine, dtype=x.dtype), list(x.shape), align_corners=False)
+    return _channels_last(F.grid_sample(x, grid, align_corners=False))
+
+
+def half_size(pictures: NDArray[Any]) -> NDArray[np.float32]:
+    """Pictures [n, s, s, 4] averaged over 2 x 2 pixels and enlarged again, bilinearly."""
+    small = F.avg_pool2d(_channels_first(pictures), 2)
+    return _channels_last(F.interpolate(small, scale_factor=2, mode="bilinear"))
+
+
+def other_style(
+    entries: Sequence[Entry], among: Sequence[Entry], seed: int
+) -> tuple[list[Entry], list[Entry]]:
+    """Entries whose concept `among` has in another style, and one of those for each."""
+    rng = np.random.default_rng(seed)
+    by_concept: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in among:
+        by_concept[entry.key].append(entry)
+    served: list[Entry] = []
+    stand_ins: list[Entry] = []
+    for entry in entries:
+        others = [other for other in by_concept[entry.key] if other.style != entry.style]
+        if others:
+            served.append(entry)
+            stand_ins.append(others[int(rng.integers(len(others)))])
+    return served, stand_ins
+
+
+def other_concept(
+    entries: Sequence[Entry], among: Sequence[Entry], seed: int
+) -> tuple[list[Entry], list[Entry]]:
+    """Entries, and for each another of its style whose concept is not in `entries` there.
+
+    No stand-in is used twice; entries beyond what `among` can serve are left out.
+    """
+    rng = np.random.default_rng(seed)
+    taken = {(entry.key, entry.style) for entry in entries}
+    by_style: defaultdict[str, list[Entry]] = defaultdict(list)
+    order: list[int] = rng.permutation(len(among)).tolist()
+    for i in order:
+        if (among[i].key, among[i].style) not in taken:
+            by_style[among[i].style].append(among[i])
+    served: list[Entry] = []
+    stand_ins: list[Entry] = []
+    for entry in entries:
+        if by_style[entry.style]:
+            served.append(entry)
+            stand_ins.append(by_style[entry.style].pop())
+    return served, stand_ins
+
+
+def _channels_first(pictures: NDArray[Any]) -> Tensor:
+    return torch.as_tensor(as_unit_float(pictures)).permute(0, 3, 1, 2)
+
+
+def _channels_last(x: Tensor) -> NDArray[np.float32]:
+    return x.permute(0, 2, 3, 1).contiguous().numpy()

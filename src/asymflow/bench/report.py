@@ -1,0 +1,115 @@
+"""What the quality suite found, as data that prints itself."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from asymflow.bench.metrics import Estimate
+from asymflow.errors import InputError
+
+SCHEMA = 1
+
+Split = Literal["seen", "heldout"]
+Source = Literal["generated", "nudged", "half size", "other style", "other concept"]
+
+MEANING: Mapping[Source, str] = {
+    "generated": "what is being measured",
+    "nudged": "the real picture turned, scaled and shifted a little: the best to hope for",
+    "half size": "the real picture at half its side, enlarged: right but blurred",
+    "other style": "a real picture of the concept in another style",
+    "other concept": "a real picture of another concept in the same style: recall by chance, "
+    "KID and FD between real sets",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one set of pictures measured against the real pictures of its pairs."""
+
+    source: Source
+    split: Split
+    style: str | None
+    """None for all styles together."""
+    n: int
+    recall_1: Estimate
+    recall_5: Estimate
+    style_1: Estimate
+    """Share whose nearest real picture of the same concept is drawn in the style asked for."""
+    kid: Estimate
+    """Times 1000. For all styles the mean over styles, each compared with its own: a pooled
+    set would look right if the styles were exchanged."""
+    fd: Estimate
+    """Pooled where `style` is None, since FD needs many pictures. Compare at equal n only."""
+    distance: Estimate
+    """Mean of one minus the cosine to the real picture of the pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class QualityReport:
+    """Scores of a generator and of the anchors, with what is needed to repeat them.
+
+    `config` describes the generator in its owner's words; `settings`, `versions` and `hashes`
+    describe the measurement; `seconds` says where the time went.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    hashes: Mapping[str, str]
+    seconds: Mapping[str, float]
+    scores: tuple[Score, ...]
+
+    def score(self, source: Source, split: Split, style: str | None = None) -> Score:
+        """One score; raises `InputError` when it was not measured."""
+        for score in self.scores:
+            if (score.source, score.split, score.style) == (source, split, style):
+                return score
+        raise InputError(
+            f"This report has no score of {source!r} for {split!r} pairs and style {style!r}: "
+            "a style with fewer than 3 pairs is not scored. Ask for more pairs."
+        )
+
+    def to_json(self) -> str:
+        """The report as one JSON object, with its schema version."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, allow_nan=False) + "\n"
+
+    def __str__(self) -> str:
+        lines = [
+            f"Quality of {self.name} at {self.settings['size']} px (±: half of the 95% interval)"
+        ]
+        for split, title in (("seen", "seen pairs"), ("heldout", "held-out pairs")):
+            lines += ["", _HEADER.format(title)]
+            lines += [
+                _row(score)
+                for score in self.scores
+                if score.split == split and (score.style is None or score.source == "generated")
+            ]
+        lines.append("")
+        lines += [f"{source:14}{text}" for source, text in MEANING.items()]
+        lines.append("FD falls as n grows: compare it at equal n.")
+        lines.append(
+            "Features are EfficientNet-Lite0's: never compare with a published FID or KID."
+        )
+        return "\n".join(lines)
+
+
+_COLUMNS = ("recall@1 %", "recall@5 %", "style %", "KID x1000", "FD", "distance")
+_HEADER = f"{{:24}}{'n':>5}" + "".join(f"{column:>15}" for column in _COLUMNS)
+
+
+def _row(score: Score) -> str:
+    what = score.source if score.style is None else f"  {score.style}"
+    return (
+        f"{what:24}{score.n:5}"
+        f"{_plus_minus(score.recall_1, 100, 1):>15}{_plus_minus(score.recall_5, 100, 1):>15}"
+        f"{_plus_minus(score.style_1, 100, 1):>15}{_plus_minus(score.kid, 1, 1):>15}"
+        f"{_plus_minus(score.fd, 1, 1):>15}{_plus_minus(score.distance, 1, 3):>15}"
+    )
+
+
+def _plus_minus(estimate: Estimate, factor: float, digits: int) -> str:
+    value = round(factor * estimate.value, digits) + 0.0  # no "-0.0"
+    half = factor * (estimate.high - estimate.low) / 2
+    return f"{value:.{digits}f} ±{half:.{digits}f}"

@@ -1,0 +1,233 @@
+"""Speed as ratios measured side by side, so that they outlive the machine they came from.
+
+Two questions:
+
+- What does the engine cost over the network calls it makes? `ratio(run, calls)`, where
+  `calls` makes the same network calls bare; 1.03 means 3% overhead.
+- How much of this machine's matrix arithmetic does a forward pass use? `efficiency`.
+
+Absolute milliseconds on a shared machine drift by tens of percent within minutes. So the two
+sides take turns, each round gives one ratio, and the median and quartiles of the rounds are
+reported.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from asymflow.errors import InputError
+
+Shape = tuple[int, int, int]
+Call = Callable[[], object]
+
+_WARM_UP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Median over rounds of time(a) / time(b), with the quartiles of the rounds."""
+
+    median: float
+    low: float
+    high: float
+    a_ms: float
+    """Median milliseconds of a."""
+    b_ms: float
+    """Median milliseconds of b."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one call computes."""
+
+    flops: int
+    """Floating point operations of its matrix products, convolutions and attention."""
+    shapes: tuple[Shape, ...]
+    """(m, k, n) of each product [m, k] @ [k, n], in order; batched products and attention are
+    counted above but not listed here."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates: two operations each."""
+        return self.flops // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """How near a forward pass comes to this machine's matrix arithmetic."""
+
+    dtype: str
+    flops: int
+    forward_ms: float
+    forward_gflops: float
+    matmul_gflops: float
+    share: float
+    """Rate of the forward pass over rate of bare products, median over rounds; 1 is perfect."""
+    share_low: float
+    share_high: float
+    """Quartiles of the rounds."""
+
+
+def ratio(a: Call, b: Call, *, repeats: int = 20) -> Ratio:
+    """Time `a` against `b`, taking turns, in an order that alternates between rounds.
+
+    Raises `InputError` for fewer than 3 repeats, which have no quartiles to speak of.
+    """
+    a_s, b_s = _interleave(a, b, repeats)
+    low, median, high = _quartiles([x / y for x, y in zip(a_s, b_s, strict=True)])
+    return Ratio(
+        median=median,
+        low=low,
+        high=high,
+        a_ms=1000 * statistics.median(a_s),
+        b_ms=1000 * statistics.median(b_s),
+    )
+
+
+def work(call: Call) -> Work:
+    """Count the operations of one `call`, and list the shapes of its matrix products.
+
+    Counts what PyTorch dispatches, so hand in the network as written, not compiled.
+    """
+    shapes: list[Shape] = []
+
+    def product(a: Sequence[int], b: Sequence[int], **_: Any) -> int:
+        m, k, n = a[0], a[1], b[1]
+        shapes.append((m, k, n))
+        return 2 * m * k * n
+
+    def biased_product(_bias: Sequence[int], a: Sequence[int], b: Sequence[int], **_: Any) -> int:
+        return product(a, b)
+
+    def attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:
+        batch, heads, queries, width = q
+        return 2 * batch * heads * queries * k[2] * (width + v[3])
+
+    aten = torch.ops.aten
+    formulas = {
+        aten.mm: product,
+        aten.addmm: biased_product,
+        # PyTorch's own table has every fused attention but the CPU's, and would count it as 0.
+        aten._scaled_dot_product_flash_attention_for_cpu: attention,
+    }
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        call()
+    return Work(counter.get_total_flops(), tuple(shapes))
+
+
+def efficiency(
+    forward: Call,
+    flops: int,
+    shapes: Sequence[Shape],
+    dtype: torch.dtype,
+    *,
+    repeats: int = 20,
+    device: torch.device | str = "cpu",
+) -> Efficiency:
+    """Rate of `forward`, worth `flops`, over the rate of bare products of its `shapes`.
+
+    `flops` and `shapes` come from `work(forward)`. The products run in `dtype` on `device`,
+    one after the other as in the network; equal shapes share operands, which then stay in the
+    caches where they fit. So the denominator is the best this machine does at these shapes,
+    and the share is on the strict side.
+
+    Raises `InputError` when there are no shapes to compare with.
+    """
+    if not shapes:
+        raise InputError(
+            "The forward pass has no matrix products to compare with; give one that has "
+            "linear layers, and count it uncompiled."
+        )
+    operands = {
+        (m, k, n): (
+            torch.randn(m, k, dtype=dtype, device=device),
+            torch.randn(n, k, dtype=dtype, device=device).t(),  # as linear layers keep theirs
+            torch.empty(m, n, dtype=dtype, device=device),
+        )
+        for m, k, n in set(shapes)
+    }
+
+    def products() -> None:
+        for shape in shapes:
+            a, b, out = operands[shape]
+            torch.mm(a, b, out=out)
+
+    with torch.inference_mode():
+        forward_s, products_s = _interleave(forward, products, repeats)
+    products_flops = sum(2 * m * k * n for m, k, n in shapes)
+    rates = [flops / seconds for seconds in forward_s]
+    best = [products_flops / seconds for seconds in products_s]
+    low, median, high = _quartiles([x / y for x, y in zip(rates, best, strict=True)])
+    return Efficiency(
+        dtype=str(dtype).removeprefix("torch."),
+        flops=flops,
+        forward_ms=1000 * statistics.median(forward_s),
+        forward_gflops=statistics.median(rates) / 1e9,
+        matmul_gflops=statistics.median(best) / 1e9,
+        share=median,
+        share_low=low,
+        share_high=high,
+    )
+
+
+def efficiency_grid(
+    build: Callable[[int, torch.dtype], Call],
+    *,
+    batches: Sequence[int] = (8, 2),
+    dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16),
+    repeats: int = 20,
+    device: torch.device | str = "cpu",
+) -> dict[tuple[int, torch.dtype], Efficiency]:
+    """`efficiency` of `build(batch, dtype)` for every batch size and dtype."""
+    table: dict[tuple[int, torch.dtype], Efficiency] = {}
+    for dtype in dtypes:
+        for batch in batches:
+            forward = build(batch, dtype)
+            count = work(forward)
+            table[batch, dtype] = efficiency(
+                forward, count.flops, count.shapes, dtype, repeats=repeats, device=device
+            )
+    return table
+
+
+def _interleave(a: Call, b: Call, repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds of each call of `a` and of `b`, after a warm-up."""
+    if repeats < 3:
+        raise InputError(f"{repeats} repeats give no spread; ask for at least 3.")
+    for _ in range(_WARM_UP):
+        a()
+        b()
+    a_s: list[float] = []
+    b_s: list[float] = []
+    for turn in range(repeats):
+        # Whoever runs second finds warmer caches and a hotter clock: take turns at that too.
+        if turn % 2:
+            b_s.append(_seconds(b))
+            a_s.append(_seconds(a))
+        else:
+            a_s.append(_seconds(a))
+            b_s.append(_seconds(b))
+    return a_s, b_s
+
+
+def _seconds(call: Call) -> float:
+    _synchronize()
+    start = time.perf_counter()
+    call()
+    _synchronize()
+    return time.perf_counter() - start
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _quartiles(rounds: Sequence[float]) -> tuple[float, float, float]:
+    low, median, high = statistics.quantiles(rounds, n=4, method="inclusive")
+    return low, median, high

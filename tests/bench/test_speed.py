@@ -1,0 +1,132 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from asymflow.bench import speed
+from asymflow.errors import InputError
+
+
+class Clock:
+    """Time that passes only when a call says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[str] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def call(self, name: str, *durations: float) -> Callable[[], None]:
+        times = iter(durations * 100)
+
+        def run() -> None:
+            self.log.append(name)
+            self.now += next(times)
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(speed.time, "perf_counter", clock.perf_counter)
+    return clock
+
+
+def test_ratio_is_the_median_of_rounds_with_quartiles(clock: Clock) -> None:
+    # Two warm-up calls, then rounds of 3, 6, 3, 2, 40 against 1.
+    a = clock.call("a", 9, 9, 3, 6, 3, 2, 40)
+    b = clock.call("b", 9, 9, 1, 1, 1, 1, 1)
+    ratio = speed.ratio(a, b, repeats=5)
+    assert (ratio.low, ratio.median, ratio.high) == (3, 3, 6)
+    assert (ratio.a_ms, ratio.b_ms) == (3000, 1000)
+
+
+def test_ratio_of_rounds_survives_a_machine_that_slows_down(clock: Clock) -> None:
+    a = clock.call("a", 9, 9, 2, 4, 8, 16, 32)
+    b = clock.call("b", 9, 9, 1, 2, 4, 8, 16)
+    ratio = speed.ratio(a, b, repeats=5)
+    assert (ratio.low, ratio.median, ratio.high) == (2, 2, 2)
+
+
+def test_sides_take_turns_at_going_first(clock: Clock) -> None:
+    speed.ratio(clock.call("a", 1), clock.call("b", 1), repeats=4)
+    assert "".join(clock.log) == "abab" + "abbaabba"
+
+
+def test_too_few_repeats_are_refused() -> None:
+    with pytest.raises(InputError, match="at least 3"):
+        speed.ratio(lambda: None, lambda: None, repeats=2)
+
+
+@pytest.mark.parametrize("grad", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_work_counts_products_and_attention(grad: Callable[[], Any]) -> None:
+    linear = nn.Linear(16, 32)
+    plain = nn.Linear(32, 8, bias=False)
+    q, k = torch.randn(2, 4, 10, 16), torch.randn(2, 4, 14, 16)
+    conv = nn.Conv2d(3, 4, 4, stride=4)
+
+    def call() -> None:
+        with grad():
+            plain(linear(torch.randn(2, 10, 16)))
+            nn.functional.scaled_dot_product_attention(q, k, k)
+            conv(torch.randn(1, 3, 8, 8))
+
+    work = speed.work(call)
+    products = 2 * 20 * 16 * 32 + 2 * 20 * 32 * 8
+    attention = 2 * 2 * (2 * 4) * 10 * 14 * 16
+    convolution = 2 * (2 * 2 * 4) * (3 * 4 * 4)
+    assert work.flops == products + attention + convolution
+    assert work.macs * 2 == work.flops
+    assert work.shapes == ((20, 16, 32), (20, 32, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bare_products_are_about_as_efficient_as_themselves(dtype: torch.dtype) -> None:
+    a, b = torch.randn(256, 256, dtype=dtype), torch.randn(256, 256, dtype=dtype)
+
+    def forward() -> None:
+        for _ in range(4):
+            torch.mm(a, b)
+
+    work = speed.work(forward)
+    assert work.shapes == ((256, 256, 256),) * 4
+    result = speed.efficiency(forward, work.flops, work.shapes, dtype, repeats=9)
+    assert result.dtype == str(dtype).removeprefix("torch.")
+    assert 0.3 < result.share_low <= result.share <= result.share_high < 3
+    assert result.forward_gflops == pytest.approx(work.flops / result.forward_ms / 1e6, rel=0.2)
+
+
+def test_work_besides_products_lowers_the_share() -> None:
+    a = torch.randn(128, 128)
+    flops, shapes = 2 * 128**3, ((128, 128, 128),)
+
+    def busy() -> None:
+        for _ in range(20):
+            torch.mm(a, a)
+
+    # Twenty products' time for one product's worth of work.
+    result = speed.efficiency(busy, flops, shapes, torch.float32, repeats=9)
+    assert result.share < 0.2
+
+
+def test_efficiency_needs_products() -> None:
+    with pytest.raises(InputError, match="no matrix products"):
+        speed.efficiency(lambda: None, 0, (), torch.float32)
+
+
+def test_grid_measures_every_case() -> None:
+    built: list[tuple[int, torch.dtype]] = []
+
+    def build(batch: int, dtype: torch.dtype) -> Callable[[], object]:
+        built.append((batch, dtype))
+        layer, x = nn.Linear(32, 32, dtype=dtype), torch.randn(batch, 32, dtype=dtype)
+        return lambda: layer(x)
+
+    grid = speed.efficiency_grid(build, repeats=3)
+    assert list(grid) == built == [(b, d) for d in (torch.float32, torch.bfloat16) for b in (8, 2)]
+    assert grid[8, torch.bfloat16].dtype == "bfloat16"
+    assert grid[8, torch.float32].flops == 4 * grid[2, torch.float32].flops
