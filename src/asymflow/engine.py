@@ -24,7 +24,7 @@ from asymflow.types import Picture, Plan, Request, Result, Step
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """Where a batch stands after a step.
+    """Where a batch stands after a step. Its tensors cannot be changed in place.
 
     Attributes:
         index: of the step, from 0.

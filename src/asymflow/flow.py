@@ -4,9 +4,9 @@
     u   = dx_t/dt = eps - x_0        velocity
     score = -eps / t                 gradient of log p_t(x_t)
 
-States are [b, c, h, w]; a time is a float or a tensor [b]. x_0 is the hub of all conversions: they
-go to it or come from it. Where a time leaves the answer open (the eps in an x_0 at t = 0, the x_0
-in an eps at t = 1) the result is 0, which is what consistent arguments give just beside it times 0.
+States are [b, c, h, w]; a time is a float or a tensor [b]. x_0 is the hub: all conversions go to
+it or come from it. Where a time leaves the answer open (eps given x_0 at t = 0, x_0 given eps at
+t = 1) it is 0.
 """
 
 from __future__ import annotations

@@ -76,6 +76,15 @@ def test_a_picture_is_the_same_alone_in_any_batch_and_twice(weights: Path) -> No
     assert not np.array_equal(together[0].picture, together[3].picture)
 
 
+def test_an_emoji_is_read_as_its_name(weights: Path) -> None:
+    adapter = embedded.load(weights)
+    spelled, written, other = (
+        adapter.encode([request(prompt)])[0]["keys"] for prompt in ("a 🦊", "a fox", "a cat")
+    )
+    assert torch.equal(spelled, written)
+    assert not torch.equal(spelled, other)
+
+
 def test_pictures_are_premultiplied_and_round_trip(weights: Path) -> None:
     adapter = embedded.load(weights)
     rng = np.random.default_rng(0)

@@ -168,7 +168,7 @@ def test_closing_a_walk_cancels_the_rest() -> None:
     assert next(walk, None) is None
 
 
-def test_nothing_is_computed_before_the_first_frame_and_gradients_come_back() -> None:
+def test_nothing_runs_before_the_first_frame_and_inference_mode_stays_inside() -> None:
     model = gaussian()
     walk = engine.walk(model, PLAN, [request()])
     assert model.calls == []
@@ -241,7 +241,7 @@ def test_pictures_per_call_are_limited(batch: int | None) -> None:
 
 
 @pytest.mark.parametrize("solver", ["multistep2", "heun"])
-@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("scale", [1.0, 0.5, 3.0])
 @pytest.mark.parametrize("interval", [(0.0, 1.0), (0.3, 0.8)])
 def test_forwards_are_counted_as_executed(
     solver: Solver, scale: float, interval: tuple[float, float]
@@ -260,6 +260,19 @@ def test_the_unconditional_pass_is_skipped_outside_the_interval() -> None:
     assert len(model.calls) == 10
     for t, labels in model.calls:
         assert labels == ([1, 2, 0] if 0.25 <= t <= 0.75 else [1, 2])
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_guidance_is_per_picture(batch: int | None) -> None:
+    model = replace(gaussian(), batch=batch)
+    x_t, t = draw(7, 4, 3, 8, 8), torch.full((4,), 0.5, dtype=torch.float64)
+    cond, null = torch.tensor([1, 2, 1, 2]), torch.tensor([0, 1, 2, 1])
+    scale = torch.tensor([2.0, 1.0, 3.0, 0.5], dtype=torch.float64)
+    x_0 = engine.guided(model, {"label": cond}, {"label": null}, scale)(x_t, t)
+    d_cond = model.denoise(x_t, t, {"label": cond})
+    d_null = model.denoise(x_t, t, {"label": null})
+    assert_close(x_0, d_null + scale.view(-1, 1, 1, 1) * (d_cond - d_null))
+    assert torch.equal(x_0[1], d_cond[1])
 
 
 def test_a_cut_plan_costs_what_is_left_of_it() -> None:
@@ -347,12 +360,15 @@ def test_soft_masks_blend() -> None:
     model, image = gaussian(), picture(1)
     mask = np.tile(np.linspace(0, 1, 8, dtype=np.float32), (8, 1))
     plan = times.plan_of(times.uniform(6), solver="euler")
-    *_, last = engine.walk(model, plan, [request(seed=1, image=image, mask=mask)])
-    weight = torch.as_tensor(mask).double()
+    wanted = request(seed=1, image=image, mask=mask)
+    *_, before, last = engine.walk(model, plan, [wanted])
     t = torch.tensor([last.step.t], dtype=torch.float64)
-    *_, before = list(engine.walk(model, plan, [request(seed=1, image=image, mask=mask)]))[:-1]
     free = model.denoise(before.x_t, t, {"label": torch.tensor([1])})[0]
-    assert_close(last.x_t[0], (1 - weight) * model.to_state(image) + weight * free)
+    blend = torch.lerp(model.to_state(image), free, torch.as_tensor(mask).double())
+    assert_close(last.x_t[0], blend)
+    [result] = engine.run(model, plan, [wanted])
+    np.testing.assert_allclose(result.picture, model.to_picture(blend), atol=1e-6)
+    assert np.array_equal(result.picture[:, 0], image[:, 0])
 
 
 # Refusals

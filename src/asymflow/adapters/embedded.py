@@ -23,6 +23,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from asymflow.adapter import Context
+from asymflow.data.emoji import spell
 from asymflow.errors import FileFormatError, InputError
 from asymflow.files import replacing
 from asymflow.nets.picture import PictureConfig, PictureModel
@@ -39,6 +40,8 @@ SIDE_LIMITS = (16, 512)
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedAdapter:
     """Pictures from prompts; inputs are "prompt", and optionally "style" and "negative".
+
+    An emoji in a prompt is read as its name.
 
     The state is premultiplied RGBA in [-1, 1] and always float32; the network may run in bfloat16.
     """
@@ -83,8 +86,8 @@ class EmbeddedAdapter:
         self._style(request)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        prompts = [str(request.inputs.get("prompt", "")) for request in requests]
-        negatives = [str(request.inputs.get("negative", "")) for request in requests]
+        prompts = [spell(str(request.inputs.get("prompt", ""))) for request in requests]
+        negatives = [spell(str(request.inputs.get("negative", ""))) for request in requests]
         styles = torch.tensor([self._style(request) for request in requests])
         return self._context(prompts, styles), self._context(negatives, torch.zeros_like(styles))
 

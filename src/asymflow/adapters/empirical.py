@@ -87,5 +87,5 @@ def _posterior_mean(y: Tensor, x: Tensor, t: float) -> Tensor:
     parts = [y[begin : begin + CHUNK] for begin in range(0, len(y), CHUNK)]
     distances = torch.cat([((x - (1 - t) * part) ** 2).sum((1, 2, 3)) for part in parts])
     # At t = 0 the nearest picture has all the weight; the floor is below any step a plan takes.
-    weights = torch.softmax((distances.min() - distances) / (2 * max(t, 1e-8) ** 2), 0)
+    weights = torch.softmax(-distances / (2 * max(t, 1e-8) ** 2), 0)
     return (weights @ y.flatten(1)).view_as(x)

@@ -92,6 +92,10 @@ class TextTower(nn.Module):
         self.table.copy_((vectors / scale).round().to(torch.int8))
         self.table_scale.copy_(scale)
 
+    def vectors(self) -> Tensor:
+        """The static vectors [vocabulary, width], as exact as they are stored."""
+        return self.table * self.table_scale.float()
+
     def forward(self, ids: Tensor, mask: Tensor, style: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """ids [b, l], mask [b, l], style [b] -> features, mask [b, l + 1], summary."""
         dtype = self.position.dtype

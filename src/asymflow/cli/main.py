@@ -1,0 +1,320 @@
+"""What can be typed. What then happens is in the other modules, imported when it does.
+
+So `asymflow --help` needs neither torch nor numpy, and wrong options are refused at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asymflow import __version__
+from asymflow.cli import options, report
+from asymflow.errors import AsymflowError
+
+app = typer.Typer(
+    help="Draw pictures from words, and spend the computing where it counts.",
+    epilog='Start with [cyan]asymflow generate "a fox"[/] or [cyan]asymflow sheet "a fox"[/].',
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="The pictures that the model learns from.")
+bench_app = typer.Typer(help="Measure the model and the machine.")
+
+DATA = Path("data/emoji")
+"""Where a dataset is built, and looked for."""
+
+DataFolder = Annotated[
+    Path, typer.Option(metavar="DIR", help="Dataset, from [cyan]asymflow data build[/].")
+]
+
+
+def main() -> None:
+    """The entry point of the command `asymflow`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code: 0, 2 for wrong input, 130 for Ctrl-C."""
+    try:
+        typed = list(arguments) or ["--help"]
+        code: object = app(typed, prog_name="asymflow", standalone_mode=False)
+    except AsymflowError as error:
+        report.complain(str(error))
+        return 2
+    except typer.TyperException as error:
+        report.complain(f"{error.format_message()} See {_help(error)}.")
+        return 2
+    except OSError as error:
+        if error.errno is None or error.strerror is None:
+            raise
+        report.complain(f"{error.strerror}: {error.filename or 'a file'}.")
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _help(error: typer.TyperException) -> str:
+    context: object = getattr(error, "ctx", None)
+    command = context.command_path if isinstance(context, typer.Context) else "asymflow"
+    return f"{command} --help"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        report.say(f"asymflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command(rich_help_panel="Draw")
+def generate(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="What to draw; [cyan]-[/] reads it from stdin."),
+    ] = None,
+    style: options.Style = None,
+    size: options.Size = None,
+    count: options.Count = 1,
+    seed: options.Seed = None,
+    negative: options.Negative = None,
+    transparent: options.Transparent = False,
+    background: options.Background = None,
+    image: options.Image = None,
+    strength: options.Strength = None,
+    mask: options.Mask = None,
+    like: options.Like = None,
+    steps: options.Steps = None,
+    solver: options.Solver = None,
+    guidance: options.Guidance = None,
+    guidance_interval: options.GuidanceInterval = None,
+    plan: options.Plan = None,
+    weights: options.Weights = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    output: options.Output = None,
+    format: options.Format = None,
+    json: options.Json = False,
+    no_preview: options.NoPreview = False,
+) -> None:
+    """Draw a prompt.
+
+    Every file records how it was made: pass it to --like to make the same picture again.
+    """
+    from asymflow.cli import asking, outputs
+
+    target = outputs.target(output, format)
+    wanted = asking.settle(
+        asking.Asked(
+            prompt=prompt,
+            style=style,
+            size=size,
+            count=count,
+            seed=seed,
+            negative=negative,
+            transparent=transparent,
+            background=background,
+            image=image,
+            strength=strength,
+            mask=mask,
+            like=like,
+            steps=steps,
+            solver=solver,
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            plan=plan,
+            weights=weights,
+            dtype=dtype,
+            device=device,
+        ),
+        target.format,
+    )
+    from asymflow.cli import generate
+
+    generate.generate(wanted, target, as_json=json, preview=not no_preview)
+
+
+@app.command(rich_help_panel="Draw")
+def sheet(
+    prompts: Annotated[
+        list[str], typer.Argument(metavar="PROMPT", help="What to draw, a row for each.")
+    ],
+    size: options.Size = None,
+    count: options.Count = 1,
+    seed: options.Seed = None,
+    negative: options.Negative = None,
+    steps: options.Steps = None,
+    solver: options.Solver = None,
+    guidance: options.Guidance = None,
+    guidance_interval: options.GuidanceInterval = None,
+    plan: options.Plan = None,
+    weights: options.Weights = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    output: options.Output = None,
+    format: options.Format = None,
+    json: options.Json = False,
+    no_preview: options.NoPreview = False,
+) -> None:
+    """Draw prompts in every style, on one sheet."""
+    from asymflow.cli import asking, outputs
+
+    target = outputs.target(output, format)
+    asked = asking.Asked(
+        size=size,
+        count=count,
+        seed=asking.random_seed() if seed is None else seed,
+        negative=negative,
+        steps=steps,
+        solver=solver,
+        guidance=guidance,
+        guidance_interval=guidance_interval,
+        plan=plan,
+        weights=weights,
+        dtype=dtype,
+        device=device,
+    )
+    wanted = asking.settle_each(asked, prompts, target.format)
+    from asymflow.cli import sheet
+
+    sheet.sheet(wanted, target, as_json=json, preview=not no_preview)
+
+
+@app.command(rich_help_panel="Draw")
+def styles(json: options.Json = False) -> None:
+    """List the styles and where they come from."""
+    from asymflow.cli import styles
+
+    styles.styles(as_json=json)
+
+
+@app.command(rich_help_panel="Check")
+def doctor(weights: options.Weights = None, json: options.Json = False) -> None:
+    """Look at this machine, the installation and the model file."""
+    from asymflow.cli import doctor
+
+    if not doctor.doctor(weights, as_json=json):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel="Make a model")
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="cpu, gpu or smoke.")],
+    data: DataFolder = DATA,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Checkpoints, log and samples; runs/RECIPE by default."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu, cuda, ...; a GPU where there is one.")
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Begin with the weights of this model file."),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Copy the finished model there."),
+    ] = None,
+) -> None:
+    """Train the model; a run that was stopped goes on from its last checkpoint."""
+    from asymflow.cli import train
+
+    train.train(recipe, data, out or Path("runs") / recipe, device, start, export)
+
+
+@data_app.command()
+def build(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the dataset goes.")] = DATA,
+    styles: Annotated[
+        list[str] | None,
+        typer.Option("--style", metavar="NAME", help="Only this style; may be repeated."),
+    ] = None,
+    skin_tones: Annotated[
+        bool,
+        typer.Option("--skin-tones", metavar="", help="Skin tones too: twice the pictures."),
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes; one per core by default.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where downloads are kept.")
+    ] = None,
+) -> None:
+    """Download the emoji sets and draw the dataset; goes on where it was stopped."""
+    from asymflow.data import builder
+
+    made = builder.build(
+        out,
+        styles=styles or builder.ALL,
+        skin_tones=skin_tones,
+        workers=workers,
+        cache=cache,
+    )
+    report.say(str(made))
+
+
+@bench_app.command()
+def quality(
+    data: DataFolder = DATA,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write quality.json and contact sheets there."),
+    ] = None,
+    size: Annotated[int, typer.Option(metavar="N", help="32, 64 or 128.")] = 64,
+    quick: Annotated[
+        bool, typer.Option("--quick", metavar="", help="Few pictures: minutes, and wide intervals.")
+    ] = False,
+    weights: options.Weights = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """How good are the pictures? Against real ones, with intervals."""
+    from asymflow.cli import asking, bench
+
+    bench.quality(
+        data,
+        out,
+        size,
+        quick=quick,
+        weights=weights,
+        dtype=asking.dtype(dtype),
+        device=device,
+        as_json=json,
+    )
+
+
+@bench_app.command()
+def speed(
+    quick: Annotated[
+        bool, typer.Option("--quick", metavar="", help="Few repeats: seconds, and wide intervals.")
+    ] = False,
+    weights: options.Weights = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """How near do steps come to what this machine can multiply?"""
+    from asymflow.cli import bench
+
+    bench.speed(quick=quick, weights=weights, device=device, as_json=json)
+
+
+app.add_typer(data_app, name="data", rich_help_panel="Make a model")
+app.add_typer(bench_app, name="bench", rich_help_panel="Check")

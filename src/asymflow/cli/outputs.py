@@ -1,0 +1,94 @@
+"""Where pictures go and what their files are called."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from asymflow.errors import InputError
+from asymflow.files import check_writable
+from asymflow.pictures import SUFFIXES, Format
+
+_FORMATS: tuple[Format, ...] = ("png", "webp", "jpeg")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A folder and, unless each picture is named by its prompt and seed, a file name in it."""
+
+    folder: Path
+    stem: str | None
+    suffix: str
+
+    @property
+    def format(self) -> Format:
+        """What the files hold."""
+        return SUFFIXES[self.suffix]
+
+    def path(self, index: int, prompt: str, seed: int) -> Path:
+        """The file of the index-th picture, counted from 0.
+
+        A name that was asked for is used even if the file exists; one that we make up is not.
+        """
+        if self.stem is not None:
+            return self._numbered(self.stem, index + 1)
+        stem = f"{slug(prompt)}-{seed}"
+        number = 1
+        while (path := self._numbered(stem, number)).exists():
+            number += 1
+        return path
+
+    def check(self, prompt: str, seed: int) -> None:
+        """Raise `InputError` when the first picture could not be written."""
+        require_writable(self.path(0, prompt, seed), "Choose another place with -o.")
+
+    def _numbered(self, stem: str, number: int) -> Path:
+        end = "" if number == 1 else f"-{number}"
+        return self.folder / f"{stem}{end}{self.suffix}"
+
+
+def target(output: str | None, format: str | None) -> Target:
+    """Read `-o` and `--format`: a file, or a folder that exists or is written with a slash.
+
+    Raises:
+        InputError: a format that is not known, or another one than the file name says.
+    """
+    if format is not None and format not in _FORMATS:
+        raise InputError(f"Unknown format {format!r}. Choose one of {', '.join(_FORMATS)}.")
+    usual = ".jpg" if format == "jpeg" else f".{format or 'png'}"
+    if output is None:
+        return Target(Path(), None, usual)
+    if output.endswith(("/", "\\")) or Path(output).is_dir():
+        return Target(Path(output), None, usual)
+    path = Path(output)
+    if not path.suffix:
+        return Target(path.parent, path.name, usual)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(
+            f"{path.name} ends in {path.suffix}, which is not a picture format that can be "
+            f"written. Choose one of {', '.join(SUFFIXES)}."
+        )
+    if format is not None and SUFFIXES[suffix] != format:
+        raise InputError(
+            f"{path.name} is to be a {SUFFIXES[suffix]} file, and --format says {format}. "
+            "Drop one of the two."
+        )
+    return Target(path.parent, path.stem, path.suffix.lower())
+
+
+def require_writable(path: Path, advice: str) -> None:
+    """Raise `InputError` when `path` could not be written later."""
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror}. {advice}") from error
+
+
+def slug(prompt: str) -> str:
+    """A short file name for a prompt: "A fox, sleeping!" to "a-fox-sleeping"."""
+    text = unicodedata.normalize("NFKC", prompt).lower()
+    words = re.sub(r"[\W_]+", "-", text).strip("-")
+    return words[:48].rstrip("-") or "picture"

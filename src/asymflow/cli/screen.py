@@ -1,0 +1,102 @@
+"""What a person sees while pictures are made: the picture as it forms, and the time left.
+
+It is drawn on standard error, and only when that is a terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from asymflow.pictures import fit, to_bytes
+from asymflow.types import Picture
+
+Look = Callable[[], Sequence[Picture]]
+Advance = Callable[[int, Look], None]
+"""Hears how many more steps are done, and how to get the pictures as they are now."""
+
+_EVERY = 0.1  # seconds between two looks: a look costs as much as a step of a small picture
+
+
+@contextmanager
+def screen(total: int, *, preview: bool) -> Generator[Advance]:
+    """Progress over `total` steps; with `preview`, above it the estimate of the final picture.
+
+    What stays on the terminal is the last preview.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda steps, look: None
+        return
+    preview = preview and console.color_system in ("truecolor", "256")
+    progress = Progress(
+        TextColumn("drawing"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("steps,"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=console,
+        auto_refresh=False,
+    )
+    task = progress.add_task("", total=total)
+    shown = Text()
+    looked = 0.0
+    with Live(progress, console=console, refresh_per_second=10, transient=not preview) as live:
+
+        def advance(steps: int, look: Look) -> None:
+            nonlocal looked, shown
+            progress.advance(task, steps)
+            done = progress.finished
+            if preview and (done or time.monotonic() - looked > _EVERY):
+                shown = half_blocks(strip(look(), console.width, console.height - 4))
+                looked = time.monotonic()
+                live.update(shown if done else Group(shown, progress))
+
+        yield advance
+        if not progress.finished and preview:
+            live.update(shown)
+
+
+def half_blocks(pixels: NDArray[np.uint8]) -> Text:
+    """Straight RGBA [h, w, 4] as text, two pixels per character; half-transparent ones show."""
+    if len(pixels) % 2:
+        pixels = np.pad(pixels, ((0, 1), (0, 0), (0, 0)))
+    text = Text(no_wrap=True, end="")
+    for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
+        for top, bottom in zip(upper.tolist(), lower.tolist(), strict=True):
+            text.append(*_cell(top, bottom))
+        text.append("\n")
+    return text
+
+
+def _cell(top: Sequence[int], bottom: Sequence[int]) -> tuple[str, str]:
+    if top[3] < 128 and bottom[3] < 128:
+        return " ", ""
+    if bottom[3] < 128:
+        return "▀", _rgb(top)
+    if top[3] < 128:
+        return "▄", _rgb(bottom)
+    return "▀", f"{_rgb(top)} on {_rgb(bottom)}"
+
+
+def _rgb(pixel: Sequence[int]) -> str:
+    return f"#{pixel[0]:02x}{pixel[1]:02x}{pixel[2]:02x}"
+
+
+def strip(pictures: Sequence[Picture], columns: int, rows: int) -> NDArray[np.uint8]:
+    """The pictures that fit side by side, made smaller where not even one does."""
+    height, width = pictures[0].shape[:2]
+    scale = min(1.0, columns / width, 2 * max(rows, 1) / height)
+    count = max(1, int(columns / (width * scale)))
+    picture = np.concatenate(pictures[:count], axis=1)
+    size = (max(1, int(picture.shape[0] * scale)), max(1, int(picture.shape[1] * scale)))
+    return to_bytes(fit(picture, size))

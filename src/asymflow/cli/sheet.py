@@ -1,0 +1,64 @@
+"""`asymflow sheet`: prompts in every style, on one picture to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from asymflow import pictures, provenance, sheets
+from asymflow.cli import generation, summary
+from asymflow.cli.asking import Wanted
+from asymflow.cli.generation import Job, Made
+from asymflow.cli.outputs import Target
+from asymflow.cli.report import say, say_json, tell
+from asymflow.cli.screen import screen
+from asymflow.files import replacing
+
+_SIDE = 128
+"""Pixels that a small picture is enlarged to, by a whole number."""
+_LABEL = 40
+
+
+def sheet(wanted: Sequence[Wanted], target: Target, *, as_json: bool, preview: bool) -> None:
+    """Make one contact sheet: a row per prompt and seed, a column per style.
+
+    Raises:
+        InputError: the model cannot serve what is wanted, or the target cannot be written.
+        FileFormatError: the weights cannot be used.
+    """
+    first = wanted[0]
+    name = f"sheet {first.prompt}"
+    target.check(name, first.seed)
+    model = generation.load(first.weights, dtype=first.dtype, device=first.device)
+    styles = model.adapter.styles
+    jobs: list[Job] = []
+    for one in wanted:
+        columns = [generation.jobs(model, replace(one, style=style)) for style in styles]
+        jobs += [job for row in zip(*columns, strict=True) for job in row]
+    with screen(generation.steps(jobs), preview=preview) as advance:
+        made = list(generation.make(model, jobs, advance))
+    rows = [made[i : i + len(styles)] for i in range(0, len(made), len(styles))]
+    image = sheets.sheet(
+        [[each.picture for each in row] for row in rows],
+        row_labels=[_label(row[0], several=first.count > 1) for row in rows],
+        col_labels=styles,
+        scale=max(1, _SIDE // max(jobs[0].record.size)),
+    )
+    path = target.path(0, name, first.seed)
+    notes = provenance.sheet_notes([job.record for job in jobs])
+    with replacing(path) as file:
+        pictures.save(file, image, format=target.format, notes=notes)
+    seconds = sum(each.seconds for each in made)
+    if as_json:
+        data = summary.as_json(model, jobs, [path], seconds)
+        del data["prompt"], data["style"]
+        say_json(data | {"prompts": [one.prompt for one in wanted], "styles": list(styles)})
+        return
+    say(str(path))
+    tell(summary.sentence(jobs, seconds))
+
+
+def _label(made: Made, *, several: bool) -> str:
+    record = made.job.record
+    prompt = record.prompt if len(record.prompt) <= _LABEL else record.prompt[: _LABEL - 1] + "…"
+    return f"{prompt}, seed {record.seed}" if several else prompt

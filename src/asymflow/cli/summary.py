@@ -1,0 +1,57 @@
+"""What was made, for programs (one JSON object) and for people (one sentence)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asymflow import store
+from asymflow.cli import generation
+from asymflow.cli.generation import Job, Model
+
+
+def as_json(
+    model: Model, jobs: Sequence[Job], files: Sequence[Path], seconds: float
+) -> dict[str, Any]:
+    """The summary of pictures that differ in their seed only; numbers are per picture."""
+    record = jobs[0].record
+    return {
+        "files": [str(path) for path in files],
+        "prompt": record.prompt,
+        "style": record.style,
+        "size": f"{record.size[1]}x{record.size[0]}",
+        "seeds": [job.record.seed for job in jobs],
+        "seconds": round(seconds, 4),
+        "load_seconds": round(model.seconds, 4),
+        "forwards": generation.forwards(jobs[0]),
+        "plan": {
+            "name": record.plan.name,
+            "steps": len(record.plan.steps),
+            "hash": store.plan_hash(record.plan),
+        },
+        "model": record.model,
+        "settings": {
+            "negative": record.negative,
+            "guidance": record.guidance,
+            "strength": record.strength,
+            "background": record.background,
+            "image": record.image and record.image.path,
+            "mask": record.mask and record.mask.path,
+            "weights": record.weights,
+            "dtype": record.dtype,
+            "device": record.device,
+            "versions": dict(record.versions),
+        },
+    }
+
+
+def sentence(jobs: Sequence[Job], seconds: float) -> str:
+    """The same in words."""
+    seeds = sorted({job.record.seed for job in jobs})
+    named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    height, width = jobs[0].record.size
+    each = f", {seconds / len(jobs):.2f} s each" if len(jobs) > 1 else ""
+    return (
+        f"{width}x{height}, {named}, {generation.forwards(jobs[0])} forwards, {seconds:.2f} s{each}"
+    )

@@ -1,0 +1,56 @@
+"""`asymflow train`: a recipe, with its progress in the terminal."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from asymflow.cli.outputs import require_writable
+from asymflow.cli.report import say, tell
+from asymflow.files import replacing
+from asymflow.training import loop, recipes
+from asymflow.training.run import run
+
+
+def train(
+    recipe_name: str,
+    data: Path,
+    out: Path,
+    device: str | None,
+    start: Path | None,
+    export: Path | None,
+) -> None:
+    """Train a recipe in the folder `out`, and print the path of the model file.
+
+    Raises:
+        InputError: an unknown recipe, or `export` cannot be written.
+        FileFormatError: the dataset, the start or the checkpoint cannot be used.
+    """
+    recipe = recipes.recipe(recipe_name)
+    for path in (out / "log.jsonl", export):
+        if path is not None:
+            require_writable(path, "Choose another place.")
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"training {recipe.name}", total=1.0)
+
+        def show(row: loop.Progress) -> None:
+            text = f"step {row.step}, loss {row.loss:.4f}, {row.pictures_per_second:.0f} pictures/s"
+            bar.update(task, completed=row.progress, description=text)
+
+        model = run(recipe, data, out, device=device, start=start, on_progress=show)
+    if export is not None:
+        with model.open("rb") as source, replacing(export) as target:
+            shutil.copyfileobj(source, target)
+        model = export
+    say(str(model))
+    tell(f"Draw with it: asymflow generate 'a fox' --weights {model}")

@@ -1,0 +1,264 @@
+"""Picture files: read with care, written with what made them.
+
+In memory a picture is premultiplied RGBA [h, w, 4] in [0, 1] (`asymflow.types.Picture`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, Literal
+from xml.sax.saxutils import unescape
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from asymflow.errors import FileFormatError, InputError
+from asymflow.types import Picture
+
+Format = Literal["png", "webp", "jpeg"]
+Mask = NDArray[np.float32]
+Colour = tuple[float, float, float]
+
+SUFFIXES: Mapping[str, Format] = MappingProxyType(
+    {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
+)
+MAX_PIXELS = 16_000_000
+"""Of a picture that is read. A file of a few kilobytes can declare billions."""
+TEXT_CHUNK, RECORD_CHUNK, XMP_CHUNK = "parameters", "asymflow", "XML:com.adobe.xmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What a file carries besides its pixels.
+
+    Attributes:
+        text: for people and for other programs, where Stable Diffusion tools look for it.
+        record: JSON from which asymflow makes the picture again.
+        xmp: an XMP packet; outside PNG it also has to carry the record.
+    """
+
+    text: str
+    record: str
+    xmp: str
+
+
+def read(path: Path) -> Picture:
+    """A PNG, JPEG or WebP file, turned as its camera says.
+
+    Raises:
+        FileFormatError: it is missing, damaged, of another kind, or larger than `MAX_PIXELS`.
+    """
+    with _opened(path) as image:
+        straight = _unit(image, "RGBA")
+    straight[..., :3] *= straight[..., 3:]
+    return straight
+
+
+def read_mask(path: Path) -> Mask:
+    """A picture as a mask [h, w]: white is 1, black and transparent are 0.
+
+    Raises:
+        FileFormatError: as `read`.
+    """
+    with _opened(path) as image:
+        light = _unit(image, "LA")
+    return light[..., 0] * light[..., 1]
+
+
+def read_record(path: Path) -> str | None:
+    """The record that `write` put into a file, or None when there is none.
+
+    Raises:
+        FileFormatError: as `read`.
+    """
+    with _opened(path, turned=False) as image:
+        record = image.info.get(RECORD_CHUNK)
+        if isinstance(record, str):
+            return record
+        xmp = image.info.get("xmp", b"")
+    return record_in_xmp(xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp))
+
+
+def digest(array: NDArray[np.float32]) -> str:
+    """SHA-256 of an array's shape and numbers."""
+    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
+
+
+def fit(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A picture [h, w, 4] or a mask [h, w] at (height, width): centre cropped, never stretched."""
+    height, width = array.shape[:2]
+    if (height, width) == size:
+        return array
+    scale = max(size[0] / height, size[1] / width)
+    crop_h, crop_w = size[0] / scale, size[1] / scale
+    left, top = (width - crop_w) / 2, (height - crop_h) / 2
+    box = (left, top, min(left + crop_w, width), min(top + crop_h, height))
+    if array.ndim == 2:
+        # An average keeps 0 exactly 0; Lanczos would ring into the part that has to stay.
+        return _resize(array, size, box, Image.Resampling.BOX)
+    channels = [_resize(array[..., i], size, box, Image.Resampling.LANCZOS) for i in range(4)]
+    result = np.stack(channels, axis=-1)
+    return np.minimum(result, result[..., 3:])
+
+
+def colour(text: str) -> Colour:
+    """A CSS colour name, #rrggbb or the like.
+
+    Raises:
+        InputError: it is none of these, or not opaque.
+    """
+    try:
+        values = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise InputError(
+            f"{text[:40]!r} is not a colour. Give a CSS name or a hex code, such as white or "
+            "'#ffd700'."
+        ) from error
+    if len(values) == 4 and values[3] != 255:
+        raise InputError(f"{text!r} is not opaque. A background needs a colour without alpha.")
+    return values[0] / 255, values[1] / 255, values[2] / 255
+
+
+def to_bytes(picture: Picture, background: Colour | None = None) -> NDArray[np.uint8]:
+    """uint8 [h, w, 4] with straight alpha, or [h, w, 3] on an opaque background.
+
+    A transparent pixel beside a visible one has its neighbours' colour: programs that enlarge
+    before they multiply by alpha would show a dark fringe otherwise.
+    """
+    rgb, alpha = picture[..., :3], picture[..., 3:]
+    if background is not None:
+        return _quantise(rgb + (1 - alpha) * np.array(background, np.float32))
+    visible = _quantise(alpha) > 0
+    straight = np.where(visible, _divided(rgb, alpha), _surroundings(picture, visible))
+    return _quantise(np.concatenate((straight, alpha), axis=-1))
+
+
+def write(
+    file: BinaryIO,
+    picture: Picture,
+    *,
+    format: Format,
+    background: Colour | None = None,
+    notes: Notes,
+) -> None:
+    """Write a picture. WebP is lossless, so that PNG and WebP hold the same pixels."""
+    save(file, Image.fromarray(to_bytes(picture, background)), format=format, notes=notes)
+
+
+def save(file: BinaryIO, image: Image.Image, *, format: Format, notes: Notes) -> None:
+    """Write a Pillow image with its notes."""
+    image.save(file, format.upper(), **_options(format, notes))
+
+
+def record_in_xmp(xmp: str) -> str | None:
+    """The record in an XMP packet made by `asymflow.provenance`, or None."""
+    _, found, rest = xmp.partition("<asymflow:record>")
+    return unescape(rest.partition("</asymflow:record>")[0]) if found else None
+
+
+def _options(format: Format, notes: Notes) -> dict[str, Any]:
+    if format == "png":
+        info = PngInfo()
+        info.add_text(TEXT_CHUNK, notes.text)
+        info.add_text(RECORD_CHUNK, notes.record)
+        info.add_itxt(XMP_CHUNK, notes.xmp)
+        return {"pnginfo": info, "optimize": True}
+    common: dict[str, Any] = {"exif": _exif(notes.text), "xmp": notes.xmp.encode()}
+    if format == "webp":
+        return {"lossless": True, "exact": True, **common}
+    return {"quality": 95, "subsampling": 0, **common}
+
+
+def _exif(text: str) -> bytes:
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + text.encode(
+        "utf-16-be"
+    )
+    return exif.tobytes()
+
+
+@contextmanager
+def _opened(path: Path, *, turned: bool = True) -> Generator[Image.Image]:
+    """The decoded image; whatever its decoder complains about is a `FileFormatError`."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise FileFormatError(f"Cannot read the picture {path}: it {what}.")
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns about sizes between its limit and twice that.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=("PNG", "JPEG", "WEBP"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(path, "far more than") from error
+    except UnidentifiedImageError as error:
+        raise FileFormatError(
+            f"{path} is not a PNG, JPEG or WebP picture, or a damaged one. Convert it to PNG."
+        ) from error
+    except Exception as error:  # decoders raise whatever a damaged file leads them to
+        raise _damaged(path, error) from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_large(path, f"{image.width}x{image.height} pixels, more than")
+        try:
+            image.load()
+            yield ImageOps.exif_transpose(image) if turned else image
+        except Exception as error:
+            raise _damaged(path, error) from error
+
+
+def _too_large(path: Path, how_much: str) -> FileFormatError:
+    return FileFormatError(
+        f"{path} has {how_much} the {MAX_PIXELS // 10**6} megapixels that are read. Shrink it."
+    )
+
+
+def _damaged(path: Path, error: Exception) -> FileFormatError:
+    return FileFormatError(f"{path} is damaged or cut off: {error}. Get it again.")
+
+
+def _unit(image: Image.Image, mode: Literal["RGBA", "LA"]) -> NDArray[np.float32]:
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to 8
+        grey = np.asarray(image).astype(np.float32) / np.float32(65535)
+        return np.stack([*[grey] * (len(mode) - 1), np.ones_like(grey)], axis=-1)
+    if image.mode not in ("RGBA", "LA"):
+        image = image.convert("RGBA")
+    return np.asarray(image.convert(mode), np.float32) / np.float32(255)
+
+
+def _resize(
+    channel: NDArray[np.float32],
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    resample: Image.Resampling,
+) -> NDArray[np.float32]:
+    image = Image.fromarray(np.ascontiguousarray(channel))
+    resized = image.resize((size[1], size[0]), resample, box=box)
+    return np.asarray(resized, np.float32).clip(0, 1)
+
+
+def _quantise(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    return (values.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _surroundings(picture: Picture, visible: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Straight colour [h, w, 3] of each pixel's visible neighbours, 0 where it has none."""
+    height, width = picture.shape[:2]
+    padded = np.pad(picture * visible, ((1, 1), (1, 1), (0, 0)))
+    total = np.zeros_like(picture)
+    for y in range(3):
+        for x in range(3):
+            total += padded[y : y + height, x : x + width]
+    return _divided(total[..., :3], total[..., 3:])
+
+
+def _divided(rgb: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Premultiplied colour without its alpha; black where that is too little to be seen."""
+    return np.divide(rgb, alpha, out=np.zeros_like(rgb), where=alpha > 1e-3)

@@ -1,0 +1,80 @@
+"""What people read first, and how fast."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asymflow
+from asymflow import presets
+from asymflow.pictures import SUFFIXES
+from asymflow.training.recipes import RECIPES
+from asymflow.types import SOLVERS
+
+from .conftest import Type
+
+SOURCE = Path(asymflow.__file__).parents[1]
+
+
+def help_text(type_: Type, *words: str) -> str:
+    typed = type_(*words, "--help")
+    assert typed.code == 0
+    return " ".join(typed.out.replace("│", " ").split())
+
+
+def test_help_needs_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys; from asymflow.cli import main; main.run(['generate', '--help']);"
+        "sys.exit(bool({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(SOURCE)}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_words_show_the_help(type_: Type) -> None:
+    typed = type_()
+    assert typed.code == 0
+    for command in ("generate", "sheet", "styles", "doctor", "bench", "train", "data"):
+        assert f" {command} " in typed.out
+
+
+def test_version(type_: Type) -> None:
+    assert type_("--version").out == f"asymflow {asymflow.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate",
+        "sheet",
+        "styles",
+        "doctor",
+        "train",
+        "data build",
+        "bench quality",
+        "bench speed",
+    ],
+)
+def test_every_command_has_help_that_fits(command: str, type_: Type) -> None:
+    typed = type_(*command.split(), "--help")
+    assert typed.code == 0
+    assert all(len(line) <= 100 for line in typed.out.splitlines())
+
+
+def test_help_names_every_choice_and_default(type_: Type) -> None:
+    text = help_text(type_, "generate")
+    for solver in SOLVERS:
+        assert solver in text
+    for format in set(SUFFIXES.values()):
+        assert format in text
+    assert f"How many steps. [default: {presets.DEFAULT.steps}]" in text
+    assert f"[default: {presets.GUIDANCE:g}]" in text
+    assert "[default: 0.1:1]" in text
+    recipes = help_text(type_, "train")
+    for name in RECIPES:
+        assert name in recipes

@@ -1,0 +1,161 @@
+"""Plans as files: what is written reads back exactly, and what is not a plan is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asymflow
+from asymflow.errors import FileFormatError
+from asymflow.store import load_plan, plan_from_json, plan_hash, plan_to_json, save_plan
+from asymflow.times import plan_of, shifted, uniform
+from asymflow.types import SOLVERS, Plan, Step, Tier
+
+PLAN = plan_of(shifted(5, 3.0), solver="multistep3", guidance_interval=(0.3, 0.9), name="mine")
+
+
+def random_plan(seed: int) -> Plan:
+    rng = random.Random(seed)
+    times = sorted({rng.random() ** rng.choice([1, 40]) for _ in range(rng.randint(2, 20))})
+    steps = [
+        Step(t, s, Tier(f"tier {rng.random()}", rng.random() < 0.5), rng.choice(SOLVERS))
+        for s, t in pairwise([0.0, *times])
+    ]
+    return Plan(f"plan ☂ {seed}", tuple(reversed(steps)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plan_keeps_every_bit(seed: int, tmp_path: Path) -> None:
+    plan = random_plan(seed)
+    save_plan(plan, tmp_path / "plan.json")
+    assert load_plan(tmp_path / "plan.json") == plan
+
+
+def test_the_file_is_plain_json_with_a_schema(tmp_path: Path) -> None:
+    save_plan(PLAN, tmp_path / "new" / "plan.json")
+    data = json.loads((tmp_path / "new" / "plan.json").read_text("utf-8"))
+    assert (data["format"], data["schema"], data["name"]) == ("asymflow plan", 1, "mine")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["plan.json"]
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(PLAN, path)
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_plan(plan_of(uniform(2)), path)
+    assert load_plan(path) == PLAN
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_hash_says_what_a_plan_does() -> None:
+    assert plan_hash(replace(PLAN, name="renamed")) == plan_hash(PLAN)
+    first = PLAN.steps[0]
+    others = [
+        replace(first, t=math.nextafter(first.t, 0)),
+        replace(first, solver="heun"),
+        replace(first, tier=Tier("full", guided=False)),
+    ]
+    hashes = {plan_hash(replace(PLAN, steps=(step, *PLAN.steps[1:]))) for step in others}
+    assert len(hashes - {plan_hash(PLAN)}) == 3
+
+
+def test_the_hash_never_changes() -> None:
+    """Pictures record it, so it must outlive this version."""
+    expected = "d653319fceefa4e34d3cf8d33713b4129c5b877e3c24b5617a99c736a8f4df1b"
+    assert plan_hash(plan_of(uniform(2))) == expected
+
+
+GONE = object()
+
+
+def edited(place: tuple[Any, ...], value: object) -> dict[str, Any]:
+    """The JSON of a plan, with the value at a place replaced, or gone."""
+    data = plan_to_json(PLAN)
+    inner: Any = data
+    for key in place[:-1]:
+        inner = inner[key]
+    if value is GONE:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "complaint"),
+    [
+        (("format",), GONE, "its format is None"),
+        (("format",), "workflow", "its format is 'workflow'"),
+        (("schema",), 2, "has schema 2, and this asymflow reads schema 1"),
+        (("schema",), True, "has schema True"),
+        (("name",), GONE, "has no name"),
+        (("name",), 3, "has name = 3, which must be a text"),
+        (("author",), "me", "unknown entries: author"),
+        (("steps",), {}, "must be an array"),
+        (("steps",), [], "has no steps"),
+        (("steps",), [3], "step 0 is not a JSON object"),
+        (("steps", 1), GONE, "has a gap"),
+        (("steps", -1), GONE, "noise is left"),
+        (("steps", 2, "solver"), "rk4", "step 2 has the unknown solver 'rk4'"),
+        (("steps", 2, "t"), "1", "step 2 has t = '1', which must be a number"),
+        (("steps", 2, "t"), True, "step 2 has t = True, which must be a number"),
+        (("steps", 2, "t"), 0.0, "step 2 cannot be made"),
+        (("steps", 2, "t"), 10**400, "step 2 has t = 1000.* finite number"),
+        (("steps", 2, "order"), 2, "step 2 has unknown entries: order"),
+        (("steps", 2, "tier", "guided"), 1, "guided = 1, which must be true or"),
+        (("steps", 2, "tier", "price"), 1, "tier has unknown entries: price"),
+    ],
+)
+def test_what_is_not_a_plan_is_refused(
+    place: tuple[Any, ...], value: object, complaint: str
+) -> None:
+    with pytest.raises(FileFormatError, match=complaint):
+        plan_from_json(edited(place, value), "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "not a JSON file"),
+        (b"{", "not a JSON file"),
+        (b"[]", "not a JSON object"),
+        (b"\xff\xfe\x00", "not a JSON file"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b"[" * 100_000, "not a JSON file"),
+        (b" " * 5_000_000, "larger than"),
+    ],
+)
+def test_a_damaged_file_is_refused(content: bytes, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=complaint) as caught:
+        load_plan(path)
+    assert "plan.json" in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match="No such file"):
+        load_plan(tmp_path / "plan.json")
+
+
+def test_plans_need_no_torch() -> None:
+    code = "import asymflow.store, asymflow.provenance, sys; sys.exit('torch' in sys.modules)"
+    source = Path(asymflow.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(source)})
+    assert done.returncode == 0
