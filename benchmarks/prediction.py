@@ -4,9 +4,9 @@ Equal compute: the same network, data, noise and number of steps at 32 px; only 
 predicted noise differs (0 is x_0 prediction, 256 is velocity prediction). All three are trained and
 judged by the same velocity loss, |x_0_hat - x_0|^2 / t^2 with t >= 0.05, so the numbers compare.
 
-    python benchmarks/prediction.py DATA VECTORS [--steps 250]
+    python benchmarks/prediction.py data/emoji [--steps 250]
 
-writes benchmarks/prediction.json. VECTORS is the `vectors.pt` of any training folder.
+writes benchmarks/prediction.json.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from asymflow.adapters import embedded
 from asymflow.data.dataset import Dataset
 from asymflow.training.loop import build, train
 from asymflow.training.recipes import Phase, recipe
@@ -30,11 +31,10 @@ RANKS = {"x_0": 0, "asymmetric, rank 16": 16, "asymmetric, rank 64": 64, "veloci
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("vectors", type=Path)
     parser.add_argument("--steps", type=int, default=250)
     arguments = parser.parse_args()
     dataset = Dataset(arguments.data)
-    vectors = torch.load(arguments.vectors, weights_only=True)
+    vectors = embedded.load().model.text.vectors()
     base = dataclasses.replace(
         recipe("cpu"),
         tokens=2048,

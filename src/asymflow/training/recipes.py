@@ -83,7 +83,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe(
             name="cpu",
-            minutes=90,
+            minutes=240,
             phases=(
                 Phase(0.20, _square((32, 0.8), (64, 0.2))),
                 Phase(0.70, _square((32, 0.22), (64, 0.70), (128, 0.05)) + _WIDE),
