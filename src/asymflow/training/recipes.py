@@ -51,7 +51,7 @@ class Recipe:
     weight_decay: float = 0.01
     warmup_steps: int = 100
     decay: float = 0.35
-    ema: float = 0.999
+    ema: float = 0.998
     time_mean: float = 2.0
     time_std: float = 1.6
     drop_text: float = 0.05
