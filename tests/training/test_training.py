@@ -28,6 +28,8 @@ TINY = Recipe(
     tokens=256,
     warmup_steps=2,
     scene=0.0,
+    time_mean=0.0,
+    time_std=1.0,
     muon_rate=3e-3,
     adam_rate=3e-3,
 )

@@ -5,6 +5,7 @@ So `asymflow --help` needs neither torch nor numpy, and wrong options are refuse
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ DataFolder = Annotated[
 
 def main() -> None:
     """The entry point of the command `asymflow`."""
+    # PyTorch's threads wait for each other in a loop. On a machine with other work that loop burns
+    # the very time the others need: give up sooner. Read once, when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     sys.exit(run(sys.argv[1:]))
 
 
