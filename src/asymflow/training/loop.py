@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from asymflow.data.dataset import Dataset
 from asymflow.errors import FileFormatError
 from asymflow.files import replacing
+from asymflow.flow import interpolate
 from asymflow.nets.picture import PictureConfig, PictureModel, patch_basis
 from asymflow.nets.text import load_tokenizer, tokenize
 from asymflow.training.recipes import Recipe
@@ -77,10 +78,9 @@ def loss(
     model: PictureModel, batch: Batch, t: Tensor, noise: Tensor, context: Mapping[str, Tensor]
 ) -> Tensor:
     """Velocity loss |x_0_hat - x_0|^2 / t^2, with t at least 0.05 as in JiT."""
-    shape = (-1, 1, 1, 1)
-    x_t = (1 - t).view(shape) * batch.x_0 + t.view(shape) * noise
+    x_t = interpolate(batch.x_0, noise, t)
     x_0 = model(x_t.to(context["summary"].dtype), t, context)
-    return ((x_0.float() - batch.x_0) / t.clamp_min(0.05).view(shape)).square().mean()
+    return ((x_0.float() - batch.x_0) / t.clamp_min(0.05).view(-1, 1, 1, 1)).square().mean()
 
 
 def batches(dataset: Dataset, recipe: Recipe, state: State) -> Iterator[tuple[Batch, Tensor]]:
@@ -120,7 +120,7 @@ def batches(dataset: Dataset, recipe: Recipe, state: State) -> Iterator[tuple[Ba
 
 
 def build(recipe: Recipe, dataset: Dataset, vectors: Tensor) -> PictureModel:
-    """A fresh model: static text vectors set, patch basis from pictures of every size."""
+    """A fresh model: static text vectors set, patch basis from pictures of 64 px."""
     config = PictureConfig(
         styles=tuple(dataset.styles),
         transformer=recipe.transformer,

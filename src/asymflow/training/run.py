@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asymflow import engine
+from asymflow import engine, presets
 from asymflow.adapters import embedded
 from asymflow.data.dataset import Dataset
 from asymflow.errors import FileFormatError, MissingExtra
 from asymflow.files import replacing
 from asymflow.nets.picture import PictureModel
 from asymflow.sheets import sheet
-from asymflow.times import plan_of, shifted
 from asymflow.training.loop import Progress, build, train
 from asymflow.training.recipes import Recipe
 from asymflow.training.vectors import distil, encoder_folder
@@ -110,17 +109,15 @@ def _export(average: PictureModel, recipe: Recipe, row: Progress, path: Path) ->
 
 def _draw(weights: Path, path: Path) -> None:
     adapter = embedded.load(weights)
-    plan = plan_of(shifted(20, 2.0), guidance_interval=(0.1, 1.0))
     styles = adapter.styles
     rows: list[list[Any]] = []
     for size in ((32, 32), (64, 64), (128, 128)):
         requests = [
-            Request(
-                {"prompt": prompt, "style": styles[i % len(styles)]}, size, i, guidance_scale=3.0
-            )
+            Request({"prompt": prompt, "style": styles[i % len(styles)]}, size, i, presets.GUIDANCE)
             for i, prompt in enumerate(SHEET_PROMPTS)
         ]
-        rows.append([result.picture for result in engine.run(adapter, plan, requests)])
+        results = engine.run(adapter, presets.DEFAULT.plan(size), requests)
+        rows.append([result.picture for result in results])
     enlarged = [[p.repeat(128 // len(p), 0).repeat(128 // len(p), 1) for p in row] for row in rows]
     sheet(enlarged, row_labels=("32 px", "64 px", "128 px"), col_labels=SHEET_PROMPTS).save(path)
 
