@@ -84,33 +84,30 @@ def test_work_counts_products_and_attention(grad: Callable[[], Any]) -> None:
     assert work.shapes == ((20, 16, 32), (20, 32, 8))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bare_products_are_about_as_efficient_as_themselves(dtype: torch.dtype) -> None:
-    a, b = torch.randn(256, 256, dtype=dtype), torch.randn(256, 256, dtype=dtype)
+def test_efficiency_compares_rates_of_arithmetic(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed.torch, "mm", lambda *_, **__: clock.call("product", 1)())
+    # Two products' work in four products' time, then one product's work in twenty's.
+    forward = clock.call("forward", 4)
+    result = speed.efficiency(
+        forward, 2 * 2 * 128**3, ((128, 128, 128),) * 2, torch.float32, repeats=3
+    )
+    assert result.dtype == "float32"
+    assert result.share_low == result.share == result.share_high == 0.5
+    assert result.forward_ms == 4000
+    assert result.matmul_gflops == pytest.approx(2 * 128**3 / 1e9)
+    assert result.forward_gflops == pytest.approx(128**3 / 1e9)
 
-    def forward() -> None:
-        for _ in range(4):
-            torch.mm(a, b)
 
-    work = speed.work(forward)
-    assert work.shapes == ((256, 256, 256),) * 4
-    result = speed.efficiency(forward, work.flops, work.shapes, dtype, repeats=9)
-    assert result.dtype == str(dtype).removeprefix("torch.")
-    assert 0.3 < result.share_low <= result.share <= result.share_high < 3
-    assert result.forward_gflops == pytest.approx(work.flops / result.forward_ms / 1e6, rel=0.2)
-
-
-def test_work_besides_products_lowers_the_share() -> None:
-    a = torch.randn(128, 128)
-    flops, shapes = 2 * 128**3, ((128, 128, 128),)
-
-    def busy() -> None:
-        for _ in range(20):
-            torch.mm(a, a)
-
-    # Twenty products' time for one product's worth of work.
-    result = speed.efficiency(busy, flops, shapes, torch.float32, repeats=9)
-    assert result.share < 0.2
+def test_work_besides_products_lowers_the_share(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed.torch, "mm", lambda *_, **__: clock.call("product", 1)())
+    result = speed.efficiency(
+        clock.call("forward", 20), 2 * 128**3, ((128, 128, 128),), torch.float32, repeats=3
+    )
+    assert result.share == pytest.approx(1 / 20)
 
 
 def test_efficiency_needs_products() -> None:

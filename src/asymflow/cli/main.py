@@ -219,7 +219,7 @@ def doctor(weights: options.Weights = None, json: options.Json = False) -> None:
 
 @app.command(rich_help_panel="Make a model")
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="cpu, gpu or smoke.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="cpu, laptop, gpu or smoke.")],
     data: DataFolder = DATA,
     out: Annotated[
         Path | None,

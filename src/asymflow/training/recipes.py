@@ -31,6 +31,7 @@ class Recipe:
         rank: of the noise subspace, see `asymflow.nets.picture.PictureConfig`.
         tokens: picture patches in a batch (each size gets as many pictures as fill it).
         muon_rate, adam_rate: peak learning rates of the block matrices and of everything else.
+            Without matrix units for bfloat16, everything has `adam_rate`.
         decay: share of the run at the end over which the rates fall linearly to zero.
         ema: decay of the weight average per step, once warmed up.
         time_mean, time_std: t at 64 px is sigmoid(normal(mean, std)); other sizes are shifted to
@@ -88,6 +89,17 @@ RECIPES: dict[str, Recipe] = {
                 Phase(0.20, _square((32, 0.8), (64, 0.2))),
                 Phase(0.70, _square((32, 0.22), (64, 0.70), (128, 0.05)) + _WIDE),
                 Phase(1.00, _square((32, 0.12), (64, 0.65), (128, 0.17)) + _WIDE),
+            ),
+        ),
+        # Without matrix units for bfloat16 a tenth as fast: smaller batches and pictures.
+        Recipe(
+            name="laptop",
+            minutes=110,
+            tokens=1536,
+            adam_rate=5e-4,
+            phases=(
+                Phase(0.60, _square((32, 0.75), (64, 0.20), (128, 0.05))),
+                Phase(1.00, _square((32, 0.45), (64, 0.45), (128, 0.04)) + _WIDE),
             ),
         ),
         Recipe(
