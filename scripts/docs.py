@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from asymflow import presets
+from asymflow import plans, presets
 from asymflow.cli.main import app
 from asymflow.data.sources import STYLES
 from asymflow.training.recipes import RECIPES
@@ -64,7 +64,32 @@ def plan() -> str:
     return f"```text\n{presets.Grid(steps=6).plan((64, 64))}\n```\n"
 
 
-PARTS = {part.__name__: part for part in (commands, options, styles, recipes, plan)}
+def shipped() -> str:
+    """What the plans that come with the model were measured to cost and keep."""
+    rows: list[tuple[str, ...]] = []
+    for side in plans.SIDES:
+        for name in plans.NAMES:
+            found = plans.load(name, (side, side))
+            evidence = found.evidence
+            assert evidence is not None
+            assert evidence.distance is not None
+            rows.append(
+                (
+                    f"`{name}`",
+                    f"{side}",
+                    f"{len(found.steps)}",
+                    f"{found.forwards}",
+                    f"{sum(evidence.cost_ms) / evidence.full_ms:.1f}",
+                    str(evidence.rms),
+                    str(evidence.distance),
+                )
+            )
+    head = ("plan", "side", "steps", "forwards", "full estimates", "difference", "feature distance")
+    text = table(head, iter(rows))
+    return f"{text}\n```text\n{plans.load(plans.DEFAULT, (64, 64))}\n```\n"
+
+
+PARTS = {part.__name__: part for part in (commands, options, styles, recipes, plan, shipped)}
 
 
 @cache

@@ -12,25 +12,51 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import asymflow
 from asymflow.errors import FileFormatError
-from asymflow.store import load_plan, plan_from_json, plan_hash, plan_to_json, save_plan
+from asymflow.store import (
+    load_plan,
+    load_profile,
+    plan_from_json,
+    plan_hash,
+    plan_to_json,
+    save_plan,
+    save_profile,
+)
 from asymflow.times import plan_of, shifted, uniform
-from asymflow.types import SOLVERS, Plan, Step, Tier
+from asymflow.types import (
+    FULL,
+    SOLVERS,
+    Evidence,
+    Interval,
+    Plan,
+    Profile,
+    Step,
+    Tier,
+    cheaper_tiers,
+)
 
 PLAN = plan_of(shifted(5, 3.0), solver="multistep3", guidance_interval=(0.3, 0.9), name="mine")
 
 
 def random_plan(seed: int) -> Plan:
     rng = random.Random(seed)
-    times = sorted({rng.random() ** rng.choice([1, 40]) for _ in range(rng.randint(2, 20))})
+    times = sorted({rng.random() ** rng.choice([1, 40]) for _ in range(rng.randint(3, 20))})
     steps = [
-        Step(t, s, Tier(f"tier {rng.random()}", rng.random() < 0.5), rng.choice(SOLVERS))
-        for s, t in pairwise([0.0, *times])
+        Step(t, s, random_tier(rng), rng.choice(SOLVERS)) for s, t in pairwise([0.0, *times[:-1]])
     ]
+    steps.append(Step(times[-1], times[-2], FULL))
     return Plan(f"plan ☂ {seed}", tuple(reversed(steps)))
+
+
+def random_tier(rng: random.Random) -> Tier:
+    guided, shrink = rng.random() < 0.5, rng.choice([1, 2, 4])
+    carried = rng.random() < 0.5 and (not guided or shrink > 1)
+    return Tier(f"tier {rng.random()}", guided, shrink, carried)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -119,6 +145,9 @@ def edited(place: tuple[Any, ...], value: object) -> dict[str, Any]:
         (("steps", 2, "t"), 10**400, "step 2 has t = 1000.* finite number"),
         (("steps", 2, "order"), 2, "step 2 has unknown entries: order"),
         (("steps", 2, "tier", "guided"), 1, "guided = 1, which must be true or"),
+        (("steps", 2, "tier", "shrink"), 2.5, "shrink = 2.5, which must be a whole number"),
+        (("steps", 2, "tier", "shrink"), 0, "step 2 cannot be made. Tier 'full' has shrink=0"),
+        (("steps", 2, "tier", "carried"), True, "leaves nothing out"),
         (("steps", 2, "tier", "price"), 1, "tier has unknown entries: price"),
     ],
 )
@@ -159,3 +188,91 @@ def test_plans_need_no_torch() -> None:
     source = Path(asymflow.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(source)})
     assert done.returncode == 0
+
+
+EVIDENCE = Evidence(
+    made={"adapter": "embedded:0123", "size": "64x64"},
+    cost_ms=(9.0, 9.0, 9.0, 4.5, 4.5),
+    full_ms=9.0,
+    shares=(0.1, 0.2, 0.3, 0.2, 0.2),
+    predicted=None,
+    rms=Interval(0.1, 0.05, 0.2),
+    distance=Interval(0.01, 0.005, 0.02),
+    pictures=32,
+)
+
+
+def test_evidence_is_kept_and_changes_no_hash(tmp_path: Path) -> None:
+    plan = replace(PLAN, evidence=EVIDENCE)
+    save_plan(plan, tmp_path / "plan.json")
+    loaded = load_plan(tmp_path / "plan.json")
+    assert loaded == plan == PLAN
+    assert loaded.evidence == EVIDENCE
+    assert plan_hash(loaded) == plan_hash(PLAN)
+    for text in ("4.0 full estimates", "0.100 (0.050 to 0.200)", "32 pictures", "30%"):
+        assert text in str(loaded)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("cost_ms", [1.0], "has 1 cost_ms for 5 steps"),
+        ("cost_ms", [1.0, "2", 3.0, 4.0, 5.0], "cost_ms has 1 = '2', which must be a number"),
+        ("full_ms", 0, "must be positive"),
+        ("rms", {"value": 1.0}, "has no low"),
+        ("made", {"adapter": 1}, "which must be a text"),
+        ("verdict", "good", "unknown entries: verdict"),
+    ],
+)
+def test_evidence_that_does_not_fit_is_refused(key: str, value: object, complaint: str) -> None:
+    data = plan_to_json(replace(PLAN, evidence=EVIDENCE))
+    data["evidence"][key] = value
+    with pytest.raises(FileFormatError, match=complaint):
+        plan_from_json(data)
+
+
+def profile() -> Profile:
+    rng = np.random.default_rng(0)
+    tiers = (FULL, *cheaper_tiers((2,)))
+    i, k = 4, len(tiers)
+
+    def array(*shape: int) -> Any:
+        return rng.random(shape).astype(np.float32)
+
+    return Profile(
+        times=(1.0, 0.7, 1 / 3, 0.0),
+        tiers=tiers,
+        cost_ms=tuple(rng.random(k)),
+        macs=tuple(range(k)),
+        peak_bytes=tuple(range(10, 10 + k)),
+        amplification=array(i),
+        defect=array(k, i, i, i),
+        weight=array(i, i, i),
+        drift=array(k, i, i),
+        made={"adapter": "embedded:0123"},
+    )
+
+
+def test_a_profile_keeps_every_bit(tmp_path: Path) -> None:
+    first = profile()
+    save_profile(first, tmp_path / "p.safetensors")
+    again = load_profile(tmp_path / "p.safetensors")
+    for name in ("times", "tiers", "cost_ms", "macs", "peak_bytes", "made"):
+        assert getattr(again, name) == getattr(first, name)
+    for name in ("amplification", "defect", "weight", "drift"):
+        assert np.array_equal(getattr(again, name), getattr(first, name))
+
+
+def test_a_file_that_is_no_profile_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    with pytest.raises(FileFormatError, match="Cannot read the profile"):
+        load_profile(path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(FileFormatError, match="Cannot read the profile"):
+        load_profile(path)
+    save_file({"a": np.zeros(3)}, path)
+    with pytest.raises(FileFormatError, match="is no profile"):
+        load_profile(path)
+    save_profile(replace(profile(), times=(1.0, 0.5, 0.0)), path)
+    with pytest.raises(FileFormatError, match=r"has amplification of shape \(4,\), not \(3,\)"):
+        load_profile(path)

@@ -20,9 +20,21 @@ if TYPE_CHECKING:
     from asymflow.adapters.embedded import load
     from asymflow.engine import Frame, run, walk
     from asymflow.errors import AsymflowError, FileFormatError, InputError, MissingExtra
-    from asymflow.store import load_plan, save_plan
+    from asymflow.planner import front, plan, predict
+    from asymflow.profiler import profile
+    from asymflow.store import load_plan, load_profile, save_plan, save_profile
     from asymflow.times import plan_of
-    from asymflow.types import CONDITIONAL, FULL, Plan, Request, Result, Step, Tier
+    from asymflow.types import (
+        CONDITIONAL,
+        FULL,
+        Evidence,
+        Plan,
+        Profile,
+        Request,
+        Result,
+        Step,
+        Tier,
+    )
 
 __version__ = "0.1.0"
 
@@ -32,20 +44,28 @@ __all__ = [
     "Adapter",
     "AsymflowError",
     "Denoiser",
+    "Evidence",
     "FileFormatError",
     "Frame",
     "InputError",
     "MissingExtra",
     "Plan",
+    "Profile",
     "Request",
     "Result",
     "Step",
     "Tier",
+    "front",
     "load",
     "load_plan",
+    "load_profile",
+    "plan",
     "plan_of",
+    "predict",
+    "profile",
     "run",
     "save_plan",
+    "save_profile",
     "walk",
 ]
 
@@ -54,9 +74,21 @@ _NAMES = {
     "adapters.embedded": ("load",),
     "engine": ("Frame", "run", "walk"),
     "errors": ("AsymflowError", "FileFormatError", "InputError", "MissingExtra"),
-    "store": ("load_plan", "save_plan"),
+    "planner": ("front", "plan", "predict"),
+    "profiler": ("profile",),
+    "store": ("load_plan", "load_profile", "save_plan", "save_profile"),
     "times": ("plan_of",),
-    "types": ("CONDITIONAL", "FULL", "Plan", "Request", "Result", "Step", "Tier"),
+    "types": (
+        "CONDITIONAL",
+        "FULL",
+        "Evidence",
+        "Plan",
+        "Profile",
+        "Request",
+        "Result",
+        "Step",
+        "Tier",
+    ),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -56,6 +56,10 @@ class Adapter(Protocol):
         """
         ...
 
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Factors f > 1 by which a picture of (height, width) can be pooled and still be asked."""
+        ...
+
     def check(self, request: Request) -> None:
         """Raise `InputError` when the model cannot serve the request (size, inputs)."""
         ...

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asymflow.adapter import Adapter, Context, Denoiser
+from asymflow.adapter import Adapter
 from asymflow.errors import InputError
+from asymflow.estimators import Estimators, Guided, Known
 from asymflow.flow import interpolate
 from asymflow.solvers import History, advance
 from asymflow.times import truncated
@@ -51,6 +52,7 @@ def run(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> list[Resul
     """
     for request in requests:
         check(adapter, request)
+        check_plan(adapter, plan, request.size)
     groups: dict[tuple[tuple[int, int], float], list[int]] = {}
     for index, request in enumerate(requests):
         groups.setdefault((request.size, request.strength), []).append(index)
@@ -90,6 +92,7 @@ def walk(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Generator
         )
     for request in requests:
         check(adapter, request)
+    check_plan(adapter, plan, requests[0].size)
     plan = truncated(plan, requests[0].strength)
     like = adapter.like
     shape = (adapter.channels, *requests[0].size)
@@ -97,18 +100,15 @@ def walk(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Generator
     given = torch.stack([_given(adapter, request, shape) for request in requests])
     scale = torch.tensor([request.guidance_scale for request in requests]).to(like)
     cond, null = adapter.encode(requests)
-    denoisers = {
-        True: guided(adapter, cond, null, scale),
-        False: guided(adapter, cond, null, torch.ones_like(scale)),
-    }
+    known = None
     if any(request.mask is not None for request in requests):
-        mask = torch.stack([_mask(request) for request in requests]).to(like)
-        denoisers = {key: _keeping(each, given, mask) for key, each in denoisers.items()}
+        known = Known(given, torch.stack([_mask(request) for request in requests]).to(like))
+    estimators = Estimators(Guided.of(adapter, cond, null, scale), known)
     x_t = interpolate(given, eps, plan.steps[0].t)
     history: History = ()
     for index, step in enumerate(plan.steps):
         began = _now(like)
-        x_t, history = advance(denoisers[step.tier.guided], x_t, step, history)
+        x_t, history = advance(estimators.of(step.tier), x_t, step, history)
         seconds = _now(like) - began
         yield Frame(index, len(plan.steps), step, history[0].x_0, x_t, seconds)
 
@@ -137,54 +137,6 @@ def forwards(plan: Plan, request: Request) -> int:
 def noise(seed: int, shape: Sequence[int]) -> Tensor:
     """The standard normal draw of one picture: float32, on the CPU, a function of its seed only."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
-
-
-def guided(adapter: Adapter, cond: Context, null: Context, scale: Tensor) -> Denoiser:
-    """Classifier-free guidance: D_cond + (w - 1) (D_cond - D_null), with a weight w per picture.
-
-    Both passes of a picture share one network call, of at most `adapter.batch` pictures. A picture
-    with w = 1 takes the conditional pass only.
-
-    Args:
-        cond, null: contexts of b pictures.
-        scale: w [b].
-    """
-    parts = [_Part.of(cond, null, scale, rows) for rows in _chunks(len(scale), adapter.batch)]
-
-    def denoiser(x_t: Tensor, t: Tensor, /) -> Tensor:
-        return torch.cat([part.denoise(adapter, x_t[part.rows], t[part.rows]) for part in parts])
-
-    return denoiser
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """What one network call covers: `rows` of the batch, then `again` the guided ones of them."""
-
-    rows: slice
-    again: Tensor
-    weight: Tensor
-    context: Context
-
-    @classmethod
-    def of(cls, cond: Context, null: Context, scale: Tensor, rows: slice) -> _Part:
-        scale = scale[rows]
-        again = torch.nonzero(scale != 1).flatten()
-        weight = (scale[again] - 1).view(-1, 1, 1, 1)
-        context = {key: torch.cat([cond[key][rows], null[key][rows][again]]) for key in cond}
-        return cls(rows, again, weight, context)
-
-    def denoise(self, adapter: Adapter, x_t: Tensor, t: Tensor) -> Tensor:
-        again = self.again
-        both = torch.cat([x_t, x_t[again]]), torch.cat([t, t[again]])
-        x_0 = adapter.denoise(*both, self.context)
-        d_cond, d_null = x_0[: len(t)], x_0[len(t) :]
-        return d_cond.index_add(0, again, self.weight * (d_cond[again] - d_null))
-
-
-def _chunks(count: int, size: int | None) -> list[slice]:
-    size = size or count
-    return [slice(begin, begin + size) for begin in range(0, count, size)]
 
 
 def check(adapter: Adapter, request: Request) -> None:
@@ -218,6 +170,19 @@ def check(adapter: Adapter, request: Request) -> None:
             )
 
 
+def check_plan(adapter: Adapter, plan: Plan, size: tuple[int, int]) -> None:
+    """Raise `InputError` when the model has no tier that the plan uses, at (height, width)."""
+    possible = (1, *adapter.shrinks(size))
+    for step in plan.steps:
+        if step.tier.shrink not in possible:
+            height, width = size
+            raise InputError(
+                f"The plan {plan.name!r} asks for tier {step.tier.name!r}, a picture pooled by "
+                f"{step.tier.shrink}, and this model cannot do that at {width}x{height}. Use a "
+                "plan made for this size, or the default one."
+            )
+
+
 def _given(adapter: Adapter, request: Request, shape: tuple[int, ...]) -> Tensor:
     """The picture to start from; without one, 0, the middle of the state's range."""
     if request.image is None:
@@ -230,19 +195,6 @@ def _mask(request: Request) -> Tensor:
     if request.mask is None:
         return torch.ones(1, *request.size)
     return torch.as_tensor(request.mask)[None]
-
-
-def _keeping(denoiser: Denoiser, given: Tensor, mask: Tensor) -> Denoiser:
-    """Knows x_0 where the mask is 0.
-
-    A constant estimate moves x_t along (1 - s) x_0 + s eps exactly, so the state there is the known
-    picture noised with this picture's own draw at every time: nothing has to be pasted in.
-    """
-
-    def known(x_t: Tensor, t: Tensor, /) -> Tensor:
-        return torch.lerp(given, denoiser(x_t, t), mask)
-
-    return known
 
 
 def _now(like: Tensor) -> float:

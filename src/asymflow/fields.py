@@ -37,6 +37,9 @@ class Fields:
             self.refuse("is not a JSON object")
         self._left = dict(cast("dict[str, Any]", value))
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
     def refuse(self, complaint: str) -> NoReturn:
         """Raise `FileFormatError` about this object."""
         raise FileFormatError(f"{self.where} {complaint}.")
@@ -83,6 +86,12 @@ class Fields:
         if not abs(value) <= sys.float_info.max:
             self.refuse(f"has {key} = {_short(value)}, which must be a finite number")
         return float(value)
+
+    def numbers(self, key: str) -> list[float]:
+        """An array of finite numbers."""
+        values = self.items(key)
+        fields = Fields({str(i): value for i, value in enumerate(values)}, f"{self.where}: {key}")
+        return [fields.number(str(i)) for i in range(len(values))]
 
     def items(self, key: str) -> Sequence[object]:
         """An array."""

@@ -151,6 +151,12 @@ def enlarge(x: Tensor, f: int) -> Tensor:
     return x.repeat_interleave(f, -2).repeat_interleave(f, -1)
 
 
+def smooth(x: Tensor, f: int) -> Tensor:
+    """Enlarged by f without edges between pixels: bilinear, and `shrink` still undoes it."""
+    soft = functional.interpolate(x, scale_factor=f, mode="bilinear", align_corners=False)
+    return enlarge(x, f) + detail(soft, f)
+
+
 def detail(x: Tensor, f: int) -> Tensor:
     """What pooling by f loses: x - enlarge(shrink(x)), orthogonal to all that it keeps."""
     return x - enlarge(shrink(x, f), f)

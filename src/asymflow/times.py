@@ -110,7 +110,44 @@ def truncated(plan: Plan, start: float) -> Plan:
     steps = [step for step in plan.steps if step.s < start]
     if len(steps) > 1 and start - steps[0].s < (steps[0].t - steps[0].s) / 2:
         del steps[0]
-    return Plan(plan.name, (replace(steps[0], t=start), *steps[1:]))
+    steps[0] = replace(steps[0], t=start)
+    # What was to be carried may have been cut off: the first that would carry it is full.
+    first = next((i for i, step in enumerate(steps) if step.tier.full or step.tier.carried), 0)
+    if steps[first].tier.carried:
+        steps[first] = replace(steps[first], tier=FULL)
+    return Plan(plan.name, tuple(steps))
+
+
+def rescaled(plan: Plan, factor: float) -> Plan:
+    """A plan made for pictures of one side, for pictures of `factor` times that side.
+
+    t / (1 - t) is multiplied by the factor, as in `shifted`: every step meets the same visible
+    amount of noise. What was measured of the plan stays true for its own size only, and is dropped.
+    """
+    _positive("factor", factor)
+    if factor == 1:
+        return plan
+    nodes = [factor * t / (1 + (factor - 1) * t) for t in plan.times]
+    steps = (
+        replace(step, t=t, s=s) for step, (t, s) in zip(plan.steps, pairwise(nodes), strict=True)
+    )
+    return Plan(plan.name, tuple(steps))
+
+
+def within(plan: Plan, shrinks: Sequence[int]) -> Plan:
+    """The plan for a model that can be asked at 1/f the side for f in `shrinks` only.
+
+    Steps that want another factor are made at full size.
+    """
+    possible = (1, *shrinks)
+    if all(step.tier.shrink in possible for step in plan.steps):
+        return plan
+    large = {True: FULL, False: CONDITIONAL}
+    steps = (
+        step if step.tier.shrink in possible else replace(step, tier=large[step.tier.guided])
+        for step in plan.steps
+    )
+    return Plan(plan.name, tuple(steps))
 
 
 def _time(log_snr: float) -> float:

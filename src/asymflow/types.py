@@ -5,7 +5,7 @@ Nothing here imports torch: a plan can be read, printed and checked without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,26 +17,78 @@ from asymflow.errors import InputError
 Picture = NDArray[np.float32]
 """A picture as people have it: [h, w, c] in [0, 1]; RGBA is premultiplied by alpha."""
 
-Solver = Literal["euler", "heun", "multistep1", "multistep2", "multistep3"]
-"""How a move uses the estimates of x_0; `multistepN` extrapolates from N of them."""
+Solver = Literal["euler", "heun", "multistep1", "multistep2", "multistep3", "corrected2"]
+"""How a move uses the estimates of x_0.
 
-SOLVERS: tuple[Solver, ...] = ("euler", "heun", "multistep1", "multistep2", "multistep3")
+`multistepN` extrapolates from N of them; `corrected2` first makes the move that led here again, now
+that the estimate at its end is known, and then extrapolates from two.
+"""
+
+SOLVERS: tuple[Solver, ...] = (
+    "euler",
+    "heun",
+    "multistep1",
+    "multistep2",
+    "multistep3",
+    "corrected2",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """An estimator of x_0 with a price: how much network one evaluation uses.
+    """An estimator of x_0 on the full-size state, with a price.
 
-    `guided` asks for classifier-free guidance (two passes); without it only the conditional pass
-    runs, and the unconditional one costs nothing.
+    Attributes:
+        name: for people.
+        guided: asks for classifier-free guidance (two passes). Without it only the conditional pass
+            runs, and the unconditional one costs nothing.
+        shrink: the network sees the state pooled by this factor at the same signal-to-noise ratio,
+            and its answer is enlarged.
+        carried: what the tier leaves out (guidance, detail) is not left out but taken from the last
+            full estimate.
     """
 
     name: str
-    guided: bool
+    guided: bool = True
+    shrink: int = 1
+    carried: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shrink < 1:
+            raise InputError(f"Tier {self.name!r} has shrink={self.shrink}. Choose 1 or more.")
+        if self.carried and self.full:
+            raise InputError(
+                f"Tier {self.name!r} leaves nothing out, so it cannot carry anything. Make it "
+                "unguided or smaller, or drop `carried`."
+            )
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is left out."""
+        return self.guided and self.shrink == 1
+
+    @property
+    def faithful(self) -> bool:
+        """Whether its estimates lie on the curve of the full ones, without a bias of its own."""
+        return self.full or self.carried
 
 
-FULL = Tier("full", guided=True)
+FULL = Tier("full")
 CONDITIONAL = Tier("conditional", guided=False)
+
+
+def cheaper_tiers(shrinks: Sequence[int]) -> tuple[Tier, ...]:
+    """Every tier below full, for a model that can be asked at 1/f the side for f in `shrinks`."""
+    found = [CONDITIONAL, Tier("conditional+", guided=False, carried=True)]
+    names = {2: "half", 4: "quarter"}
+    for f in shrinks:
+        name = names.get(f, f"1/{f}")
+        found += [
+            Tier(name, shrink=f),
+            Tier(f"{name}+", shrink=f, carried=True),
+            Tier(f"{name} conditional+", guided=False, shrink=f, carried=True),
+        ]
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +121,54 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """A measured value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was measured of a plan, on requests that it was not chosen by.
+
+    Attributes:
+        made: on what: "adapter", "size", "guidance_scale", "device", ..., as in `Profile.made`.
+        cost_ms: of every step's network calls, per picture.
+        full_ms: of one full estimate: the unit in which costs outlive the machine.
+        shares: of every step in the predicted squared error; empty where nothing predicts it.
+        predicted: root mean square of the difference to the reference, by the profile, for the
+            nearest plan of its candidate times and solvers; or None.
+        rms: of the plan itself, measured.
+        distance: one minus the cosine of features of the pictures, or None where not measured.
+        pictures: that were measured.
+    """
+
+    made: Mapping[str, str]
+    cost_ms: tuple[float, ...]
+    full_ms: float
+    shares: tuple[float, ...]
+    predicted: float | None
+    rms: Interval
+    distance: Interval | None
+    pictures: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """A trajectory as data: contiguous steps from `steps[0].t` to 0."""
+    """A trajectory as data: contiguous steps from `steps[0].t` to 0.
+
+    `evidence` says what it was measured to keep, and for which model; a plan without any runs on
+    every model.
+    """
 
     name: str
     steps: tuple[Step, ...]
+    evidence: Evidence | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.steps:
@@ -84,6 +179,12 @@ class Plan:
                     f"Plan {self.name!r} has a gap: a step ends at t={before.s}, the next begins "
                     f"at t={after.t}. Let every step begin where the last one ends."
                 )
+        first = next((step for step in self.steps if step.tier.full or step.tier.carried), None)
+        if first is not None and first.tier.carried:
+            raise InputError(
+                f"Plan {self.name!r} carries from a full estimate at t={first.t} before it has "
+                "made one. Put a step of the full tier first."
+            )
         if self.steps[-1].s != 0.0:
             raise InputError(
                 f"Plan {self.name!r} ends at t={self.steps[-1].s}, where noise is left. "
@@ -101,13 +202,36 @@ class Plan:
         return sum(step.forwards for step in self.steps)
 
     def __str__(self) -> str:
+        found = self.evidence
         rows = [f"plan {self.name}: {len(self.steps)} steps, {self.forwards} forwards"]
-        rows.append(f"{'step':>4}  {'from t':>7}  {'to t':>7}  {'tier':<12}{'solver':<12}forwards")
-        rows += [
-            f"{i:>4}  {step.t:>7.4f}  {step.s:>7.4f}  {step.tier.name:<12}{step.solver:<12}"
-            f"{step.forwards:>8}"
-            for i, step in enumerate(self.steps)
-        ]
+        head = (
+            f"{'step':>4}  {'from t':>7}  {'to t':>7}  {'tier':<18}{'side':<6}{'guided':<8}"
+            f"{'solver':<12}forwards"
+        )
+        rows.append(head + ("  cost of a full one  share of error" if found else ""))
+        for i, step in enumerate(self.steps):
+            tier = step.tier
+            row = (
+                f"{i:>4}  {step.t:>7.4f}  {step.s:>7.4f}  {tier.name:<18}"
+                f"{'1/' + str(tier.shrink) if tier.shrink > 1 else 'full':<6}"
+                f"{'yes' if tier.guided else 'carried' if tier.carried else 'no':<8}"
+                f"{step.solver:<12}{step.forwards:>8}"
+            )
+            if found:
+                row += f"{found.cost_ms[i] / found.full_ms:>20.0%}"
+                row += f"{found.shares[i]:>16.0%}" if found.shares else f"{'':>16}"
+            rows.append(row.rstrip())
+        if found:
+            rows.append(
+                f"{sum(found.cost_ms):.0f} ms on {found.made.get('device', 'its device')}, as much "
+                f"as {sum(found.cost_ms) / found.full_ms:.1f} full estimates"
+            )
+            rows.append(
+                f"difference to the reference {found.rms}, "
+                f"on {found.pictures} pictures it was not chosen by"
+            )
+            if found.distance:
+                rows.append(f"feature distance to the reference {found.distance}")
         return "\n".join(rows)
 
 
@@ -145,3 +269,37 @@ class Result:
     forwards: int
     seconds: float
     step_seconds: tuple[float, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """What every move costs for one model on one device, and how wrong it is.
+
+    There are I candidate times and K tiers. A move goes from `times[i]` to `times[j]`; `p` is the
+    candidate whose estimate it extrapolates from, and `p == i` stands for no history (order 1).
+    Errors are root mean squares over pixels and calibration pictures, against a fine reference
+    trajectory on which the move starts. Costs are per picture.
+
+    Attributes:
+        times: falling, from the start of the trajectory to exactly 0 [I].
+        tiers: the first is full [K].
+        cost_ms, macs, peak_bytes: of one estimate [K].
+        amplification: how much an error at `times[j]` has grown when it reaches t = 0 [I].
+        defect: of a move [K, I, I, I], indexed [tier, p, i, j]; inf unless p <= i < j. For a
+            carried tier, as if it had just been full.
+        weight: how much the newest estimate counts in that move [I, I, I], indexed [p, i, j].
+        drift: what carrying has cost an estimate at `times[i]` whose last full one was made at
+            `times[k]` [K, I, I], indexed [tier, k, i]; inf unless k < i and the tier is carried.
+        made: how it was measured: "adapter", "device", "dtype", "size", "guidance_scale", ...
+    """
+
+    times: tuple[float, ...]
+    tiers: tuple[Tier, ...]
+    cost_ms: tuple[float, ...]
+    macs: tuple[int, ...]
+    peak_bytes: tuple[int, ...]
+    amplification: NDArray[np.float32]
+    defect: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    drift: NDArray[np.float32]
+    made: Mapping[str, str]

@@ -38,6 +38,9 @@ class FakeModel:
     def like(self) -> Tensor:
         return torch.empty(0)
 
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return tuple(f for f in (2,) if all(side % (8 * f) == 0 for side in size))
+
     def check(self, request: Request) -> None:
         if any(side % 8 or not 16 <= side <= 128 for side in request.size):
             raise InputError(f"Size {request.size} is not possible. Try 64.")

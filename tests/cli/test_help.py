@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import asymflow
-from asymflow import presets
+from asymflow import plans, presets
 from asymflow.pictures import SUFFIXES
 from asymflow.training.recipes import RECIPES
 from asymflow.types import SOLVERS
@@ -39,7 +39,17 @@ def test_help_needs_neither_torch_nor_numpy() -> None:
 def test_no_words_show_the_help(type_: Type) -> None:
     typed = type_()
     assert typed.code == 0
-    for command in ("generate", "sheet", "styles", "doctor", "bench", "train", "data"):
+    for command in (
+        "generate",
+        "sheet",
+        "styles",
+        "doctor",
+        "profile",
+        "plan",
+        "bench",
+        "train",
+        "data",
+    ):
         assert f" {command} " in typed.out
 
 
@@ -54,9 +64,13 @@ def test_version(type_: Type) -> None:
         "sheet",
         "styles",
         "doctor",
+        "profile",
+        "plan",
         "train",
         "data build",
         "bench quality",
+        "bench peers",
+        "bench strip",
         "bench speed",
     ],
 )
@@ -72,9 +86,11 @@ def test_help_names_every_choice_and_default(type_: Type) -> None:
         assert solver in text
     for format in set(SUFFIXES.values()):
         assert format in text
-    assert f"How many steps. [default: {presets.DEFAULT.steps}]" in text
+    assert f"steps of a plain grid. [default: {presets.DEFAULT.steps}]" in text
     assert f"[default: {presets.GUIDANCE:g}]" in text
     assert "[default: 0.1:1]" in text
+    for name in plans.NAMES:
+        assert name in text
     recipes = help_text(type_, "train")
     for name in RECIPES:
         assert name in recipes

@@ -19,6 +19,7 @@ from asymflow.adapter import Adapter, Context
 from asymflow.adapters.empirical import EmpiricalAdapter
 from asymflow.adapters.gaussian import GaussianAdapter
 from asymflow.errors import InputError
+from asymflow.estimators import Guided
 from asymflow.flow import interpolate
 from asymflow.types import Request, Result, Solver
 
@@ -268,11 +269,14 @@ def test_guidance_is_per_picture(batch: int | None) -> None:
     x_t, t = draw(7, 4, 3, 8, 8), torch.full((4,), 0.5, dtype=torch.float64)
     cond, null = torch.tensor([1, 2, 1, 2]), torch.tensor([0, 1, 2, 1])
     scale = torch.tensor([2.0, 1.0, 3.0, 0.5], dtype=torch.float64)
-    x_0 = engine.guided(model, {"label": cond}, {"label": null}, scale)(x_t, t)
+    guided = Guided.of(model, {"label": cond}, {"label": null}, scale)
+    x_0, guidance = guided.denoise(x_t, t, guided=True)
     d_cond = model.denoise(x_t, t, {"label": cond})
     d_null = model.denoise(x_t, t, {"label": null})
     assert_close(x_0, d_null + scale.view(-1, 1, 1, 1) * (d_cond - d_null))
     assert torch.equal(x_0[1], d_cond[1])
+    assert_close(x_0 - guidance, d_cond)
+    assert torch.equal(guided.denoise(x_t, t, guided=False)[0], d_cond)
 
 
 def test_a_cut_plan_costs_what_is_left_of_it() -> None:

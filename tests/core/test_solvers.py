@@ -17,7 +17,15 @@ from torch.testing import assert_close
 
 from asymflow.adapters.gaussian import GaussianAdapter
 from asymflow.flow import velocity_from_x_0
-from asymflow.solvers import Estimate, History, advance, heun, multistep, multistep_weights
+from asymflow.solvers import (
+    Estimate,
+    History,
+    advance,
+    heun,
+    line,
+    multistep,
+    multistep_weights,
+)
 from asymflow.types import CONDITIONAL, FULL, Solver, Step
 
 ONE = torch.ones(2, dtype=torch.long)
@@ -71,7 +79,13 @@ def order(errors: dict[int, float]) -> float:
 
 @pytest.mark.parametrize(
     ("solver", "expected"),
-    [("euler", 1), ("multistep1", 1), ("multistep2", 2), ("multistep3", 3), ("heun", 2)],
+    [
+        ("euler", 1),
+        ("multistep1", 1),
+        ("multistep2", 2),
+        ("multistep3", 3),
+        ("heun", 2),
+    ],
 )
 @pytest.mark.parametrize("end", [0.1, 0.0])
 def test_order(model: GaussianAdapter, solver: Solver, expected: int, end: float) -> None:
@@ -79,7 +93,9 @@ def test_order(model: GaussianAdapter, solver: Solver, expected: int, end: float
     assert order(errors) == pytest.approx(expected, abs=0.15)
 
 
-@pytest.mark.parametrize(("solver", "expected"), [("euler", 1), ("multistep2", 2), ("heun", 2)])
+@pytest.mark.parametrize(
+    ("solver", "expected"), [("euler", 1), ("multistep2", 2), ("heun", 2), ("corrected2", 2)]
+)
 def test_order_of_a_whole_trajectory(model: GaussianAdapter, solver: Solver, expected: int) -> None:
     errors = {n: roll(model, solver, 1.0, 0.0, n, exact=False) for n in (64, 128, 256, 512)}
     assert order(errors) == pytest.approx(expected, abs=0.15)
@@ -184,6 +200,32 @@ def test_history_is_newest_first_bounded_and_of_one_tier(model: GaussianAdapter)
     assert [e.t for e in after] == [0.6]
     euler, _ = advance(network, x_t, Step(0.6, 0.5, CONDITIONAL, "euler"), ())
     assert torch.equal(x_s, euler)
+
+
+@pytest.mark.parametrize(("t", "other", "s"), [(0.6, 0.9, 0.2), (0.6, 0.9, 0.0), (0.6, 0.2, 0.2)])
+def test_a_line_is_exact_for_the_fourth_power(t: float, other: float, s: float) -> None:
+    """D = 2 + 3 tau^4: s * integral of D / tau^2 is 2 (1 - s/t) + s (t^3 - s^3)."""
+    x_t = draw(12, 1, 1, 2, 2)
+    ends = [Estimate(time, torch.full_like(x_t, 2 + 3 * time**4), FULL) for time in (t, other)]
+    exact = s / t * x_t + 2 * (1 - s / t) + s * (t**3 - s**3)
+    assert_close(line(x_t, ends[0], ends[1], s), exact)
+
+
+def test_a_corrected_move_is_made_again_with_what_was_found_at_its_end(
+    model: GaussianAdapter,
+) -> None:
+    x_1, network = draw(13, 2, 3, 4, 4), Network(model)
+    x_t, history = advance(network, x_1, Step(1.0, 0.7, FULL, "corrected2"), ())
+    x_s, after = advance(network, x_t, Step(0.7, 0.3, FULL, "corrected2"), history)
+    assert network.times == [1.0, 0.7]  # nothing is asked twice
+    corrected = line(x_1, history[0], after[0], 0.7)
+    assert after[0].x_t is not None
+    assert_close(after[0].x_t, corrected)
+    assert_close(x_s, line(corrected, after[0], history[0], 0.3))
+    # Another tier ends where it ends.
+    y_s, _ = advance(network, x_t, Step(0.7, 0.3, CONDITIONAL, "corrected2"), history)
+    euler, _ = advance(network, x_t, Step(0.7, 0.3, CONDITIONAL, "euler"), ())
+    assert_close(y_s, euler)
 
 
 def test_solvers_of_different_order_share_their_history(model: GaussianAdapter) -> None:

@@ -33,6 +33,8 @@ from asymflow.types import Picture, Request
 
 FORMAT = "asymflow-embedded-1"
 DEFAULT_SIZE = (64, 64)
+SMALLEST = 32
+"""Side of the smallest pictures that the model was trained on."""
 SIDE_LIMITS = (16, 512)
 """Smallest and largest side in pixels; quality is measured at the trained sizes only."""
 
@@ -72,6 +74,12 @@ class EmbeddedAdapter:
     @property
     def styles(self) -> tuple[str, ...]:
         return self.model.config.styles
+
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        grain = self.model.config.transformer.patch
+        return tuple(
+            f for f in (2, 4) if all(s % (f * grain) == 0 and s >= f * SMALLEST for s in size)
+        )
 
     def check(self, request: Request) -> None:
         patch = self.model.config.transformer.patch

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asymflow.adapter import Context
-from asymflow.adapters.gaussian import check_size, to_picture, to_state
+from asymflow.adapters.gaussian import check_size, shrinks, to_picture, to_state
 from asymflow.errors import InputError
 from asymflow.flow import shrink
 from asymflow.types import Picture, Request
@@ -50,6 +50,9 @@ class EmpiricalAdapter:
     @property
     def like(self) -> Tensor:
         return self.pictures.new_empty(0)
+
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return shrinks(size)
 
     def check(self, request: Request) -> None:
         check_size(request, self.pictures)

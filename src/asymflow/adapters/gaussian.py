@@ -47,6 +47,9 @@ class GaussianAdapter:
     def like(self) -> Tensor:
         return self.mean.new_empty(0)
 
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return shrinks(size)
+
     def check(self, request: Request) -> None:
         check_size(request, self.mean)
         label = request.inputs.get("label", 0)
@@ -97,6 +100,11 @@ class GaussianAdapter:
 def _spread(std: Tensor, t: Time) -> Tensor:
     """Standard deviation of x_t."""
     return torch.hypot(per_image(1 - t, std) * std, per_image(t, std) * torch.ones_like(std))
+
+
+def shrinks(size: tuple[int, int]) -> tuple[int, ...]:
+    """2 and 4, where they leave pixels."""
+    return tuple(f for f in (2, 4) if not (size[0] % f or size[1] % f))
 
 
 def check_size(request: Request, pictures: Tensor) -> None:

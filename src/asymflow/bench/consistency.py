@@ -22,6 +22,7 @@ from torch import Tensor
 
 from asymflow import engine
 from asymflow.adapter import Adapter
+from asymflow.estimators import Guided
 from asymflow.flow import interpolate, pool, shrink
 from asymflow.types import Request
 
@@ -61,7 +62,7 @@ def consistency(
     eps = torch.stack([engine.noise(i, x_0.shape[1:]) for i in range(len(x_0))]).to(x_0)
     truth = shrink(x_0, f)
     cond, null = adapter.encode(requests)
-    denoise = engine.guided(adapter, cond, null, torch.ones(len(x_0)).to(x_0))
+    denoise = Guided.of(adapter, cond, null, torch.ones(len(x_0)).to(x_0)).denoise
 
     def relative(a: Tensor, b: Tensor) -> float:
         return float((a - b).square().mean().sqrt() / truth.square().mean().sqrt())
@@ -70,8 +71,8 @@ def consistency(
     for t in times:
         x_t = interpolate(x_0, eps, t)
         y_t, coarse = pool(x_t, t, f)
-        full = shrink(denoise(x_t, x_0.new_full((len(x_0),), t)), f)
-        low = denoise(y_t, x_0.new_full((len(x_0),), coarse))
+        full = shrink(denoise(x_t, x_0.new_full((len(x_0),), t), guided=False)[0], f)
+        low, _ = denoise(y_t, x_0.new_full((len(x_0),), coarse), guided=False)
         rows.append(
             Consistency(t, relative(low, full), relative(full, truth), relative(low, truth))
         )

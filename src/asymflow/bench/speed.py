@@ -12,18 +12,13 @@ reported.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from asymflow.costs import Call, Shape, seconds, work
 from asymflow.errors import InputError
-
-Shape = tuple[int, int, int]
-Call = Callable[[], object]
 
 _WARM_UP = 2
 
@@ -39,22 +34,6 @@ class Ratio:
     """Median milliseconds of a."""
     b_ms: float
     """Median milliseconds of b."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What one call computes."""
-
-    flops: int
-    """Floating point operations of its matrix products, convolutions and attention."""
-    shapes: tuple[Shape, ...]
-    """(m, k, n) of each product [m, k] @ [k, n], in order; batched products and attention are
-    counted above but not listed here."""
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates: two operations each."""
-        return self.flops // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,37 +66,6 @@ def ratio(a: Call, b: Call, *, repeats: int = 20) -> Ratio:
         a_ms=1000 * statistics.median(a_s),
         b_ms=1000 * statistics.median(b_s),
     )
-
-
-def work(call: Call) -> Work:
-    """Count the operations of one `call`, and list the shapes of its matrix products.
-
-    Counts what PyTorch dispatches, so hand in the network as written, not compiled.
-    """
-    shapes: list[Shape] = []
-
-    def product(a: Sequence[int], b: Sequence[int], **_: Any) -> int:
-        m, k, n = a[0], a[1], b[1]
-        shapes.append((m, k, n))
-        return 2 * m * k * n
-
-    def biased_product(_bias: Sequence[int], a: Sequence[int], b: Sequence[int], **_: Any) -> int:
-        return product(a, b)
-
-    def attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:
-        batch, heads, queries, width = q
-        return 2 * batch * heads * queries * k[2] * (width + v[3])
-
-    aten = torch.ops.aten
-    formulas = {
-        aten.mm: product,
-        aten.addmm: biased_product,
-        # PyTorch's own table has every fused attention but the CPU's, and would count it as 0.
-        aten._scaled_dot_product_flash_attention_for_cpu: attention,
-    }
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        call()
-    return Work(counter.get_total_flops(), tuple(shapes))
 
 
 def efficiency(
@@ -207,25 +155,12 @@ def _interleave(a: Call, b: Call, repeats: int) -> tuple[list[float], list[float
     for turn in range(repeats):
         # Whoever runs second finds warmer caches and a hotter clock: take turns at that too.
         if turn % 2:
-            b_s.append(_seconds(b))
-            a_s.append(_seconds(a))
+            b_s.append(seconds(b))
+            a_s.append(seconds(a))
         else:
-            a_s.append(_seconds(a))
-            b_s.append(_seconds(b))
+            a_s.append(seconds(a))
+            b_s.append(seconds(b))
     return a_s, b_s
-
-
-def _seconds(call: Call) -> float:
-    _synchronize()
-    start = time.perf_counter()
-    call()
-    _synchronize()
-    return time.perf_counter() - start
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def _quartiles(rounds: Sequence[float]) -> tuple[float, float, float]:

@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from asymflow import pictures, presets, provenance, store
+from asymflow import pictures, plans, presets, provenance, store
 from asymflow.cli import inputs
 from asymflow.cli.inputs import Given
 from asymflow.errors import FileFormatError, InputError
 from asymflow.pictures import Format
+from asymflow.planner import Cost
 from asymflow.presets import Grid
 from asymflow.provenance import Record
 from asymflow.types import SOLVERS, Plan
@@ -59,13 +60,28 @@ class Asked:
     device: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What decides the steps: a plan as it is, or what makes one for a model and a size.
+
+    Attributes:
+        plan: asked for as it is, or that of a picture which is repeated.
+        preset: name of a plan that comes with the model.
+        grid: makes a plan for any model. Beside a preset, it takes its place for other weights;
+            beside a plan, it is what that plan was made from.
+    """
+
+    plan: Plan | None = None
+    preset: str | None = None
+    grid: Grid | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
     """What somebody wants, complete but for what only the model knows.
 
     Attributes:
         size: (height, width), or None for the model's own, or the nearest to `image`.
-        plan: a plan that was asked for as it is; without one `grid` makes it.
         background: a colour, or None for transparent pictures.
         needs: SHA-256 that the weights must have, to repeat a picture.
     """
@@ -77,8 +93,7 @@ class Wanted:
     seed: int
     count: int
     guidance: float
-    grid: Grid | None
-    plan: Plan | None
+    plan: Chosen
     image: Given | None
     mask: Given | None
     strength: float
@@ -98,7 +113,7 @@ def settle(asked: Asked, format: Format) -> Wanted:
     """
     like = None if asked.like is None else _record(asked.like)
     count = _count(asked.count)
-    guidance = _guidance(_first(asked.guidance, like and like.guidance, presets.GUIDANCE))
+    guidance = guidance_of(_first(asked.guidance, like and like.guidance, presets.GUIDANCE))
     negative = _first(asked.negative, like and like.negative, "")
     if asked.negative and guidance == 1:
         raise InputError(
@@ -106,8 +121,8 @@ def settle(asked: Asked, format: Format) -> Wanted:
             "Raise --guidance or drop --negative."
         )
     image, mask = inputs.find(asked.image, asked.mask, asked.like, like)
-    size = _size(asked.size) if asked.size is not None else (like and like.size)
-    grid, plan = _plan(asked, like)
+    size = size_of(asked.size) if asked.size is not None else (like and like.size)
+    chosen = plan(asked, like)
     return Wanted(
         prompt=_prompt(asked, like),
         negative=_text("negative prompt", negative),
@@ -116,8 +131,7 @@ def settle(asked: Asked, format: Format) -> Wanted:
         seed=_seed(_first(asked.seed, like and like.seed, random_seed()), count),
         count=count,
         guidance=guidance,
-        grid=grid,
-        plan=plan,
+        plan=chosen,
         image=image,
         mask=mask,
         strength=_strength(asked, like, image, mask),
@@ -150,6 +164,14 @@ def dtype(name: str | None) -> str:
     if name not in DTYPES:
         raise InputError(f"Unknown dtype {name!r}. {nearest(name, DTYPES)}")
     return name
+
+
+def cost_of(unit: str) -> Cost:
+    """A unit that plans can be cheap in."""
+    found = next((each for each in get_args(Cost) if each == unit), None)
+    if found is None:
+        raise InputError(f"Unknown cost {unit!r}. {nearest(unit, get_args(Cost))}")
+    return found
 
 
 def nearest(value: str, choices: Sequence[str]) -> str:
@@ -206,7 +228,8 @@ def _text(name: str, text: str) -> str:
     return text
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str) -> tuple[int, int]:
+    """(height, width) of a size as typed."""
     found = re.fullmatch(r"(\d{1,6})(?:[xX×](\d{1,6}))?", text.strip())
     if found is None:
         raise InputError(f"{text!r} is not a size. Give pixels, such as 64, or WxH, such as 64x96.")
@@ -229,7 +252,8 @@ def _seed(seed: int, count: int) -> int:
     return seed
 
 
-def _guidance(scale: float) -> float:
+def guidance_of(scale: float) -> float:
+    """A guidance scale that makes sense."""
     if not 0 < scale < math.inf:
         raise InputError(
             f"Guidance {scale} is not possible. Give a positive number: 1 is none, "
@@ -238,20 +262,29 @@ def _guidance(scale: float) -> float:
     return scale
 
 
-def _plan(asked: Asked, like: Record | None) -> tuple[Grid | None, Plan | None]:
-    """A grid, or a plan to be used as it is; a repeated picture has both."""
+def plan(asked: Asked, like: Record | None = None) -> Chosen:
+    """What decides the steps.
+
+    Raises:
+        InputError: options contradict each other, or make no sense.
+        FileFormatError: the plan is a file that cannot be used.
+    """
     changes = _grid_changes(asked)
     if asked.plan is not None:
         if changes:
             options = ", ".join("--" + name.replace("_", "-") for name in changes)
             raise InputError(f"--plan already decides {options}. Give the one or the other.")
         if asked.plan in presets.GRIDS:
-            return presets.GRIDS[asked.plan], None
-        return None, _short_enough(_load_plan(asked.plan))
+            return Chosen(grid=presets.GRIDS[asked.plan])
+        if asked.plan in plans.NAMES:
+            return Chosen(preset=asked.plan)
+        return Chosen(_short_enough(_load_plan(asked.plan)))
     if like is not None and not changes and asked.size is None:
-        return like.grid, _short_enough(like.plan)
+        return Chosen(_short_enough(like.plan), grid=like.grid)
     base = (like and like.grid) or presets.DEFAULT
-    return replace(base, **changes), None
+    if changes or (like and like.grid):
+        return Chosen(grid=replace(base, **changes))
+    return Chosen(preset=plans.DEFAULT, grid=base)
 
 
 def _grid_changes(asked: Asked) -> Mapping[str, Any]:
@@ -285,7 +318,7 @@ def _load_plan(name: str) -> Plan:
     if not path.exists() and not path.suffix and len(path.parts) == 1:
         raise InputError(
             f"There is no plan called {name!r}, and no such file. "
-            f"{nearest(name, tuple(presets.GRIDS))} Or give the path of a plan file."
+            f"{nearest(name, (*plans.NAMES, *presets.GRIDS))} Or give the path of a plan file."
         )
     return store.load_plan(path)
 

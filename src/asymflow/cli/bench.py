@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asymflow import engine, presets, store
+from asymflow import engine, plans, presets, store
 from asymflow.adapters import embedded
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.bench import pairs
 from asymflow.bench import speed as speeds
 from asymflow.bench.quality import quality as measure
-from asymflow.cli import generation
+from asymflow.cli import asking, generation, planning
+from asymflow.cli.asking import Asked
+from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, say_json
 from asymflow.data.fetch import default_cache
 from asymflow.types import Plan, Request
@@ -32,19 +34,20 @@ def quality(
     size: int,
     *,
     quick: bool,
+    asked: Asked,
     weights: Path | None,
     dtype: str,
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Run the quality suite on the default plan and print its report.
+    """Run the quality suite on the plan that is asked for and print its report.
 
     Raises:
         FileFormatError: the dataset or the weights cannot be used.
         MissingExtra: the feature network is not installed.
     """
     model = generation.load(weights, dtype=dtype, device=device)
-    plan = presets.DEFAULT.plan((size, size))
+    plan = generation.plan_for(model, asking.plan(asked), (size, size))
 
     def generate(jobs: Sequence[pairs.Job], side: int) -> NDArray[np.float32]:
         requests = [
@@ -72,6 +75,61 @@ def quality(
         progress=sys.stderr.isatty(),
     )
     say(report.to_json().rstrip() if as_json else str(report))
+
+
+def peers(
+    data: Path,
+    out: Path | None,
+    size: int,
+    *,
+    pairs: int,
+    profile: Path | None,
+    quick: bool,
+    weights: Path | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Compare the plans that come with the model with other samplers, and print the table.
+
+    Raises:
+        InputError: the plans or the profile were made for other weights.
+        FileFormatError: the dataset, the profile or the weights cannot be used.
+        MissingExtra: diffusers or the feature network is not installed.
+    """
+    from asymflow.bench import peers as others
+
+    model = generation.load(weights, dtype="float32", device=device)
+    asked = {name: asking.plan(Asked(plan=name)) for name in plans.NAMES}
+    with planning.progress() as report:
+        found = others.peers(
+            model.adapter,
+            {name: generation.plan_for(model, each, (size, size)) for name, each in asked.items()},
+            data,
+            size=size,
+            pairs=_FEW_PAIRS if quick else pairs,
+            profile=None if profile is None else store.load_profile(profile),
+            quick=quick,
+            out=out,
+            cache=default_cache() / "features",
+            on_progress=report,
+        )
+    say(found.to_json() if as_json else str(found))
+
+
+def strip(asked: Asked, output: Path) -> None:
+    """Draw one picture and write how it came about.
+
+    Raises:
+        InputError: the request makes no sense, or the file cannot be written.
+    """
+    from asymflow.bench.strip import strip as draw
+
+    require_writable(output, "Choose another place with -o.")
+    wanted = asking.settle(asked, "png")
+    model = generation.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
+    [job] = generation.jobs(model, wanted)
+    draw(model.adapter, job.record.plan, job.request, output)
+    say(str(output))
 
 
 def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: bool) -> None:

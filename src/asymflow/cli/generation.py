@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
-from asymflow import __version__, engine, pictures
+from asymflow import __version__, engine, pictures, plans
 from asymflow.adapters import embedded
 from asymflow.adapters.embedded import EmbeddedAdapter
-from asymflow.cli.asking import Wanted
+from asymflow.cli.asking import Chosen, Wanted
 from asymflow.cli.screen import Advance, Look
 from asymflow.data.sources import STYLES
 from asymflow.errors import InputError
 from asymflow.provenance import Record
-from asymflow.times import truncated
+from asymflow.times import truncated, within
 from asymflow.types import Picture, Plan, Request
 
 _TOGETHER = 16
@@ -87,8 +87,7 @@ def jobs(model: Model, wanted: Wanted) -> list[Job]:
         InputError: the model cannot serve the style or the size.
     """
     size = wanted.size or _size(model.adapter, wanted)
-    plan = wanted.plan or (wanted.grid and wanted.grid.plan(size))
-    assert plan is not None, "without a plan there is a grid"
+    plan = plan_for(model, wanted.plan, size)
     first = _job(model, wanted, size, plan)
     # Before input pictures are fitted: they might be blown up to a size that is refused.
     engine.check(model.adapter, first.request)
@@ -134,6 +133,36 @@ def style_id(name: str | None) -> str | None:
     return next((style.id for style in STYLES if plain in (style.id, *style.names)), plain)
 
 
+def plan_for(model: Model, chosen: Chosen, size: tuple[int, int]) -> Plan:
+    """The plan for pictures of (height, width).
+
+    Raises:
+        InputError: a plan that was asked for was made for other weights.
+    """
+    if chosen.plan is not None:
+        evidence = chosen.plan.evidence
+        if evidence is not None:
+            _require(model, chosen.plan.name, evidence.made.get("adapter"))
+        return chosen.plan
+    if chosen.preset is not None:
+        made_for = plans.made_for(chosen.preset)
+        if chosen.grid is None:  # asked for by its name
+            _require(model, chosen.preset, made_for)
+        if made_for == model.adapter.name:
+            return within(plans.load(chosen.preset, size), model.adapter.shrinks(size))
+    assert chosen.grid is not None, "without a plan or a name there is a grid"
+    return chosen.grid.plan(size)
+
+
+def _require(model: Model, name: str, adapter: str | None) -> None:
+    """Raise `InputError` when a plan was made for other weights than these."""
+    if adapter not in (None, model.adapter.name):
+        raise InputError(
+            f"The plan {name!r} was made for {adapter}, and this model is {model.adapter.name}. "
+            "Make one for it with `asymflow profile` and `asymflow plan`, or use --steps."
+        )
+
+
 def _look(adapter: EmbeddedAdapter, requests: Sequence[Request], x_0: torch.Tensor) -> Look:
     return lambda: engine.pictures(adapter, requests, x_0)
 
@@ -151,7 +180,7 @@ def _job(model: Model, wanted: Wanted, size: tuple[int, int], plan: Plan) -> Job
         size=size,
         guidance=wanted.guidance,
         plan=plan,
-        grid=wanted.grid,
+        grid=None if plan.name == wanted.plan.preset else wanted.plan.grid,
         model=model.adapter.name,
         weights=model.adapter.weights_hash,
         dtype=model.dtype,

@@ -9,13 +9,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asymflow import __version__
+from asymflow import __version__, presets
 from asymflow.cli import options, report
 from asymflow.errors import AsymflowError
+
+if TYPE_CHECKING:
+    from asymflow.cli import generation
 
 app = typer.Typer(
     help="Draw pictures from words, and spend the computing where it counts.",
@@ -31,6 +34,9 @@ bench_app = typer.Typer(help="Measure the model and the machine.")
 DATA = Path("data/emoji")
 """Where a dataset is built, and looked for."""
 
+PROFILE = Path("profile.safetensors")
+"""Where a profile is written, and looked for."""
+
 DataFolder = Annotated[
     Path, typer.Option(metavar="DIR", help="Dataset, from [cyan]asymflow data build[/].")
 ]
@@ -41,6 +47,7 @@ def main() -> None:
     # PyTorch's threads wait for each other in a loop. On a machine with other work that loop burns
     # the very time the others need: give up sooner. Read once, when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its profiler, which counts memory, is chatty
     sys.exit(run(sys.argv[1:]))
 
 
@@ -217,6 +224,108 @@ def doctor(weights: options.Weights = None, json: options.Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command(rich_help_panel="Plan")
+def profile(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where the profile goes.")
+    ] = PROFILE,
+    size: options.Size = None,
+    guidance: options.Guidance = None,
+    pictures: Annotated[int, typer.Option(metavar="N", min=1, help="Calibration pictures.")] = 8,
+    candidates: Annotated[
+        int, typer.Option(metavar="N", min=2, max=64, help="Moves of the finest plan.")
+    ] = 32,
+    costs_only: Annotated[
+        bool,
+        typer.Option(
+            "--costs-only", metavar="", help="Measure the costs of the profile again, here and now."
+        ),
+    ] = False,
+    weights: options.Weights = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Measure what every step of the model costs, and how wrong it is."""
+    from asymflow.cli import asking, generation, planning
+
+    planning.profile(
+        generation.load(weights, dtype=asking.dtype(dtype), device=device),
+        None if size is None else asking.size_of(size),
+        asking.guidance_of(presets.GUIDANCE if guidance is None else guidance),
+        count=pictures,
+        candidates=candidates,
+        output=output,
+        costs_only=costs_only,
+        as_json=json,
+    )
+
+
+@app.command(rich_help_panel="Plan")
+def plan(
+    path: Annotated[
+        Path, typer.Argument(metavar="PROFILE", help="From [cyan]asymflow profile[/].")
+    ] = PROFILE,
+    budget: Annotated[
+        float | None, typer.Option(metavar="X", help="The most a picture may cost.")
+    ] = None,
+    error: Annotated[
+        float | None,
+        typer.Option(metavar="E", help="Instead: the largest predicted difference."),
+    ] = None,
+    cost: Annotated[str, typer.Option(metavar="UNIT", help="ms, macs or forwards.")] = "ms",
+    max_bytes: Annotated[
+        int | None, typer.Option(metavar="N", help="Only tiers that need no more memory.")
+    ] = None,
+    name: Annotated[str, typer.Option(metavar="TEXT", help="The name of the plan.")] = "planned",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Save the plan there.")
+    ] = None,
+    front: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw cost against error of the best plans, as a PNG."),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", metavar="", help="Try, improve and measure the plan on the model itself."
+        ),
+    ] = False,
+    rollouts: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Changes to try while verifying.")
+    ] = 60,
+    pictures: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Fresh pictures to measure the plan on.")
+    ] = 32,
+    weights: options.Weights = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Find the cheapest plan that keeps the picture; without a limit, list the best of all."""
+    from asymflow.cli import asking, planning
+
+    def load() -> generation.Model:
+        from asymflow.cli import generation
+
+        return generation.load(weights, dtype=asking.dtype(dtype), device=device)
+
+    planning.plan(
+        path,
+        budget=budget,
+        error=error,
+        cost=asking.cost_of(cost),
+        max_bytes=max_bytes,
+        name=name,
+        output=output,
+        front=front,
+        load=load if verify else None,
+        rollouts=rollouts,
+        pictures=pictures,
+        as_json=json,
+    )
+
+
 @app.command(rich_help_panel="Make a model")
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="cpu, laptop, gpu or smoke.")],
@@ -285,6 +394,7 @@ def quality(
     quick: Annotated[
         bool, typer.Option("--quick", metavar="", help="Few pictures: minutes, and wide intervals.")
     ] = False,
+    plan: options.Plan = None,
     weights: options.Weights = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
@@ -298,10 +408,77 @@ def quality(
         out,
         size,
         quick=quick,
+        asked=asking.Asked(plan=plan or "default"),
         weights=weights,
         dtype=asking.dtype(dtype),
         device=device,
         as_json=json,
+    )
+
+
+@bench_app.command()
+def peers(
+    data: DataFolder = DATA,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write peers.json, a plot and a sheet there."),
+    ] = None,
+    size: Annotated[int, typer.Option(metavar="N", help="32, 64 or 128.")] = 64,
+    pairs: Annotated[int, typer.Option(metavar="N", min=24, help="Pictures per sampler.")] = 192,
+    profile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Profile of the model; GITS needs its grid from one."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", metavar="", help="Peers at 8 steps only, and 32 pictures.")
+    ] = False,
+    weights: options.Weights = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """How do our plans compare with the samplers and caches of others, on one network?"""
+    from asymflow.cli import bench
+
+    bench.peers(
+        data,
+        out,
+        size,
+        pairs=pairs,
+        profile=profile,
+        quick=quick,
+        weights=weights,
+        device=device,
+        as_json=json,
+    )
+
+
+@bench_app.command()
+def strip(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")] = "a red apple",
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A PNG.")] = Path(
+        "strip.png"
+    ),
+    style: options.Style = None,
+    size: options.Size = None,
+    seed: options.Seed = None,
+    plan: options.Plan = None,
+    weights: options.Weights = None,
+    device: options.Device = None,
+) -> None:
+    """Watch a plan at work: what is known after every step, and what the step cost."""
+    from asymflow.cli import asking, bench
+
+    bench.strip(
+        asking.Asked(
+            prompt=prompt,
+            style=style,
+            size=size,
+            seed=seed or 0,
+            plan=plan,
+            weights=weights,
+            device=device,
+        ),
+        output,
     )
 
 

@@ -108,13 +108,18 @@ Like = Annotated[
 
 Steps = Annotated[
     int | None,
-    typer.Option(metavar="N", help="How many steps." + _default(_GRID.steps), rich_help_panel=_HOW),
+    typer.Option(
+        metavar="N",
+        help="Instead of a plan: steps of a plain grid." + _default(_GRID.steps),
+        rich_help_panel=_HOW,
+    ),
 ]
 Solver = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="euler, heun, multistep1, multistep2 or multistep3." + _default(_GRID.solver),
+        help="euler, heun, multistep1, multistep2, multistep3 or corrected2."
+        + _default(_GRID.solver),
         rich_help_panel=_HOW,
     ),
 ]
@@ -138,7 +143,8 @@ Plan = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE",
-        help="A plan that decides steps, solver and interval.",
+        help="draft, fast, balanced, best, default (a plain grid), or a file."
+        + _default("balanced"),
         rich_help_panel=_HOW,
     ),
 ]

@@ -95,6 +95,11 @@ class Noun:
         return not _COLOUR_WORDS.isdisjoint(self.bare.split())
 
 
+def everyday_names() -> tuple[str, ...]:
+    """CLDR short names of what people call by other names too: the everyday part of emoji."""
+    return tuple(_everyday())
+
+
 @cache
 def nouns(name: str) -> tuple[Noun, ...]:
     """Ways to name the picture with this CLDR short name; the name itself comes first."""

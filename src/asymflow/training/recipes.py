@@ -94,9 +94,10 @@ RECIPES: dict[str, Recipe] = {
         # Without matrix units for bfloat16 a tenth as fast: smaller batches and pictures.
         Recipe(
             name="laptop",
-            minutes=110,
+            minutes=50,
             tokens=1536,
             adam_rate=5e-4,
+            checkpoint_minutes=25.0,  # its sheet of samples takes minutes too
             phases=(
                 Phase(0.60, _square((32, 0.75), (64, 0.20), (128, 0.05))),
                 Phase(1.00, _square((32, 0.45), (64, 0.45), (128, 0.04)) + _WIDE),

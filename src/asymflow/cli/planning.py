@@ -1,0 +1,290 @@
+"""`asymflow profile` and `asymflow plan`: measure a model, and find the cheapest way through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from asymflow import planner, store
+from asymflow.cli.outputs import require_writable
+from asymflow.cli.report import say, say_json, tell
+from asymflow.data.prompts import everyday
+from asymflow.errors import InputError, MissingExtra
+from asymflow.files import replacing
+from asymflow.types import Plan, Profile, Request
+
+if TYPE_CHECKING:
+    from asymflow.cli.generation import Model
+    from asymflow.verifier import Distance
+
+PROFILED, VERIFIED, PROVED = 0, 1, 2
+"""Prompts and seeds of profiling, of choosing and of proving never mix."""
+_SEEDS = 1000
+Report = Callable[[str, int, int], None]
+
+
+def requests(
+    styles: Sequence[str], size: tuple[int, int], guidance: float, count: int, purpose: int
+) -> list[Request]:
+    """Everyday prompts in all styles by turns, with seeds of their own."""
+    return [
+        Request(
+            {"prompt": prompt, "style": styles[i % len(styles)]},
+            size,
+            _SEEDS * purpose + i,
+            guidance,
+        )
+        for i, prompt in enumerate(everyday(count, purpose))
+    ]
+
+
+def profile(
+    model: Model,
+    size: tuple[int, int] | None,
+    guidance: float,
+    *,
+    count: int,
+    candidates: int,
+    output: Path,
+    costs_only: bool,
+    as_json: bool,
+) -> None:
+    """Measure a model and write its profile.
+
+    Raises:
+        InputError: the size is not possible, or the file cannot be written.
+        FileFormatError: costs are to be measured anew for a file that is no profile.
+    """
+    from asymflow import profiler
+    from asymflow.adapters import embedded
+
+    require_writable(output, "Choose another place with -o.")
+    size = size or embedded.DEFAULT_SIZE
+    with progress() as report:
+        if costs_only:
+            old = store.load_profile(output)
+            check_fits(old, model.adapter.name)
+            width, height = (int(side) for side in old.made["size"].split("x"))
+            [request] = requests(model.adapter.styles, (height, width), guidance, 1, PROFILED)
+            request = replace(request, guidance_scale=float(old.made["guidance_scale"]))
+            found = profiler.measure_costs(model.adapter, request, old)
+        else:
+            calibration = requests(model.adapter.styles, size, guidance, count, PROFILED)
+            model.adapter.check(calibration[0])
+            found = profiler.profile(
+                model.adapter,
+                calibration,
+                times=profiler.candidates(size, candidates),
+                progress=report,
+            )
+    store.save_profile(found, output)
+    if as_json:
+        say_json({"file": str(output), "made": dict(found.made), "tiers": _tiers(found)})
+        return
+    say(str(output))
+    for row in _tiers(found):
+        tell(f"{row['tier']:<20}{row['ms']:>9.1f} ms{row['mmacs']:>9.0f} MMACs{row['mb']:>8.1f} MB")
+    tell(f"Next: asymflow plan {output}")
+
+
+def plan(
+    path: Path,
+    *,
+    budget: float | None,
+    error: float | None,
+    cost: planner.Cost,
+    max_bytes: int | None,
+    name: str,
+    output: Path | None,
+    front: Path | None,
+    load: Callable[[], Model] | None,
+    rollouts: int,
+    pictures: int,
+    as_json: bool,
+) -> None:
+    """Find plans in a profile: the one that is asked for, or else the front of all.
+
+    Args:
+        load: loads the model to verify the plan on; without it the plan is as predicted.
+
+    Raises:
+        InputError: nothing fits, or the options contradict each other.
+        FileFormatError: the file is no profile.
+    """
+    for target in (output, front):
+        if target is not None:
+            require_writable(target, "Choose another place.")
+    profile = store.load_profile(path)
+    if front is not None:
+        _draw(planner.front(profile, cost=cost, max_bytes=max_bytes), profile, cost, front)
+    if budget is None and error is None:
+        if output is not None or load is not None:
+            raise InputError(
+                "A plan needs a limit. Give --budget or --error, or leave out -o and --verify to "
+                "see all plans on the front."
+            )
+        _show_front(planner.front(profile, cost=cost, max_bytes=max_bytes), profile, as_json)
+        return
+    found = planner.plan(
+        profile, budget=budget, error=error, cost=cost, max_bytes=max_bytes, name=name
+    )
+    if load is not None:
+        found = _verify(load(), profile, found, rollouts, pictures, max_bytes)
+    if output is not None:
+        store.save_plan(found, output)
+    if as_json:
+        say_json(store.plan_to_json(found))
+    else:
+        say(str(found))
+        if found.evidence is None:
+            expected = planner.predict(profile, found, cost=cost)
+            say(f"predicted: {expected.cost:.4g} {cost}, difference {expected.error:.3f}")
+    if output is not None and not as_json:
+        tell(f"Draw with it: asymflow generate 'a fox' --plan {output}")
+
+
+def check_fits(profile: Profile, adapter: str) -> None:
+    """Raise `InputError` when a profile was measured with other weights."""
+    if profile.made["adapter"] != adapter:
+        raise InputError(
+            f"The profile was measured on {profile.made['adapter']}, and this model is {adapter}. "
+            "What it says holds for its own weights only: run `asymflow profile` for these."
+        )
+
+
+def _verify(
+    model: Model,
+    profile: Profile,
+    found: Plan,
+    rollouts: int,
+    pictures: int,
+    max_bytes: int | None,
+) -> Plan:
+    from asymflow import profiler, verifier
+
+    check_fits(profile, model.adapter.name)
+    here = profiler.machine(model.adapter)["device"]
+    if profile.made["device"] != here:
+        tell(
+            f"Costs were measured on {profile.made['device']}, and this is {here}: "
+            "measure them again with `asymflow profile --costs-only`."
+        )
+    width, height = (int(side) for side in profile.made["size"].split("x"))
+    scale = float(profile.made["guidance_scale"])
+    if max_bytes is not None:
+        fits = [t for t, b in zip(profile.tiers, profile.peak_bytes, strict=True) if b <= max_bytes]
+        profile = verifier.only(profile, fits)
+    sets = [
+        requests(model.adapter.styles, (height, width), scale, count, purpose)
+        for count, purpose in ((8, VERIFIED), (pictures, PROVED))
+    ]
+    with progress() as report:
+        report("following references", 0, 2)
+        judge = verifier.Judge.of(model.adapter, sets[0], verifier.rms)
+        budget = verifier.price(profile, found)
+        chosen = verifier.best_within(
+            judge, profile, budget, name=found.name, rollouts=rollouts, progress=report
+        )
+        report("following references", 1, 2)
+        fresh = verifier.Judge.of(model.adapter, sets[1], verifier.rms)
+        report("following references", 2, 2)
+        return verifier.prove(fresh, chosen, profile, perceptual(model))
+
+
+def perceptual(model: Model) -> Distance | None:
+    """One minus the cosine of features, where the feature network is installed."""
+    from asymflow.bench import features, metrics
+
+    try:
+        network = features.load_network()
+    except MissingExtra:
+        tell("Feature distances are left out: pip install 'asymflow[bench]' measures them too.")
+        return None
+
+    def distance(x: Any, y: Any) -> Any:
+        found = [
+            features.extract(
+                np.stack([model.adapter.to_picture(state) for state in states]), network=network
+            )
+            for states in (x, y)
+        ]
+        return metrics.cosine_distance(*found)
+
+    return distance
+
+
+def _tiers(profile: Profile) -> list[dict[str, Any]]:
+    rows = zip(profile.tiers, profile.cost_ms, profile.macs, profile.peak_bytes, strict=True)
+    return [
+        {"tier": tier.name, "ms": ms, "mmacs": macs / 1e6, "mb": peak / 1e6}
+        for tier, ms, macs, peak in rows
+    ]
+
+
+def _show_front(candidates: Sequence[planner.Candidate], profile: Profile, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {"cost": each.cost, "error": each.error, "plan": store.plan_to_json(each.plan)}
+            for each in candidates
+        ]
+        say_json({"made": dict(profile.made), "front": rows})
+        return
+    say(f"{'cost':>10}{'error':>8}{'steps':>7}{'forwards':>10}  tiers")
+    for each in candidates:
+        steps = each.plan.steps
+        runs: list[list[Any]] = []
+        for step in steps:
+            if runs and runs[-1][0] == step.tier.name:
+                runs[-1][1] += 1
+            else:
+                runs.append([step.tier.name, 1])
+        tiers = ", ".join(f"{count} {name}" for name, count in runs)
+        say(f"{each.cost:>10.4g}{each.error:>8.3f}{len(steps):>7}{each.plan.forwards:>10}  {tiers}")
+
+
+def _draw(
+    candidates: Sequence[planner.Candidate], profile: Profile, cost: planner.Cost, path: Path
+) -> None:
+    """Cost against predicted error, as a PNG."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "train") from error
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes: Any = figure.add_subplot()
+    axes.plot([c.cost for c in candidates], [c.error for c in candidates], "o-", ms=3)
+    axes.set(
+        xlabel=f"{cost} per picture", ylabel="predicted difference (root mean square)",
+        xscale="log", yscale="log", title=f"{profile.made['adapter']}, {profile.made['size']}",
+    )  # fmt: skip
+    axes.grid(alpha=0.3, which="both")
+    with replacing(path) as file:
+        figure.savefig(file, dpi=120, format="png")
+
+
+@contextmanager
+def progress() -> Generator[Report]:
+    """A bar for each thing that is done, on a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield report

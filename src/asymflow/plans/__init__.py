@@ -1,0 +1,49 @@
+"""Plans that come with asymflow, verified on the embedded model: `draft, fast, balanced, best`.
+
+Each was made for pictures of a side in `SIDES`. Other sizes take the nearest one, with its times
+moved to the same visible amount of noise.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from importlib import resources
+
+from asymflow.errors import InputError
+from asymflow.fields import parse
+from asymflow.store import plan_from_json
+from asymflow.times import rescaled
+from asymflow.types import Plan
+
+NAMES = ("draft", "fast", "balanced", "best")
+"""From the quickest to the most faithful."""
+DEFAULT = "balanced"
+SIDES = (64,)
+"""Sides of the pictures that plans were made for."""
+
+
+def load(name: str, size: tuple[int, int]) -> Plan:
+    """A plan by its name, for pictures of (height, width).
+
+    Raises:
+        InputError: there is no plan of that name.
+    """
+    if name not in NAMES:
+        raise InputError(f"There is no plan called {name!r}. Choose one of {', '.join(NAMES)}.")
+    side = math.sqrt(size[0] * size[1])
+    nearest = min(SIDES, key=lambda each: abs(math.log(each / side)))
+    return rescaled(_file(name, nearest), side / nearest)
+
+
+def made_for(name: str) -> str:
+    """The name of the adapter that a plan was verified on."""
+    evidence = _file(name, SIDES[0]).evidence
+    assert evidence is not None, "plans that come with asymflow were measured"
+    return evidence.made["adapter"]
+
+
+@cache
+def _file(name: str, side: int) -> Plan:
+    path = resources.files("asymflow.plans").joinpath(f"{name}-{side}.json")
+    return plan_from_json(parse(path.read_text("utf-8"), str(path)), str(path))

@@ -1,0 +1,325 @@
+"""Measures what every move of a lattice costs and how wrong it is, for one model on one device.
+
+A fine reference trajectory visits all candidate times. There, every tier is asked once. The rest is
+arithmetic on what they said, because a move is linear in its estimates,
+
+    x_s = (s/t) x_t + w D_t + v D_p        (`asymflow.solvers.multistep_weights`)
+
+so that the defect of every move, |x_s - reference|, is a quadratic form in the inner products of
+states and estimates: times x tiers network calls, instead of times^3.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asymflow import costs, engine
+from asymflow.adapter import Adapter
+from asymflow.errors import InputError
+from asymflow.estimators import Guided, Memory, carry, estimate
+from asymflow.flow import interpolate, pool, smooth
+from asymflow.solvers import Estimate, History, multistep, multistep_weights
+from asymflow.times import shifted
+from asymflow.types import FULL, Profile, Request, Tier, cheaper_tiers
+
+FINER = 2
+"""Moves of the reference between two candidate times."""
+PERTURBED = 6
+"""Candidate times at which amplification is measured; between them it is interpolated."""
+
+Progress = Callable[[str, int, int], None]
+"""Hears what is being done, how much of it is done, and how much there is."""
+Array = NDArray[np.float32]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+def candidates(size: tuple[int, int], count: int = 32) -> tuple[float, ...]:
+    """Times to plan with for pictures of (height, width): `count` moves, dense near noise.
+
+    The grid is shifted like the default plan, so that every size has the same visible noise.
+    """
+    return shifted(count, 2.5 * math.sqrt(size[0] * size[1]) / 64)
+
+
+def profile(
+    adapter: Adapter,
+    requests: Sequence[Request],
+    *,
+    times: Sequence[float] | None = None,
+    tiers: Sequence[Tier] | None = None,
+    repeats: int = 9,
+    progress: Progress = _silent,
+) -> Profile:
+    """Measure a lattice on calibration requests of one size and one guidance scale.
+
+    Args:
+        times: candidates, falling from 1 to 0; by default `candidates` for the size.
+        tiers: cheaper than full; by default all that the model has.
+        repeats: of each timing; the median counts.
+
+    Raises:
+        InputError: the requests are of different sizes or guidance scales, or begin with a picture.
+    """
+    _check(requests)
+    size, scale = requests[0].size, requests[0].guidance_scale
+    times = tuple(candidates(size) if times is None else times)
+    if tiers is None:
+        tiers = cheaper_tiers(adapter.shrinks(size))
+    if scale == 1:  # nothing to leave out
+        tiers = [tier for tier in tiers if tier.guided]
+    tiers = (FULL, *tiers)
+    answers = reference(adapter, requests, times, tiers, progress)
+    amplification = _amplification(answers, progress)
+    cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress)
+    index = {time: i for i, time in enumerate(times)}
+    weights = np.zeros((len(times),) * 3)
+    second = np.zeros_like(weights)
+    for p, i, j in _moves(len(times)):
+        earlier = [times[p]] if p < i else []
+        newest, *older = multistep_weights(times[i], times[j], earlier)
+        weights[p, i, j] = newest
+        second[p, i, j] = older[0] if older else 0.0
+    return Profile(
+        times=times,
+        tiers=tiers,
+        cost_ms=cost_ms,
+        macs=macs,
+        peak_bytes=peaks,
+        amplification=amplification,
+        defect=np.stack([_defects(answers, tier, weights, second) for tier in tiers]),
+        weight=weights.astype(np.float32),
+        drift=np.stack([_drift(answers, tier, index) for tier in tiers]),
+        made=_made(adapter, requests),
+    )
+
+
+def measure_costs(
+    adapter: Adapter, request: Request, profile: Profile, *, repeats: int = 9
+) -> Profile:
+    """The same profile with costs measured on this machine, now."""
+
+    cost_ms, macs, peaks = _prices(adapter, request, profile.tiers, repeats, _silent)
+    made = {**profile.made, **machine(adapter)}
+    return replace(profile, cost_ms=cost_ms, macs=macs, peak_bytes=peaks, made=made)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """A reference trajectory at I candidate times, and what every tier said there.
+
+    Attributes:
+        model: the network, guided.
+        x: the states [I, b, c, h, w].
+        memories: of the full estimates at all times but the last.
+        cheap: per tier that is not full, its answers before anything is carried or enlarged.
+    """
+
+    model: Guided
+    times: tuple[float, ...]
+    x: Tensor
+    memories: tuple[Memory, ...]
+    cheap: dict[Tier, tuple[Tensor, ...]]
+
+    def estimates(self, tier: Tier) -> list[Tensor]:
+        """x_0 [b, c, h, w] at all times but the last; a carried tier as if just full."""
+        full = [memory.x_0 for memory in self.memories]
+        if tier.faithful:
+            return full
+        return [smooth(x, tier.shrink) if tier.shrink > 1 else x for x in self.cheap[tier]]
+
+
+@torch.inference_mode()
+def reference(
+    adapter: Adapter,
+    requests: Sequence[Request],
+    times: tuple[float, ...],
+    tiers: Sequence[Tier],
+    progress: Progress = _silent,
+) -> Answers:
+    """Follow the full tier with `FINER` moves between candidates, and ask all tiers on the way."""
+    like = adapter.like
+    shape = (adapter.channels, *requests[0].size)
+    eps = torch.stack([engine.noise(request.seed, shape) for request in requests]).to(like)
+    scale = torch.tensor([request.guidance_scale for request in requests]).to(like)
+    model = Guided.of(adapter, *adapter.encode(requests), scale)
+    x_t = interpolate(torch.zeros_like(eps), eps, times[0])
+    states: list[Tensor] = [x_t]
+    memories: list[Memory] = []
+    cheap: dict[Tier, list[Tensor]] = {tier: [] for tier in tiers if not tier.full}
+    history: History = ()
+    for number, (t, s) in enumerate(pairwise(times)):
+        for part in range(FINER):
+            now = t + (s - t) * part / FINER
+            time = x_t.new_full((len(x_t),), now)
+            x_0, memory = estimate(model, FULL, x_t, time, None)
+            if part == 0:
+                memories.append(cast("Memory", memory))
+                for tier, answers in _ask_all(model, x_t, now, memories[-1], list(cheap)).items():
+                    cheap[tier].append(answers)
+            history = (Estimate(now, x_0, FULL), *history[:1])
+            x_t = multistep(x_t, t + (s - t) * (part + 1) / FINER, history)
+        states.append(x_t)
+        progress("following the reference", number + 1, len(times) - 1)
+    kept = {tier: tuple(answers) for tier, answers in cheap.items()}
+    return Answers(model, times, torch.stack(states), tuple(memories), kept)
+
+
+def _ask_all(
+    model: Guided, x_t: Tensor, t: float, memory: Memory, tiers: Sequence[Tier]
+) -> dict[Tier, Tensor]:
+    """Raw answers of cheap tiers; those that the full estimate contains are not asked again."""
+    answers: dict[Tier, Tensor] = {}
+    by_size: dict[int, tuple[Tensor, Tensor]] = {1: (memory.x_0, memory.guidance)}
+    for tier in tiers:
+        f = tier.shrink
+        if f not in by_size:
+            y_t, time = pool(x_t, x_t.new_full((len(x_t),), t), f)
+            by_size[f] = model.denoise(y_t, time, guided=True)
+        x_0, guidance = by_size[f]
+        answers[tier] = x_0 if tier.guided else x_0 - guidance
+    return answers
+
+
+def _moves(count: int) -> list[tuple[int, int, int]]:
+    """Every (p, i, j) with p <= i < j."""
+    return [(p, i, j) for j in range(count) for i in range(j) for p in range(i + 1)]
+
+
+def _defects(
+    answers: Answers, tier: Tier, weights: NDArray[np.float64], second: NDArray[np.float64]
+) -> Array:
+    """Root mean square of every move's end minus the reference [I, I, I], indexed [p, i, j]."""
+    count = len(answers.times)
+    vectors = torch.cat([answers.x.flatten(1), torch.stack(answers.estimates(tier)).flatten(1)])
+    # In float64: a defect is a thousandth of what is subtracted, and its square a millionth.
+    vectors = vectors.double()
+    gram = (vectors @ vectors.T / vectors.shape[1]).cpu().numpy()
+    p, i, j = np.array(_moves(count)).T
+    t = np.array(answers.times)
+    parts = (
+        (i, t[j] / t[i]),
+        (j, -np.ones(len(i))),
+        (count + i, weights[p, i, j]),
+        (count + p, second[p, i, j]),
+    )
+    square = np.zeros(len(i))
+    for a, factor_a in parts:
+        for b, factor_b in parts:
+            square += factor_a * factor_b * gram[a, b]
+    defects = np.full((count,) * 3, np.inf, np.float32)
+    defects[p, i, j] = np.sqrt(np.maximum(square, 0))
+    return defects
+
+
+def _drift(answers: Answers, tier: Tier, index: dict[float, int]) -> Array:
+    """What carrying costs an estimate [I, I], indexed [k, i]."""
+    drift = np.full((len(index), len(index)), np.inf, np.float32)
+    if tier.carried:
+        for i, full in enumerate(answers.memories):
+            for k in range(i):
+                carried = carry(tier, answers.cheap[tier][i], answers.memories[k])
+                drift[k, i] = float((carried - full.x_0).square().mean().sqrt())
+    return drift
+
+
+@torch.inference_mode()
+def _amplification(answers: Answers, progress: Progress) -> Array:
+    """How a real error at a candidate time, that of one Euler move, grows until t = 0 [I]."""
+    count = len(answers.times)
+    nodes = sorted({round(1 + (count - 2) * k / PERTURBED) for k in range(PERTURBED)})
+    grown: list[float] = []
+    for number, j in enumerate(nodes):
+        t, s = answers.times[j - 1], answers.times[j]
+        euler = multistep(answers.x[j - 1], s, [Estimate(t, answers.memories[j - 1].x_0, FULL)])
+        error = euler - answers.x[j]
+        size = error.square().mean().sqrt()
+        ends = [_follow(answers, answers.x[j] + sign * error * (0.02 / size), j) for sign in (0, 1)]
+        grown.append(float((ends[1] - ends[0]).square().mean().sqrt()) / 0.02)
+        progress("measuring how errors grow", number + 1, len(nodes))
+    logs = np.interp(np.arange(count), [*nodes, count - 1], [*np.log(grown), 0.0])
+    return np.exp(logs).astype(np.float32)
+
+
+def _follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
+    """x_0 that the full tier reaches over the candidates from `times[begin]`."""
+    history: History = ()
+    for t, s in pairwise(answers.times[begin:]):
+        x_0, _ = answers.model.denoise(x_t, x_t.new_full((len(x_t),), t), guided=True)
+        history = (Estimate(t, x_0, FULL), *history[:1])
+        x_t = multistep(x_t, s, history)
+    return x_t
+
+
+@torch.inference_mode()
+def _prices(
+    adapter: Adapter, request: Request, tiers: Sequence[Tier], repeats: int, progress: Progress
+) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
+    """Milliseconds, multiply-accumulates and peak bytes of one estimate of one picture per tier."""
+    shape = (1, adapter.channels, *request.size)
+    scale = torch.tensor([request.guidance_scale]).to(adapter.like)
+    model = Guided.of(adapter, *adapter.encode([request]), scale)
+    x_t = engine.noise(request.seed, shape).to(adapter.like)
+    time = x_t.new_full((1,), 0.5)
+    _, memory = estimate(model, FULL, x_t, time, None)
+
+    def call(tier: Tier) -> costs.Call:
+        return lambda: estimate(model, tier, x_t, time, memory)
+
+    calls = [call(tier) for tier in tiers]
+    progress("timing the tiers", 0, 1)
+    ms = tuple(1000 * seconds for seconds in costs.medians(calls, repeats))
+    macs = tuple(costs.work(each).macs for each in calls)
+    peaks = tuple(costs.peak_bytes(each) for each in calls)
+    progress("timing the tiers", 1, 1)
+    return ms, macs, peaks
+
+
+def _check(requests: Sequence[Request]) -> None:
+    if len({(request.size, request.guidance_scale) for request in requests}) != 1:
+        raise InputError(
+            f"{len(requests)} requests without a common size and guidance scale cannot be profiled "
+            "together. Profile each kind on its own."
+        )
+    if any(request.image is not None for request in requests):
+        raise InputError("A profile is measured from noise. Give requests without an image.")
+
+
+def machine(adapter: Adapter) -> dict[str, str]:
+    """What costs depend on besides the model: "device", "threads" and versions."""
+    device = adapter.like.device
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = str(torch.cpu.get_capabilities().get("cpu_name", platform.machine()))
+    return {
+        "device": f"{device.type} ({name})",
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "asymflow": version("asymflow"),
+    }
+
+
+def _made(adapter: Adapter, requests: Sequence[Request]) -> dict[str, str]:
+    height, width = requests[0].size
+    return {
+        "adapter": adapter.name,
+        "size": f"{width}x{height}",
+        "guidance_scale": f"{requests[0].guidance_scale:g}",
+        "pictures": str(len(requests)),
+        "seeds": " ".join(str(request.seed) for request in requests),
+        **machine(adapter),
+    }

@@ -1,0 +1,365 @@
+"""Real rollouts: what plans truly do to pictures, and small changes that make them better.
+
+A profile predicts from single moves. Here whole trajectories are run on calibration requests and
+their ends compared with a reference. Grids that others use are candidates like any other, so a plan
+that comes out is at least as good, on these requests, as the best of them at its price.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asymflow import engine, planner, times
+from asymflow.adapter import Adapter
+from asymflow.errors import InputError
+from asymflow.types import (
+    FULL,
+    Evidence,
+    Interval,
+    Plan,
+    Profile,
+    Request,
+    Solver,
+    Step,
+    Tier,
+)
+
+Distance = Callable[[Tensor, Tensor], NDArray[np.float64]]
+"""How far pictures are from references, both [b, c, h, w] in state space, one by one [b]."""
+Progress = Callable[[str, int, int], None]
+
+
+FINALISTS = 10
+"""Candidates that are compared on all pictures."""
+
+
+def rms(x: Tensor, y: Tensor) -> NDArray[np.float64]:
+    """Root mean square of the difference, per picture [b]."""
+    return (x - y).double().square().flatten(1).mean(1).sqrt().cpu().numpy()
+
+
+@torch.inference_mode()
+def rollout(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+    """Where a plan ends for requests of one size, x_0 [b, c, h, w]."""
+    x_t = None
+    for frame in engine.walk(adapter, plan, requests):
+        x_t = frame.x_t
+    assert x_t is not None, "a plan has at least one step"
+    return x_t
+
+
+def fine_plan(size: tuple[int, int], count: int = 64) -> Plan:
+    """The reference: so many full moves that more would change nothing that is seen."""
+    shift = 2.5 * math.sqrt(size[0] * size[1]) / 64
+    return times.plan_of(times.shifted(count, shift), solver="multistep2", name="reference")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """Rolls plans out on fixed requests and compares the ends with a reference.
+
+    Attributes:
+        reference: x_0 [b, c, h, w] that `fine_plan`, or any better one, reaches.
+        known: errors of plans that have been rolled out.
+    """
+
+    adapter: Adapter
+    requests: tuple[Request, ...]
+    reference: Tensor
+    distance: Distance
+    known: dict[tuple[Step, ...], float]
+
+    @classmethod
+    def of(cls, adapter: Adapter, requests: Sequence[Request], distance: Distance) -> Judge:
+        """Roll out the reference, too."""
+        reference = rollout(adapter, fine_plan(requests[0].size), requests)
+        return cls(adapter, tuple(requests), reference, distance, {})
+
+    def first(self, count: int) -> Judge:
+        """A quicker judge, by the first few requests only."""
+        return replace(
+            self, requests=self.requests[:count], reference=self.reference[:count], known={}
+        )
+
+    def errors(self, plan: Plan) -> NDArray[np.float64]:
+        """The distance of every picture from its reference [b]."""
+        return self.distance(rollout(self.adapter, plan, self.requests), self.reference)
+
+    def error(self, plan: Plan) -> float:
+        """The mean distance; a plan is rolled out once."""
+        if plan.steps not in self.known:
+            self.known[plan.steps] = float(self.errors(plan).mean())
+        return self.known[plan.steps]
+
+
+def price(profile: Profile, plan: Plan) -> float:
+    """Milliseconds of a plan's network calls, by the profile.
+
+    Raises:
+        InputError: the plan has a tier that was not profiled.
+    """
+    known = dict(zip(profile.tiers, profile.cost_ms, strict=True))
+    for step in plan.steps:
+        if step.tier not in known:
+            raise InputError(
+                f"Tier {step.tier.name!r} of plan {plan.name!r} is not in the profile, which has "
+                f"{', '.join(tier.name for tier in profile.tiers)}. Profile it, or drop the tier."
+            )
+    return sum(step.evaluations * known[step.tier] for step in plan.steps)
+
+
+def peers(profile: Profile, budget: float, size: tuple[int, int]) -> Iterator[Plan]:
+    """Plans that others would run for at most `budget` ms: one solver on one grid."""
+    full, conditional = profile.cost_ms[0], _cost(profile, guided=False)
+    shift = math.sqrt(size[0] * size[1]) / 64
+    for low in (0.0, 0.1):
+        for name, grid in _grids(shift).items():
+            for solver in ("multistep2", "corrected2"):
+                plan = _largest(grid, solver, low, budget, full, conditional, name)
+                if plan is not None:
+                    yield plan
+
+
+def _grids(shift: float) -> dict[str, Callable[[int], tuple[float, ...]]]:
+    grids: dict[str, Callable[[int], tuple[float, ...]]] = {
+        "uniform": times.uniform,
+        "karras": times.karras,
+        "log-snr": times.log_snr,
+        "logit-normal": lambda n: times.logit_normal(n, math.log(2 * shift), 1.6),
+    }
+    for factor in (1.5, 2.5, 4.0, 6.0):
+        grids[f"shifted {factor * shift:g}"] = lambda n, by=factor * shift: times.shifted(n, by)
+    return grids
+
+
+def _largest(
+    grid: Callable[[int], tuple[float, ...]],
+    solver: Solver,
+    low: float,
+    budget: float,
+    full: float,
+    conditional: float,
+    name: str,
+) -> Plan | None:
+    """The longest plan within the budget; None where not even two steps are."""
+    best = None
+    for n in range(2, 1 + int(budget / conditional)):
+        plan = times.plan_of(
+            grid(n), solver=solver, guidance_interval=(low, 1.0), name=f"{name}, {solver}"
+        )
+        if sum(full if step.tier.guided else conditional for step in plan.steps) > budget:
+            break
+        best = plan
+    return best
+
+
+def _cost(profile: Profile, *, guided: bool) -> float:
+    fits = (t.guided == guided and t.shrink == 1 and not t.carried for t in profile.tiers)
+    costs = [cost for cost, fit in zip(profile.cost_ms, fits, strict=True) if fit]
+    return costs[0] if costs else profile.cost_ms[0]
+
+
+def best_of(judge: Judge, plans: Sequence[Plan], progress: Progress) -> Plan:
+    """The plan with the least real error; of many, all but some are judged by two pictures."""
+    few = judge.first(2)
+    for number, plan in enumerate(plans):
+        few.error(plan)
+        progress("trying candidates", number + 1, len(plans))
+    finalists = sorted(plans, key=few.error)[:FINALISTS]
+    for number, plan in enumerate(finalists):
+        judge.error(plan)
+        progress("comparing the best", number + 1, len(finalists))
+    return min(finalists, key=judge.error)
+
+
+def climb(
+    judge: Judge,
+    plan: Plan,
+    profile: Profile,
+    budget: float,
+    *,
+    rollouts: int,
+    seed: int = 0,
+    progress: Progress = lambda what, done, total: None,
+) -> Plan:
+    """Change a plan bit by bit while its real error falls and its price stays within `budget` ms.
+
+    A change moves a node, gives a step another tier or order, adds a step or drops one. Changes
+    are tried in random order, and the first that helps is taken.
+    """
+    rng = np.random.default_rng(seed)
+    tried: set[tuple[Step, ...]] = {plan.steps}
+    reach, spent = 0.35, 0
+    while spent < rollouts and reach > 0.05:
+        better = None
+        neighbours = list(_neighbours(plan, profile, reach))
+        for index in rng.permutation(len(neighbours)):
+            near = neighbours[int(index)]
+            if near.steps in tried or price(profile, near) > budget:
+                continue
+            tried.add(near.steps)
+            spent += 1
+            progress("improving", spent, rollouts)
+            if judge.error(near) < judge.error(plan):
+                better = near
+                break
+            if spent >= rollouts:
+                break
+        if better is None:
+            reach /= 2
+        else:
+            plan = better
+    return plan
+
+
+def _neighbours(plan: Plan, profile: Profile, reach: float) -> Iterator[Plan]:
+    nodes = plan.times
+    for i in range(1, len(nodes) - 1):
+        for sign in (-1, 1):
+            # Along the gap on that side, so that nodes never meet.
+            moved = nodes[i] + sign * reach * abs(nodes[i + (1 if sign < 0 else -1)] - nodes[i])
+            yield from _with(plan, [*nodes[:i], moved, *nodes[i + 1 :]], plan.steps)
+    for i, step in enumerate(plan.steps):
+        for changed in _changes(step, profile.tiers):
+            yield from _with(plan, nodes, (*plan.steps[:i], changed, *plan.steps[i + 1 :]))
+    for i in range(len(plan.steps)):
+        middle = (nodes[i] + nodes[i + 1]) / 2
+        added = (*plan.steps[: i + 1], *plan.steps[i:])
+        yield from _with(plan, [*nodes[: i + 1], middle, *nodes[i + 1 :]], added)
+        if i:
+            yield from _with(
+                plan, [*nodes[:i], *nodes[i + 1 :]], (*plan.steps[:i], *plan.steps[i + 1 :])
+            )
+
+
+def _changes(step: Step, tiers: Sequence[Tier]) -> Iterator[Step]:
+    for tier in tiers:
+        if tier != step.tier:
+            yield replace(step, tier=tier)
+    for solver in ("multistep1", "multistep2", "multistep3", "corrected2"):
+        if solver != step.solver:
+            yield replace(step, solver=solver)
+
+
+def _with(plan: Plan, nodes: Sequence[float], kinds: Sequence[Step]) -> Iterator[Plan]:
+    """The plan with other nodes and steps; nothing where that would carry from nowhere."""
+    steps = tuple(
+        replace(kind, t=t, s=s) for kind, (t, s) in zip(kinds, pairwise(nodes), strict=True)
+    )
+    first = next((step.tier for step in steps if step.tier.full or step.tier.carried), FULL)
+    if first.full:
+        yield Plan(plan.name, steps)
+
+
+def best_within(
+    judge: Judge,
+    profile: Profile,
+    budget: float,
+    *,
+    name: str = "verified",
+    rollouts: int = 60,
+    progress: Progress = lambda what, done, total: None,
+) -> Plan:
+    """The best plan for at most `budget` ms by real rollouts on the judge's requests.
+
+    Starts from the plans that the profile predicts to be best, of all tiers and of fewer, and from
+    what others would run (`peers`), and climbs from the best of them.
+
+    Raises:
+        InputError: nothing fits into the budget.
+    """
+    subsets = {tuple(t for t in profile.tiers if keep(t)) for keep in _KINDS}
+    starts = [
+        planner.plan(only(profile, tiers), budget=budget) for tiers in sorted(subsets, key=len)
+    ]
+    starts += [_corrected(plan) for plan in starts]
+    starts += peers(profile, budget, judge.requests[0].size)
+    begin = best_of(judge, starts, progress)
+    plan = climb(judge, begin, profile, budget, rollouts=rollouts, progress=progress)
+    return Plan(name, plan.steps)
+
+
+_KINDS: tuple[Callable[[Tier], bool], ...] = (
+    lambda tier: tier.full,
+    lambda tier: tier.faithful,
+    lambda tier: True,
+)
+
+
+def _corrected(plan: Plan) -> Plan:
+    steps = (
+        replace(step, solver="corrected2") if step.tier.faithful else step for step in plan.steps
+    )
+    return Plan(plan.name, tuple(steps))
+
+
+def only(profile: Profile, tiers: Sequence[Tier]) -> Profile:
+    """The profile of some of its tiers."""
+    kept = [profile.tiers.index(tier) for tier in tiers]
+    return replace(
+        profile,
+        tiers=tuple(tiers),
+        cost_ms=tuple(profile.cost_ms[k] for k in kept),
+        macs=tuple(profile.macs[k] for k in kept),
+        peak_bytes=tuple(profile.peak_bytes[k] for k in kept),
+        defect=profile.defect[kept],
+        drift=profile.drift[kept],
+    )
+
+
+def prove(judge: Judge, plan: Plan, profile: Profile, features: Distance | None = None) -> Plan:
+    """The plan with evidence, measured on the judge's requests.
+
+    They should be others than those that the plan was chosen by.
+
+    Args:
+        features: a perceptual distance between pictures, measured as well.
+    """
+    known = dict(zip(profile.tiers, profile.cost_ms, strict=True))
+    ends = rollout(judge.adapter, plan, judge.requests)
+    prediction = planner.predict(profile, _on_lattice(plan, profile))
+    evidence = Evidence(
+        made={**profile.made, "pictures": str(len(judge.requests))},
+        cost_ms=tuple(step.evaluations * known[step.tier] for step in plan.steps),
+        full_ms=profile.cost_ms[0],
+        shares=prediction.shares,
+        predicted=prediction.error,
+        rms=_interval(rms(ends, judge.reference)),
+        distance=None if features is None else _interval(features(ends, judge.reference)),
+        pictures=len(judge.requests),
+    )
+    return replace(plan, evidence=evidence)
+
+
+_PROFILED: dict[Solver, Solver] = {"multistep3": "multistep2", "corrected2": "multistep2"}
+
+
+def _on_lattice(plan: Plan, profile: Profile) -> Plan:
+    """The plan with its nodes at the nearest candidates, and its solvers the nearest profiled."""
+    nodes = [0]
+    for number, t in enumerate(plan.times[1:-1]):
+        # Leave a candidate for every node that is still to come.
+        free = range(nodes[-1] + 1, len(profile.times) - (len(plan.steps) - 1 - number))
+        nodes.append(min(free, key=lambda i: abs(profile.times[i] - t)))
+    nodes.append(len(profile.times) - 1)
+    times = [profile.times[i] for i in nodes]
+    steps = tuple(
+        replace(step, t=t, s=s, solver=_PROFILED.get(step.solver, step.solver))
+        for step, (t, s) in zip(plan.steps, pairwise(times), strict=True)
+    )
+    return Plan(plan.name, steps)
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    """The mean with its normal 95% interval."""
+    mean = float(values.mean())
+    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else mean
+    return Interval(mean, mean - half, mean + half)

@@ -1,0 +1,131 @@
+"""`asymflow profile` and `asymflow plan`, on a real model too small to draw anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from asymflow import store
+from asymflow.adapters import embedded
+
+from .conftest import Type
+from .test_real_model import write_model
+
+SMALL = ("--size", "32", "--pictures", "1", "--candidates", "4")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    write_model(path, seed=0)
+    return path
+
+
+@pytest.fixture
+def profile(tiny: Path, type_: Type) -> Path:
+    typed = type_("profile", *SMALL, "-o", "p.safetensors", "--weights", tiny)
+    assert typed.code == 0
+    assert typed.out == "p.safetensors\n"
+    return Path("p.safetensors")
+
+
+def test_a_profile_says_what_it_was_measured_on(profile: Path, tiny: Path) -> None:
+    found = store.load_profile(profile)
+    assert found.made["adapter"] == embedded.load(tiny).name
+    assert found.made["size"] == "32x32"
+    assert [tier.name for tier in found.tiers] == ["full", "conditional", "conditional+"]
+
+
+def test_without_a_limit_the_front_is_listed(profile: Path, type_: Type) -> None:
+    typed = type_("plan", profile, "--front", "front.png")
+    assert typed.code == 0
+    head, *rows = typed.out.splitlines()
+    assert head.split() == ["cost", "error", "steps", "forwards", "tiers"]
+    errors = [float(row.split()[1]) for row in rows]
+    assert errors == sorted(errors, reverse=True)
+    with Image.open("front.png") as image:
+        assert image.width > 600
+    data = json.loads(type_("plan", profile, "--json").out)
+    assert len(data["front"]) == len(rows)
+
+
+def test_a_budget_gives_a_plan_that_runs(profile: Path, tiny: Path, type_: Type) -> None:
+    typed = type_("plan", profile, "--budget", "6", "--cost", "forwards", "-o", "plan.json")
+    assert typed.code == 0
+    assert "predicted: " in typed.out
+    plan = store.load_plan(Path("plan.json"))
+    assert plan.forwards <= 6
+    drawn = type_("generate", "a fox", "--plan", "plan.json", "--size", "32", "--weights", tiny)
+    assert drawn.code == 0
+    assert json.loads(type_("plan", profile, "--error", "9", "--json").out)["steps"]
+
+
+def test_a_verified_plan_carries_evidence_and_is_bound_to_its_weights(
+    profile: Path, tiny: Path, tmp_path: Path, type_: Type
+) -> None:
+    words = ("plan", profile, "--budget", "6", "--cost", "forwards", "-o", "plan.json")
+    typed = type_(*words, "--verify", "--rollouts", "2", "--pictures", "2", "--weights", tiny)
+    assert typed.code == 0
+    assert "pictures it was not chosen by" in typed.out
+    plan = store.load_plan(Path("plan.json"))
+    assert plan.evidence is not None
+    assert plan.evidence.pictures == 2
+    other = tmp_path / "other.safetensors"
+    write_model(other, seed=1)
+    size = ("--size", "32", "--weights", other)
+    refused = type_("generate", "a fox", "--plan", "plan.json", *size)
+    assert refused.code == 2
+    assert "was made for embedded:" in refused.err
+    assert type_(*words, "--verify", "--weights", other).code == 2
+
+
+def test_costs_alone_can_be_measured_again(profile: Path, tiny: Path, type_: Type) -> None:
+    before = store.load_profile(profile)
+    typed = type_("profile", "--costs-only", "-o", profile, "--weights", tiny)
+    assert typed.code == 0
+    after = store.load_profile(profile)
+    assert (after.defect == before.defect).all()
+    assert after.made["adapter"] == before.made["adapter"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("plan", "none.safetensors"), "Cannot read the profile none.safetensors"),
+        (("plan", "p.safetensors", "--budget", "0.000001"), "No plan fits"),
+        (("plan", "p.safetensors", "--budget", "1", "--error", "1"), "one"),
+        (("plan", "p.safetensors", "-o", "x.json"), "needs a limit"),
+        (("plan", "p.safetensors", "--budget", "5", "--cost", "euros"), "Unknown cost 'euros'"),
+        (("plan", "p.safetensors", "--verify"), "needs a limit"),
+        (("profile", "--size", "33"), "is not a multiple of 8"),
+        (("generate", "a fox", "--plan", "quick"), "There is no plan called 'quick'"),
+    ],
+)
+def test_wrong_input_is_refused(
+    words: tuple[str, ...], complaint: str, profile: Path, tiny: Path, type_: Type
+) -> None:
+    weights = ("--weights", tiny) if words[0] != "plan" else ()
+    typed = type_(*words, *weights)
+    assert typed.code == 2
+    assert complaint in typed.err
+    assert not Path("x.json").exists()
+
+
+def test_a_plan_of_the_shipped_model_needs_its_weights(tiny: Path, type_: Type) -> None:
+    refused = type_("generate", "a fox", "--plan", "fast", "--weights", tiny)
+    assert refused.code == 2
+    assert "The plan 'fast' was made for embedded:" in refused.err
+    # Nobody asked for a plan: a grid will do.
+    drawn = json.loads(type_("generate", "a fox", "--weights", tiny, "--json").out)
+    assert drawn["plan"]["name"] == "multistep2-30"
+
+
+def test_a_strip_shows_every_estimate(tiny: Path, type_: Type) -> None:
+    words = ("bench", "strip", "a fox", "--size", "32", "--weights", tiny, "-o", "strip.png")
+    assert type_(*words).out == "strip.png\n"
+    with Image.open("strip.png") as image:
+        # The grid takes over for foreign weights: 30 steps and the picture itself.
+        assert image.width > 31 * 100

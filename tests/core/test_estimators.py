@@ -1,0 +1,135 @@
+"""Tiers, against the closed form of a model that agrees with itself at every size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from asymflow import engine, times
+from asymflow.adapters.gaussian import GaussianAdapter
+from asymflow.errors import InputError
+from asymflow.estimators import Estimators, Guided, Known, Memory, carry, estimate
+from asymflow.flow import detail, enlarge, interpolate, shrink, smooth
+from asymflow.types import CONDITIONAL, FULL, Plan, Request, Step, Tier, cheaper_tiers
+
+HALF, HALF_CARRIED = Tier("half", shrink=2), Tier("half+", shrink=2, carried=True)
+CONDITIONAL_CARRIED = Tier("conditional+", guided=False, carried=True)
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def at(t: float) -> Tensor:
+    return torch.full((2,), t, dtype=torch.float64)
+
+
+@pytest.fixture
+def adapter() -> GaussianAdapter:
+    """Blocks of 2 x 2 equal pixels: its pictures have no detail that a half-size one lacks."""
+    mean, std = 0.3 * draw(0, 2, 3, 4, 4), 0.5 + 0.2 * draw(1, 2, 3, 4, 4).tanh()
+    return GaussianAdapter(enlarge(mean, 2), enlarge(std, 2))
+
+
+@pytest.fixture
+def model(adapter: GaussianAdapter) -> Guided:
+    cond, null = torch.tensor([1, 1]), torch.tensor([0, 0])
+    return Guided.of(adapter, {"label": cond}, {"label": null}, torch.tensor([3.0, 1.0]).double())
+
+
+def test_a_full_estimate_remembers_itself_and_its_guidance(model: Guided) -> None:
+    x_t = draw(2, 2, 3, 8, 8)
+    x_0, memory = estimate(model, FULL, x_t, at(0.6), None)
+    conditional, same = estimate(model, CONDITIONAL, x_t, at(0.6), memory)
+    assert memory is not None
+    assert same is memory
+    assert torch.equal(memory.x_0, x_0)
+    assert_close(memory.guidance, x_0 - conditional)
+    assert (memory.guidance[1] == 0).all()  # a weight of 1 guides nothing
+
+
+@pytest.mark.parametrize("tier", [tier for tier in cheaper_tiers((2, 4)) if tier.carried])
+def test_carrying_at_the_same_state_gives_the_full_estimate_back(tier: Tier) -> None:
+    """What is left out and what is carried must be the same thing."""
+    full, guidance = draw(3, 2, 3, 8, 8), draw(4, 2, 3, 8, 8)
+    cheap = shrink(full if tier.guided else full - guidance, tier.shrink)
+    assert_close(carry(tier, cheap, Memory(full, guidance)), full)
+
+
+def test_a_smaller_tier_asks_the_model_at_that_size(
+    model: Guided, adapter: GaussianAdapter
+) -> None:
+    # Pooled noise of pooled data is what the small model was made for: the answers agree exactly
+    # on what both can see.
+    x_0, eps = enlarge(draw(5, 2, 3, 4, 4), 2), draw(6, 2, 3, 8, 8)
+    x_t = interpolate(x_0, eps, 0.7)
+    small, _ = estimate(model, HALF, x_t, at(0.7), None)
+    label = torch.tensor([1, 1])
+    y = shrink(x_t, 2) / (0.3 + 0.7 / 2)
+    t = torch.full((2,), 0.7 / (0.7 + 2 * 0.3), dtype=torch.float64)
+    expected, null = (adapter.denoise(y, t, {"label": each}) for each in (label, 0 * label))
+    expected[:1] += 2 * (expected - null)[:1]
+    assert_close(shrink(small, 2), expected)
+    assert_close(small, smooth(expected, 2))
+
+
+def test_smooth_has_no_edges_and_shrinks_to_what_it_was() -> None:
+    x = draw(7, 1, 2, 4, 4)
+    assert_close(shrink(smooth(x, 2), 2), x)
+    ramp = torch.arange(8.0, dtype=torch.float64).expand(1, 1, 8, 8)
+    inner = smooth(shrink(ramp, 2), 2)[..., 2:-2]
+    assert_close(inner, ramp[..., 2:-2])
+    assert detail(enlarge(x, 2), 2).abs().max() == 0
+
+
+def test_a_mask_keeps_what_is_known_in_every_tier(model: Guided) -> None:
+    known = draw(8, 2, 3, 8, 8)
+    mask = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
+    mask[:, :, :4] = 1
+    estimators = Estimators(model, Known(known, mask))
+    for tier in (FULL, CONDITIONAL, HALF, HALF_CARRIED, CONDITIONAL_CARRIED):
+        x_0 = estimators.of(tier)(draw(9, 2, 3, 8, 8), at(0.5))
+        assert torch.equal(x_0[:, :, 4:], known[:, :, 4:])
+        assert not torch.equal(x_0[:, :, :4], known[:, :, :4])
+
+
+def test_carrying_needs_a_full_estimate_first(model: Guided) -> None:
+    with pytest.raises(InputError, match="Ask the full tier first"):
+        estimate(model, HALF_CARRIED, draw(2, 2, 3, 8, 8), at(0.6), None)
+    with pytest.raises(InputError, match="Put a step of the full tier first"):
+        Plan("early", (Step(1.0, 0.5, HALF_CARRIED), Step(0.5, 0.0)))
+
+
+def test_a_tier_without_anything_left_out_carries_nothing() -> None:
+    with pytest.raises(InputError, match="leaves nothing out"):
+        Tier("full+", carried=True)
+    with pytest.raises(InputError, match="shrink=0"):
+        Tier("none", shrink=0)
+
+
+def test_a_cut_plan_makes_full_what_it_can_no_longer_carry() -> None:
+    plan = Plan("p", (Step(1.0, 0.6), Step(0.6, 0.3, HALF_CARRIED), Step(0.3, 0.0, HALF_CARRIED)))
+    assert [s.tier for s in times.truncated(plan, 0.5).steps] == [FULL, HALF_CARRIED]
+    assert [s.tier for s in times.truncated(plan, 0.9).steps] == [FULL, HALF_CARRIED, HALF_CARRIED]
+    low = Plan("p", (Step(1.0, 0.5), Step(0.5, 0.2, HALF), Step(0.2, 0.0, HALF_CARRIED)))
+    assert [s.tier for s in times.truncated(low, 0.4).steps] == [HALF, FULL]
+
+
+def test_mixed_plans_do_not_depend_on_the_batch(adapter: GaussianAdapter) -> None:
+    tiers = (HALF, HALF, FULL, CONDITIONAL_CARRIED, HALF_CARRIED, FULL, CONDITIONAL)
+    grid = times.shifted(len(tiers), 2.0)
+    steps = [Step(t, s, tier) for t, s, tier in zip(grid, grid[1:], tiers, strict=False)]
+    plan = Plan("mixed", tuple(steps))
+    requests = [Request({"label": i % 2}, (8, 8), i, 1.0 + i) for i in range(4)]
+    together = engine.run(adapter, plan, requests)
+    for request, result in zip(requests, together, strict=True):
+        [alone] = engine.run(adapter, plan, [request])
+        assert (alone.picture == result.picture).all()
+
+
+def test_a_plan_for_another_size_is_refused(adapter: GaussianAdapter) -> None:
+    plan = Plan("half", (Step(1.0, 0.5, HALF), Step(0.5, 0.0)))
+    with pytest.raises(InputError, match="pooled by 2, and this model cannot do that at 1x1"):
+        engine.run(adapter, plan, [Request({}, (1, 1))])
