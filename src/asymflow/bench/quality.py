@@ -96,13 +96,13 @@ def quality(
         "heldout": pick((entry for entry in common if entry.split == "heldout"), pairs, seed),
     }
     for split, entries in chosen.items():
-        if max(map(len, _rows_by("style", entries).values()), default=0) < _FEWEST:
+        if max(map(len, rows_by("style", entries).values()), default=0) < _FEWEST:
             raise InputError(
                 f"pairs={pairs} and this dataset give no style {_FEWEST} {split} pairs, the "
                 "fewest a distribution can be compared on: raise `pairs`, or build all styles."
             )
     jobs = {split: [job(entry, seed) for entry in entries] for split, entries in chosen.items()}
-    real = {split: _real(dataset, entries, size) for split, entries in chosen.items()}
+    real = {split: real_pictures(dataset, entries, size) for split, entries in chosen.items()}
     made: dict[Split, NDArray[np.float32]] = {}
     scores: list[Score] = []
     seconds: dict[str, float] = {}
@@ -117,12 +117,12 @@ def quality(
 
         with stage("features of real pictures", len(common)) as step:
             features_of = partial(extract, network=network, cache=cache, on_batch=step)
-            gallery = _gallery(dataset, common, size, features_of)
+            gallery = gallery_of(dataset, common, size, features_of)
         for split, entries in chosen.items():
             with stage(f"generating {split} pairs", len(entries)) as step:
                 made[split] = _generate(generate, jobs[split], size, batch, step)
             with stage(f"scoring {split} pairs", 3 * len(entries)) as step:
-                score = partial(_scores, split=split, gallery=gallery)
+                score = partial(scores_of, split=split, gallery=gallery)
                 features_of = partial(extract, network=network, on_batch=step)
                 scores += score("generated", entries, features_of(made[split]))
                 features_of = partial(features_of, cache=cache)
@@ -145,14 +145,14 @@ def quality(
             "batch": batch,
             "seen": len(chosen["seen"]),
             "heldout": len(chosen["heldout"]),
-            "gallery": {style: len(rows) for style, rows in _rows_by("style", common).items()},
+            "gallery": {style: len(rows) for style, rows in rows_by("style", common).items()},
         },
-        versions=_versions(),
+        versions=versions(),
         hashes={
             "feature weights": network.digest,
-            "manifest": _sha256((dataset_root / "manifest.jsonl").read_bytes()),
-            "jobs": _sha256(repr(jobs).encode()),
-            "real pictures": _sha256(*(pictures.tobytes() for pictures in real.values())),
+            "manifest": sha256_of((dataset_root / "manifest.jsonl").read_bytes()),
+            "jobs": sha256_of(repr(jobs).encode()),
+            "real pictures": sha256_of(*(pictures.tobytes() for pictures in real.values())),
         },
         seconds=seconds,
         scores=tuple(scores),
@@ -183,9 +183,9 @@ class _Gallery:
     ) -> NDArray[np.int64]:
         """Place of the nearest picture that shares `find` with the entry, among the pictures
         that share `within` with it."""
-        gallery = _rows_by(within, self.entries)
+        gallery = rows_by(within, self.entries)
         found = np.empty(len(entries), np.int64)
-        for value, rows in _rows_by(within, entries).items():
+        for value, rows in rows_by(within, entries).items():
             found[rows] = metrics.ranks(
                 features[rows],
                 [getattr(entries[row], find) for row in rows],
@@ -195,7 +195,7 @@ class _Gallery:
         return found
 
 
-def _gallery(
+def gallery_of(
     dataset: Dataset,
     entries: Sequence[Entry],
     size: int,
@@ -203,12 +203,12 @@ def _gallery(
 ) -> _Gallery:
     features = np.empty((len(entries), DIM), np.float32)
     # One style at a time: all pictures at 128 px would take half a gigabyte.
-    for rows in _rows_by("style", entries).values():
-        features[rows] = features_of(_real(dataset, [entries[row] for row in rows], size))
+    for rows in rows_by("style", entries).values():
+        features[rows] = features_of(real_pictures(dataset, [entries[row] for row in rows], size))
     return _Gallery(entries, features, {entry.index: row for row, entry in enumerate(entries)})
 
 
-def _scores(
+def scores_of(
     source: Source,
     entries: Sequence[Entry],
     features: Features,
@@ -239,7 +239,7 @@ def _scores(
 
     each = [
         score(style, rows, metrics.kid(features[rows], real[rows], paired=paired))
-        for style, rows in sorted(_rows_by("style", entries).items())
+        for style, rows in sorted(rows_by("style", entries).items())
         if len(rows) >= _FEWEST
     ]
     if not each:
@@ -248,14 +248,14 @@ def _scores(
     return [score(None, range(len(entries)), kid), *each]
 
 
-def _rows_by(field: Field, entries: Sequence[Entry]) -> dict[str, list[int]]:
+def rows_by(field: Field, entries: Sequence[Entry]) -> dict[str, list[int]]:
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for row, entry in enumerate(entries):
         rows[getattr(entry, field)].append(row)
     return dict(rows)
 
 
-def _real(dataset: Dataset, entries: Sequence[Entry], size: int) -> NDArray[np.uint8]:
+def real_pictures(dataset: Dataset, entries: Sequence[Entry], size: int) -> NDArray[np.uint8]:
     return np.stack([dataset.image(entry.index, size) for entry in entries])
 
 
@@ -286,7 +286,7 @@ def _sheet(
     images: list[Sequence[NDArray[Any]]] = []
     labels: list[str] = []
     captions: list[list[str]] = []
-    for style, rows in sorted(_rows_by("style", entries).items()):
+    for style, rows in sorted(rows_by("style", entries).items()):
         rows = rows[:_SHEET_COLUMNS]
         images += [[real[row] for row in rows], [made[row] for row in rows]]
         labels += [f"{style}, real", f"{style}, made"]
@@ -308,7 +308,7 @@ def _bars(visible: bool) -> Progress:
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in ("asymflow", "numpy", "torch", "pillow"):
         try:
@@ -318,7 +318,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _sha256(*parts: bytes) -> str:
+def sha256_of(*parts: bytes) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
