@@ -48,7 +48,7 @@ def test_the_reference_is_near_the_exact_end(model: GaussianAdapter, judge: veri
     eps = torch.stack([verifier.engine.noise(r.seed, shape) for r in REQUESTS]).double()
     label = torch.ones(3, dtype=torch.long)
     exact = model.guided_solution(eps, 1.0, 0.0, label, 3.0)
-    assert float(verifier.rms(judge.reference, exact).max()) < 0.02
+    assert float(verifier.rms(judge.reference, exact).max()) < 0.03
 
 
 def test_errors_are_per_picture_and_their_mean_is_kept(judge: verifier.Judge) -> None:

@@ -127,7 +127,7 @@ def rescaled(plan: Plan, factor: float) -> Plan:
     _positive("factor", factor)
     if factor == 1:
         return plan
-    nodes = [factor * t / (1 + (factor - 1) * t) for t in plan.times]
+    nodes = [factor * t / (factor * t + (1 - t)) for t in plan.times]  # exactly 1 at 1
     steps = (
         replace(step, t=t, s=s) for step, (t, s) in zip(plan.steps, pairwise(nodes), strict=True)
     )
