@@ -8,6 +8,7 @@ Goes on where it was stopped. Budgets are in full estimates: a guided call of th
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from pathlib import Path
 
@@ -24,9 +25,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--work", type=Path, default=Path("runs/plans"))
-    parser.add_argument("--rollouts", type=int, default=40)
+    parser.add_argument("--rollouts", type=int, default=24)
     parser.add_argument("--calibration", type=int, default=8)
-    parser.add_argument("--pictures", type=int, default=32)
+    parser.add_argument("--pictures", type=int, default=24)
     parser.add_argument("--candidates", type=int, default=32)
     parser.add_argument("--out", type=Path, default=ROOT)
     given = parser.parse_args()
@@ -59,11 +60,13 @@ def main() -> None:
     fresh = requests(given.pictures, planning.PROVED)
     judges: list[verifier.Judge] = []
     for name, group in (("chosen", chosen), ("fresh", fresh)):
-        kept = given.work / f"reference-{name}-{given.side}-{model.adapter.weights_hash[:12]}.pt"
+        what = repr([(each.inputs, each.seed, each.size) for each in group])
+        key = hashlib.sha256(f"{model.adapter.name} {what}".encode()).hexdigest()[:12]
+        kept = given.work / f"reference-{name}-{key}.pt"
         if not kept.exists():
             torch.save(verifier.Judge.of(model.adapter, group, verifier.rms).reference, kept)
         reference = torch.load(kept, weights_only=True)
-        judges.append(verifier.Judge(model.adapter, tuple(group), reference, verifier.rms, {}))
+        judges.append(verifier.Judge(model.adapter, tuple(group), reference, verifier.rms))
         say(f"references of {len(group)} {name} pictures")
     features = planning.perceptual(model)
     for name, full in BUDGETS.items():

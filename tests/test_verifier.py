@@ -63,10 +63,10 @@ def test_errors_are_per_picture_and_their_mean_is_kept(judge: verifier.Judge) ->
 
 def test_price_counts_every_estimate(profile: Profile) -> None:
     plan = times.plan_of(times.uniform(4), solver="heun", guidance_interval=(0.6, 1.0))
-    assert verifier.price(profile, plan) == 2 * 4 + 2 * 4 + 2 * 2 + 2
+    assert planner.price(profile, plan) == 2 * 4 + 2 * 4 + 2 * 2 + 2
     strange = Plan("strange", (Step(1.0, 0.0, Tier("odd", shrink=8)),))
     with pytest.raises(InputError, match="'odd' of plan 'strange' is not in the profile"):
-        verifier.price(profile, strange)
+        planner.price(profile, strange)
 
 
 def test_peers_fill_the_budget_and_never_exceed_it(profile: Profile) -> None:
@@ -74,8 +74,8 @@ def test_peers_fill_the_budget_and_never_exceed_it(profile: Profile) -> None:
     solvers = {step.solver for plan in found for step in plan.steps}
     assert solvers == {"multistep2", "corrected2"}
     for plan in found:
-        assert verifier.price(profile, plan) <= 21
-        assert verifier.price(profile, plan) > 21 - 2 * 4
+        assert planner.price(profile, plan) <= 21
+        assert planner.price(profile, plan) > 21 - 2 * 4
     assert any(CONDITIONAL in [step.tier for step in plan.steps] for plan in found)
 
 
@@ -85,7 +85,7 @@ def test_what_is_chosen_beats_its_start_and_every_peer(
     budget = 16.0
     plan = verifier.best_within(judge, profile, budget, name="mine", rollouts=25)
     assert plan.name == "mine"
-    assert verifier.price(profile, plan) <= budget
+    assert planner.price(profile, plan) <= budget
     predicted = planner.plan(profile, budget=budget)
     peers = list(verifier.peers(profile, budget, (8, 8)))
     assert judge.error(plan) < judge.error(predicted)
@@ -96,7 +96,7 @@ def test_climbing_never_makes_worse_and_respects_the_budget(
     judge: verifier.Judge, profile: Profile
 ) -> None:
     start = times.plan_of(times.uniform(3))
-    budget = verifier.price(profile, start)
+    budget = planner.price(profile, start)
     assert verifier.climb(judge, start, profile, budget, rollouts=0) == start
     heard: list[int] = []
     better = verifier.climb(
@@ -104,7 +104,7 @@ def test_climbing_never_makes_worse_and_respects_the_budget(
         progress=lambda what, done, total: heard.append(done),
     )  # fmt: skip
     assert judge.error(better) < judge.error(start)
-    assert verifier.price(profile, better) <= budget
+    assert planner.price(profile, better) <= budget
     assert heard[-1] <= 20
     assert all(s < t for t, s in pairwise(better.times))
 
@@ -126,7 +126,7 @@ def test_proof_is_measured_on_the_pictures_it_is_given(
     assert evidence.distance.value == 0.5
     assert evidence.made["adapter"] == "gaussian"
     assert evidence.pictures == 3
-    assert sum(evidence.cost_ms) == pytest.approx(verifier.price(profile, plan))
+    assert sum(evidence.cost_ms) == pytest.approx(planner.price(profile, plan))
     assert evidence.predicted == pytest.approx(planner.predict(profile, plan).error)
     assert sum(evidence.shares) == pytest.approx(1)
 
@@ -142,6 +142,38 @@ def test_nodes_off_the_lattice_are_predicted_by_the_nearest(
     assert proved.evidence.predicted == planner.predict(profile, exact).error
     crowded = times.plan_of((1.0, 0.999, 0.998, 0.997, 0.0))
     assert verifier.prove(judge, crowded, profile).evidence is not None
+
+
+def test_only_what_was_profiled_and_is_paid_for_is_tried(
+    judge: verifier.Judge, profile: Profile
+) -> None:
+    unguided = verifier.only(profile, [tier for tier in profile.tiers if tier.guided])
+    assert all(
+        step.tier == FULL for plan in verifier.peers(unguided, 40.0, (8, 8)) for step in plan.steps
+    )
+    # Less than a full estimate, and no full tier at all.
+    small = verifier.only(profile, [CONDITIONAL])
+    assert list(verifier.peers(small, 40.0, (8, 8))) == []
+    for some, budget in ((profile, 3.0), (small, 6.0)):
+        plan = verifier.best_within(judge, some, budget, rollouts=3)
+        assert planner.price(some, plan) <= budget
+        assert all(step.tier in some.tiers for step in plan.steps)
+
+
+def test_the_budget_counts_in_the_unit_that_was_asked_for(
+    judge: verifier.Judge, profile: Profile
+) -> None:
+    plan = verifier.best_within(judge, profile, 6, cost="forwards", rollouts=15)
+    assert plan.forwards <= 6
+
+
+def test_more_nodes_than_candidates_have_no_prediction(
+    judge: verifier.Judge, profile: Profile
+) -> None:
+    evidence = verifier.prove(judge, times.plan_of(times.uniform(9)), profile).evidence
+    assert evidence is not None
+    assert evidence.predicted is None
+    assert evidence.shares == ()
 
 
 def test_a_profile_of_fewer_tiers_is_the_same_otherwise(profile: Profile) -> None:

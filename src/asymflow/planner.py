@@ -252,6 +252,22 @@ def _error(profile: Profile, tier: int, p: int, i: int, j: int, k: int) -> float
     return error
 
 
+def price(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> float:
+    """What the network calls of any plan cost per picture, whatever its times and solvers.
+
+    Raises:
+        InputError: the plan has a tier that was not profiled.
+    """
+    known = {tier: number for number, tier in enumerate(profile.tiers)}
+    for step in plan.steps:
+        if step.tier not in known:
+            raise InputError(
+                f"Tier {step.tier.name!r} of plan {plan.name!r} is not in the profile, which has "
+                f"{', '.join(tier.name for tier in profile.tiers)}. Profile it, or drop the tier."
+            )
+    return sum(step.evaluations * _price(profile, known[step.tier], cost) for step in plan.steps)
+
+
 def _price(profile: Profile, tier: int, cost: Cost) -> float:
     match cost:
         case "ms":

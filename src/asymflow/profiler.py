@@ -15,23 +15,21 @@ import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from itertools import pairwise
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asymflow import costs, engine
+from asymflow import __version__, costs, engine
 from asymflow.adapter import Adapter
 from asymflow.errors import InputError
-from asymflow.estimators import Guided, Memory, carry, estimate
+from asymflow.estimators import Estimators, Guided, Memory, carry, estimate
 from asymflow.flow import interpolate, pool, smooth
-from asymflow.solvers import Estimate, History, multistep, multistep_weights
+from asymflow.solvers import Estimate, History, advance, multistep, multistep_weights
 from asymflow.times import shifted
-from asymflow.types import FULL, Profile, Request, Tier, cheaper_tiers
+from asymflow.types import FULL, Profile, Request, Step, Tier, cheaper_tiers
 
 FINER = 2
 """Moves of the reference between two candidate times."""
@@ -43,14 +41,14 @@ Progress = Callable[[str, int, int], None]
 Array = NDArray[np.float32]
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    pass
+def silent(what: str, done: int, total: int) -> None:
+    """A `Progress` for whom it does not matter."""
 
 
 def candidates(size: tuple[int, int], count: int = 32) -> tuple[float, ...]:
     """Times to plan with for pictures of (height, width): `count` moves, dense near noise.
 
-    The grid is shifted like the default plan, so that every size has the same visible noise.
+    The grid is shifted in proportion to the side, so that every size has the same visible noise.
     """
     return shifted(count, 2.5 * math.sqrt(size[0] * size[1]) / 64)
 
@@ -62,7 +60,7 @@ def profile(
     times: Sequence[float] | None = None,
     tiers: Sequence[Tier] | None = None,
     repeats: int = 9,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Profile:
     """Measure a lattice on calibration requests of one size and one guidance scale.
 
@@ -85,7 +83,6 @@ def profile(
     answers = reference(adapter, requests, times, tiers, progress)
     amplification = _amplification(answers, progress)
     cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress)
-    index = {time: i for i, time in enumerate(times)}
     weights = np.zeros((len(times),) * 3)
     second = np.zeros_like(weights)
     for p, i, j in _moves(len(times)):
@@ -102,7 +99,7 @@ def profile(
         amplification=amplification,
         defect=np.stack([_defects(answers, tier, weights, second) for tier in tiers]),
         weight=weights.astype(np.float32),
-        drift=np.stack([_drift(answers, tier, index) for tier in tiers]),
+        drift=np.stack([_drift(answers, tier) for tier in tiers]),
         made=_made(adapter, requests),
     )
 
@@ -111,8 +108,7 @@ def measure_costs(
     adapter: Adapter, request: Request, profile: Profile, *, repeats: int = 9
 ) -> Profile:
     """The same profile with costs measured on this machine, now."""
-
-    cost_ms, macs, peaks = _prices(adapter, request, profile.tiers, repeats, _silent)
+    cost_ms, macs, peaks = _prices(adapter, request, profile.tiers, repeats, silent)
     made = {**profile.made, **machine(adapter)}
     return replace(profile, cost_ms=cost_ms, macs=macs, peak_bytes=peaks, made=made)
 
@@ -148,7 +144,7 @@ def reference(
     requests: Sequence[Request],
     times: tuple[float, ...],
     tiers: Sequence[Tier],
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Answers:
     """Follow the full tier with `FINER` moves between candidates, and ask all tiers on the way."""
     like = adapter.like
@@ -160,18 +156,19 @@ def reference(
     states: list[Tensor] = [x_t]
     memories: list[Memory] = []
     cheap: dict[Tier, list[Tensor]] = {tier: [] for tier in tiers if not tier.full}
+    estimators = Estimators(model)
     history: History = ()
     for number, (t, s) in enumerate(pairwise(times)):
-        for part in range(FINER):
-            now = t + (s - t) * part / FINER
-            time = x_t.new_full((len(x_t),), now)
-            x_0, memory = estimate(model, FULL, x_t, time, None)
+        nodes = [t + (s - t) * part / FINER for part in range(FINER)]
+        for part, (now, then) in enumerate(pairwise([*nodes, s])):
+            before = x_t
+            x_t, history = advance(estimators.of(FULL), x_t, Step(now, then), history)
             if part == 0:
-                memories.append(cast("Memory", memory))
-                for tier, answers in _ask_all(model, x_t, now, memories[-1], list(cheap)).items():
-                    cheap[tier].append(answers)
-            history = (Estimate(now, x_0, FULL), *history[:1])
-            x_t = multistep(x_t, t + (s - t) * (part + 1) / FINER, history)
+                memory = estimators.memory
+                assert memory is not None, "the full tier remembers"
+                memories.append(memory)
+                for tier, answer in _ask_all(model, before, now, memory, list(cheap)).items():
+                    cheap[tier].append(answer)
         states.append(x_t)
         progress("following the reference", number + 1, len(times) - 1)
     kept = {tier: tuple(answers) for tier, answers in cheap.items()}
@@ -225,9 +222,10 @@ def _defects(
     return defects
 
 
-def _drift(answers: Answers, tier: Tier, index: dict[float, int]) -> Array:
+def _drift(answers: Answers, tier: Tier) -> Array:
     """What carrying costs an estimate [I, I], indexed [k, i]."""
-    drift = np.full((len(index), len(index)), np.inf, np.float32)
+    count = len(answers.times)
+    drift = np.full((count, count), np.inf, np.float32)
     if tier.carried:
         for i, full in enumerate(answers.memories):
             for k in range(i):
@@ -256,11 +254,10 @@ def _amplification(answers: Answers, progress: Progress) -> Array:
 
 def _follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
     """x_0 that the full tier reaches over the candidates from `times[begin]`."""
+    estimators = Estimators(answers.model)
     history: History = ()
     for t, s in pairwise(answers.times[begin:]):
-        x_0, _ = answers.model.denoise(x_t, x_t.new_full((len(x_t),), t), guided=True)
-        history = (Estimate(t, x_0, FULL), *history[:1])
-        x_t = multistep(x_t, s, history)
+        x_t, history = advance(estimators.of(FULL), x_t, Step(t, s), history)
     return x_t
 
 
@@ -309,7 +306,7 @@ def machine(adapter: Adapter) -> dict[str, str]:
         "device": f"{device.type} ({name})",
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
-        "asymflow": version("asymflow"),
+        "asymflow": __version__,
     }
 
 

@@ -290,7 +290,7 @@ class Profile:
         weight: how much the newest estimate counts in that move [I, I, I], indexed [p, i, j].
         drift: what carrying has cost an estimate at `times[i]` whose last full one was made at
             `times[k]` [K, I, I], indexed [tier, k, i]; inf unless k < i and the tier is carried.
-        made: how it was measured: "adapter", "device", "dtype", "size", "guidance_scale", ...
+        made: how it was measured: "adapter", "device", "size", "guidance_scale", ...
     """
 
     times: tuple[float, ...]

@@ -1,15 +1,15 @@
 """Real rollouts: what plans truly do to pictures, and small changes that make them better.
 
 A profile predicts from single moves. Here whole trajectories are run on calibration requests and
-their ends compared with a reference. Grids that others use are candidates like any other, so a plan
-that comes out is at least as good, on these requests, as the best of them at its price.
+their ends compared with a reference. Grids that others use are candidates like any other. So on
+these requests a plan that comes out is at least as good as each that was compared on all of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +19,9 @@ from torch import Tensor
 
 from asymflow import engine, planner, times
 from asymflow.adapter import Adapter
-from asymflow.errors import InputError
+from asymflow.planner import Cost
+from asymflow.presets import MAX_STEPS
+from asymflow.profiler import Progress, candidates, silent
 from asymflow.types import (
     FULL,
     Evidence,
@@ -34,8 +36,6 @@ from asymflow.types import (
 
 Distance = Callable[[Tensor, Tensor], NDArray[np.float64]]
 """How far pictures are from references, both [b, c, h, w] in state space, one by one [b]."""
-Progress = Callable[[str, int, int], None]
-
 
 FINALISTS = 10
 """Candidates that are compared on all pictures."""
@@ -58,8 +58,7 @@ def rollout(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor
 
 def fine_plan(size: tuple[int, int], count: int = 64) -> Plan:
     """The reference: so many full moves that more would change nothing that is seen."""
-    shift = 2.5 * math.sqrt(size[0] * size[1]) / 64
-    return times.plan_of(times.shifted(count, shift), solver="multistep2", name="reference")
+    return times.plan_of(candidates(size, count), solver="multistep2", name="reference")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,13 +74,13 @@ class Judge:
     requests: tuple[Request, ...]
     reference: Tensor
     distance: Distance
-    known: dict[tuple[Step, ...], float]
+    known: dict[tuple[Step, ...], float] = field(default_factory=dict[tuple[Step, ...], float])
 
     @classmethod
     def of(cls, adapter: Adapter, requests: Sequence[Request], distance: Distance) -> Judge:
         """Roll out the reference, too."""
         reference = rollout(adapter, fine_plan(requests[0].size), requests)
-        return cls(adapter, tuple(requests), reference, distance, {})
+        return cls(adapter, tuple(requests), reference, distance)
 
     def first(self, count: int) -> Judge:
         """A quicker judge, by the first few requests only."""
@@ -100,32 +99,20 @@ class Judge:
         return self.known[plan.steps]
 
 
-def price(profile: Profile, plan: Plan) -> float:
-    """Milliseconds of a plan's network calls, by the profile.
+def peers(
+    profile: Profile, budget: float, size: tuple[int, int], *, cost: Cost = "ms"
+) -> Iterator[Plan]:
+    """Plans that others would run within a budget: one solver on one grid.
 
-    Raises:
-        InputError: the plan has a tier that was not profiled.
+    Only tiers of the profile are used. Where it has no full one, there are no such plans.
     """
-    known = dict(zip(profile.tiers, profile.cost_ms, strict=True))
-    for step in plan.steps:
-        if step.tier not in known:
-            raise InputError(
-                f"Tier {step.tier.name!r} of plan {plan.name!r} is not in the profile, which has "
-                f"{', '.join(tier.name for tier in profile.tiers)}. Profile it, or drop the tier."
-            )
-    return sum(step.evaluations * known[step.tier] for step in plan.steps)
-
-
-def peers(profile: Profile, budget: float, size: tuple[int, int]) -> Iterator[Plan]:
-    """Plans that others would run for at most `budget` ms: one solver on one grid."""
-    full, conditional = profile.cost_ms[0], _cost(profile, guided=False)
     shift = math.sqrt(size[0] * size[1]) / 64
     for low in (0.0, 0.1):
         for name, grid in _grids(shift).items():
             for solver in ("multistep2", "corrected2"):
-                plan = _largest(grid, solver, low, budget, full, conditional, name)
-                if plan is not None:
-                    yield plan
+                found = _largest(profile, grid, solver, low, budget, cost, name)
+                if found is not None:
+                    yield found
 
 
 def _grids(shift: float) -> dict[str, Callable[[int], tuple[float, ...]]]:
@@ -141,30 +128,25 @@ def _grids(shift: float) -> dict[str, Callable[[int], tuple[float, ...]]]:
 
 
 def _largest(
+    profile: Profile,
     grid: Callable[[int], tuple[float, ...]],
     solver: Solver,
     low: float,
     budget: float,
-    full: float,
-    conditional: float,
+    cost: Cost,
     name: str,
 ) -> Plan | None:
     """The longest plan within the budget; None where not even two steps are."""
     best = None
-    for n in range(2, 1 + int(budget / conditional)):
+    for n in range(2, MAX_STEPS + 1):
         plan = times.plan_of(
             grid(n), solver=solver, guidance_interval=(low, 1.0), name=f"{name}, {solver}"
         )
-        if sum(full if step.tier.guided else conditional for step in plan.steps) > budget:
+        known = all(step.tier in profile.tiers for step in plan.steps)
+        if not known or planner.price(profile, plan, cost=cost) > budget:
             break
         best = plan
     return best
-
-
-def _cost(profile: Profile, *, guided: bool) -> float:
-    fits = (t.guided == guided and t.shrink == 1 and not t.carried for t in profile.tiers)
-    costs = [cost for cost, fit in zip(profile.cost_ms, fits, strict=True) if fit]
-    return costs[0] if costs else profile.cost_ms[0]
 
 
 def best_of(judge: Judge, plans: Sequence[Plan], progress: Progress) -> Plan:
@@ -187,15 +169,15 @@ def climb(
     budget: float,
     *,
     rollouts: int,
-    seed: int = 0,
-    progress: Progress = lambda what, done, total: None,
+    cost: Cost = "ms",
+    progress: Progress = silent,
 ) -> Plan:
-    """Change a plan bit by bit while its real error falls and its price stays within `budget` ms.
+    """Change a plan bit by bit while its real error falls and its price stays within a budget.
 
     A change moves a node, gives a step another tier or order, adds a step or drops one. Changes
     are tried in random order, and the first that helps is taken.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     tried: set[tuple[Step, ...]] = {plan.steps}
     reach, spent = 0.35, 0
     while spent < rollouts and reach > 0.05:
@@ -203,7 +185,7 @@ def climb(
         neighbours = list(_neighbours(plan, profile, reach))
         for index in rng.permutation(len(neighbours)):
             near = neighbours[int(index)]
-            if near.steps in tried or price(profile, near) > budget:
+            if near.steps in tried or planner.price(profile, near, cost=cost) > budget:
                 continue
             tried.add(near.steps)
             spent += 1
@@ -264,11 +246,12 @@ def best_within(
     profile: Profile,
     budget: float,
     *,
+    cost: Cost = "ms",
     name: str = "verified",
     rollouts: int = 60,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Plan:
-    """The best plan for at most `budget` ms by real rollouts on the judge's requests.
+    """The best plan within a budget by real rollouts on the judge's requests.
 
     Starts from the plans that the profile predicts to be best, of all tiers and of fewer, and from
     what others would run (`peers`), and climbs from the best of them.
@@ -276,22 +259,16 @@ def best_within(
     Raises:
         InputError: nothing fits into the budget.
     """
-    subsets = {tuple(t for t in profile.tiers if keep(t)) for keep in _KINDS}
-    starts = [
-        planner.plan(only(profile, tiers), budget=budget) for tiers in sorted(subsets, key=len)
-    ]
+    starts = [planner.plan(profile, budget=budget, cost=cost)]
+    one = Plan("one", (Step(1.0, 0.0),))
+    if FULL in profile.tiers and planner.price(profile, one, cost=cost) <= budget:
+        for tiers in ((FULL,), [tier for tier in profile.tiers if tier.faithful]):
+            starts.append(planner.plan(only(profile, tiers), budget=budget, cost=cost))
     starts += [_corrected(plan) for plan in starts]
-    starts += peers(profile, budget, judge.requests[0].size)
+    starts += peers(profile, budget, judge.requests[0].size, cost=cost)
     begin = best_of(judge, starts, progress)
-    plan = climb(judge, begin, profile, budget, rollouts=rollouts, progress=progress)
+    plan = climb(judge, begin, profile, budget, rollouts=rollouts, cost=cost, progress=progress)
     return Plan(name, plan.steps)
-
-
-_KINDS: tuple[Callable[[Tier], bool], ...] = (
-    lambda tier: tier.full,
-    lambda tier: tier.faithful,
-    lambda tier: True,
-)
 
 
 def _corrected(plan: Plan) -> Plan:
@@ -325,13 +302,14 @@ def prove(judge: Judge, plan: Plan, profile: Profile, features: Distance | None 
     """
     known = dict(zip(profile.tiers, profile.cost_ms, strict=True))
     ends = rollout(judge.adapter, plan, judge.requests)
-    prediction = planner.predict(profile, _on_lattice(plan, profile))
+    near = _on_lattice(plan, profile)
+    prediction = near and planner.predict(profile, near)
     evidence = Evidence(
         made={**profile.made, "pictures": str(len(judge.requests))},
         cost_ms=tuple(step.evaluations * known[step.tier] for step in plan.steps),
         full_ms=profile.cost_ms[0],
-        shares=prediction.shares,
-        predicted=prediction.error,
+        shares=prediction.shares if prediction else (),
+        predicted=prediction.error if prediction else None,
         rms=_interval(rms(ends, judge.reference)),
         distance=None if features is None else _interval(features(ends, judge.reference)),
         pictures=len(judge.requests),
@@ -342,8 +320,13 @@ def prove(judge: Judge, plan: Plan, profile: Profile, features: Distance | None 
 _PROFILED: dict[Solver, Solver] = {"multistep3": "multistep2", "corrected2": "multistep2"}
 
 
-def _on_lattice(plan: Plan, profile: Profile) -> Plan:
-    """The plan with its nodes at the nearest candidates, and its solvers the nearest profiled."""
+def _on_lattice(plan: Plan, profile: Profile) -> Plan | None:
+    """The plan with its nodes at the nearest candidates, and its solvers the nearest profiled.
+
+    None where it has more nodes than there are candidates.
+    """
+    if len(plan.times) > len(profile.times):
+        return None
     nodes = [0]
     for number, t in enumerate(plan.times[1:-1]):
         # Leave a candidate for every node that is still to come.

@@ -10,6 +10,7 @@ from PIL import Image
 
 from asymflow import store
 from asymflow.adapters import embedded
+from asymflow.cli import planning
 
 from .conftest import Type
 from .test_real_model import write_model
@@ -71,6 +72,7 @@ def test_a_verified_plan_carries_evidence_and_is_bound_to_its_weights(
     assert typed.code == 0
     assert "pictures it was not chosen by" in typed.out
     plan = store.load_plan(Path("plan.json"))
+    assert plan.forwards <= 6
     assert plan.evidence is not None
     assert plan.evidence.pictures == 2
     other = tmp_path / "other.safetensors"
@@ -129,3 +131,16 @@ def test_a_strip_shows_every_estimate(tiny: Path, type_: Type) -> None:
     with Image.open("strip.png") as image:
         # The grid takes over for foreign weights: 30 steps and the picture itself.
         assert image.width > 31 * 100
+
+
+def test_no_prompt_or_seed_serves_two_purposes() -> None:
+    most = planning.MOST
+    purposes = ((planning.PROFILED, most), (planning.VERIFIED, most), (planning.PROVED, 200))
+    found = [
+        request
+        for purpose, count in purposes
+        for request in planning.requests(("noto",), (32, 32), 3.0, count, purpose)
+    ]
+    assert len(found) == 2 * most + 200
+    assert len({request.seed for request in found}) == len(found)
+    assert len({request.inputs["prompt"] for request in found}) == len(found)

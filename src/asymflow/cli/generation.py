@@ -179,7 +179,7 @@ def _job(model: Model, wanted: Wanted, size: tuple[int, int], plan: Plan) -> Job
         seed=wanted.seed,
         size=size,
         guidance=wanted.guidance,
-        plan=plan,
+        plan=replace(plan, evidence=None),  # decides no pixel
         grid=None if plan.name == wanted.plan.preset else wanted.plan.grid,
         model=model.adapter.name,
         weights=model.adapter.weights_hash,

@@ -231,7 +231,9 @@ def profile(
     ] = PROFILE,
     size: options.Size = None,
     guidance: options.Guidance = None,
-    pictures: Annotated[int, typer.Option(metavar="N", min=1, help="Calibration pictures.")] = 8,
+    pictures: Annotated[
+        int, typer.Option(metavar="N", min=1, max=32, help="Calibration pictures.")
+    ] = 8,
     candidates: Annotated[
         int, typer.Option(metavar="N", min=2, max=64, help="Moves of the finest plan.")
     ] = 32,
@@ -408,7 +410,7 @@ def quality(
         out,
         size,
         quick=quick,
-        asked=asking.Asked(plan=plan or "default"),
+        asked=asking.Asked(plan=plan),
         weights=weights,
         dtype=asking.dtype(dtype),
         device=device,

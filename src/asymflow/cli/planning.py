@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from asymflow.verifier import Distance
 
 PROFILED, VERIFIED, PROVED = 0, 1, 2
-"""Prompts and seeds of profiling, of choosing and of proving never mix."""
+"""Purposes of requests: no prompt or seed of one serves another."""
+MOST = 32
+"""Requests for profiling, and for verifying."""
 _SEEDS = 1000
 Report = Callable[[str, int, int], None]
 
@@ -41,8 +43,14 @@ def requests(
             _SEEDS * purpose + i,
             guidance,
         )
-        for i, prompt in enumerate(everyday(count, purpose))
+        for i, prompt in enumerate(_prompts(count, purpose))
     ]
+
+
+def _prompts(count: int, purpose: int) -> list[str]:
+    earlier = {prompt for each in range(purpose) for prompt in _prompts(MOST, each)}
+    ranked = everyday(count + len(earlier), purpose)
+    return [prompt for prompt in ranked if prompt not in earlier][:count]
 
 
 def profile(
@@ -136,7 +144,16 @@ def plan(
         profile, budget=budget, error=error, cost=cost, max_bytes=max_bytes, name=name
     )
     if load is not None:
-        found = _verify(load(), profile, found, rollouts, pictures, max_bytes)
+        found = _verify(
+            load(),
+            profile,
+            name,
+            budget=planner.price(profile, found, cost=cost) if budget is None else budget,
+            cost=cost,
+            max_bytes=max_bytes,
+            rollouts=rollouts,
+            pictures=pictures,
+        )
     if output is not None:
         store.save_plan(found, output)
     if as_json:
@@ -162,10 +179,13 @@ def check_fits(profile: Profile, adapter: str) -> None:
 def _verify(
     model: Model,
     profile: Profile,
-    found: Plan,
+    name: str,
+    *,
+    budget: float,
+    cost: planner.Cost,
+    max_bytes: int | None,
     rollouts: int,
     pictures: int,
-    max_bytes: int | None,
 ) -> Plan:
     from asymflow import profiler, verifier
 
@@ -178,9 +198,10 @@ def _verify(
         )
     width, height = (int(side) for side in profile.made["size"].split("x"))
     scale = float(profile.made["guidance_scale"])
+    fitting = profile
     if max_bytes is not None:
-        fits = [t for t, b in zip(profile.tiers, profile.peak_bytes, strict=True) if b <= max_bytes]
-        profile = verifier.only(profile, fits)
+        peaks = zip(profile.tiers, profile.peak_bytes, strict=True)
+        fitting = verifier.only(profile, [tier for tier, peak in peaks if peak <= max_bytes])
     sets = [
         requests(model.adapter.styles, (height, width), scale, count, purpose)
         for count, purpose in ((8, VERIFIED), (pictures, PROVED))
@@ -188,9 +209,8 @@ def _verify(
     with progress() as report:
         report("following references", 0, 2)
         judge = verifier.Judge.of(model.adapter, sets[0], verifier.rms)
-        budget = verifier.price(profile, found)
         chosen = verifier.best_within(
-            judge, profile, budget, name=found.name, rollouts=rollouts, progress=report
+            judge, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report
         )
         report("following references", 1, 2)
         fresh = verifier.Judge.of(model.adapter, sets[1], verifier.rms)
