@@ -69,6 +69,7 @@ from asymflow.data.manifest import Entry
 from asymflow.errors import InputError, MissingExtra
 from asymflow.estimators import Guided
 from asymflow.files import replacing, write_text
+from asymflow.profiler import Progress, silent
 from asymflow.sheets import sheet
 from asymflow.types import Plan, Profile, Request
 
@@ -84,8 +85,6 @@ Walk = Callable[[Adapter, Request], Tensor]
 """Runs one request to x_0 [1, c, h, w]."""
 Wrap = Callable[[EmbeddedAdapter], Counted]
 """The model as a sampler sees it, made anew for every picture."""
-Progress = Callable[[str, int, int], None]
-"""Hears what is being done, how much of it is done, and how much there is."""
 
 _VERSION = 1  # Part of every cache key: raise it whenever a sampler or a measurement changes.
 _STEPS, _GITS_STEPS, _FEW_STEPS = (6, 8, 12, 20), (6, 8, 12), (8,)
@@ -107,10 +106,6 @@ ADAMS_BASHFORTH = (
     (23 / 12, -16 / 12, 5 / 12),
     (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 )
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -539,7 +534,7 @@ def peers(
     quick: bool = False,
     out: Path | None = None,
     cache: Path | None = None,
-    on_progress: Progress = _silent,
+    on_progress: Progress = silent,
 ) -> PeersReport:
     """Compare samplers on `pairs` seen pairs, with the prompts and seeds of the quality suite.
 
@@ -907,6 +902,8 @@ def _read_number(path: Path | None) -> float | None:
 
 def _plot(report: PeersReport, path: Path) -> None:
     """KID and the distance to the reference over milliseconds, a colour per family."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure = _figure()(figsize=(13, 6), layout="constrained")
     panels: Any = figure.subplots(1, 2)
     what: tuple[tuple[str, Callable[[Peer], Estimate]], ...] = (
@@ -941,6 +938,9 @@ def _plot(report: PeersReport, path: Path) -> None:
                         fontsize=8,
                     )
         axes.set(xlabel="ms per picture, one at a time", ylabel=label, xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(visible=True, which="both", alpha=0.25)
     panels[0].legend(fontsize=8)
     figure.suptitle(f"{report.name} at {report.settings['size']} px")
