@@ -76,6 +76,15 @@ def test_weights_govern_how_often(dataset: Dataset) -> None:
     assert foxes > 8 * flags > 0
 
 
+def test_simple_things_can_be_drawn_more_often(dataset: Dataset) -> None:
+    def share(drawn: Dataset) -> float:
+        texts = drawn.sample(rng(), 4000, 32, p_scene=0, p_style=0).captions
+        return sum("fox" in text.lower() for text in texts) / len(texts)
+
+    # A fox has an everyday name of one word, and not all of these things have.
+    assert share(Dataset(dataset.root, simple=4)) > 1.2 * share(dataset) > 0
+
+
 def test_styles_are_numbered_in_a_fixed_order(dataset: Dataset) -> None:
     assert dataset.styles[:3] == ("fluent-3d", "fluent-flat", "noto")
     batch = dataset.sample(rng(), 300, 32, p_style=1, p_scene=0.3)

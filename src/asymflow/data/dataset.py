@@ -18,6 +18,7 @@ from asymflow.data.render import Pixels, resize
 from asymflow.data.scenes import Scene, Thing
 from asymflow.data.sources import style_ids
 from asymflow.data.weights import COMMON
+from asymflow.data.words import everyday_names, plain_name
 from asymflow.errors import FileFormatError, InputError
 
 SIZES = (32, 64, 128)
@@ -27,6 +28,7 @@ _Floats = npt.NDArray[np.float64]
 _Bools = npt.NDArray[np.bool_]
 
 _GROUPS = ("animals-nature", "food-drink", "travel-places", "activities", "objects")
+_SIMPLE = frozenset(name for name in everyday_names() if len(name.split()) == 1)
 _FACES = ("face", "cat-", "monkey-")  # how subgroups of faces begin
 _SCENE_WORDS = 3  # the longest CLDR name that a sentence about several things can carry
 
@@ -50,12 +52,14 @@ class Dataset:
     Args:
         root: the folder that ``asymflow data build`` filled.
         split: ``"train"``, or ``"heldout"`` for the pairs that training never sees.
+        simple: factor on the weight of simple things, those that have an everyday name of one
+            word: "fox", "pizza", "rocket".
 
     Raises:
         FileFormatError: the folder holds no complete build, or nothing in this split.
     """
 
-    def __init__(self, root: str | Path, split: Split = "train") -> None:
+    def __init__(self, root: str | Path, split: Split = "train", *, simple: float = 1.0) -> None:
         self.root = Path(root)
         self.entries: tuple[Entry, ...] = read_manifest(self.root / "manifest.jsonl")
         self._images = {size: self._load(size) for size in SIZES}
@@ -66,7 +70,13 @@ class Dataset:
                 "hold any back. Build more styles."
             )
         self._members: _Ints = np.array(members, np.int64)
-        weights: _Floats = np.array([self.entries[i].weight for i in members], np.float64)
+        weights: _Floats = np.array(
+            [
+                self.entries[i].weight * (simple if _is_simple(self.entries[i]) else 1)
+                for i in members
+            ],
+            np.float64,
+        )
         self._cumulative: _Floats = np.cumsum(weights) / weights.sum()
         numbers = {style: number for number, style in enumerate(self.styles)}
         self._style_of: _Ints = np.array([numbers[e.style] for e in self.entries], np.int64)
@@ -235,6 +245,11 @@ class Dataset:
                 thing = Thing(entry, (top, left, bottom, right), self._main[index])
                 found[int(self._style_of[index])].append(thing)
         return tuple(tuple(things) for things in found)
+
+
+def _is_simple(entry: Entry) -> bool:
+    name = plain_name(entry.name)
+    return entry.weight == COMMON and entry.group in _GROUPS and name in _SIMPLE
 
 
 def _canvas(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -28,6 +28,7 @@ from asymflow.files import replacing
 from asymflow.flow import interpolate
 from asymflow.nets.picture import PictureConfig, PictureModel, patch_basis
 from asymflow.nets.text import load_tokenizer, tokenize
+from asymflow.training.muon import Muon
 from asymflow.training.recipes import Recipe
 
 _MATRICES = ("qkv", "query_key", "value", "project", "text_kv", "gate", "expand", "contract")
@@ -141,31 +142,21 @@ def build(recipe: Recipe, dataset: Dataset, vectors: Tensor) -> PictureModel:
 def _optimizers(
     model: PictureModel, recipe: Recipe, device: torch.device
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all.
-
-    PyTorch's Muon orthogonalises in bfloat16. Without matrix units for it one such step took 63 s
-    on one core, where the passes take 2 to 6 s.
-    """
+    """Muon for the matrices of the blocks, AdamW for the rest."""
     named = dict(model.named_parameters())
-    if fast_dtype(device) != torch.bfloat16:
-        return (_adam(list(named.values()), recipe),)
     matrices = [p for name, p in named.items() if name.split(".")[-2] in _MATRICES and p.ndim == 2]
     chosen = {id(p) for p in matrices}
     others = [p for p in named.values() if id(p) not in chosen]
     return (
-        torch.optim.Muon(
+        Muon(
             matrices,
             lr=recipe.muon_rate,
             weight_decay=recipe.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
+            dtype=fast_dtype(device),
         ),
-        _adam(others, recipe),
-    )
-
-
-def _adam(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        parameters, lr=recipe.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+        torch.optim.AdamW(
+            others, lr=recipe.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+        ),
     )
 
 
@@ -289,7 +280,7 @@ def _update(state: State, passes: PictureModel, recipe: Recipe, factor: float) -
         copied.grad = None
     nn.utils.clip_grad_norm_(state.model.parameters(), 2.0)
     for optimizer in state.optimizers:
-        rate = recipe.muon_rate if isinstance(optimizer, torch.optim.Muon) else recipe.adam_rate
+        rate = recipe.muon_rate if isinstance(optimizer, Muon) else recipe.adam_rate
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
         optimizer.step()

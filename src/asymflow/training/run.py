@@ -58,7 +58,7 @@ def run(
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     out.mkdir(parents=True, exist_ok=True)
-    dataset = Dataset(data)
+    dataset = Dataset(data, simple=recipe.simple)
     model = _begin(recipe, dataset, out, start)
     target = out / "embedded.safetensors"
     for row, average in train(model, recipe, dataset, out, device=where):
