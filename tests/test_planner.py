@@ -14,7 +14,7 @@ import pytest
 
 from asymflow.errors import InputError
 from asymflow.planner import Candidate, Cost, front, plan, predict
-from asymflow.types import CONDITIONAL, FULL, Plan, Profile, Solver, Step, Tier
+from asymflow.types import CONDITIONAL, FULL, IN_TURN, Plan, Profile, Solver, Step, Tier
 
 HALF = Tier("half", shrink=2)
 HALF_CARRIED = Tier("half+", shrink=2, carried=True)
@@ -353,6 +353,20 @@ def test_memory_leaves_tiers_out_and_carried_ones_with_the_full_one() -> None:
     assert_front(front(profile, max_bytes=30), expected)
     allowed = expected[-1][1] * 1.001
     assert CARRIED not in {step.tier for step in plan(profile, error=allowed, max_bytes=30).steps}
+
+
+def test_memory_is_what_guidance_in_turn_is_chosen_for() -> None:
+    # Under the ceiling the full tier is left in turn only, and what is carried from it stays.
+    tiers = (FULL, IN_TURN, CARRIED, HALF)
+    profile = lattice(7, 5, tiers, (6, 7, 3, 1))
+    profile = replace(profile, peak_bytes=(60, 30, 30, 10))
+    profile.defect[1] = profile.defect[0]
+    assert_front(front(profile), brute_force(profile))
+    assert IN_TURN not in {step.tier for each in front(profile) for step in each.plan.steps}
+    found = front(profile, max_bytes=30)
+    assert_front(found, brute_force(profile, tiers=tiers[1:]))
+    assert FULL not in {step.tier for each in found for step in each.plan.steps}
+    assert IN_TURN in {step.tier for step in found[-1].plan.steps}
 
 
 # Paths that would pay if the rules were other ones.

@@ -9,8 +9,8 @@ import pytest
 from asymflow import plans
 from asymflow.adapters import embedded
 from asymflow.errors import InputError
-from asymflow.times import rescaled, within
-from asymflow.types import CONDITIONAL, FULL, Plan, Step, Tier
+from asymflow.times import coarse, lighter, rescaled, within
+from asymflow.types import CONDITIONAL, FULL, IN_TURN, Plan, Step, Tier, cheaper_tiers
 
 HALF = Tier("half", shrink=2)
 
@@ -64,3 +64,28 @@ def test_sizes_that_cannot_be_pooled_are_asked_in_full() -> None:
     plan = Plan("p", (Step(1.0, 0.6, HALF), Step(0.6, 0.3), Step(0.3, 0.0, cheap)))
     assert within(plan, (2,)) is plan
     assert [step.tier for step in within(plan, ()).steps] == [FULL, FULL, CONDITIONAL]
+    small = [step.tier for step in within(lighter(plan), ()).steps]
+    assert small == [IN_TURN, IN_TURN, CONDITIONAL]
+
+
+def test_a_coarse_plan_is_asked_small_and_in_its_last_step_at_twice_that() -> None:
+    plan = Plan("p", (Step(1.0, 0.6), Step(0.6, 0.3, CONDITIONAL), Step(0.3, 0.0)))
+    assert coarse(plan, 1) is plan
+    assert {step.tier for step in coarse(plan, 2).steps} & {*cheaper_tiers((2,)), FULL} == {
+        HALF,
+        FULL,
+    }
+    for found, shrinks in ((coarse(plan, 2), [2, 2, 1]), (lighter(coarse(plan, 8)), [8, 8, 4])):
+        assert [step.tier.shrink for step in found.steps] == shrinks
+        assert [step.tier.guided for step in found.steps] == [True, False, True]
+        assert found.times == plan.times
+        assert found.steps[-1].tier.full == (shrinks[-1] == 1)
+    with pytest.raises(InputError, match="1/3"):
+        coarse(plan, 3)
+
+
+@pytest.mark.parametrize("side", [128, 256, 512])
+def test_the_shipped_model_can_be_asked_for_large_pictures_at_64_px(side: int) -> None:
+    plan = coarse(plans.load("fast", (side, side)), side // 64)
+    shrinks = embedded.load().shrinks((side, side))
+    assert within(plan, shrinks) is plan

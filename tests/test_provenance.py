@@ -13,6 +13,8 @@ from asymflow import pictures, presets, provenance
 from asymflow.errors import FileFormatError
 from asymflow.presets import Grid
 from asymflow.provenance import Record, Source
+from asymflow.times import plan_of, uniform
+from asymflow.types import Decision, Rule
 
 GRID = Grid(steps=5, solver="heun", guidance_interval=(0.2, 0.8), shift=1.7)
 RECORD = Record(
@@ -34,10 +36,16 @@ RECORD = Record(
     background="#ffd700",
     versions={"asymflow": "1", "torch": "2"},
 )
+RULES = (Rule(1, "skip", 0.25), Rule(2, "insert", 0.5))
+ADAPTIVE = replace(
+    RECORD,
+    plan=replace(plan_of(uniform(5)), adaptive=RULES),
+    decisions=(Decision(1, "skip", 1 / 7), Decision(3, "insert", 0.75)),
+)
 PLAIN = replace(RECORD, negative="", style=None, image=None, grid=None, background=None)
 
 
-@pytest.mark.parametrize("record", [RECORD, PLAIN], ids=["full", "plain"])
+@pytest.mark.parametrize("record", [RECORD, ADAPTIVE, PLAIN], ids=["full", "adaptive", "plain"])
 @pytest.mark.parametrize("in_xmp", [True, False])
 def test_a_record_keeps_every_bit(record: Record, in_xmp: bool) -> None:
     notes = provenance.notes(record, in_xmp=in_xmp)

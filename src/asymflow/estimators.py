@@ -1,6 +1,6 @@
 """Every tier's answer to the one question, what x_0 is, for a state at full size.
 
-    full          D(x_t)                     guided, at full size
+    full          D(x_t)                     guided, at full size; in one call or in turn
     conditional   D_cond(x_t)                without guidance
     smaller       up(D(pool(x_t)))           at 1/f of the side, signal-to-noise ratio matched
     carried       cheap(x_t) + (full - cheap) of the last full estimate
@@ -68,7 +68,7 @@ def estimate(
     """x_0 [b, c, h, w] of x_t [b, c, h, w] at times t [b], and the memory for the next one."""
     f = tier.shrink
     state, time = (x_t, t) if f == 1 else pool(x_t, t, f)
-    x_0, guidance = model.denoise(state, time, guided=tier.guided)
+    x_0, guidance = model.denoise(state, time, guided=tier.guided, in_turn=tier.in_turn)
     if tier.full:
         return x_0, Memory(x_0, guidance)
     if tier.carried:
@@ -93,8 +93,8 @@ def carry(tier: Tier, x_0: Tensor, memory: Memory) -> Tensor:
 class Guided:
     """A model under classifier-free guidance: D_cond + (w - 1) (D_cond - D_null), w per picture.
 
-    Both passes of a picture share one network call, of at most `adapter.batch` pictures. A picture
-    with w = 1 takes the conditional pass only.
+    Both passes of a picture share one network call, of at most `adapter.batch` pictures, or are
+    made in turn, to need half the memory. A picture with w = 1 takes the conditional pass only.
     """
 
     adapter: Adapter
@@ -106,11 +106,16 @@ class Guided:
         chunks = _chunks(len(scale), adapter.batch)
         return cls(adapter, tuple(_Part.of(cond, null, scale, rows) for rows in chunks))
 
-    def denoise(self, x_t: Tensor, t: Tensor, *, guided: bool) -> tuple[Tensor, Tensor]:
+    def denoise(
+        self, x_t: Tensor, t: Tensor, *, guided: bool, in_turn: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The estimate [b, c, h, w], and what guidance added to it: 0 where there is none."""
         answers = [
-            part.denoise(self.adapter, x_t[part.rows], t[part.rows], guided) for part in self.parts
+            part.denoise(self.adapter, x_t[part.rows], t[part.rows], guided, in_turn)
+            for part in self.parts
         ]
+        if len(answers) == 1:
+            return answers[0]
         x_0, guidance = zip(*answers, strict=True)
         return torch.cat(x_0), torch.cat(guidance)
 
@@ -135,14 +140,19 @@ class _Part:
         return cls(rows, again, weight, both, own)
 
     def denoise(
-        self, adapter: Adapter, x_t: Tensor, t: Tensor, guided: bool
+        self, adapter: Adapter, x_t: Tensor, t: Tensor, guided: bool, in_turn: bool
     ) -> tuple[Tensor, Tensor]:
         again = self.again
         if not guided or not len(again):
             x_0 = adapter.denoise(x_t, t, self.cond)
             return x_0, torch.zeros_like(x_0)
-        x_0 = adapter.denoise(torch.cat([x_t, x_t[again]]), torch.cat([t, t[again]]), self.both)
-        d_cond, d_null = x_0[: len(t)], x_0[len(t) :]
+        if in_turn:
+            null = {key: value[len(t) :] for key, value in self.both.items()}
+            d_cond = adapter.denoise(x_t, t, self.cond)
+            d_null = adapter.denoise(x_t[again], t[again], null)
+        else:
+            x_0 = adapter.denoise(torch.cat([x_t, x_t[again]]), torch.cat([t, t[again]]), self.both)
+            d_cond, d_null = x_0[: len(t)], x_0[len(t) :]
         guidance = torch.zeros_like(d_cond).index_add(
             0, again, self.weight * (d_cond[again] - d_null)
         )

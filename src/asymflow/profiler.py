@@ -14,8 +14,10 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from asymflow.adapter import Adapter
 from asymflow.errors import InputError
 from asymflow.estimators import Estimators, Guided, Memory, carry, estimate
 from asymflow.flow import interpolate, pool, smooth
+from asymflow.resume import recorded
 from asymflow.solvers import Estimate, History, advance, multistep, multistep_weights
 from asymflow.times import shifted
 from asymflow.types import FULL, Profile, Request, Step, Tier, cheaper_tiers
@@ -35,6 +38,8 @@ FINER = 2
 """Moves of the reference between two candidate times."""
 PERTURBED = 6
 """Candidate times at which amplification is measured; between them it is interpolated."""
+LATE = 5
+"""Moves, at least, through the second half of the candidates for a disturbance in the first."""
 
 Progress = Callable[[str, int, int], None]
 """Hears what is being done, how much of it is done, and how much there is."""
@@ -61,6 +66,7 @@ def profile(
     tiers: Sequence[Tier] | None = None,
     repeats: int = 9,
     progress: Progress = silent,
+    partial: Path | None = None,
 ) -> Profile:
     """Measure a lattice on calibration requests of one size and one guidance scale.
 
@@ -68,6 +74,8 @@ def profile(
         times: candidates, falling from 1 to 0; by default `candidates` for the size.
         tiers: cheaper than full; by default all that the model has.
         repeats: of each timing; the median counts.
+        partial: keeps what the network answers, so that a profile which was interrupted goes on
+            from there. Remove it when the profile is safe.
 
     Raises:
         InputError: the requests are of different sizes or guidance scales, or begin with a picture.
@@ -78,10 +86,11 @@ def profile(
     if tiers is None:
         tiers = cheaper_tiers(adapter.shrinks(size))
     if scale == 1:  # nothing to leave out
-        tiers = [tier for tier in tiers if tier.guided]
+        tiers = [tier for tier in tiers if tier.guided and not tier.in_turn]
     tiers = (FULL, *tiers)
-    answers = reference(adapter, requests, times, tiers, progress)
-    amplification = _amplification(answers, progress)
+    with nullcontext(adapter) if partial is None else recorded(adapter, partial) as asked:
+        answers = reference(asked, requests, times, tiers, progress)
+        amplification = _amplification(answers, progress)
     cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress)
     weights = np.zeros((len(times),) * 3)
     second = np.zeros_like(weights)
@@ -253,10 +262,17 @@ def _amplification(answers: Answers, progress: Progress) -> Array:
 
 
 def _follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
-    """x_0 that the full tier reaches over the candidates from `times[begin]`."""
+    """x_0 that the full tier reaches from `times[begin]`.
+
+    Over all candidates, but in the second half over some for what comes from the first: errors
+    hardly grow there, and it would be most of the way.
+    """
+    times, half = answers.times, len(answers.times) // 2
+    stride = max(half // LATE, 1) if begin < half else 1
+    nodes = (*times[begin:half], *times[max(begin, half) : -1 : stride], times[-1])
     estimators = Estimators(answers.model)
     history: History = ()
-    for t, s in pairwise(answers.times[begin:]):
+    for t, s in pairwise(nodes):
         x_t, history = advance(estimators.of(FULL), x_t, Step(t, s), history)
     return x_t
 

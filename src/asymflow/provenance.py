@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -18,7 +18,7 @@ from asymflow.fields import Fields, parse
 from asymflow.pictures import Notes
 from asymflow.presets import Grid
 from asymflow.store import plan_from_json, plan_hash, plan_to_json
-from asymflow.types import SOLVERS, Plan
+from asymflow.types import ACTIONS, SOLVERS, Decision, Plan
 
 FORMAT = "asymflow picture"
 SHEET_FORMAT = "asymflow sheet"
@@ -62,6 +62,7 @@ class Record:
         image, mask: of image-to-image and inpainting.
         background: a colour, or None for a transparent picture.
         versions: of asymflow and of what it computes with.
+        decisions: where the picture left the plan. The plan's rules make them again.
     """
 
     prompt: str
@@ -81,6 +82,7 @@ class Record:
     strength: float
     background: str | None
     versions: Mapping[str, str]
+    decisions: tuple[Decision, ...] = ()
 
 
 def notes(record: Record, *, in_xmp: bool) -> Notes:
@@ -133,7 +135,7 @@ def parameters(record: Record) -> str:
 def to_json(record: Record) -> dict[str, Any]:
     """A record as JSON data."""
     grid = record.grid
-    return {
+    data: dict[str, Any] = {
         "format": FORMAT,
         "schema": SCHEMA,
         "prompt": record.prompt,
@@ -164,6 +166,9 @@ def to_json(record: Record) -> dict[str, Any]:
         "plan_hash": plan_hash(record.plan),
         "plan": plan_to_json(record.plan),
     }
+    if record.decisions:
+        data["decisions"] = [asdict(decision) for decision in record.decisions]
+    return data
 
 
 def from_json(text: str, where: str) -> Record:
@@ -196,6 +201,7 @@ def from_json(text: str, where: str) -> Record:
         strength=fields.number("strength"),
         background=fields.optional_text("background"),
         versions=fields.texts("versions"),
+        decisions=_decisions(fields, where) if "decisions" in fields else (),
     )
     fields.finish()
     return record
@@ -224,6 +230,18 @@ def _grid(fields: Fields | None) -> Grid | None:
         return Grid(steps, solver, interval, shift)
     except InputError as error:
         raise FileFormatError(f"{fields.where} cannot be used. {error}") from error
+
+
+def _decisions(fields: Fields, where: str) -> tuple[Decision, ...]:
+    found: list[Decision] = []
+    for i, item in enumerate(fields.items("decisions")):
+        one = Fields(item, f"{where}: decision {i}")
+        decision = Decision(
+            one.integer("step"), one.choice("action", ACTIONS), one.number("surprise")
+        )
+        one.finish()
+        found.append(decision)
+    return tuple(found)
 
 
 def _xmp(kind: str, record: str | None) -> str:

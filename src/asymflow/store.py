@@ -15,7 +15,17 @@ from safetensors.numpy import save as serialize
 from asymflow.errors import FileFormatError, InputError
 from asymflow.fields import Fields, parse
 from asymflow.files import replacing, write_text
-from asymflow.types import SOLVERS, Evidence, Interval, Plan, Profile, Step, Tier
+from asymflow.types import (
+    ACTIONS,
+    SOLVERS,
+    Evidence,
+    Interval,
+    Plan,
+    Profile,
+    Rule,
+    Step,
+    Tier,
+)
 
 FORMAT = "asymflow plan"
 SCHEMA = 1
@@ -66,6 +76,8 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
             for step in plan.steps
         ],
     }
+    if plan.adaptive:
+        data["adaptive"] = [asdict(rule) for rule in plan.adaptive]
     if plan.evidence is not None:
         data["evidence"] = _evidence_to_json(plan.evidence)
     return data
@@ -83,18 +95,22 @@ def plan_from_json(data: object, where: str = "the plan") -> Plan:
     steps = [
         _step(Fields(item, f"{where}: step {i}")) for i, item in enumerate(fields.items("steps"))
     ]
+    rules: list[Rule] = []
+    if "adaptive" in fields:
+        for i, item in enumerate(fields.items("adaptive")):
+            rules.append(_rule(Fields(item, f"{where}: rule {i}")))
     evidence = None
     if "evidence" in fields:
         evidence = _evidence(fields.fields("evidence"), len(steps))
     fields.finish()
     try:
-        return Plan(name, tuple(steps), evidence)
+        return Plan(name, tuple(steps), evidence, tuple(rules))
     except InputError as error:
         raise FileFormatError(f"{where} is not a plan that can run. {error}") from error
 
 
 def plan_hash(plan: Plan) -> str:
-    """SHA-256 of what a plan does: its steps. Renaming or measuring it changes no picture."""
+    """SHA-256 of what a plan does: steps and rules. Renaming or measuring it changes no picture."""
     data = plan_to_json(plan)
     del data["name"]
     data.pop("evidence", None)
@@ -145,6 +161,8 @@ def _tier_to_json(tier: Tier) -> dict[str, Any]:
         data["shrink"] = tier.shrink
     if tier.carried:
         data["carried"] = True
+    if tier.in_turn:
+        data["in_turn"] = True
     return data
 
 
@@ -152,8 +170,9 @@ def _tier(fields: Fields) -> Tier:
     name, guided = fields.text("name"), fields.boolean("guided")
     shrink = fields.integer("shrink") if "shrink" in fields else 1
     carried = fields.boolean("carried") if "carried" in fields else False
+    in_turn = fields.boolean("in_turn") if "in_turn" in fields else False
     fields.finish()
-    return Tier(name, guided, shrink, carried)
+    return Tier(name, guided, shrink, carried, in_turn)
 
 
 def _step(fields: Fields) -> Step:
@@ -164,6 +183,16 @@ def _step(fields: Fields) -> Step:
         return Step(t, s, _tier(of_tier), solver)
     except InputError as error:
         raise FileFormatError(f"{fields.where} cannot be made. {error}") from error
+
+
+def _rule(fields: Fields) -> Rule:
+    step, action = fields.integer("step"), fields.choice("action", ACTIONS)
+    surprise = fields.number("surprise")
+    fields.finish()
+    try:
+        return Rule(step, action, surprise)
+    except InputError as error:
+        raise FileFormatError(f"{fields.where} cannot be followed. {error}") from error
 
 
 def save_profile(profile: Profile, path: Path) -> None:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import NormalDist
 
 from asymflow.errors import InputError
-from asymflow.types import CONDITIONAL, FULL, Plan, Solver, Step
+from asymflow.types import CONDITIONAL, FULL, IN_TURN, Plan, Solver, Step, Tier, part_name
 
 
 def uniform(n: int) -> tuple[float, ...]:
@@ -114,7 +114,8 @@ def truncated(plan: Plan, start: float) -> Plan:
     # What was to be carried may have been cut off: the first that would carry it is full.
     first = next((i for i, step in enumerate(steps) if step.tier.full or step.tier.carried), 0)
     if steps[first].tier.carried:
-        steps[first] = replace(steps[first], tier=FULL)
+        full = next(step.tier for step in plan.steps if step.tier.full)
+        steps[first] = replace(steps[first], tier=full)
     return Plan(plan.name, tuple(steps))
 
 
@@ -142,9 +143,49 @@ def within(plan: Plan, shrinks: Sequence[int]) -> Plan:
     possible = (1, *shrinks)
     if all(step.tier.shrink in possible for step in plan.steps):
         return plan
-    large = {True: FULL, False: CONDITIONAL}
+
+    def large(tier: Tier) -> Tier:
+        return CONDITIONAL if not tier.guided else IN_TURN if tier.in_turn else FULL
+
     steps = (
-        step if step.tier.shrink in possible else replace(step, tier=large[step.tier.guided])
+        step if step.tier.shrink in possible else replace(step, tier=large(step.tier))
+        for step in plan.steps
+    )
+    return Plan(plan.name, tuple(steps))
+
+
+def coarse(plan: Plan, shrink: int) -> Plan:
+    """The plan asked at 1/`shrink` of the side, and in its last step at twice that.
+
+    For pictures larger than those that a model was trained on: it is asked where it is good, which
+    takes a fraction of time and memory, and the answer is enlarged. `shrink` is a power of 2.
+    """
+    if shrink < 1 or shrink & (shrink - 1):
+        raise InputError(f"Pictures cannot be asked for at 1/{shrink}. Choose 1, 2, 4 or 8.")
+    if shrink == 1:
+        return plan
+    last = len(plan.steps) - 1
+    steps = (
+        replace(step, tier=_smaller(step.tier, shrink // 2 if i == last else shrink))
+        for i, step in enumerate(plan.steps)
+    )
+    return Plan(plan.name, tuple(steps))
+
+
+def _smaller(tier: Tier, shrink: int) -> Tier:
+    """The tier at 1/`shrink` of the side, carrying nothing."""
+    name = part_name(shrink)
+    if not tier.guided:
+        return CONDITIONAL if shrink == 1 else Tier(f"{name} conditional", False, shrink)
+    return Tier(f"{name} in turn" if tier.in_turn else name, shrink=shrink, in_turn=tier.in_turn)
+
+
+def lighter(plan: Plan) -> Plan:
+    """The plan with guidance in turn: the same pictures, in about half of the memory."""
+    steps = (
+        replace(step, tier=replace(step.tier, name=f"{step.tier.name} in turn", in_turn=True))
+        if step.tier.guided and not step.tier.in_turn
+        else step
         for step in plan.steps
     )
     return Plan(plan.name, tuple(steps))

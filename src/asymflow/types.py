@@ -46,12 +46,15 @@ class Tier:
             and its answer is enlarged.
         carried: what the tier leaves out (guidance, detail) is not left out but taken from the last
             full estimate.
+        in_turn: makes the two passes of guidance one after the other instead of in one call: the
+            same answer in half the memory, and not always in the same time.
     """
 
     name: str
     guided: bool = True
     shrink: int = 1
     carried: bool = False
+    in_turn: bool = False
 
     def __post_init__(self) -> None:
         if self.shrink < 1:
@@ -60,6 +63,11 @@ class Tier:
             raise InputError(
                 f"Tier {self.name!r} leaves nothing out, so it cannot carry anything. Make it "
                 "unguided or smaller, or drop `carried`."
+            )
+        if self.in_turn and not self.guided:
+            raise InputError(
+                f"Tier {self.name!r} makes one pass, so there is nothing to take in turn. Make it "
+                "guided, or drop `in_turn`."
             )
 
     @property
@@ -75,14 +83,22 @@ class Tier:
 
 FULL = Tier("full")
 CONDITIONAL = Tier("conditional", guided=False)
+IN_TURN = Tier("full in turn", in_turn=True)
+
+
+def part_name(shrink: int) -> str:
+    """What tiers at 1/`shrink` of the side are called."""
+    return {1: "full", 2: "half", 4: "quarter"}.get(shrink, f"1/{shrink}")
 
 
 def cheaper_tiers(shrinks: Sequence[int]) -> tuple[Tier, ...]:
-    """Every tier below full, for a model that can be asked at 1/f the side for f in `shrinks`."""
-    found = [CONDITIONAL, Tier("conditional+", guided=False, carried=True)]
-    names = {2: "half", 4: "quarter"}
+    """Every tier that needs less than full, for a model that can be asked at 1/f the side.
+
+    In time or, in turn, in memory only. `shrinks` are the possible f.
+    """
+    found = [IN_TURN, CONDITIONAL, Tier("conditional+", guided=False, carried=True)]
     for f in shrinks:
-        name = names.get(f, f"1/{f}")
+        name = part_name(f)
         found += [
             Tier(name, shrink=f),
             Tier(f"{name}+", shrink=f, carried=True),
@@ -158,17 +174,61 @@ class Evidence:
     pictures: int
 
 
+Action = Literal["skip", "insert"]
+"""How a picture leaves its plan at a step.
+
+`skip` leaves out the node at the end of the move, which goes on to the end of the next one: at the
+last but one that is to stop early. `insert` adds a node in the middle of the move.
+"""
+
+ACTIONS: tuple[Action, ...] = ("skip", "insert")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When a picture leaves its plan: a settled one skips, a complex one inserts.
+
+    Attributes:
+        step: index of the step where it does, from 0.
+        surprise: how far an estimate of x_0 is from what those before it predicted, relative to its
+            norm. Below it a picture skips, above it a picture inserts.
+    """
+
+    step: int
+    action: Action
+    surprise: float
+
+    def __post_init__(self) -> None:
+        if self.action not in ACTIONS:
+            raise InputError(f"Unknown action {self.action!r}. Choose one of {', '.join(ACTIONS)}.")
+        if not self.surprise >= 0:
+            raise InputError(
+                f"A rule for step {self.step} has surprise={self.surprise}, and nothing is "
+                "surprised by less than 0. Give 0 or more."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a picture did at a step of its plan, and the surprise that made it."""
+
+    step: int
+    action: Action
+    surprise: float
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A trajectory as data: contiguous steps from `steps[0].t` to 0.
 
-    `evidence` says what it was measured to keep, and for which model; a plan without any runs on
-    every model.
+    `adaptive` says where a picture may leave the steps, by the first rule that applies. `evidence`
+    says what they were measured to keep, and for which model; a plan without any runs on every one.
     """
 
     name: str
     steps: tuple[Step, ...]
     evidence: Evidence | None = field(default=None, compare=False)
+    adaptive: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.steps:
@@ -189,6 +249,30 @@ class Plan:
             raise InputError(
                 f"Plan {self.name!r} ends at t={self.steps[-1].s}, where noise is left. "
                 "The last step must end at 0."
+            )
+        heun = next((i for i, step in enumerate(self.steps) if step.solver == "heun"), None)
+        if self.adaptive and heun is not None:
+            raise InputError(
+                f"Plan {self.name!r} adapts, and its step {heun} asks twice as Heun's method does, "
+                "which leaves nothing to predict. Choose another solver for it, or drop the rules."
+            )
+        for rule in self.adaptive:
+            self._check(rule)
+
+    def _check(self, rule: Rule) -> None:
+        """Raise `InputError` when a picture that follows a rule could not go on."""
+        last = len(self.steps) - 1
+        if not 0 <= rule.step <= last or (rule.step == last and rule.action != "insert"):
+            raise InputError(
+                f"Plan {self.name!r} cannot {rule.action} at step {rule.step}: its steps are 0 to "
+                f"{last}, and the last one ends at 0 as it is. Give a smaller step."
+            )
+        carries = any(step.tier.carried for step in self.steps)
+        full = next((i for i, step in enumerate(self.steps) if step.tier.full), 0)
+        if carries and rule.step < full:
+            raise InputError(
+                f"Plan {self.name!r} cannot {rule.action} at step {rule.step}: that may leave out "
+                f"the full estimate of step {full}, from which others carry. Begin there."
             )
 
     @property
@@ -221,6 +305,11 @@ class Plan:
                 row += f"{found.cost_ms[i] / found.full_ms:>20.0%}"
                 row += f"{found.shares[i]:>16.0%}" if found.shares else f"{'':>16}"
             rows.append(row.rstrip())
+        if self.adaptive:
+            rows.append("where a picture leaves it, by its surprise:")
+        for rule in self.adaptive:
+            side = ">" if rule.action == "insert" else "<"
+            rows.append(f"{rule.step:>4}  {rule.action} {side} {rule.surprise:.3f}")
         if found:
             rows.append(
                 f"{sum(found.cost_ms):.0f} ms on {found.made.get('device', 'its device')}, as much "
@@ -261,7 +350,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """A finished picture and what it took."""
+    """A finished picture and what it took.
+
+    Attributes:
+        plan: the steps that were made.
+        decisions: where they are not those of the plan that was to be run.
+    """
 
     picture: Picture
     request: Request
@@ -269,6 +363,7 @@ class Result:
     forwards: int
     seconds: float
     step_seconds: tuple[float, ...] = field(default=())
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import ExifTags, Image
 
 from asymflow import pictures, provenance, store
 from asymflow.times import plan_of, uniform
+from asymflow.types import Rule
 
 from .conftest import FakeModel, Type
 
@@ -191,6 +193,32 @@ def test_a_plan_file_is_used_as_it_is(model: FakeModel, type_: Type, here: Path)
     assert record("fox.png").plan == plan
     type_("generate", "--like", "fox.png", "--seed", "3", "-o", "again.png")
     assert record("again.png").plan == plan
+
+
+@pytest.mark.parametrize("batch", [1, None])
+def test_an_adaptive_picture_is_repeated_and_exact_turns_it_off(
+    batch: int | None, model: FakeModel, type_: Type, here: Path
+) -> None:
+    model.batch = batch
+    plan = plan_of(uniform(6), name="mine")
+    rules = (Rule(1, "skip", 1e9), Rule(3, "insert", 0.0))
+    store.save_plan(replace(plan, adaptive=rules), here / "mine.json")
+    store.save_plan(plan, here / "plain.json")
+    fox = ("generate", "a fox", "--seed", "3", "-n", "2")
+    typed = type_(*fox, "--plan", "mine.json", "-o", "fox.png", "--json")
+    assert typed.code == 0, typed.err
+    made = record("fox.png")
+    assert made.plan.adaptive == rules
+    assert [(d.step, d.action) for d in made.decisions] == [(1, "skip"), (3, "insert")]
+    assert json.loads(typed.out)["forwards"] == 12
+    type_("generate", "--like", "fox.png", "-o", "again.png")
+    assert np.array_equal(pixels("fox.png"), pixels("again.png"))
+    assert record("again.png") == made
+    type_(*fox, "--plan", "mine.json", "--exact", "-o", "exact.png")
+    type_(*fox, "--plan", "plain.json", "-o", "plain.png")
+    assert np.array_equal(pixels("exact.png"), pixels("plain.png"))
+    assert record("exact.png") == record("plain.png")
+    assert not np.array_equal(pixels("exact.png"), pixels("fox.png"))
 
 
 def test_a_plan_by_name(model: FakeModel, type_: Type) -> None:

@@ -70,6 +70,7 @@ def test_version(type_: Type) -> None:
         "data build",
         "bench quality",
         "bench peers",
+        "bench plan",
         "bench strip",
         "bench speed",
     ],

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from asymflow import store
+from asymflow import planner, profiler, store
 from asymflow.adapters import embedded
 from asymflow.cli import planning
+from asymflow.planner import Cost
 
 from .conftest import Type
 from .test_real_model import write_model
@@ -37,7 +38,8 @@ def test_a_profile_says_what_it_was_measured_on(profile: Path, tiny: Path) -> No
     found = store.load_profile(profile)
     assert found.made["adapter"] == embedded.load(tiny).name
     assert found.made["size"] == "32x32"
-    assert [tier.name for tier in found.tiers] == ["full", "conditional", "conditional+"]
+    names = [tier.name for tier in found.tiers]
+    assert names == ["full", "full in turn", "conditional", "conditional+"]
 
 
 def test_without_a_limit_the_front_is_listed(profile: Path, type_: Type) -> None:
@@ -62,6 +64,51 @@ def test_a_budget_gives_a_plan_that_runs(profile: Path, tiny: Path, type_: Type)
     drawn = type_("generate", "a fox", "--plan", "plan.json", "--size", "32", "--weights", tiny)
     assert drawn.code == 0
     assert json.loads(type_("plan", profile, "--error", "9", "--json").out)["steps"]
+
+
+@pytest.mark.parametrize("cost", ["ms", "macs", "forwards"])
+def test_a_budget_may_be_a_part_of_what_heun_costs(cost: Cost, profile: Path, type_: Type) -> None:
+    found = store.load_profile(profile)
+    full = {"ms": found.cost_ms[0], "macs": found.macs[0], "forwards": 2}[cost]
+    assert planning.budget_of("33x", found, cost) == pytest.approx(3 * full)
+    assert planning.budget_of(" 49.5× ", found, cost) == pytest.approx(2 * full)
+    assert planning.budget_of("7", found, cost) == 7
+    words = ("plan", profile, "--cost", cost, "--json", "--budget")
+    plan = store.plan_from_json(json.loads(type_(*words, "33X").out))
+    assert planner.price(found, plan, cost=cost) <= 3 * full * (1 + 1e-9)
+
+
+def test_an_error_gives_the_cheapest_plan_within_it(profile: Path, type_: Type) -> None:
+    front = json.loads(type_("plan", profile, "--json", "--cost", "forwards").out)["front"]
+    for each in front:
+        words = ("plan", profile, "--cost", "forwards", "--error", each["error"] * 1.0001)
+        said = type_(*words).out.splitlines()[-1].split()
+        # Prices are rounded up in the search, so that a cheaper one than the front's may turn up.
+        assert float(said[1]) <= each["cost"]
+        assert float(said[-1]) <= each["error"] + 0.0005
+
+
+def test_an_interrupted_profile_says_how_to_go_on(
+    tiny: Path, type_: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("profile", *SMALL, "-o", "p.safetensors", "--weights", tiny)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(profiler, "_amplification", stop)
+        typed = type_(*words)
+    assert typed.code == 130
+    assert "the same command goes on" in " ".join(typed.err.split())
+    partial = Path("p.safetensors.partial")
+    assert partial.stat().st_size > 0
+    assert not Path("p.safetensors").exists()
+    again = type_(*words)
+    assert again.code == 0
+    assert "Going on from p.safetensors.partial" in again.err
+    assert not partial.exists()
+    assert Path("p.safetensors").exists()
 
 
 def test_a_verified_plan_carries_evidence_and_is_bound_to_its_weights(
@@ -99,6 +146,10 @@ def test_costs_alone_can_be_measured_again(profile: Path, tiny: Path, type_: Typ
         (("plan", "none.safetensors"), "Cannot read the profile none.safetensors"),
         (("plan", "p.safetensors", "--budget", "0.000001"), "No plan fits"),
         (("plan", "p.safetensors", "--budget", "1", "--error", "1"), "one"),
+        (("plan", "p.safetensors", "--budget", "ten"), "'ten' is not a budget"),
+        (("plan", "p.safetensors", "--budget", "0x"), "'0x' is not a budget"),
+        (("plan", "p.safetensors", "--budget", "nan"), "cannot be planned for"),
+        (("bench", "plan", "best", "-o", "x.pdf"), "ends in .html or .png"),
         (("plan", "p.safetensors", "-o", "x.json"), "needs a limit"),
         (("plan", "p.safetensors", "--budget", "5", "--cost", "euros"), "Unknown cost 'euros'"),
         (("plan", "p.safetensors", "--verify"), "needs a limit"),
@@ -131,6 +182,18 @@ def test_a_strip_shows_every_estimate(tiny: Path, type_: Type) -> None:
     with Image.open("strip.png") as image:
         # The grid takes over for foreign weights: 30 steps and the picture itself.
         assert image.width > 31 * 100
+
+
+def test_a_plan_is_explained_on_a_page_or_a_picture(tiny: Path, type_: Type) -> None:
+    words = ("bench", "plan", "default", "--prompt", "<b>a fox</b>", "--size", "32")
+    typed = type_(*words, "--weights", tiny, "-o", "page.html")
+    assert typed.out == "page.html\n"
+    page = Path("page.html").read_text("utf-8")
+    assert "“&lt;b&gt;a fox&lt;/b&gt;”" in page
+    assert page.count("<img") == 2 + 30 + 1  # the ends, every estimate, and the picture again
+    assert type_(*words, "--weights", tiny, "-o", "page.png").out == "page.png\n"
+    with Image.open("page.png") as image:
+        assert image.width > 1000
 
 
 def test_no_prompt_or_seed_serves_two_purposes() -> None:

@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from asymflow import engine, times
+from asymflow.adapter import Context
 from asymflow.adapters.gaussian import GaussianAdapter
 from asymflow.errors import InputError
 from asymflow.estimators import Estimators, Guided, Known, Memory, carry, estimate
 from asymflow.flow import detail, enlarge, interpolate, shrink, smooth
-from asymflow.types import CONDITIONAL, FULL, Plan, Request, Step, Tier, cheaper_tiers
+from asymflow.types import CONDITIONAL, FULL, IN_TURN, Plan, Request, Step, Tier, cheaper_tiers
 
 HALF, HALF_CARRIED = Tier("half", shrink=2), Tier("half+", shrink=2, carried=True)
 CONDITIONAL_CARRIED = Tier("conditional+", guided=False, carried=True)
@@ -109,10 +110,44 @@ def test_a_tier_without_anything_left_out_carries_nothing() -> None:
         Tier("none", shrink=0)
 
 
+def test_in_turn_says_the_same_in_two_calls(model: Guided, monkeypatch: pytest.MonkeyPatch) -> None:
+    x_t = draw(2, 2, 3, 8, 8)
+    together, memory = estimate(model, FULL, x_t, at(0.6), None)
+    rows: list[int] = []
+    denoise = GaussianAdapter.denoise
+
+    def counted(self: GaussianAdapter, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        rows.append(len(x_t))
+        return denoise(self, x_t, t, context)
+
+    monkeypatch.setattr(GaussianAdapter, "denoise", counted)
+    one_by_one, same = estimate(model, IN_TURN, x_t, at(0.6), None)
+    assert rows == [2, 1]  # a weight of 1 needs no second pass
+    assert_close(one_by_one, together)
+    assert memory is not None
+    assert same is not None
+    assert_close(same.guidance, memory.guidance)
+    with pytest.raises(InputError, match="nothing to take in turn"):
+        Tier("one", guided=False, in_turn=True)
+
+
+def test_a_lighter_plan_makes_the_same_picture(adapter: GaussianAdapter) -> None:
+    plan = Plan("p", (Step(1.0, 0.6), Step(0.6, 0.3, HALF), Step(0.3, 0.0, CONDITIONAL)))
+    light = times.lighter(plan)
+    assert [step.tier.in_turn for step in light.steps] == [True, True, False]
+    assert times.lighter(light) == light
+    requests = [Request({"label": 1}, (8, 8), 0, 3.0)]
+    [one], [other] = engine.run(adapter, plan, requests), engine.run(adapter, light, requests)
+    assert one.picture == pytest.approx(other.picture, abs=1e-6)
+    assert one.forwards == other.forwards
+
+
 def test_a_cut_plan_makes_full_what_it_can_no_longer_carry() -> None:
     plan = Plan("p", (Step(1.0, 0.6), Step(0.6, 0.3, HALF_CARRIED), Step(0.3, 0.0, HALF_CARRIED)))
     assert [s.tier for s in times.truncated(plan, 0.5).steps] == [FULL, HALF_CARRIED]
     assert [s.tier for s in times.truncated(plan, 0.9).steps] == [FULL, HALF_CARRIED, HALF_CARRIED]
+    light = times.truncated(times.lighter(plan), 0.5)
+    assert light.steps[0].tier == IN_TURN
     low = Plan("p", (Step(1.0, 0.5), Step(0.5, 0.2, HALF), Step(0.2, 0.0, HALF_CARRIED)))
     assert [s.tier for s in times.truncated(low, 0.4).steps] == [HALF, FULL]
 

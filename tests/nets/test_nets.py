@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from asymflow import costs
 from asymflow.flow import asymmetric_from_x_0, interpolate, x_0_from_asymmetric
+from asymflow.nets import transformer
 from asymflow.nets.picture import PictureConfig, PictureModel, patch_basis
 from asymflow.nets.text import MAX_TOKENS, TextTower, load_tokenizer, tokenize
 from asymflow.nets.transformer import TransformerConfig, attention, patchify, rotary, unpatchify
@@ -14,9 +18,9 @@ from asymflow.nets.transformer import TransformerConfig, attention, patchify, ro
 SHAPE = TransformerConfig(width=64, depth=2, head_dim=32, hidden=96, text_width=32)
 
 
-def picture_model(rank: int = 16) -> PictureModel:
+def picture_model(rank: int = 16, shape: TransformerConfig = SHAPE) -> PictureModel:
     torch.manual_seed(0)
-    model = PictureModel(PictureConfig(("noto", "twemoji"), SHAPE, vocabulary=50, rank=rank))
+    model = PictureModel(PictureConfig(("noto", "twemoji"), shape, vocabulary=50, rank=rank))
     with torch.no_grad():  # heads start at zero, which would hide every mistake
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -112,6 +116,38 @@ def test_training_attention_equals_the_fused_kernel() -> None:
     spelled_out = attention(q, k, v, mask)
     with torch.inference_mode():
         assert torch.allclose(spelled_out, attention(q, k, v, mask), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(136, 136), (64, 512)])
+def test_many_tokens_in_parts_give_the_same(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = picture_model()
+    x_t, t = torch.randn(2, 4, *size), torch.tensor([0.3, 0.9])
+    with torch.no_grad():
+        context = some_context(model)
+        parts = model(x_t, t, context)
+        monkeypatch.setattr(transformer, "PART", 10**6)
+        whole = model(x_t, t, context)
+    assert (parts - whole).abs().max() < 1e-5
+    assert not torch.equal(parts, torch.zeros_like(parts))
+
+
+def test_parts_and_turns_save_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As wide as the real one beside its patches: those are small there.
+    model = picture_model(shape=replace(SHAPE, width=384, depth=1, head_dim=64, hidden=1024))
+    x_t, t = torch.randn(2, 4, 256, 256), torch.tensor([0.3, 0.9])
+
+    def peak(rows: int) -> int:
+        context = {key: value[:rows] for key, value in some_context(model).items()}
+        return costs.peak_bytes(lambda: model(x_t[:rows], t[:rows], context))
+
+    with torch.no_grad():
+        together, alone = peak(2), peak(1)
+        monkeypatch.setattr(transformer, "PART", 10**6)
+        whole = peak(2)
+    assert alone < 0.65 * together
+    assert together < 0.7 * whole
 
 
 def test_padding_of_a_prompt_changes_nothing() -> None:

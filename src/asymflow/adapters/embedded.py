@@ -78,7 +78,7 @@ class EmbeddedAdapter:
     def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
         grain = self.model.config.transformer.patch
         return tuple(
-            f for f in (2, 4) if all(s % (f * grain) == 0 and s >= f * SMALLEST for s in size)
+            f for f in (2, 4, 8) if all(s % (f * grain) == 0 and s >= f * SMALLEST for s in size)
         )
 
     def check(self, request: Request) -> None:

@@ -49,6 +49,7 @@ class Asked:
     guidance: float | None = None
     guidance_interval: str | None = None
     plan: str | None = None
+    exact: bool = False
     image: Path | None = None
     mask: Path | None = None
     strength: float | None = None
@@ -82,6 +83,7 @@ class Wanted:
 
     Attributes:
         size: (height, width), or None for the model's own, or the nearest to `image`.
+        exact: no rules that let a picture leave its plan.
         background: a colour, or None for transparent pictures.
         needs: SHA-256 that the weights must have, to repeat a picture.
     """
@@ -94,6 +96,7 @@ class Wanted:
     count: int
     guidance: float
     plan: Chosen
+    exact: bool
     image: Given | None
     mask: Given | None
     strength: float
@@ -132,6 +135,7 @@ def settle(asked: Asked, format: Format) -> Wanted:
         count=count,
         guidance=guidance,
         plan=chosen,
+        exact=asked.exact,
         image=image,
         mask=mask,
         strength=_strength(asked, like, image, mask),

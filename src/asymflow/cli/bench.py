@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asymflow import engine, plans, presets, store
+from asymflow import engine, plans, presets, profiler, store
 from asymflow.adapters import embedded
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.bench import pairs
@@ -22,6 +22,8 @@ from asymflow.cli.asking import Asked
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, say_json
 from asymflow.data.fetch import default_cache
+from asymflow.errors import InputError
+from asymflow.files import write_text
 from asymflow.types import Plan, Request
 
 _PAIRS, _FEW_PAIRS = 512, 32
@@ -129,6 +131,51 @@ def strip(asked: Asked, output: Path) -> None:
     model = generation.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
     [job] = generation.jobs(model, wanted)
     draw(model.adapter, job.record.plan, job.request, output)
+    say(str(output))
+
+
+def plan(asked: Asked, against: str | None, output: Path) -> None:
+    """Draw one picture with a plan, with another one and with the reference, and write a page.
+
+    Raises:
+        InputError: the request makes no sense, or the file cannot be written.
+        FileFormatError: a plan or the weights cannot be used.
+        MissingExtra: a PNG is asked for, and matplotlib is not installed.
+    """
+    from asymflow.bench import account
+    from asymflow.bench.page import page
+    from asymflow.bench.poster import poster
+
+    if output.suffix.lower() not in (".html", ".png"):
+        raise InputError(
+            f"{output.name} ends in {output.suffix!r}, and a plan is explained as a page or a "
+            "picture. Choose a name that ends in .html or .png."
+        )
+    require_writable(output, "Choose another place with -o.")
+    wanted = asking.settle(asked, "png")
+    other = None if against is None else asking.plan(Asked(plan=against))
+    model = generation.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
+    [job] = generation.jobs(model, wanted)
+    size, record = job.request.size, job.record
+    found = account.account(
+        model.adapter,
+        generation.plan_for(model, wanted.plan, size),
+        job.request,
+        None if other is None else generation.plan_for(model, other, size),
+    )
+    if output.suffix.lower() == ".png":
+        poster(found, output)
+        say(str(output))
+        return
+    made = {
+        "model": record.model,
+        "size": f"{size[1]}x{size[0]}",
+        "style": record.style or "as prompted",
+        "seed": str(record.seed),
+        "guidance": f"{record.guidance:g}",
+        **profiler.machine(model.adapter),
+    }
+    write_text(output, page(found, made))
     say(str(output))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from asymflow import pictures, provenance
 from asymflow.cli import generation, summary
 from asymflow.cli.asking import Wanted
-from asymflow.cli.generation import Made
+from asymflow.cli.generation import Job, Made
 from asymflow.cli.outputs import Target
 from asymflow.cli.report import say, say_json, tell
 from asymflow.cli.screen import screen
@@ -28,19 +28,21 @@ def generate(wanted: Wanted, target: Target, *, as_json: bool, preview: bool) ->
     )
     jobs = generation.jobs(model, wanted)
     seconds = 0.0
+    done: list[Job] = []
     files: list[Path] = []
     with screen(generation.steps(jobs), preview=preview) as advance:
         for made in generation.make(model, jobs, advance):
             path = target.path(len(files), wanted.prompt, made.job.record.seed)
             _write(made, path, target.format)
             files.append(path)
+            done.append(made.job)
             seconds += made.seconds
     if as_json:
-        say_json(summary.as_json(model, jobs, files, seconds))
+        say_json(summary.as_json(model, done, files, seconds))
         return
     for path in files:
         say(str(path))
-    tell(summary.sentence(jobs, seconds))
+    tell(summary.sentence(done, seconds))
 
 
 def _write(made: Made, path: Path, format: Format) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from asymflow import __version__, engine, pictures, plans
+from asymflow import __version__, controller, engine, pictures, plans
 from asymflow.adapters import embedded
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.cli.asking import Chosen, Wanted
@@ -21,7 +21,7 @@ from asymflow.data.sources import STYLES
 from asymflow.errors import InputError
 from asymflow.provenance import Record
 from asymflow.times import truncated, within
-from asymflow.types import Picture, Plan, Request
+from asymflow.types import Decision, Picture, Plan, Request
 
 _TOGETHER = 16
 """Pictures that walk together where the model takes several per call."""
@@ -49,7 +49,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """A finished picture and the seconds it took, shared evenly among those made with it."""
+    """A finished picture and the seconds it took, shared evenly among those made with it.
+
+    The record of its job says what it decided.
+    """
 
     job: Job
     picture: Picture
@@ -88,6 +91,8 @@ def jobs(model: Model, wanted: Wanted) -> list[Job]:
     """
     size = wanted.size or _size(model.adapter, wanted)
     plan = plan_for(model, wanted.plan, size)
+    if wanted.exact:
+        plan = replace(plan, adaptive=())
     first = _job(model, wanted, size, plan)
     # Before input pictures are fitted: they might be blown up to a size that is refused.
     engine.check(model.adapter, first.request)
@@ -105,14 +110,22 @@ def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[Made]
         part = jobs[begin : begin + together]
         requests = [job.request for job in part]
         started = time.perf_counter()
-        frame = None
+        decisions: list[list[Decision]] = [[] for _ in part]
+        frame, done = None, 0
         for frame in engine.walk(model.adapter, part[0].record.plan, requests):
-            advance(len(part), _look(model.adapter, requests, frame.x_0))
+            # Adaptive pictures may leave steps out, or make them in two moves.
+            advance((frame.index + 1 - done) * len(part), _look(model.adapter, requests, frame.x_0))
+            done = frame.index + 1
+            for row, decision in frame.decisions.items():
+                decisions[row].append(decision)
         assert frame is not None, "a plan has at least one step"
+        if done < frame.count:
+            advance((frame.count - done) * len(part), _look(model.adapter, requests, frame.x_t))
         made = engine.pictures(model.adapter, requests, frame.x_t)
         seconds = (time.perf_counter() - started) / len(part)
-        for job, picture in zip(part, made, strict=True):
-            yield Made(job, picture, seconds)
+        for job, picture, own in zip(part, made, decisions, strict=True):
+            record = replace(job.record, decisions=tuple(own))
+            yield Made(replace(job, record=record), picture, seconds)
 
 
 def steps(jobs: Sequence[Job]) -> int:
@@ -121,8 +134,9 @@ def steps(jobs: Sequence[Job]) -> int:
 
 
 def forwards(job: Job) -> int:
-    """Network passes that a job takes."""
-    return engine.forwards(truncated(job.record.plan, job.request.strength), job.request)
+    """Network passes that a job takes, with the decisions in its record."""
+    plan = truncated(job.record.plan, job.request.strength)
+    return engine.forwards(controller.taken(plan, job.record.decisions), job.request)
 
 
 def style_id(name: str | None) -> str | None:

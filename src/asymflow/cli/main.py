@@ -116,6 +116,7 @@ def generate(
     guidance: options.Guidance = None,
     guidance_interval: options.GuidanceInterval = None,
     plan: options.Plan = None,
+    exact: options.Exact = False,
     weights: options.Weights = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
@@ -150,6 +151,7 @@ def generate(
             guidance=guidance,
             guidance_interval=guidance_interval,
             plan=plan,
+            exact=exact,
             weights=weights,
             dtype=dtype,
             device=device,
@@ -248,7 +250,10 @@ def profile(
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
-    """Measure what every step of the model costs, and how wrong it is."""
+    """Measure what every step of the model costs, and how wrong it is.
+
+    A profile that is interrupted goes on where it stopped when it is asked for again.
+    """
     from asymflow.cli import asking, generation, planning
 
     planning.profile(
@@ -269,7 +274,11 @@ def plan(
         Path, typer.Argument(metavar="PROFILE", help="From [cyan]asymflow profile[/].")
     ] = PROFILE,
     budget: Annotated[
-        float | None, typer.Option(metavar="X", help="The most a picture may cost.")
+        str | None,
+        typer.Option(
+            metavar="X|Nx",
+            help="The most a picture may cost; 10x: a tenth of Heun's method in 50 steps.",
+        ),
     ] = None,
     error: Annotated[
         float | None,
@@ -480,6 +489,42 @@ def strip(
             weights=weights,
             device=device,
         ),
+        output,
+    )
+
+
+@bench_app.command("plan")
+def account(
+    plan: Annotated[
+        str, typer.Argument(metavar="PLAN", help="A plan by its name, or a file.")
+    ] = "balanced",
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to draw.")] = "a red apple",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="An HTML page, or a PNG.")
+    ] = Path("plan.html"),
+    against: Annotated[
+        str | None, typer.Option(metavar="PLAN", help="Another plan to compare with.")
+    ] = None,
+    style: options.Style = None,
+    size: options.Size = None,
+    seed: options.Seed = None,
+    weights: options.Weights = None,
+    device: options.Device = None,
+) -> None:
+    """Explain a plan on one page: its steps at work, their cost, and what was measured of it."""
+    from asymflow.cli import asking, bench
+
+    bench.plan(
+        asking.Asked(
+            prompt=prompt,
+            style=style,
+            size=size,
+            seed=seed or 0,
+            plan=plan,
+            weights=weights,
+            device=device,
+        ),
+        against,
         output,
     )
 

@@ -148,6 +148,15 @@ Plan = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        metavar="",
+        help="Make every step of the plan, even where a picture could do with less.",
+        rich_help_panel=_HOW,
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option(

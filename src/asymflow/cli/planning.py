@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from asymflow import planner, store
+from asymflow import planner, store, times
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, say_json, tell
 from asymflow.data.prompts import everyday
@@ -28,6 +29,8 @@ PROFILED, VERIFIED, PROVED = 0, 1, 2
 """Purposes of requests: no prompt or seed of one serves another."""
 MOST = 32
 """Requests for profiling, and for verifying."""
+_BASELINE = times.plan_of(times.uniform(50), solver="heun")
+"""What papers on pixel models report: 99 full estimates."""
 _SEEDS = 1000
 Report = Callable[[str, int, int], None]
 
@@ -64,7 +67,7 @@ def profile(
     costs_only: bool,
     as_json: bool,
 ) -> None:
-    """Measure a model and write its profile.
+    """Measure a model and write its profile; one that was interrupted goes on.
 
     Raises:
         InputError: the size is not possible, or the file cannot be written.
@@ -75,6 +78,7 @@ def profile(
 
     require_writable(output, "Choose another place with -o.")
     size = size or embedded.DEFAULT_SIZE
+    partial = output.with_name(f"{output.name}.partial")
     with progress() as report:
         if costs_only:
             old = store.load_profile(output)
@@ -86,13 +90,22 @@ def profile(
         else:
             calibration = requests(model.adapter.styles, size, guidance, count, PROFILED)
             model.adapter.check(calibration[0])
-            found = profiler.profile(
-                model.adapter,
-                calibration,
-                times=profiler.candidates(size, candidates),
-                progress=report,
-            )
+            if partial.exists():
+                tell(f"Going on from {partial}, as far as it is of the same profile.")
+            try:
+                found = profiler.profile(
+                    model.adapter,
+                    calibration,
+                    times=profiler.candidates(size, candidates),
+                    progress=report,
+                    partial=partial,
+                )
+            except KeyboardInterrupt:
+                tell(f"What was measured is kept in {partial}: the same command goes on from it.")
+                raise
     store.save_profile(found, output)
+    if not costs_only:
+        partial.unlink(missing_ok=True)
     if as_json:
         say_json({"file": str(output), "made": dict(found.made), "tiers": _tiers(found)})
         return
@@ -105,7 +118,7 @@ def profile(
 def plan(
     path: Path,
     *,
-    budget: float | None,
+    budget: str | None,
     error: float | None,
     cost: planner.Cost,
     max_bytes: int | None,
@@ -120,6 +133,7 @@ def plan(
     """Find plans in a profile: the one that is asked for, or else the front of all.
 
     Args:
+        budget: as typed, see `budget_of`.
         load: loads the model to verify the plan on; without it the plan is as predicted.
 
     Raises:
@@ -140,15 +154,16 @@ def plan(
             )
         _show_front(planner.front(profile, cost=cost, max_bytes=max_bytes), profile, as_json)
         return
+    most = None if budget is None else budget_of(budget, profile, cost)
     found = planner.plan(
-        profile, budget=budget, error=error, cost=cost, max_bytes=max_bytes, name=name
+        profile, budget=most, error=error, cost=cost, max_bytes=max_bytes, name=name
     )
     if load is not None:
         found = _verify(
             load(),
             profile,
             name,
-            budget=planner.price(profile, found, cost=cost) if budget is None else budget,
+            budget=planner.price(profile, found, cost=cost) if most is None else most,
             cost=cost,
             max_bytes=max_bytes,
             rollouts=rollouts,
@@ -165,6 +180,27 @@ def plan(
             say(f"predicted: {expected.cost:.4g} {cost}, difference {expected.error:.3f}")
     if output is not None and not as_json:
         tell(f"Draw with it: asymflow generate 'a fox' --plan {output}")
+
+
+def budget_of(text: str, profile: Profile, cost: planner.Cost) -> float:
+    """A budget as typed: a number in the unit of `cost`, or "10x" for a tenth of the baseline.
+
+    Raises:
+        InputError: it is neither.
+    """
+    number, whole = text.strip().lower(), None
+    if number.endswith(("x", "×")):
+        number, whole = number[:-1], planner.price(profile, _BASELINE, cost=cost)
+    try:
+        value = float(number)
+        if whole is not None and not 0 < value < math.inf:
+            raise ValueError
+    except ValueError:
+        raise InputError(
+            f"{text!r} is not a budget. Give a number, such as 300, in the unit of --cost; or how "
+            "many times less than 50 steps of Heun's method a picture may cost, such as 10x."
+        ) from None
+    return value if whole is None else whole / value
 
 
 def check_fits(profile: Profile, adapter: str) -> None:

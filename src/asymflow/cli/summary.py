@@ -14,8 +14,12 @@ from asymflow.cli.generation import Job, Model
 def as_json(
     model: Model, jobs: Sequence[Job], files: Sequence[Path], seconds: float
 ) -> dict[str, Any]:
-    """The summary of pictures that differ in their seed only; numbers are per picture."""
+    """The summary of pictures that differ in their seed only; numbers are per picture.
+
+    Adaptive pictures may take different numbers of forwards: then it is the mean.
+    """
     record = jobs[0].record
+    forwards = _forwards(jobs)
     return {
         "files": [str(path) for path in files],
         "prompt": record.prompt,
@@ -24,7 +28,7 @@ def as_json(
         "seeds": [job.record.seed for job in jobs],
         "seconds": round(seconds, 4),
         "load_seconds": round(model.seconds, 4),
-        "forwards": generation.forwards(jobs[0]),
+        "forwards": forwards[0] if len({*forwards}) == 1 else sum(forwards) / len(forwards),
         "plan": {
             "name": record.plan.name,
             "steps": len(record.plan.steps),
@@ -52,6 +56,10 @@ def sentence(jobs: Sequence[Job], seconds: float) -> str:
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     height, width = jobs[0].record.size
     each = f", {seconds / len(jobs):.2f} s each" if len(jobs) > 1 else ""
-    return (
-        f"{width}x{height}, {named}, {generation.forwards(jobs[0])} forwards, {seconds:.2f} s{each}"
-    )
+    forwards = _forwards(jobs)
+    passes = f"{min(forwards)}" if len({*forwards}) == 1 else f"{min(forwards)} to {max(forwards)}"
+    return f"{width}x{height}, {named}, {passes} forwards, {seconds:.2f} s{each}"
+
+
+def _forwards(jobs: Sequence[Job]) -> list[int]:
+    return [generation.forwards(job) for job in jobs]

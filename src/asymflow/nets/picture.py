@@ -58,8 +58,8 @@ class PictureModel(nn.Module):
         height, width = x_t.shape[-2:]
         patches = patchify(x_t, patch)
         u_a = self.transformer(patches, t, (height // patch, width // patch), context)
-        kept = torch.addcmul(patches, (1 - t)[:, None, None].to(u_a.dtype), u_a)
-        x_0 = (kept @ self.basis.T) @ self.basis - u_a
+        inside = torch.addcmul(patches, (1 - t)[:, None, None].to(u_a.dtype), u_a) @ self.basis.T
+        x_0 = inside @ self.basis - u_a
         return unpatchify(x_0, patch, height, width)
 
 

@@ -8,18 +8,25 @@ serve repeated evaluation along a trajectory:
   steps share them.
 * Every element-wise operation is a fused kernel where PyTorch has one (`layer_norm`, `addcmul`),
   since on a CPU at batch 1 such kernels, not the matrix products, are what time is lost in.
+
+In large pictures memory is what runs out. Only keys and values have to be there for all tokens at
+once, so without gradients a block takes many tokens in parts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+PART = 256
+"""Tokens that a block takes at a time where there are more of them: a picture of 128 x 128 pixels.
+What a part needs stays in a core's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,23 +145,85 @@ class Block(nn.Module):
         context: tuple[Tensor, Tensor, Tensor],
     ) -> Tensor:
         """x [b, n, width], modulation [b, 1, 6 width], context = (keys, values, mask)."""
+        if x.shape[1] > PART and not torch.is_grad_enabled():
+            return self._in_parts(x, modulation, rope, context)
+        shift, scale, *rest = (modulation + self.modulation).chunk(6, dim=-1)
+        return self._finished(x, rest, self._attended(x, (shift, scale), rope, context))
+
+    def _attended(
+        self,
+        x: Tensor,
+        modulation: tuple[Tensor, Tensor],
+        rope: tuple[Tensor, Tensor],
+        context: tuple[Tensor, Tensor, Tensor],
+    ) -> Tensor:
+        """What all tokens together attend to [b, heads, n, head_dim]; all else is let go of."""
         b, n, width = x.shape
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation + self.modulation).chunk(
-            6, dim=-1
-        )
-        h = torch.addcmul(shift_a, F.layer_norm(x, (width,)), 1 + scale_a)
+        shift, scale = modulation
+        h = torch.addcmul(shift, F.layer_norm(x, (width,)), 1 + scale)
         q_k = self.query_key(h).reshape(b, n, 2 * self.heads, self.head_dim)
-        q_k = F.layer_norm(q_k, (self.head_dim,), self.qk_scale)
-        cos, sin = rope
-        q_k = torch.addcmul(q_k * cos, q_k.roll(self.head_dim // 2, dims=-1), sin)
-        q, k = q_k.transpose(1, 2).chunk(2, dim=1)
+        q, k = self._turned(q_k, rope).transpose(1, 2).chunk(2, dim=1)
         v = self.value(h).reshape(b, n, self.heads, self.head_dim).transpose(1, 2)
         text_k, text_v, mask = context
-        attended = attention(q, torch.cat((text_k, k), dim=2), torch.cat((text_v, v), dim=2), mask)
-        attended = attended.transpose(1, 2).reshape(b, n, width)
+        return attention(q, torch.cat((text_k, k), dim=2), torch.cat((text_v, v), dim=2), mask)
+
+    def _in_parts(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        rope: tuple[Tensor, Tensor],
+        context: tuple[Tensor, Tensor, Tensor],
+    ) -> Tensor:
+        """The same with `PART` tokens at a time, so that little is as long as x.
+
+        First come the keys and values of all tokens; with them, the rest is token by token. To make
+        queries by themselves takes a second normalisation, and no memory.
+        """
+        b, n, width = x.shape
+        shift, scale, *rest = (modulation + self.modulation).chunk(6, dim=-1)
+        text_k, text_v, mask = context
+        length = text_k.shape[2]
+        k, v = (x.new_empty(b, self.heads, length + n, self.head_dim) for _ in range(2))
+        k[:, :, :length], v[:, :, :length] = text_k, text_v
+        to_query, to_key = self.query_key.weight.chunk(2)
+        parts = [slice(begin, min(begin + PART, n)) for begin in range(0, n, PART)]
+
+        def normalised(part: slice) -> Tensor:
+            return torch.addcmul(shift, F.layer_norm(x[:, part], (width,)), 1 + scale)
+
+        def heads(h: Tensor) -> Tensor:
+            return h.reshape(b, -1, self.heads, self.head_dim)
+
+        def turned(part: slice, h: Tensor) -> Tensor:
+            return self._turned(heads(h), (rope[0][part], rope[1][part])).transpose(1, 2)
+
+        for part in parts:
+            h = normalised(part)
+            place = slice(length + part.start, length + part.stop)
+            k[:, :, place] = turned(part, F.linear(h, to_key))
+            v[:, :, place] = heads(self.value(h)).transpose(1, 2)
+        result = torch.empty_like(x)
+        for part in parts:
+            q = turned(part, F.linear(normalised(part), to_query))
+            result[:, part] = self._finished(x[:, part], rest, attention(q, k, v, mask))
+        return result
+
+    def _finished(self, x: Tensor, modulation: Sequence[Tensor], attended: Tensor) -> Tensor:
+        """The block after its attention, for any tokens x [b, n, width] of a picture.
+
+        `modulation` is the gate of the attention, then shift, scale and gate of the MLP.
+        """
+        gate_a, shift_m, scale_m, gate_m = modulation
+        attended = attended.transpose(1, 2).reshape(x.shape)
         x = torch.addcmul(x, gate_a, self.project(attended))
-        h = torch.addcmul(shift_m, F.layer_norm(x, (width,)), 1 + scale_m)
+        h = torch.addcmul(shift_m, F.layer_norm(x, x.shape[-1:]), 1 + scale_m)
         return torch.addcmul(x, gate_m, self.contract(F.silu(self.gate(h)) * self.expand(h)))
+
+    def _turned(self, q_k: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Queries or keys [b, n, heads, head_dim], normalised and turned to their positions."""
+        q_k = F.layer_norm(q_k, (self.head_dim,), self.qk_scale)
+        cos, sin = rope
+        return torch.addcmul(q_k * cos, q_k.roll(self.head_dim // 2, dims=-1), sin)
 
 
 class PixelTransformer(nn.Module):

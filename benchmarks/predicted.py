@@ -1,0 +1,185 @@
+"""Does a plan's predicted error hold? Random plans, predicted and then really run.
+
+    python benchmarks/predicted.py --profile runs/plans/profile-64.safetensors
+
+writes benchmarks/predicted.json and .png: 40 plans on the profile's lattice, 3 to 16 steps between
+random candidate times, on pictures that were not profiled. Real and predicted are root mean squares
+over pixels and pictures. Goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from asymflow import planner, store, verifier
+from asymflow.cli import generation, planning
+from asymflow.files import write_text
+from asymflow.types import FULL, Plan, Profile, Step, Tier
+
+KINDS = {"full only": "#2f6f9f", "with carried tiers": "#5f9f4f", "with biased tiers": "#d98c2b"}
+COUNT = 40
+SHORTEST, LONGEST = 3, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One plan: `predicted` and `real` error, and how often it asks each tier."""
+
+    kind: str
+    steps: int
+    tiers: Mapping[str, int]
+    predicted: float
+    real: float
+
+
+def draw(profile: Profile, count: int, seed: int = 0) -> list[tuple[str, Plan]]:
+    """(kind, plan) of random plans, in turns of every kind."""
+    rng = np.random.default_rng(seed)
+    carried = [tier for tier in profile.tiers if tier.carried]
+    biased = [tier for tier in profile.tiers if not tier.faithful]
+    cheap = {"full only": [], "with carried tiers": carried, "with biased tiers": carried + biased}
+    found: list[tuple[str, Plan]] = []
+    while len(found) < count:
+        kind = list(KINDS)[len(found) % len(KINDS)]
+        moves = int(rng.integers(SHORTEST, LONGEST + 1))
+        inner = rng.choice(range(1, len(profile.times) - 1), moves - 1, replace=False)
+        tiers = [_pick(rng, cheap[kind]) for _ in range(moves)]
+        first = next((i for i, tier in enumerate(tiers) if tier.faithful), None)
+        if first is not None:
+            tiers[first] = FULL  # there is nothing to carry from before
+        wanted = {"full only": True, "with carried tiers": any(tier.carried for tier in tiers)}
+        if not wanted.get(kind, any(not tier.faithful for tier in tiers)):
+            continue
+        times = [profile.times[i] for i in (0, *sorted(inner.tolist()), len(profile.times) - 1)]
+        steps = (Step(t, s, tier) for (t, s), tier in zip(pairwise(times), tiers, strict=True))
+        found.append((kind, Plan(f"random {len(found)}", tuple(steps))))
+    return found
+
+
+def _pick(rng: np.random.Generator, cheap: Sequence[Tier]) -> Tier:
+    """Full every other time."""
+    return FULL if not cheap or rng.random() < 0.5 else cheap[int(rng.integers(len(cheap)))]
+
+
+def measure(profile: Profile, pictures: int, work: Path) -> list[Row]:
+    """Roll every plan out; what was measured before is read from `work`."""
+    model = generation.load(None, dtype="float32", device=None)
+    planning.check_fits(profile, model.adapter.name)
+    width, height = (int(side) for side in profile.made["size"].split("x"))
+    scale = float(profile.made["guidance_scale"])
+    requests = planning.requests(
+        model.adapter.styles, (height, width), scale, pictures, planning.PROVED
+    )
+    what = repr([(each.inputs, each.seed, each.size, scale) for each in requests])
+    key = hashlib.sha256(f"{model.adapter.name} {what}".encode()).hexdigest()[:12]
+    kept = work / f"reference-predicted-{key}.pt"
+    if not kept.exists():
+        torch.save(verifier.Judge.of(model.adapter, requests, verifier.rms).reference, kept)
+    reference = torch.load(kept, weights_only=True)
+    judge = verifier.Judge(model.adapter, tuple(requests), reference, verifier.rms)
+    cache = work / f"predicted-{key}.json"
+    known: dict[str, list[float]] = json.loads(cache.read_text()) if cache.exists() else {}
+    rows: list[Row] = []
+    for kind, plan in draw(profile, COUNT):
+        name = store.plan_hash(plan)
+        if name not in known:
+            known[name] = judge.errors(plan).tolist()
+            write_text(cache, json.dumps(known))
+        names = [step.tier.name for step in plan.steps]
+        row = Row(
+            kind,
+            len(plan.steps),
+            {tier: names.count(tier) for tier in dict.fromkeys(names)},
+            planner.predict(profile, plan).error,
+            float(np.sqrt(np.mean(np.square(known[name])))),
+        )
+        print(
+            f"{row.predicted:.4f} predicted  {row.real:.4f} real  {kind}, {row.tiers}", flush=True
+        )
+        rows.append(row)
+    return rows
+
+
+def summary(rows: Sequence[Row]) -> dict[str, float]:
+    """Rank correlation (Spearman), and the quartiles of real over predicted."""
+    predicted, real = (np.array([getattr(r, name) for r in rows]) for name in ("predicted", "real"))
+    low, median, high = np.quantile(real / predicted, (0.25, 0.5, 0.75))
+    return {
+        "plans": len(rows),
+        "rank_correlation": float(np.corrcoef(_ranks(predicted), _ranks(real))[0, 1]),
+        "real_over_predicted": float(median),
+        "lower_quartile": float(low),
+        "upper_quartile": float(high),
+    }
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    return values.argsort().argsort()
+
+
+def plot(rows: Sequence[Row], title: str) -> Figure:
+    """Predicted against real, both logarithmic; on the line they are equal."""
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes: Any = figure.add_subplot()
+    ends = [f(getattr(r, n) for r in rows for n in ("predicted", "real")) for f in (min, max)]
+    ends = [ends[0] * 0.85, ends[1] * 1.15]
+    axes.plot(ends, ends, color="#999999", linewidth=1, zorder=0)
+    for kind, colour in KINDS.items():
+        own = [row for row in rows if row.kind == kind]
+        found = summary(own)
+        axes.scatter(
+            [row.predicted for row in own],
+            [row.real for row in own],
+            s=[14 + 5 * row.steps for row in own],
+            color=colour,
+            alpha=0.8,
+            edgecolors="white",
+            label=f"{kind}: rank correlation {found['rank_correlation']:.2f}",
+        )
+    axes.set(
+        xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal", title=title,
+        xlabel="predicted difference to the reference", ylabel="real difference, by rollouts",
+    )  # fmt: skip
+    axes.grid(alpha=0.25, which="both")
+    axes.legend(frameon=False, title="larger dots: more steps", alignment="left", fontsize=9)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", type=Path, default=Path("runs/plans/profile-64.safetensors"))
+    parser.add_argument("--pictures", type=int, default=4)
+    parser.add_argument("--work", type=Path, default=Path("runs/plans"))
+    given = parser.parse_args()
+    profile = store.load_profile(given.profile)
+    rows = measure(profile, given.pictures, given.work)
+    groups = {"all": rows} | {kind: [r for r in rows if r.kind == kind] for kind in KINDS}
+    found = {name: summary(group) for name, group in groups.items()}
+    for name, each in found.items():
+        print(name, {key: round(value, 3) for key, value in each.items()})
+    report = {
+        "profile": dict(profile.made),
+        "pictures": given.pictures,
+        "summary": found,
+        "plans": [asdict(row) for row in rows],
+    }
+    here = Path(__file__)
+    write_text(here.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+    title = f"{COUNT} random plans, {profile.made['size']}, {given.pictures} fresh pictures"
+    plot(rows, title).savefig(here.with_suffix(".png"), dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""An account of a plan as one HTML page: no script, no link, pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from importlib import resources
+
+import numpy as np
+from PIL import Image
+
+from asymflow.bench.account import Account, Watched, colours
+from asymflow.bench.markup import Markup, element
+from asymflow.pictures import to_bytes
+from asymflow.types import Evidence, Interval, Picture, Step
+
+WORDS: Mapping[str, str] = {
+    "t": "How much noise is left: 1 is nothing but noise, 0 is the picture.",
+    "step": "One move from t down to a smaller t. The network is asked for the picture as it "
+    "would be without noise, and the step goes some of the way there.",
+    "estimate": "What the network answers: the pictures in the strip.",
+    "full estimate": "The whole network at full size with guidance. All costs are counted in it, "
+    "because it outlives the machine that milliseconds belong to.",
+    "pass": "One run of the network for one picture.",
+    "tier": "How much of the network a step asks: everything (full), no guidance (conditional), "
+    "half the side (half). With a +, what was left out is carried over from the last full step.",
+    "guided": "The network is asked twice, with the prompt and without it, and the difference is "
+    "enlarged: it follows the prompt harder, with twice the passes.",
+    "solver": "How a step uses this estimate and earlier ones to look ahead.",
+    "reference": "64 full steps. More would change nothing that is seen.",
+    "difference": "Root mean square over all pixels, which lie in [-1, 1]: 0 is the same picture, "
+    "2 is white in place of black.",
+}
+"""What a newcomer needs to know to read the page."""
+
+_WIDEST = 8
+"""Cards in a row, where the page is wide enough."""
+_PERCENT = "{:.0%}".format
+
+div, span, p, b = (partial(element, tag) for tag in ("div", "span", "p", "b"))
+
+
+def page(account: Account, made: Mapping[str, str]) -> str:
+    """The page; `made` says where and with what the runs were made, for its last lines."""
+    style = resources.files("asymflow.bench").joinpath("page.css").read_text("utf-8")
+    body = (
+        element("h1", account.title),
+        p(account.lead, class_="lead"),
+        _ends(account),
+        element("h2", "What is known before every step"),
+        p(
+            "The network’s estimate of the finished picture, from nothing but noise to almost "
+            "done; below it, what the step costs and its share of the error that is predicted.",
+            class_="soft",
+        ),
+        _strip(account),
+        element("h2", "Where the work goes"),
+        p(
+            "Steps are worth unequal amounts. Each is a block, from the first on the left to the "
+            "last on the right, in the colour of its tier.",
+            class_="soft",
+        ),
+        _bars(account),
+        element("h2", "How near to the reference"),
+        *_proof(account),
+        element("h2", "The plan"),
+        _table(account),
+        element("h2", "Words"),
+        element("dl", *_glossary()),
+        element("footer", ", ".join(f"{name} {value}" for name, value in made.items())),
+    )
+    head = (
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", account.title),
+        element("style", Markup(style)),
+    )
+    html = element("html", element("head", *head), element("body", *body), lang="en")
+    return f"<!doctype html>\n{html}\n"
+
+
+def _ends(account: Account) -> Markup:
+    return div(*(_end(account, run, name) for name, run in account.runs), class_="ends")
+
+
+def _end(account: Account, watched: Watched, name: str) -> Markup:
+    cost = sum(account.costs(watched))
+    lines = [
+        f"{len(watched.plan.steps)} steps, {watched.forwards} passes",
+        f"{cost:.1f} full estimates",
+        f"{sum(watched.seconds):.2f} s in this run",
+    ]
+    if watched is not account.reference:
+        lines.append(f"difference {account.difference(watched):.3f}")
+    text = (b(name), *(div(line) for line in lines))
+    return element("figure", _image(watched.picture, name), element("figcaption", *text))
+
+
+def _strip(account: Account) -> Markup:
+    plan, costs = account.plan.plan, account.costs(account.plan)
+    tiers, shares = _tiers(account), _shares(account)
+    most = max(1.0, *costs)
+    cards: list[Markup] = []
+    for i, (step, cost) in enumerate(zip(plan.steps, costs, strict=True)):
+        colour = tiers[step.tier.name]
+        gauges = [_gauge("cost", cost, most, colour)]
+        if shares:
+            gauges.append(_gauge("error", shares[i], 1.0, "var(--error)"))
+        cards.append(
+            div(
+                _image(account.plan.estimates[i], f"estimate at t = {step.t:.2f}"),
+                div(b(str(i + 1)), span(f"t = {step.t:.2f}"), class_="time"),
+                *gauges,
+                span(step.tier.name, class_="chip", style=f"background:{colour}"),
+                span(f"{_guided(step)}, {step.solver}", class_="kind"),
+                class_="card",
+            )
+        )
+    last = div(b("end"), span("t = 0"), class_="time")
+    cards.append(div(_image(account.plan.picture, "the picture"), last, class_="card"))
+    rows = -(-len(cards) // _WIDEST)
+    return div(*cards, class_="strip", style=f"--columns:{-(-len(cards) // rows)}")
+
+
+def _gauge(name: str, value: float, most: float, colour: str) -> Markup:
+    width = f"width:{100 * value / most:.2f}%;background:{colour}"
+    return div(
+        span(name), span(_PERCENT(value)), div(div(style=width), class_="track"), class_="gauge"
+    )
+
+
+def _bars(account: Account) -> Markup:
+    steps = account.plan.plan.steps
+    rows: list[tuple[str, Sequence[float]]] = [
+        ("way from noise", [step.t - step.s for step in steps]),
+        ("cost", account.costs(account.plan)),
+    ]
+    if shares := _shares(account):
+        rows.append(("predicted error", shares))
+    tiers = _tiers(account)
+    parts: list[Markup] = []
+    for name, values in rows:
+        whole = sum(values) or 1.0
+        blocks = [
+            div(
+                str(i + 1) if value / whole > 0.018 else "",
+                style=f"width:{100 * value / whole:.2f}%;background:{tiers[step.tier.name]}",
+                title=f"step {i + 1}: {value / whole:.0%}",
+            )
+            for i, (step, value) in enumerate(zip(steps, values, strict=True))
+        ]
+        parts += [span(name, class_="soft"), div(*blocks, class_="bar")]
+    return div(*parts, class_="card bars")
+
+
+def _proof(account: Account) -> Iterator[Markup]:
+    evidence = account.plan.plan.evidence
+    own = account.difference(account.plan)
+    if evidence is None:
+        yield p(
+            f"On this picture the difference to the reference is {own:.3f}. Nothing more is known: "
+            "the plan carries no evidence. asymflow plan --verify measures a plan on many pictures "
+            "and writes what it found into the file."
+        )
+        return
+    yield p(
+        f"Measured on {evidence.pictures} pictures that the plan was not chosen by, with the 95% "
+        "interval of their mean. Predicted, before any picture was drawn, for the nearest plan "
+        "that the profile knows: predictions rank plans, and are no measurement.",
+        class_="soft",
+    )
+    yield div(_scale(evidence.rms, evidence.predicted, own), *_key(evidence, own), class_="card")
+
+
+def _scale(measured: Interval, predicted: float | None, own: float) -> Markup:
+    known = (measured.high, own) if predicted is None else (measured.high, own, predicted)
+    end = 1.2 * max(known)
+
+    def at(value: float) -> str:
+        return f"left:{100 * max(value, 0.0) / end:.2f}%"
+
+    width = f"width:{100 * (measured.high - max(measured.low, 0.0)) / end:.2f}%"
+    marks = [
+        div(class_="axis"),
+        div(class_="range", style=f"{at(measured.low)};{width}"),
+        div(class_="ring", style=at(own)),
+        div(class_="dot", style=at(measured.value)),
+        span("0, the same", class_="number first", style=at(0.0)),
+        span(f"{end:.2g}", class_="number last", style=at(end)),
+    ]
+    if predicted is not None:
+        marks.append(div(class_="tick", style=at(predicted)))
+    return div(*marks, class_="scale")
+
+
+def _key(evidence: Evidence, own: float) -> Iterator[Markup]:
+    rows = [("dot", f"measured {evidence.rms}"), ("ring", f"this picture {own:.3f}")]
+    if evidence.predicted is not None:
+        rows.insert(1, ("tick", f"predicted {evidence.predicted:.3f}"))
+    yield div(*(span(element("i", class_=mark), text) for mark, text in rows), class_="key")
+    if evidence.distance is not None:
+        yield p(
+            f"In the features of a network that knows what things look like, the distance is "
+            f"{evidence.distance}; 0 is the same, 1 is unrelated.",
+            class_="soft",
+        )
+
+
+_COLUMNS = ("step", "from t", "to t", "tier", "side", "guided", "solver", "passes", "cost")
+_IN_WORDS = ("tier", "side", "guided", "solver")
+
+
+def _table(account: Account) -> Markup:
+    shares, costs = _shares(account), account.costs(account.plan)
+    columns = (*_COLUMNS, "share of error") if shares else _COLUMNS
+    rows = [element("tr", *(_cell("th", name, name) for name in columns))]
+    for i, step in enumerate(account.plan.plan.steps):
+        side = f"1/{step.tier.shrink}" if step.tier.shrink > 1 else "full"
+        cells = [
+            str(i + 1), f"{step.t:.4f}", f"{step.s:.4f}", step.tier.name, side, _word_of(step),
+            step.solver, str(step.forwards), _PERCENT(costs[i]),
+        ]  # fmt: skip
+        if shares:
+            cells.append(_PERCENT(shares[i]))
+        named = zip(columns, cells, strict=True)
+        rows.append(element("tr", *(_cell("td", name, cell) for name, cell in named)))
+    return div(element("table", *rows), class_="card wide")
+
+
+def _cell(tag: str, column: str, text: str) -> Markup:
+    return element(tag, text, class_="word" if column in _IN_WORDS else "number")
+
+
+def _glossary() -> Iterator[Markup]:
+    for word, text in WORDS.items():
+        yield element("dt", word)
+        yield element("dd", text)
+
+
+def _word_of(step: Step) -> str:
+    return "yes" if step.tier.guided else "carried" if step.tier.carried else "no"
+
+
+def _guided(step: Step) -> str:
+    words = {"yes": "guided", "carried": "guidance carried", "no": "not guided"}
+    return words[_word_of(step)]
+
+
+def _tiers(account: Account) -> dict[str, str]:
+    return colours([step.tier.name for step in account.plan.plan.steps])
+
+
+def _shares(account: Account) -> tuple[float, ...]:
+    evidence = account.plan.plan.evidence
+    return () if evidence is None else evidence.shares
+
+
+def _image(picture: Picture, alt: str) -> Markup:
+    """A picture inside the page, transparent where it is."""
+    if picture.shape[-1] == 4:
+        pixels = to_bytes(picture)
+    else:
+        pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8).squeeze()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    data = base64.b64encode(file.getvalue()).decode()
+    return element("img", src=f"data:image/png;base64,{data}", alt=alt)
