@@ -29,10 +29,10 @@ from asymflow.types import (
     Plan,
     Request,
     Step,
-    cheaper_tiers,
+    Tier,
 )
 
-CARRIED = cheaper_tiers(())[1]
+CARRIED = Tier("conditional+", guided=False, carried=True)
 STEPS = (Step(1.0, 0.7), Step(0.7, 0.4, CARRIED), Step(0.4, 0.0, CONDITIONAL, "heun"))
 EVIDENCE = Evidence(
     made={"adapter": "gaussian"},
