@@ -79,3 +79,44 @@ class Adapter(Protocol):
     def to_picture(self, x_0: Tensor) -> Picture:
         """x_0 [c, h, w] as a picture [h, w, c], clipped to [0, 1]."""
         ...
+
+
+class Wrapped:
+    """An adapter around another one, which does all that a subclass does not do itself."""
+
+    def __init__(self, inner: Adapter) -> None:
+        self.inner = inner
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def channels(self) -> int:
+        return self.inner.channels
+
+    @property
+    def like(self) -> Tensor:
+        return self.inner.like
+
+    @property
+    def batch(self) -> int | None:
+        return self.inner.batch
+
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return self.inner.shrinks(size)
+
+    def check(self, request: Request) -> None:
+        self.inner.check(request)
+
+    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
+        return self.inner.encode(requests)
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return self.inner.denoise(x_t, t, context)
+
+    def to_state(self, picture: Picture) -> Tensor:
+        return self.inner.to_state(picture)
+
+    def to_picture(self, x_0: Tensor) -> Picture:
+        return self.inner.to_picture(x_0)

@@ -12,18 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from hashlib import sha256
-from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from asymflow import controller, engine
-from asymflow.adapter import Adapter, Context
+from asymflow.adapter import Adapter, Context, Wrapped
 from asymflow.errors import InputError
 from asymflow.profiler import Progress, silent
+from asymflow.resume import question
 from asymflow.types import ACTIONS, Action, Decision, Plan, Rule
 from asymflow.verifier import Judge
 
@@ -146,7 +144,7 @@ class Forecast:
                 "the first estimate surprises nobody. Give a plan of three steps or more."
             )
         known = _Remembering(judge.adapter)
-        judge = replace(judge, adapter=cast("Adapter", known))
+        judge = replace(judge, adapter=known)
         never = tuple(Rule(step, action, _NEVER[action]) for step, action in ways)
         exact = _roll(judge, replace(plan, adaptive=never))
         known.learns = False
@@ -178,35 +176,28 @@ class Forecast:
         return whole - sum(saved) / len(decisions)
 
 
-class _Remembering:
+class _Remembering(Wrapped):
     """An adapter that need not be asked again what it was asked while it learnt.
 
     All ways to leave a plan have their beginning in common with the plan itself.
     """
 
-    def __init__(self, adapter: Adapter) -> None:
-        self._adapter = adapter
+    def __init__(self, inner: Adapter) -> None:
+        super().__init__(inner)
         self._answers: dict[bytes, Tensor] = {}
         self.learns = True
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._adapter, name)
-
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        """As the adapter does."""
-        asked = (x_t, t, *(context[key] for key in sorted(context)))
-        # Bytes, not numbers: numpy knows no bfloat16.
-        parts = (each.contiguous().view(torch.uint8).cpu().numpy() for each in asked)
-        key = sha256(b"".join(part.tobytes() for part in parts)).digest()
-        if key in self._answers:
-            return self._answers[key]
-        answer = self._adapter.denoise(x_t, t, context)
+        asked = question(self.name, x_t, t, context)
+        if asked in self._answers:
+            return self._answers[asked]
+        answer = self.inner.denoise(x_t, t, context)
         if self.learns:
-            self._answers[key] = answer
+            self._answers[asked] = answer
         return answer
 
 
-def _ways(plan: Plan, actions: Sequence[Action]) -> Iterator[tuple[int, Action]]:
+def _ways(plan: Plan, actions: Sequence[Action]) -> Iterator[Way]:
     """Steps and actions by which a picture can leave a plan."""
     for i in range(1, len(plan.steps)):  # the first estimate surprises nobody
         for action in actions:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -21,8 +21,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from asymflow.adapter import Adapter, Context
-from asymflow.types import Picture, Request
+from asymflow.adapter import Adapter, Context, Wrapped
 
 _QUESTION, _CHECK = 16, 4
 """Bytes before an answer: a hash of the question, and a checksum of the answer."""
@@ -41,7 +40,7 @@ def recorded(adapter: Adapter, path: Path) -> Generator[Recorded]:
         yield Recorded(adapter, file)
 
 
-class Recorded:
+class Recorded(Wrapped):
     """An adapter that answers from a file of records as long as it can, and appends to it then.
 
     Attributes:
@@ -50,64 +49,33 @@ class Recorded:
     """
 
     def __init__(self, inner: Adapter, file: BinaryIO) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.heard = 0
         self.asked = 0
         self._file = file
 
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def channels(self) -> int:
-        return self.inner.channels
-
-    @property
-    def like(self) -> Tensor:
-        return self.inner.like
-
-    @property
-    def batch(self) -> int | None:
-        return self.inner.batch
-
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
-        return self.inner.shrinks(size)
-
-    def check(self, request: Request) -> None:
-        self.inner.check(request)
-
-    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        return self.inner.encode(requests)
-
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        question = _hash(self.name, x_t, t, context)
+        asked = question(self.name, x_t, t, context)
         if self.asked == 0:
-            found = self._read(question, x_t)
+            found = self._read(asked, x_t)
             if found is not None:
                 self.heard += 1
                 return found
         self.asked += 1
         x_0 = self.inner.denoise(x_t, t, context)
         answer = _bytes(x_0)
-        self._file.write(question + zlib.crc32(answer).to_bytes(_CHECK, "big") + answer)
+        self._file.write(asked + zlib.crc32(answer).to_bytes(_CHECK, "big") + answer)
         self._file.flush()
         return x_0
 
-    def to_state(self, picture: Picture) -> Tensor:
-        return self.inner.to_state(picture)
-
-    def to_picture(self, x_0: Tensor) -> Picture:
-        return self.inner.to_picture(x_0)
-
-    def _read(self, question: bytes, x_t: Tensor) -> Tensor | None:
+    def _read(self, asked: bytes, x_t: Tensor) -> Tensor | None:
         """The next answer, like x_t; None, and no record is left, where that is not it."""
         begin = self._file.tell()
         head = self._file.read(_QUESTION + _CHECK)
         answer = bytearray(self._file.read(x_t.numel() * x_t.element_size()))
         check = zlib.crc32(answer).to_bytes(_CHECK, "big")
         # The last record may be torn: the program was stopped while it wrote.
-        if answer and head == question + check:
+        if answer and head == asked + check:
             values = torch.frombuffer(answer, dtype=torch.uint8).view(x_t.dtype)
             return values.view(x_t.shape).to(x_t.device)
         self._file.seek(begin)
@@ -115,7 +83,8 @@ class Recorded:
         return None
 
 
-def _hash(name: str, x_t: Tensor, t: Tensor, context: Context) -> bytes:
+def question(name: str, x_t: Tensor, t: Tensor, context: Context) -> bytes:
+    """A hash, 16 bytes, of what `Adapter.denoise` is asked, and of the adapter's name."""
     found = hashlib.blake2b(
         f"{name} {x_t.dtype} {tuple(x_t.shape)}".encode(), digest_size=_QUESTION
     )

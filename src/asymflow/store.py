@@ -95,10 +95,10 @@ def plan_from_json(data: object, where: str = "the plan") -> Plan:
     steps = [
         _step(Fields(item, f"{where}: step {i}")) for i, item in enumerate(fields.items("steps"))
     ]
-    rules: list[Rule] = []
-    if "adaptive" in fields:
-        for i, item in enumerate(fields.items("adaptive")):
-            rules.append(_rule(Fields(item, f"{where}: rule {i}")))
+    rules = [
+        _rule(Fields(item, f"{where}: rule {i}"))
+        for i, item in enumerate(fields.items("adaptive") if "adaptive" in fields else ())
+    ]
     evidence = None
     if "evidence" in fields:
         evidence = _evidence(fields.fields("evidence"), len(steps))

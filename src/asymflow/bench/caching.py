@@ -17,25 +17,24 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from asymflow.adapter import Adapter, Context
+from asymflow.adapter import Adapter, Context, Wrapped
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.nets.picture import PictureModel
-from asymflow.types import Picture, Request
 
 M = TypeVar("M", bound=nn.Module)
 
 
-class Counted:
+class Counted(Wrapped):
     """An adapter that counts the rows of its network calls: a guided estimate has two."""
 
     def __init__(self, inner: Adapter) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.rows = 0
 
     @property
@@ -43,40 +42,9 @@ class Counted:
         """Rows that went through the whole network."""
         return self.rows
 
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def channels(self) -> int:
-        return self.inner.channels
-
-    @property
-    def like(self) -> Tensor:
-        return self.inner.like
-
-    @property
-    def batch(self) -> int | None:
-        return self.inner.batch
-
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
-        return self.inner.shrinks(size)
-
-    def check(self, request: Request) -> None:
-        self.inner.check(request)
-
-    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        return self.inner.encode(requests)
-
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         self.rows += len(x_t)
         return self.inner.denoise(x_t, t, context)
-
-    def to_state(self, picture: Picture) -> Tensor:
-        return self.inner.to_state(picture)
-
-    def to_picture(self, x_0: Tensor) -> Picture:
-        return self.inner.to_picture(x_0)
 
 
 class BlockCache(ABC):
