@@ -1,7 +1,7 @@
 """How time and memory grow with the picture: the uniform plan beside the default and a lighter one.
 
     python benchmarks/growth.py
-    python benchmarks/growth.py --sheet 256 512
+    python benchmarks/growth.py --sheet 256
 
 The first writes growth.json and growth.png beside this file. *Uniform* is Heun's method with 50
 steps and guidance, 99 full estimates: one is measured, and time is multiplied. *Planned* is the
