@@ -25,9 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--work", type=Path, default=Path("runs/plans"))
-    parser.add_argument("--rollouts", type=int, default=14)
+    parser.add_argument("--rollouts", type=int, default=24)
     parser.add_argument("--calibration", type=int, default=8)
-    parser.add_argument("--chosen", type=int, default=12)
     parser.add_argument("--pictures", type=int, default=24)
     parser.add_argument("--candidates", type=int, default=32)
     parser.add_argument("--out", type=Path, default=ROOT)
@@ -57,7 +56,7 @@ def main() -> None:
     planning.check_fits(profile, model.adapter.name)
     say(f"profile: a full estimate takes {profile.cost_ms[0]:.1f} ms")
 
-    chosen = requests(given.chosen, planning.VERIFIED)
+    chosen = requests(given.calibration, planning.VERIFIED)
     fresh = requests(given.pictures, planning.PROVED)
     judges: list[verifier.Judge] = []
     for name, group in (("chosen", chosen), ("fresh", fresh)):

@@ -93,7 +93,7 @@ RECIPES: dict[str, Recipe] = {
             ),
         ),
         # Goes on from trained weights on a machine without matrix units for bfloat16, which is a
-        # tenth as fast: what people ask for most, and little else.
+        # tenth as fast: mostly what people ask for most.
         Recipe(
             name="laptop",
             minutes=105,
