@@ -149,10 +149,15 @@ def test_full_and_carried_errors_add_in_squares_and_share_a_history() -> None:
     steps = chain(profile, (1, FULL, 2), (2, CARRIED, 2), (3, HALF_CARRIED, 2), (4, FULL, 1))
     amp, defect = profile.amplification, profile.defect
     weight, drift = profile.weight, profile.drift
+    older = 1 - profile.times[3] / profile.times[2] - weight[1, 2, 3]
     expected = [
         amp[1] * defect[0, 0, 0, 1],  # no history yet
         amp[2] * np.hypot(defect[2, 0, 1, 2], weight[0, 1, 2] * drift[2, 0, 1]),
-        amp[3] * np.hypot(defect[4, 1, 2, 3], weight[1, 2, 3] * drift[4, 0, 2]),
+        # Both estimates were carried, from the same full one.
+        amp[3]
+        * np.linalg.norm(
+            [defect[4, 1, 2, 3], weight[1, 2, 3] * drift[4, 0, 2], older * drift[2, 0, 1]]
+        ),
         amp[4] * defect[0, 3, 3, 4],
     ]
     found = predict(profile, steps)
@@ -196,6 +201,14 @@ def test_what_is_carried_ages_from_the_last_full_estimate() -> None:
     expected = np.hypot(
         profile.defect[2, 3, 3, 4], profile.weight[3, 3, 4] * profile.drift[2, 1, 3]
     )
+    assert predict(profile, steps).errors[-1] == pytest.approx(profile.amplification[4] * expected)
+
+
+def test_a_full_move_extrapolates_from_an_estimate_that_was_carried() -> None:
+    profile = lattice(3)
+    steps = chain(profile, (1, FULL, 1), (2, FULL, 1), (3, CARRIED, 1), (4, FULL, 2))
+    older = 1 - profile.times[4] / profile.times[3] - profile.weight[2, 3, 4]
+    expected = np.hypot(profile.defect[0, 2, 3, 4], older * profile.drift[2, 1, 2])
     assert predict(profile, steps).errors[-1] == pytest.approx(profile.amplification[4] * expected)
 
 

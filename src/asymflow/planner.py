@@ -6,17 +6,20 @@ carried tiers share one, a biased tier (all others) has its own. Without history
 
 What a path is expected to be off by at t = 0, root mean square, is built from single moves:
 
-    full, biased   e = amplification[j] * defect[tier, p, i, j]
-    carried        e^2 = that^2 + (amplification[j] * weight[p, i, j] * drift[tier, k, i])^2,
+    every tier     e = amplification[j] * defect[tier, p, i, j]
+    carried at i   e^2 = that^2 + (amplification[j] * w * drift[tier, k, i])^2, w = weight[p, i, j],
                    where the last full move began at k < i
+    carried at p   e^2 = that^2 + (amplification[j] * v * drift[tier at p, k, p])^2,
+                   where v = 1 - s/t - w is the weight of the estimate at p
 
 Errors of full and carried moves are taken for independent: they add in squares. A biased tier errs
 in the same direction every time, so the errors of consecutive moves of one biased tier, a stretch,
 add up; the sums of stretches then add in squares to the rest. `predict` computes exactly this.
 
 `front` minimises it by dynamic programming, with costs in whole ticks, rounded up. What the rest
-of a path depends on is where it is, what it has spent, k, and how it arrived: p of a faithful move
-or the biased tier, which may not go on as if its stretch began anew. Stretches are solved first:
+of a path depends on is where it is, what it has spent, k, and how it arrived: p and kind (full, or
+which carried tier) of a faithful move, or the biased tier, which may not go on as if its stretch
+began anew. Stretches are solved first:
 the least sum from s to e in m moves does not depend on anything outside. Nothing is approximated
 but the price: with costs that are whole ticks the front is that of all paths.
 """
@@ -25,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -92,10 +95,10 @@ def predict(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> Prediction:
     errors: list[float] = []
     stretches: list[list[int]] = []
     spent = 0.0
-    for index, (p, i, j, k) in enumerate(_moves(profile, path)):
+    for index, move in enumerate(_moves(profile, path)):
         tier = path[index][1]
-        p = p if plan.steps[index].solver == "multistep2" else i
-        errors.append(_error(profile, tier, p, i, j, k))
+        move = move if plan.steps[index].solver == "multistep2" else move.first_order
+        errors.append(_error(profile, tier, move))
         spent += _price(profile, tier, cost)
         biased = not profile.tiers[tier].faithful
         if biased and index > 0 and path[index - 1][1] == tier:
@@ -219,21 +222,39 @@ def plan(
 # What a path is, and what it costs.
 
 
-def _moves(profile: Profile, path: _Path) -> list[tuple[int, int, int, int]]:
-    """(p, i, j, k) of every move of a path at the highest order it can have, up to 2.
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A move of a path at the highest order it can have, up to 2.
 
-    p is where the move it extrapolates from began, or i; k where the last full one did, or -1.
+    Attributes:
+        p, i, j: it extrapolates from p, or has p = i, and goes from i to j.
+        k: where the last full move before it began, or -1.
+        older: tier of the estimate at p; its own where p = i.
     """
+
+    p: int
+    i: int
+    j: int
+    k: int
+    older: int
+
+    @property
+    def first_order(self) -> _Move:
+        return replace(self, p=self.i)
+
+
+def _moves(profile: Profile, path: _Path) -> list[_Move]:
     ends = [*(i for i, _ in path[1:]), len(profile.times) - 1]
-    moves: list[tuple[int, int, int, int]] = []
-    before: tuple[int, Tier] | None = None
+    moves: list[_Move] = []
+    before: tuple[int, int] | None = None
     k = -1
-    for (i, index), j in zip(path, ends, strict=True):
-        tier = profile.tiers[index]
-        p = before[0] if before is not None and _share(before[1], tier) else i
-        moves.append((p, i, j, k))
+    for (i, tier), j in zip(path, ends, strict=True):
+        kind = profile.tiers[tier]
+        shared = before is not None and _share(profile.tiers[before[1]], kind)
+        p, older = before if before is not None and shared else (i, tier)
+        moves.append(_Move(p, i, j, k, older))
         before = (i, tier)
-        k = i if tier.full else k
+        k = i if kind.full else k
     return moves
 
 
@@ -242,14 +263,17 @@ def _share(one: Tier, other: Tier) -> bool:
     return one == other or (one.faithful and other.faithful)
 
 
-def _error(profile: Profile, tier: int, p: int, i: int, j: int, k: int) -> float:
+def _error(profile: Profile, tier: int, move: _Move) -> float:
     """Of one move, root mean square at t = 0."""
-    amplification = float(profile.amplification[j])
-    error = amplification * float(profile.defect[tier, p, i, j])
+    p, i, j, k = move.p, move.i, move.j, move.k
+    error = float(profile.defect[tier, p, i, j])
+    w = float(profile.weight[p, i, j])
     if profile.tiers[tier].carried:
-        drift = float(profile.weight[p, i, j]) * float(profile.drift[tier, k, i])
-        error = math.hypot(error, amplification * drift)
-    return error
+        error = math.hypot(error, w * float(profile.drift[tier, k, i]))
+    if p < i and profile.tiers[move.older].carried:
+        v = 1 - profile.times[j] / profile.times[i] - w
+        error = math.hypot(error, v * float(profile.drift[move.older, k, p]))
+    return float(profile.amplification[j]) * error
 
 
 def price(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> float:
@@ -305,10 +329,11 @@ def _path(profile: Profile, plan: Plan) -> _Path:
 def _plan(profile: Profile, path: _Path, name: str) -> Plan:
     """The plan of a path, with the better order in every step."""
     steps: list[Step] = []
-    for (p, i, j, k), (_, tier) in zip(_moves(profile, path), path, strict=True):
-        second = _error(profile, tier, p, i, j, k) < _error(profile, tier, i, i, j, k)
+    for move, (_, tier) in zip(_moves(profile, path), path, strict=True):
+        second = _error(profile, tier, move) < _error(profile, tier, move.first_order)
         solver: Solver = "multistep2" if second else "multistep1"
-        steps.append(Step(profile.times[i], profile.times[j], profile.tiers[tier], solver))
+        t, s = profile.times[move.i], profile.times[move.j]
+        steps.append(Step(t, s, profile.tiers[tier], solver))
     return Plan(name, tuple(steps))
 
 
@@ -357,8 +382,8 @@ def _nothing_fits(
 
 
 # The search. A way of arriving at a node is a biased class or, after all of those, p of a faithful
-# move. The last class is the start itself: it is reached by nothing, at node 0. A row is k + 1, so
-# that row 0 stands for no full move yet.
+# move and its kind: 0 for full, then the carried tiers. The last class is the start itself: it is
+# reached by nothing, at node 0. A row is k + 1, so that row 0 stands for no full move yet.
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +409,14 @@ class _Grid:
     @property
     def classes(self) -> int:
         return len(self.biased) + 1
+
+    @property
+    def kinds(self) -> int:
+        return 1 + len(self.carried)
+
+    def way(self, p: int, kind: int) -> int:
+        """Of arriving by a faithful move from p."""
+        return self.classes + p * self.kinds + kind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -439,7 +472,7 @@ def _grid(profile: Profile, prices: dict[int, float], limit: float, ticks: int) 
 
 
 def _errors(profile: Profile, tier: int, i: int, ks: slice, js: slice) -> _Table:
-    """Squared errors of faithful moves from i at their better order [p <= i, k, j].
+    """Squared errors of faithful moves from i [p <= i, k, j], but for what is old in them.
 
     For a full tier, which does not depend on k, the second axis has length 1.
     """
@@ -448,7 +481,14 @@ def _errors(profile: Profile, tier: int, i: int, ks: slice, js: slice) -> _Table
     if profile.tiers[tier].carried:
         weight = (amplification * profile.weight[: i + 1, i, js])[:, None]
         square = square + (weight * profile.drift[tier, ks, i, None]) ** 2
-    return np.minimum(square, square[i])
+    return square
+
+
+def _stale(profile: Profile, tiers: Sequence[int], p: int, i: int, ks: slice, js: slice) -> _Table:
+    """What moves from i add to squared errors since the estimate at p was carried [tier, k, j]."""
+    ratio = (np.array(profile.times[js]) / profile.times[i]).astype(np.float32)
+    v = 1 - ratio - profile.weight[p, i, js]
+    return (profile.amplification[js] * v * profile.drift[tiers, ks, p, None]) ** 2
 
 
 def _solve_stretches(profile: Profile, tier: int, most: int) -> _Stretches:
@@ -492,7 +532,7 @@ def _search(profile: Profile, grid: _Grid) -> list[_Path]:
 def _sweep(profile: Profile, grid: _Grid) -> _Tables:
     """All tables, node after node in the direction of the moves."""
     nodes, width, classes = len(profile.times), grid.count + 1, grid.classes
-    arrived = tuple(np.full((classes + j, j + 1, width), _INF) for j in range(nodes))
+    arrived = tuple(np.full((grid.way(j, 0), j + 1, width), _INF) for j in range(nodes))
     arrived[0][classes - 1, 0, 0] = 0.0
     others = np.full((classes - 1, nodes, nodes, width), _INF)
     stretches = tuple(
@@ -502,8 +542,7 @@ def _sweep(profile: Profile, grid: _Grid) -> _Tables:
         for b, stretch in enumerate(stretches):
             np.delete(arrived[i], b, axis=0).min(axis=0, out=others[b, i, : i + 1])
             _push_stretches(grid, b, stretch.squares[i], others[b, i, : i + 1], arrived, i)
-        _push_full(profile, grid, arrived, i)
-        _push_carried(profile, grid, arrived, i)
+        _push_faithful(profile, grid, arrived, i)
     return _Tables(arrived, others, stretches)
 
 
@@ -527,41 +566,54 @@ def _push_stretches(
         np.minimum(target, part, out=target)
 
 
-def _push_full(profile: Profile, grid: _Grid, arrived: tuple[_Table, ...], i: int) -> None:
-    """From node i by a full move: p = k = i from then on."""
-    classes = grid.classes
-    least = arrived[i].min(axis=1)
-    sources = np.concatenate((least[classes:], least.min(axis=0)[None]))
+def _push_faithful(profile: Profile, grid: _Grid, arrived: tuple[_Table, ...], i: int) -> None:
+    """From node i by full moves, after which k = i, and by carried ones, after which k stays."""
+    later = slice(i + 1, None)
+    anyhow = arrived[i].min(axis=0)[:, None]  # [row, 1, c]
+    histories = [_history(profile, grid, arrived[i], p, i, later) for p in range(i)]
+    shortest = [history.min(axis=0) for history in histories]
     for tier in grid.full:
-        c = grid.ticks(tier)
-        square = _errors(profile, tier, i, slice(0), slice(i + 1, None))[:, 0, :, None]
-        reached = (sources[:, None, :-c] + square).min(axis=0)
-        for table, part in zip(arrived[i + 1 :], reached, strict=True):
-            target = table[classes + i, i + 1, c:]
-            np.minimum(target, part, out=target)
+        square = _errors(profile, tier, i, slice(0), later)[:, 0, :, None]
+        reached = anyhow.min(axis=0) + square[i]
+        for p, history in enumerate(shortest):
+            np.minimum(reached, history + square[p], out=reached)
+        _arrive(grid, arrived, reached[None], tier, grid.way(i, 0), slice(i + 1, i + 2))
+    for kind, tier in enumerate(grid.carried, 1):
+        if i == 0:
+            break
+        square = _errors(profile, tier, i, slice(i), later)[..., None]
+        reached = anyhow[1:] + square[i]
+        for p, history in enumerate(histories):
+            part = reached[: p + 1]
+            np.minimum(part, history + square[p, : p + 1], out=part)
+        _arrive(grid, arrived, reached, tier, grid.way(i, kind), slice(1, i + 1))
 
 
-def _push_carried(profile: Profile, grid: _Grid, arrived: tuple[_Table, ...], i: int) -> None:
-    """From node i by a carried move: p = i from then on, and k stays."""
-    if i == 0:
-        return
-    classes = grid.classes
-    sources = np.concatenate((arrived[i][classes:, 1:], arrived[i][:, 1:].min(axis=0)[None]))
-    prices = {tier: grid.ticks(tier) for tier in grid.carried}
-    for c in set(prices.values()):
-        # Among tiers of one price only the best counts, move by move.
-        same = [tier for tier in prices if prices[tier] == c]
-        every = [_errors(profile, tier, i, slice(i), slice(i + 1, None)) for tier in same]
-        square = np.minimum.reduce(every)[..., None]
-        # [k, j, c], from what may have any history and then from every p: k <= p.
-        reached = sources[i, :, None, :-c] + square[i]
-        longer = np.empty_like(reached)
-        for p in range(i):
-            np.add(sources[p, : p + 1, None, :-c], square[p, : p + 1], out=longer[: p + 1])
-            np.minimum(reached[: p + 1], longer[: p + 1], out=reached[: p + 1])
-        for j, table in enumerate(arrived[i + 1 :]):
-            target = table[classes + i, 1 : i + 1, c:]
-            np.minimum(target, reached[:, j], out=target)
+def _history(profile: Profile, grid: _Grid, arrived: _Table, p: int, i: int, js: slice) -> _Table:
+    """Least squared errors at i with an estimate at p to extrapolate from [k <= p, j, c].
+
+    With what it will add to a move from i to j for being a carried one, which it is if k < p.
+    """
+    first = grid.way(p, 0)
+    nodes = len(profile.amplification[js])
+    history = np.full((p + 1, nodes, arrived.shape[2]), _INF)
+    history[p] = arrived[first, p + 1]
+    if grid.carried and p > 0:
+        older = _stale(profile, grid.carried, p, i, slice(p), js)[..., None]
+        for kind, each in enumerate(older, 1):
+            part = history[:p]
+            np.minimum(part, arrived[first + kind, 1 : p + 1, None] + each, out=part)
+    return history
+
+
+def _arrive(
+    grid: _Grid, arrived: tuple[_Table, ...], reached: _Table, tier: int, way: int, rows: slice
+) -> None:
+    """Note what moves of a tier reach [row, j, c before them] at the last nodes."""
+    c = grid.ticks(tier)
+    for j, table in enumerate(arrived[-reached.shape[1] :]):
+        target = table[way, rows, c:]
+        np.minimum(target, reached[:, j, :-c], out=target)
 
 
 def _trace(profile: Profile, grid: _Grid, tables: _Tables, c: int) -> _Path:
@@ -585,8 +637,8 @@ def _trace(profile: Profile, grid: _Grid, tables: _Tables, c: int) -> _Path:
             ways[way] = _INF
             way = int(ways.argmin())
         else:
-            i = way - grid.classes
-            j, (tier, c, way, row) = i, _trace_faithful(profile, grid, tables, i, j, row, c)
+            i, kind = divmod(way - grid.classes, grid.kinds)
+            j, (tier, c, way, row) = i, _trace_faithful(profile, grid, tables, i, j, kind, row, c)
             path.append((i, tier))
     return path[::-1]
 
@@ -607,22 +659,31 @@ def _trace_stretch(
 
 
 def _trace_faithful(
-    profile: Profile, grid: _Grid, tables: _Tables, i: int, j: int, row: int, c: int
+    profile: Profile, grid: _Grid, tables: _Tables, i: int, j: int, kind: int, row: int, c: int
 ) -> tuple[int, int, int, int]:
-    """The tier of the move from i to j with this row and c; and c, way and row before it."""
-    full = row == i + 1
+    """The tier of the move of this kind from i to j with this row and c; c, way and row before."""
     best, found = math.inf, None
-    for tier in grid.full if full else grid.carried:
+    for tier in grid.full if kind == 0 else grid.carried[kind - 1 : kind]:
         before = c - grid.ticks(tier)
         if before < 0:
             continue
-        square = _errors(profile, tier, i, slice(row - 1, row), slice(j, j + 1))[:, 0, 0]
         arrived = tables.arrived[i][:, :, before]
-        square = np.concatenate((np.repeat(square[i], grid.classes), square[:i]))
-        values = (arrived if full else arrived[:, row, None]) + square[:, None]
-        way, column = _least(values)
-        if values[way, column] < best:
-            best, found = values[way, column], (tier, before, way, column if full else row)
+        end = slice(j, j + 1)
+        # A full move goes on from any row, and its error does not depend on that.
+        rows = range(arrived.shape[1]) if kind == 0 else [row]
+        for k in (each - 1 for each in rows):
+            square = _errors(profile, tier, i, slice(k, k + 1), end)[:, 0, 0]
+            values = arrived[:, k + 1] + square[i]
+            for p in range(max(k, 0), i) if k >= 0 else ():
+                ways = slice(grid.way(p, 0), grid.way(p + 1, 0))
+                older = np.zeros(grid.kinds, np.float32)
+                if k < p and grid.carried:
+                    older[1:] = _stale(profile, grid.carried, p, i, slice(k, k + 1), end)[:, 0, 0]
+                longer = arrived[ways, k + 1] + square[p] + older
+                values[ways] = np.minimum(values[ways], longer)
+            way = int(values.argmin())
+            if values[way] < best:
+                best, found = values[way], (tier, before, way, k + 1)
     assert found is not None, "an entry that is finite was reached by something"
     return found
 

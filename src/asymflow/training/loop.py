@@ -57,8 +57,9 @@ class State:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where matrix units for it exist, else float32."""
-    if device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16", False):
+    """bfloat16 where the machine has instructions to multiply it, else float32."""
+    cpu = torch.cpu.get_capabilities()
+    if device.type == "cuda" or cpu.get("amx_bf16", False) or cpu.get("avx512_bf16", False):
         return torch.bfloat16
     return torch.float32
 

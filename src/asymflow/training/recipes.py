@@ -96,10 +96,10 @@ RECIPES: dict[str, Recipe] = {
         # tenth as fast: mostly what people ask for most.
         Recipe(
             name="laptop",
-            minutes=105,
+            minutes=90,
             tokens=3072,
-            muon_rate=6e-4,
-            adam_rate=2e-4,
+            muon_rate=8e-4,
+            adam_rate=3e-4,
             decay=0.7,
             ema=0.99,
             simple=4.0,
