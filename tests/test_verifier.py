@@ -14,7 +14,7 @@ from asymflow import planner, profiler, times, verifier
 from asymflow.adapters.gaussian import GaussianAdapter
 from asymflow.errors import InputError
 from asymflow.flow import enlarge
-from asymflow.types import CONDITIONAL, FULL, Plan, Profile, Request, Step, Tier
+from asymflow.types import CONDITIONAL, FULL, IN_TURN, Plan, Profile, Request, Step, Tier
 
 TIMES = times.shifted(8, 2.0)
 REQUESTS = tuple(Request({"label": 1}, (8, 8), seed, 3.0) for seed in range(3))
@@ -151,10 +151,16 @@ def test_only_what_was_profiled_and_is_paid_for_is_tried(
     assert all(
         step.tier == FULL for plan in verifier.peers(unguided, 40.0, (8, 8)) for step in plan.steps
     )
+    # Where guidance in turn is all that memory allows, peers take it so too.
+    light = verifier.only(profile, [tier for tier in profile.tiers if tier != FULL])
+    assert {step.tier for plan in verifier.peers(light, 40.0, (8, 8)) for step in plan.steps} == {
+        IN_TURN,
+        CONDITIONAL,
+    }
     # Less than a full estimate, and no full tier at all.
     small = verifier.only(profile, [CONDITIONAL])
     assert list(verifier.peers(small, 40.0, (8, 8))) == []
-    for some, budget in ((profile, 3.0), (small, 6.0)):
+    for some, budget in ((profile, 3.0), (light, 12.0), (small, 6.0)):
         plan = verifier.best_within(judge, some, budget, rollouts=3)
         assert planner.price(some, plan) <= budget
         assert all(step.tier in some.tiers for step in plan.steps)

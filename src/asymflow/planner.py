@@ -477,10 +477,10 @@ def _errors(profile: Profile, tier: int, i: int, ks: slice, js: slice) -> _Table
     For a full tier, which does not depend on k, the second axis has length 1.
     """
     amplification = profile.amplification[js]
-    square = (amplification * profile.defect[tier, : i + 1, i, js])[:, None] ** 2
+    square = np.square(amplification * profile.defect[tier, : i + 1, i, js])[:, None]
     if profile.tiers[tier].carried:
         weight = (amplification * profile.weight[: i + 1, i, js])[:, None]
-        square = square + (weight * profile.drift[tier, ks, i, None]) ** 2
+        square = square + np.square(weight * profile.drift[tier, ks, i, None])
     return square
 
 
@@ -488,7 +488,7 @@ def _stale(profile: Profile, tiers: Sequence[int], p: int, i: int, ks: slice, js
     """What moves from i add to squared errors since the estimate at p was carried [tier, k, j]."""
     ratio = (np.array(profile.times[js]) / profile.times[i]).astype(np.float32)
     v = 1 - ratio - profile.weight[p, i, js]
-    return (profile.amplification[js] * v * profile.drift[tiers, ks, p, None]) ** 2
+    return np.square(profile.amplification[js] * v * profile.drift[tiers, ks, p, None])
 
 
 def _solve_stretches(profile: Profile, tier: int, most: int) -> _Stretches:

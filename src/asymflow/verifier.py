@@ -104,13 +104,15 @@ def peers(
 ) -> Iterator[Plan]:
     """Plans that others would run within a budget: one solver on one grid.
 
-    Only tiers of the profile are used. Where it has no full one, there are no such plans.
+    Only tiers of the profile are used. Where it has no full one, there are no such plans; where it
+    has one that takes guidance in turn only, they do so too.
     """
+    light = FULL not in profile.tiers
     shift = math.sqrt(size[0] * size[1]) / 64
     for low in (0.0, 0.1):
         for name, grid in _grids(shift).items():
             for solver in ("multistep2", "corrected2"):
-                found = _largest(profile, grid, solver, low, budget, cost, name)
+                found = _largest(profile, grid, solver, low, budget, cost, name, light=light)
                 if found is not None:
                     yield found
 
@@ -135,6 +137,8 @@ def _largest(
     budget: float,
     cost: Cost,
     name: str,
+    *,
+    light: bool,
 ) -> Plan | None:
     """The longest plan within the budget; None where not even two steps are."""
     best = None
@@ -142,6 +146,7 @@ def _largest(
         plan = times.plan_of(
             grid(n), solver=solver, guidance_interval=(low, 1.0), name=f"{name}, {solver}"
         )
+        plan = times.lighter(plan) if light else plan
         known = all(step.tier in profile.tiers for step in plan.steps)
         if not known or planner.price(profile, plan, cost=cost) > budget:
             break
@@ -261,9 +266,10 @@ def best_within(
         InputError: nothing fits into the budget.
     """
     starts = [planner.plan(profile, budget=budget, cost=cost)]
-    one = Plan("one", (Step(1.0, 0.0),))
-    if FULL in profile.tiers and planner.price(profile, one, cost=cost) <= budget:
-        for tiers in ((FULL,), [tier for tier in profile.tiers if tier.faithful]):
+    full = [tier for tier in profile.tiers if tier.full]
+    one = Plan("one", (Step(1.0, 0.0, full[0]),)) if full else None
+    if one and planner.price(profile, one, cost=cost) <= budget:
+        for tiers in (full, [tier for tier in profile.tiers if tier.faithful]):
             starts.append(planner.plan(only(profile, tiers), budget=budget, cost=cost))
     starts += [_corrected(plan) for plan in starts]
     starts += peers(profile, budget, judge.requests[0].size, cost=cost)

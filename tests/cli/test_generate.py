@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from asymflow import pictures, provenance, store
+from asymflow.adapters import embedded
 from asymflow.times import plan_of, uniform
 from asymflow.types import Rule
 
@@ -283,6 +286,17 @@ def test_a_number_type_is_passed_on_and_recorded(model: FakeModel, type_: Type) 
     assert str(model.dtypes[-1]) == "torch.bfloat16"
     type_("generate", "--like", "fox.png", "-o", "again.png")
     assert str(model.dtypes[-1]) == "torch.bfloat16"
+
+
+def test_the_fastest_number_type_is_the_default_and_recorded(
+    model: FakeModel, type_: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for here, elsewhere in permutations([torch.float32, torch.bfloat16]):
+        monkeypatch.setattr(embedded, "fast_dtype", lambda device, it=here: it)
+        type_(*FOX, "-o", "fox.png")
+        monkeypatch.setattr(embedded, "fast_dtype", lambda device, it=elsewhere: it)
+        type_("generate", "--like", "fox.png", "-o", "again.png")
+        assert model.dtypes[-2:] == [here, here]
 
 
 def test_png_carries_what_other_tools_read(model: FakeModel, type_: Type) -> None:

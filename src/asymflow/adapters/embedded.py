@@ -156,6 +156,14 @@ def default_weights() -> Path:
     return Path(str(resources.files("asymflow.weights").joinpath("embedded.safetensors")))
 
 
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the machine has instructions to multiply it, else float32."""
+    cpu = torch.cpu.get_capabilities()
+    if device.type == "cuda" or cpu.get("amx_bf16", False) or cpu.get("avx512_bf16", False):
+        return torch.bfloat16
+    return torch.float32
+
+
 def load(
     weights: Path | None = None,
     *,

@@ -103,7 +103,7 @@ class Wanted:
     background: str | None
     weights: Path | None
     needs: str | None
-    dtype: str
+    dtype: str | None
     device: str | None
 
 
@@ -142,7 +142,7 @@ def settle(asked: Asked, format: Format) -> Wanted:
         background=_background(asked, like, format),
         weights=asked.weights,
         needs=like and like.weights,
-        dtype=dtype(_first(asked.dtype, like and like.dtype, None)),
+        dtype=_dtype(_first(asked.dtype, like and like.dtype, None)),
         device=_first(asked.device, like and like.device, None),
     )
 
@@ -158,16 +158,12 @@ def random_seed() -> int:
 
 
 def dtype(name: str | None) -> str:
-    """The name of a number type that models run in; without one, the exact default.
+    """The name of a number type to measure in; without one, the exact one.
 
     Raises:
         InputError: there is no such type, or none that is of use.
     """
-    if name is None:
-        return DTYPES[0]
-    if name not in DTYPES:
-        raise InputError(f"Unknown dtype {name!r}. {nearest(name, DTYPES)}")
-    return name
+    return _dtype(name) or DTYPES[0]
 
 
 def cost_of(unit: str) -> Cost:
@@ -183,6 +179,12 @@ def nearest(value: str, choices: Sequence[str]) -> str:
     close = get_close_matches(value.lower(), choices, 1, 0.5)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Choose one of {', '.join(choices)}."
+
+
+def _dtype(name: str | None) -> str | None:
+    if name is not None and name not in DTYPES:
+        raise InputError(f"Unknown dtype {name!r}. {nearest(name, DTYPES)}")
+    return name
 
 
 def _first(asked: T | None, like: T | None, default: T) -> T:

@@ -60,11 +60,12 @@ class Made:
 
 
 def load(
-    weights: Path | None, *, dtype: str, device: str | None, needs: str | None = None
+    weights: Path | None, *, dtype: str | None, device: str | None, needs: str | None = None
 ) -> Model:
     """Load a model file, by default the one shipped with the package.
 
     Args:
+        dtype: by default the fastest one of the device.
         device: by default a GPU where there is one.
         needs: SHA-256 that the file must have.
 
@@ -74,13 +75,15 @@ def load(
     """
     started = time.perf_counter()
     where = _device(device)
-    adapter = embedded.load(weights, device=where, dtype=getattr(torch, dtype))
+    kind = embedded.fast_dtype(where) if dtype is None else getattr(torch, dtype)
+    adapter = embedded.load(weights, device=where, dtype=kind)
     if needs is not None and needs != adapter.weights_hash:
         raise InputError(
             f"That picture was made with the weights {needs[:12]}, and these are "
             f"{adapter.weights_hash[:12]}. Pass the file it was made with as --weights FILE."
         )
-    return Model(adapter, dtype, where.type, time.perf_counter() - started)
+    name = str(kind).removeprefix("torch.")
+    return Model(adapter, name, where.type, time.perf_counter() - started)
 
 
 def jobs(model: Model, wanted: Wanted) -> list[Job]:

@@ -246,7 +246,7 @@ def profile(
         ),
     ] = False,
     weights: options.Weights = None,
-    dtype: options.Dtype = None,
+    dtype: options.ExactDtype = None,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
@@ -309,7 +309,7 @@ def plan(
         int, typer.Option(metavar="N", min=2, help="Fresh pictures to measure the plan on.")
     ] = 32,
     weights: options.Weights = None,
-    dtype: options.Dtype = None,
+    dtype: options.ExactDtype = None,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
@@ -407,7 +407,7 @@ def quality(
     ] = False,
     plan: options.Plan = None,
     weights: options.Weights = None,
-    dtype: options.Dtype = None,
+    dtype: options.ExactDtype = None,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:

@@ -163,13 +163,18 @@ Weights = Annotated[
         metavar="FILE", help="A model file." + _default("the built-in one"), rich_help_panel=_HOW
     ),
 ]
+_NUMBERS = "float32 or bfloat16."
 Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="float32, or bfloat16 where that is faster." + _default("float32"),
+        help=_NUMBERS + _default("bfloat16 where the machine is made for it"),
         rich_help_panel=_HOW,
     ),
+]
+ExactDtype = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=_NUMBERS + _default("float32"), rich_help_panel=_HOW),
 ]
 Device = Annotated[
     str | None,

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from asymflow.adapters.embedded import fast_dtype
 from asymflow.data.dataset import Dataset
 from asymflow.errors import FileFormatError
 from asymflow.files import replacing
@@ -54,14 +55,6 @@ class State:
     step: int = 0
     seconds: float = 0.0
     progress: float = 0.0
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the machine has instructions to multiply it, else float32."""
-    cpu = torch.cpu.get_capabilities()
-    if device.type == "cuda" or cpu.get("amx_bf16", False) or cpu.get("avx512_bf16", False):
-        return torch.bfloat16
-    return torch.float32
 
 
 def draw_times(rng: np.random.Generator, n: int, size: tuple[int, int], recipe: Recipe) -> Tensor:
