@@ -291,10 +291,16 @@ def test_a_number_type_is_passed_on_and_recorded(model: FakeModel, type_: Type) 
 def test_the_fastest_number_type_is_the_default_and_recorded(
     model: FakeModel, type_: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def machine(fastest: torch.dtype) -> None:
+        def fast_dtype(device: torch.device) -> torch.dtype:
+            return fastest
+
+        monkeypatch.setattr(embedded, "fast_dtype", fast_dtype)
+
     for here, elsewhere in permutations([torch.float32, torch.bfloat16]):
-        monkeypatch.setattr(embedded, "fast_dtype", lambda device, it=here: it)
+        machine(here)
         type_(*FOX, "-o", "fox.png")
-        monkeypatch.setattr(embedded, "fast_dtype", lambda device, it=elsewhere: it)
+        machine(elsewhere)
         type_("generate", "--like", "fox.png", "-o", "again.png")
         assert model.dtypes[-2:] == [here, here]
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from asymflow import pictures, provenance
 from asymflow.adapters import embedded
 from asymflow.data.sources import style_ids
 from asymflow.nets.picture import PictureConfig, PictureModel
@@ -66,6 +67,23 @@ def test_an_impossible_size_is_refused(size: str, tiny: Path, type_: Type, here:
     assert typed.code == 2
     assert "is not possible" in typed.err
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "shrinks"),
+    [("128", [1, 1, 1]), ("160", [4, 4, 2]), ("256x128", [4, 4, 2]), ("512", [8, 8, 4])],
+)
+def test_larger_pictures_than_it_has_seen_are_asked_for_in_small(
+    size: str, shrinks: list[int], tiny: Path, type_: Type
+) -> None:
+    words = ("generate", "a fox", "--steps", "3", "--size", size, "--weights", tiny)
+    assert type_(*words, "-o", "fox.png").code == 0
+    text = pictures.read_record(Path("fox.png"))
+    assert text is not None
+    record = provenance.from_json(text, "fox.png")
+    assert [step.tier.shrink for step in record.plan.steps] == shrinks
+    with Image.open("fox.png") as image:
+        assert image.size == record.size[::-1]
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "words", "foreign"])

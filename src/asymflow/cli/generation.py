@@ -20,7 +20,7 @@ from asymflow.cli.screen import Advance, Look
 from asymflow.data.sources import STYLES
 from asymflow.errors import InputError
 from asymflow.provenance import Record
-from asymflow.times import truncated, within
+from asymflow.times import coarse, truncated, within
 from asymflow.types import Decision, Picture, Plan, Request
 
 _TOGETHER = 16
@@ -166,9 +166,23 @@ def plan_for(model: Model, chosen: Chosen, size: tuple[int, int]) -> Plan:
         if chosen.grid is None:  # asked for by its name
             _require(model, chosen.preset, made_for)
         if made_for == model.adapter.name:
-            return within(plans.load(chosen.preset, size), model.adapter.shrinks(size))
+            plan = plans.load(chosen.preset, size)
+            return _as_trained(within(plan, model.adapter.shrinks(size)), model, size)
     assert chosen.grid is not None, "without a plan or a name there is a grid"
-    return chosen.grid.plan(size)
+    return _as_trained(chosen.grid.plan(size), model, size)
+
+
+def _as_trained(plan: Plan, model: Model, size: tuple[int, int]) -> Plan:
+    """The plan that asks for no larger pictures than the model was trained on, as far as it can.
+
+    Larger ones, asked for whole, come out as mosaics.
+    """
+    if max(size) <= embedded.LARGEST:
+        return plan
+    shrinks = (1, *model.adapter.shrinks(size))
+    # The last step of a coarse plan is made at twice the side of the others.
+    enough = (f for f in shrinks if 2 * max(size) <= f * embedded.LARGEST)
+    return coarse(plan, next(enough, shrinks[-1]))
 
 
 def _require(model: Model, name: str, adapter: str | None) -> None:
