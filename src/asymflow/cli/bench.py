@@ -88,6 +88,7 @@ def peers(
     profile: Path | None,
     quick: bool,
     weights: Path | None,
+    dtype: str,
     device: str | None,
     as_json: bool,
 ) -> None:
@@ -100,7 +101,7 @@ def peers(
     """
     from asymflow.bench import peers as others
 
-    model = generation.load(weights, dtype="float32", device=device)
+    model = generation.load(weights, dtype=dtype, device=device)
     asked = {name: asking.plan(Asked(plan=name)) for name in plans.NAMES}
     with planning.progress() as report:
         found = others.peers(

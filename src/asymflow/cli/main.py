@@ -444,11 +444,12 @@ def peers(
         bool, typer.Option("--quick", metavar="", help="Peers at 8 steps only, and 32 pictures.")
     ] = False,
     weights: options.Weights = None,
+    dtype: options.ExactDtype = None,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
     """How do our plans compare with the samplers and caches of others, on one network?"""
-    from asymflow.cli import bench
+    from asymflow.cli import asking, bench
 
     bench.peers(
         data,
@@ -458,6 +459,7 @@ def peers(
         profile=profile,
         quick=quick,
         weights=weights,
+        dtype=asking.dtype(dtype),
         device=device,
         as_json=json,
     )

@@ -103,7 +103,7 @@ def profile(
             except KeyboardInterrupt:
                 tell(f"What was measured is kept in {partial}: the same command goes on from it.")
                 raise
-    store.save_profile(found, output)
+    store.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), output)
     if not costs_only:
         partial.unlink(missing_ok=True)
     if as_json:

@@ -1,0 +1,103 @@
+"""What is each mechanism worth? A shipped plan, and what is left when one is taken away.
+
+    python benchmarks/ablation.py --side 64 --work runs/plans
+
+At the price of the shipped plan, chosen on the same pictures as it was and measured on the same
+fresh ones: without cheap tiers; on the best grid that others use instead of a planned one; as
+predicted, without real rollouts; and the plan itself without its corrector, and at order 1. Reads
+what benchmarks/plans.py left in --work; writes ablation-SIDE.json and .png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from plans import BUDGETS, Workshop  # beside this file
+
+from asymflow import planner, plans, verifier
+from asymflow.files import write_text
+from asymflow.profiler import silent
+from asymflow.types import Interval, Plan, Solver
+
+
+def without_solver(plan: Plan, given: tuple[Solver, ...], instead: Solver) -> Plan:
+    """The plan with another solver in place of some."""
+    steps = (replace(step, solver=instead) if step.solver in given else step for step in plan.steps)
+    return Plan(plan.name, tuple(steps))
+
+
+def variants(shop: Workshop, name: str, rollouts: int) -> dict[str, Plan]:
+    """The shipped plan, and those that miss one mechanism, at no higher price."""
+    profile, judge = shop.profile, shop.chosen
+    shipped = plans.load(name, shop.size)
+    budget = BUDGETS[name] * profile.cost_ms[0]
+    full = verifier.only(profile, [tier for tier in profile.tiers if tier.full])
+    return {
+        "the plan": shipped,
+        "full estimates only": verifier.best_within(judge, full, budget, rollouts=rollouts),
+        "grids of others": verifier.best_of(
+            judge, list(verifier.peers(profile, budget, shop.size)), silent
+        ),
+        "as predicted": planner.plan(profile, budget=budget),
+        "no corrector": without_solver(shipped, ("corrected2",), "multistep2"),
+        "order 1": without_solver(
+            shipped, ("corrected2", "multistep2", "multistep3"), "multistep1"
+        ),
+    }
+
+
+def plot(report: dict[str, list[dict[str, Any]]], title: str) -> Figure:
+    """A row of bars per budget."""
+    figure = Figure(figsize=(8, 1.1 + 1.5 * len(report)), layout="constrained")
+    axes: Any = figure.subplots(len(report), 1, squeeze=False)[:, 0]
+    for axis, (name, rows) in zip(axes, report.items(), strict=True):
+        values = [row["rms"]["value"] for row in rows]
+        spread = [row["rms"]["high"] - row["rms"]["value"] for row in rows]
+        colours = ["#2f6f9f", *["#b9c6d2"] * (len(rows) - 1)]
+        axis.barh([row["without"] for row in rows], values, xerr=spread, color=colours)
+        axis.invert_yaxis()
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.25, axis="x")
+    axes[0].set_title(title)
+    axes[-1].set_xlabel("difference to the reference (root mean square), 95% interval")
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    Workshop.options(parser)
+    parser.add_argument("--plan", action="append", choices=list(BUDGETS))
+    given = parser.parse_args()
+    shop = Workshop.of(given)
+    report: dict[str, list[dict[str, Any]]] = {}
+    for name in given.plan or ("fast", "balanced"):
+        report[name] = []
+        for label, plan in variants(shop, name, given.rollouts).items():
+            errors = shop.fresh.errors(plan)
+            half = 1.96 * float(errors.std(ddof=1)) / np.sqrt(len(errors))
+            mean = float(errors.mean())
+            cost = planner.price(shop.profile, plan) / shop.profile.cost_ms[0]
+            report[name].append(
+                {
+                    "without": label,
+                    "steps": len(plan.steps),
+                    "full_estimates": round(cost, 3),
+                    "rms": asdict(Interval(mean, mean - half, mean + half)),
+                }
+            )
+            shop.say(f"{name}, {label}: {len(plan.steps)} steps, {cost:.2f} full, {mean:.4f}")
+    here = Path(__file__).with_name(f"ablation-{given.side}")
+    data = {"made": dict(shop.profile.made), "pictures": given.pictures, "plans": report}
+    write_text(here.with_suffix(".json"), json.dumps(data, indent=1) + "\n")
+    title = f"One mechanism taken away, {given.side} px, {given.pictures} fresh pictures"
+    plot(report, title).savefig(here.with_suffix(".png"), dpi=110)
+
+
+if __name__ == "__main__":
+    main()
