@@ -71,9 +71,17 @@ def test_an_impossible_size_is_refused(size: str, tiny: Path, type_: Type, here:
 
 @pytest.mark.parametrize(
     ("size", "shrinks"),
-    [("128", [1, 1, 1]), ("160", [4, 4, 2]), ("256x128", [4, 4, 2]), ("512", [8, 8, 4])],
+    [
+        ("96", [1, 1, 1]),
+        ("128x64", [1, 1, 1]),
+        ("128", [2, 2, 1]),
+        ("160", [4, 4, 2]),
+        ("256x128", [2, 2, 1]),
+        ("512", [8, 8, 4]),
+        ("136", [1, 1, 1]),  # cannot be pooled
+    ],
 )
-def test_larger_pictures_than_it_has_seen_are_asked_for_in_small(
+def test_large_pictures_are_asked_for_in_the_size_of_training(
     size: str, shrinks: list[int], tiny: Path, type_: Type
 ) -> None:
     words = ("generate", "a fox", "--steps", "3", "--size", size, "--weights", tiny)

@@ -35,8 +35,8 @@ FORMAT = "asymflow-embedded-1"
 DEFAULT_SIZE = (64, 64)
 SMALLEST = 32
 """Side of the smallest pictures that the model was trained on."""
-LARGEST = 128
-"""Side of the largest ones."""
+NATIVE = 64
+"""Side of those that most of training went into."""
 SIDE_LIMITS = (16, 512)
 """Smallest and largest side in pixels; quality is measured at the trained sizes only."""
 

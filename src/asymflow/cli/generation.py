@@ -173,16 +173,15 @@ def plan_for(model: Model, chosen: Chosen, size: tuple[int, int]) -> Plan:
 
 
 def _as_trained(plan: Plan, model: Model, size: tuple[int, int]) -> Plan:
-    """The plan that asks for no larger pictures than the model was trained on, as far as it can.
+    """The plan that asks for large pictures at about the size that training was at most.
 
-    Larger ones, asked for whole, come out as mosaics.
+    Asked for whole, they come out as mosaics. The last step is made at twice the side of the others.
     """
-    if max(size) <= embedded.LARGEST:
+    side = min(size)
+    if side <= 1.5 * embedded.NATIVE:
         return plan
     shrinks = (1, *model.adapter.shrinks(size))
-    # The last step of a coarse plan is made at twice the side of the others.
-    enough = (f for f in shrinks if 2 * max(size) <= f * embedded.LARGEST)
-    return coarse(plan, next(enough, shrinks[-1]))
+    return coarse(plan, next((f for f in shrinks if side <= f * embedded.NATIVE), shrinks[-1]))
 
 
 def _require(model: Model, name: str, adapter: str | None) -> None:
