@@ -27,9 +27,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asymflow import calibration, controller, engine, plans, presets, store, verifier
+from asymflow import calibration, controller, engine, generation, plans, presets, store, verifier
 from asymflow.adapter import Adapter
-from asymflow.cli import generation, planning
+from asymflow.cli import planning
 from asymflow.types import ACTIONS, Action, Decision, Plan, Request
 
 CALIBRATED, MEASURED = 3, 4

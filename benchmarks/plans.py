@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from asymflow import plans, presets, profiler, store, verifier
-from asymflow.cli import generation, planning
+from asymflow import generation, plans, presets, profiler, store, verifier
+from asymflow.cli import planning
 from asymflow.types import Profile, Request
 from asymflow.verifier import Judge
 

@@ -16,8 +16,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from asymflow.acceleration.pipeline import accelerate
+    from asymflow.acceleration.scheduler import AsymFlowScheduler
     from asymflow.adapter import Adapter, Denoiser
-    from asymflow.adapters.embedded import load
+    from asymflow.adapters.loading import load
     from asymflow.engine import Frame, run, walk
     from asymflow.errors import AsymflowError, FileFormatError, InputError, MissingExtra
     from asymflow.planner import front, plan, predict
@@ -42,6 +44,7 @@ __all__ = [
     "CONDITIONAL",
     "FULL",
     "Adapter",
+    "AsymFlowScheduler",
     "AsymflowError",
     "Denoiser",
     "Evidence",
@@ -55,6 +58,7 @@ __all__ = [
     "Result",
     "Step",
     "Tier",
+    "accelerate",
     "front",
     "load",
     "load_plan",
@@ -70,8 +74,10 @@ __all__ = [
 ]
 
 _NAMES = {
+    "acceleration.pipeline": ("accelerate",),
+    "acceleration.scheduler": ("AsymFlowScheduler",),
     "adapter": ("Adapter", "Denoiser"),
-    "adapters.embedded": ("load",),
+    "adapters.loading": ("load",),
     "engine": ("Frame", "run", "walk"),
     "errors": ("AsymflowError", "FileFormatError", "InputError", "MissingExtra"),
     "planner": ("front", "plan", "predict"),

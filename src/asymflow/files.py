@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+import unicodedata
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,3 +50,10 @@ def check_writable(path: Path) -> None:
         folder = folder.parent
     with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}."):
         pass
+
+
+def slug(prompt: str) -> str:
+    """A short file name for a prompt: "A fox, sleeping!" to "a-fox-sleeping"."""
+    text = unicodedata.normalize("NFKC", prompt).lower()
+    words = re.sub(r"[\W_]+", "-", text).strip("-")
+    return words[:48].rstrip("-") or "picture"

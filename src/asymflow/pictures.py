@@ -40,8 +40,8 @@ class Notes:
     """What a file carries besides its pixels.
 
     Attributes:
-        text: for people and for other programs, where Stable Diffusion tools look for it.
-        record: JSON from which asymflow makes the picture again.
+        text: for people and for other programs, where Stable Diffusion tools look for it; or empty.
+        record: JSON from which asymflow makes the picture again; or empty.
         xmp: an XMP packet; outside PNG it also has to carry the record.
     """
 
@@ -148,14 +148,27 @@ def write(
     format: Format,
     background: Colour | None = None,
     notes: Notes,
+    quality: int | None = None,
 ) -> None:
-    """Write a picture. WebP is lossless, so that PNG and WebP hold the same pixels."""
-    save(file, Image.fromarray(to_bytes(picture, background)), format=format, notes=notes)
+    """Write a picture. WebP is lossless, so that PNG and WebP hold the same pixels.
+
+    Args:
+        quality: 0 to 100 of JPEG, and of WebP, which then loses something too.
+    """
+    image = Image.fromarray(to_bytes(picture, background))
+    save(file, image, format=format, notes=notes, quality=quality)
 
 
-def save(file: BinaryIO, image: Image.Image, *, format: Format, notes: Notes) -> None:
-    """Write a Pillow image with its notes."""
-    image.save(file, format.upper(), **_options(format, notes))
+def save(
+    file: BinaryIO,
+    image: Image.Image,
+    *,
+    format: Format,
+    notes: Notes,
+    quality: int | None = None,
+) -> None:
+    """Write a Pillow image with its notes; `quality` as in `write`."""
+    image.save(file, format.upper(), **_options(format, notes, quality))
 
 
 def record_in_xmp(xmp: str) -> str | None:
@@ -164,17 +177,21 @@ def record_in_xmp(xmp: str) -> str | None:
     return unescape(rest.partition("</asymflow:record>")[0]) if found else None
 
 
-def _options(format: Format, notes: Notes) -> dict[str, Any]:
+def _options(format: Format, notes: Notes, quality: int | None) -> dict[str, Any]:
     if format == "png":
         info = PngInfo()
-        info.add_text(TEXT_CHUNK, notes.text)
-        info.add_text(RECORD_CHUNK, notes.record)
+        for chunk, text in ((TEXT_CHUNK, notes.text), (RECORD_CHUNK, notes.record)):
+            if text:
+                info.add_text(chunk, text)
         info.add_itxt(XMP_CHUNK, notes.xmp)
         return {"pnginfo": info, "optimize": True}
-    common: dict[str, Any] = {"exif": _exif(notes.text), "xmp": notes.xmp.encode()}
+    common: dict[str, Any] = {"xmp": notes.xmp.encode()}
+    if notes.text:
+        common["exif"] = _exif(notes.text)
     if format == "webp":
-        return {"lossless": True, "exact": True, **common}
-    return {"quality": 95, "subsampling": 0, **common}
+        lossy = {"lossless": True, "exact": True} if quality is None else {"quality": quality}
+        return {**lossy, **common}
+    return {"quality": 95 if quality is None else quality, "subsampling": 0, **common}
 
 
 def _exif(text: str) -> bytes:

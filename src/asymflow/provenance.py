@@ -88,9 +88,18 @@ class Record:
 def notes(record: Record, *, in_xmp: bool) -> Notes:
     """What the file of a picture carries; `in_xmp` for formats without chunks of one's own."""
     text = json.dumps(to_json(record))
-    # A mask keeps pixels of a picture that somebody gave.
-    kind = "compositeWithTrainedAlgorithmicMedia" if record.mask else "trainedAlgorithmicMedia"
-    return Notes(parameters(record), text, _xmp(kind, text if in_xmp else None))
+    return Notes(
+        parameters(record), text, _xmp(_kind(record.mask is not None), text if in_xmp else None)
+    )
+
+
+def mark(*, composite: bool) -> Notes:
+    """Only that a machine made the picture, and nothing of how: no prompt and no settings.
+
+    Args:
+        composite: a part of it is from a picture that somebody gave.
+    """
+    return Notes("", "", _xmp(_kind(composite), None))
 
 
 def sheet_notes(records: Sequence[Record]) -> Notes:
@@ -242,6 +251,11 @@ def _decisions(fields: Fields, where: str) -> tuple[Decision, ...]:
         one.finish()
         found.append(decision)
     return tuple(found)
+
+
+def _kind(composite: bool) -> str:
+    # A mask keeps pixels of a picture that somebody gave.
+    return "compositeWithTrainedAlgorithmicMedia" if composite else "trainedAlgorithmicMedia"
 
 
 def _xmp(kind: str, record: str | None) -> str:

@@ -43,7 +43,7 @@ _LATENT = ("vae", "vqvae", "vqgan", "movq", "text_encoder", "prior")  # parts of
 _SMALLEST_SNR = 1e-12  # instead of 0, whose logarithm no timestep could be interpolated in
 
 # x_0 from the state z, the answer, alpha and sigma.
-_X_0: Mapping[str, Callable[[Tensor, Tensor, Any, Any], Tensor]] = {
+X_0: Mapping[str, Callable[[Tensor, Tensor, Any, Any], Tensor]] = {
     "epsilon": lambda z, eps, alpha, sigma: (z - sigma * eps) / alpha,
     "v_prediction": lambda z, v, alpha, sigma: alpha * z - sigma * v,
     "sample": lambda z, x_0, alpha, sigma: x_0,
@@ -90,6 +90,13 @@ class Schedule:
         tau = np.array([total * (1 - i / count) - 1 for i in range(count)])
         lam = np.interp(tau, np.arange(total), self.log_snr.numpy())
         return (*time_of_log_snr(torch.from_numpy(lam)).tolist(), 0.0)
+
+    def time(self, tau: Tensor) -> Tensor:
+        """t [b] at timesteps tau [b], which may lie between whole ones."""
+        lam = np.interp(
+            tau.cpu().double().numpy(), np.arange(len(self.log_snr)), self.log_snr.numpy()
+        )
+        return time_of_log_snr(torch.from_numpy(np.atleast_1d(lam)))
 
     def timestep(self, t: Tensor) -> Tensor:
         """tau [b] at times t [b], a real number from 0 to n - 1."""
@@ -190,7 +197,7 @@ class DiffusersAdapter:
             z.to(self.model.dtype), tau, class_labels=context.get("label"), return_dict=False
         )[0]
         # Models with a learned variance append it.
-        x_0 = _X_0[self.prediction](z, answer[:, : self.channels].to(x_t), alpha, sigma)
+        x_0 = X_0[self.prediction](z, answer[:, : self.channels].to(x_t), alpha, sigma)
         return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
 
     def to_state(self, picture: Picture) -> Tensor:

@@ -6,11 +6,8 @@ What is not given comes from the picture of `--like`, where there is one, and el
 
 from __future__ import annotations
 
-import math
 import re
-import secrets
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -19,16 +16,22 @@ from typing import Any, TypeVar, get_args
 
 from asymflow import pictures, plans, presets, provenance, store
 from asymflow.cli import inputs
-from asymflow.cli.inputs import Given
 from asymflow.errors import FileFormatError, InputError
 from asymflow.pictures import Format
 from asymflow.planner import Cost
-from asymflow.presets import Grid
 from asymflow.provenance import Record
 from asymflow.types import SOLVERS, Plan
+from asymflow.wanted import (
+    MAX_PROMPT,
+    Chosen,
+    Given,
+    Wanted,
+    clean_text,
+    guidance_of,
+    random_seed,
+    seed_of,
+)
 
-MAX_PROMPT = 1000
-"""Characters. The model reads the first 32 word pieces, about 150 characters."""
 DTYPES = ("float32", "bfloat16")
 
 T = TypeVar("T")
@@ -61,52 +64,6 @@ class Asked:
     device: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """What decides the steps: a plan as it is, or what makes one for a model and a size.
-
-    Attributes:
-        plan: asked for as it is, or that of a picture which is repeated.
-        preset: name of a plan that comes with the model.
-        grid: makes a plan for any model. Beside a preset, it takes its place for other weights;
-            beside a plan, it is what that plan was made from.
-    """
-
-    plan: Plan | None = None
-    preset: str | None = None
-    grid: Grid | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
-    """What somebody wants, complete but for what only the model knows.
-
-    Attributes:
-        size: (height, width), or None for the model's own, or the nearest to `image`.
-        exact: no rules that let a picture leave its plan.
-        background: a colour, or None for transparent pictures.
-        needs: SHA-256 that the weights must have, to repeat a picture.
-    """
-
-    prompt: str
-    negative: str
-    style: str | None
-    size: tuple[int, int] | None
-    seed: int
-    count: int
-    guidance: float
-    plan: Chosen
-    exact: bool
-    image: Given | None
-    mask: Given | None
-    strength: float
-    background: str | None
-    weights: Path | None
-    needs: str | None
-    dtype: str | None
-    device: str | None
-
-
 def settle(asked: Asked, format: Format) -> Wanted:
     """Check options against one another and fill in what is missing, for files of a format.
 
@@ -128,10 +85,10 @@ def settle(asked: Asked, format: Format) -> Wanted:
     chosen = plan(asked, like)
     return Wanted(
         prompt=_prompt(asked, like),
-        negative=_text("negative prompt", negative),
+        negative=clean_text("negative prompt", negative),
         style=_first(asked.style, like and like.style, None),
         size=size,
-        seed=_seed(_first(asked.seed, like and like.seed, random_seed()), count),
+        seed=seed_of(_first(asked.seed, like and like.seed, random_seed()), count),
         count=count,
         guidance=guidance,
         plan=chosen,
@@ -150,11 +107,6 @@ def settle(asked: Asked, format: Format) -> Wanted:
 def settle_each(asked: Asked, prompts: Sequence[str], format: Format) -> list[Wanted]:
     """`settle` for several prompts that share everything else."""
     return [settle(replace(asked, prompt=prompt), format) for prompt in prompts]
-
-
-def random_seed() -> int:
-    """A seed that is short enough to be typed again."""
-    return secrets.randbelow(2**32)
 
 
 def dtype(name: str | None) -> str:
@@ -211,27 +163,10 @@ def _prompt(asked: Asked, like: Record | None) -> str:
         if like is None:
             raise InputError('There is no prompt. Say what to draw: asymflow generate "a fox".')
         prompt = like.prompt
-    prompt = _text("prompt", prompt)
+    prompt = clean_text("prompt", prompt)
     if not prompt:
         raise InputError('The prompt is empty. Say what to draw: asymflow generate "a fox".')
     return prompt
-
-
-def _text(name: str, text: str) -> str:
-    """On one line, and writable into any file."""
-    text = " ".join(text.split())
-    if len(text) > MAX_PROMPT:
-        raise InputError(
-            f"The {name} has {len(text)} characters, more than the {MAX_PROMPT} that are taken. "
-            "Shorten it; the first few words count most."
-        )
-    for letter in text:
-        # Controls, halves of surrogate pairs and non-characters: XML cannot hold them.
-        if unicodedata.category(letter) in ("Cc", "Cs") or letter in "\ufffe\uffff":
-            raise InputError(
-                f"The {name} has the character U+{ord(letter):04X}, which is no text. Remove it."
-            )
-    return text
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -250,22 +185,6 @@ def _count(count: int) -> int:
     if count < 1:
         raise InputError(f"-n {count} asks for no picture. Give 1 or more.")
     return count
-
-
-def _seed(seed: int, count: int) -> int:
-    if not 0 <= seed <= 2**63 - count:
-        raise InputError(f"Seed {seed} is out of range. Choose one from 0 to 2**63 - {count}.")
-    return seed
-
-
-def guidance_of(scale: float) -> float:
-    """A guidance scale that makes sense."""
-    if not 0 < scale < math.inf:
-        raise InputError(
-            f"Guidance {scale} is not possible. Give a positive number: 1 is none, "
-            f"{presets.GUIDANCE:g} is usual, more follows the prompt harder."
-        )
-    return scale
 
 
 def plan(asked: Asked, like: Record | None = None) -> Chosen:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asymflow import engine, plans, presets, profiler, store
+from asymflow import engine, generation, plans, presets, profiler, store
 from asymflow.adapters import embedded
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.bench import pairs
 from asymflow.bench import speed as speeds
 from asymflow.bench.quality import quality as measure
-from asymflow.cli import asking, generation, planning
+from asymflow.cli import asking, planning
 from asymflow.cli.asking import Asked
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, say_json

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asymflow import pictures, provenance
-from asymflow.cli import generation, summary
-from asymflow.cli.asking import Wanted
-from asymflow.cli.generation import Job, Made
+from asymflow import generation, pictures, provenance
+from asymflow.cli import summary
 from asymflow.cli.outputs import Target
 from asymflow.cli.report import say, say_json, tell
 from asymflow.cli.screen import screen
 from asymflow.files import replacing
+from asymflow.generation import Job, Made
 from asymflow.pictures import Format
+from asymflow.wanted import Wanted
 
 
 def generate(wanted: Wanted, target: Target, *, as_json: bool, preview: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +11,9 @@ from numpy.typing import NDArray
 from asymflow import pictures
 from asymflow.errors import InputError
 from asymflow.provenance import Record, Source
+from asymflow.wanted import Given, check_shapes
 
 Pixels = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Given:
-    """An input picture or mask, as large as its file."""
-
-    source: Source
-    pixels: Pixels
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.pixels.shape[0], self.pixels.shape[1]
 
 
 def find(
@@ -54,7 +41,7 @@ def find(
     else:
         from_mask = None
     if from_image is not None and from_mask is not None:
-        _check_shapes(from_image, from_mask)
+        check_shapes(from_image, from_mask)
     return from_image, from_mask
 
 
@@ -82,13 +69,3 @@ def _read_again(
             f"Restore it, or accept the change by giving it with --{option}."
         )
     return Given(source, pixels)
-
-
-def _check_shapes(image: Given, mask: Given) -> None:
-    """Same size, or same aspect to within a pixel."""
-    (a, b), (c, d) = image.size, mask.size
-    if abs(a * d - b * c) > max(a, b, c, d):
-        raise InputError(
-            f"The mask {mask.source.path} has {d}x{c} pixels and the picture {image.source.path} "
-            f"has {b}x{a}: they do not lie on each other. Draw the mask on a copy of the picture."
-        )

@@ -18,7 +18,7 @@ from asymflow.cli import options, report
 from asymflow.errors import AsymflowError
 
 if TYPE_CHECKING:
-    from asymflow.cli import generation
+    from asymflow import generation
 
 app = typer.Typer(
     help="Draw pictures from words, and spend the computing where it counts.",
@@ -39,6 +39,25 @@ PROFILE = Path("profile.safetensors")
 
 DataFolder = Annotated[
     Path, typer.Option(metavar="DIR", help="Dataset, from [cyan]asymflow data build[/].")
+]
+
+
+Port = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")]
+Host = Annotated[
+    str,
+    typer.Option(metavar="ADDRESS", help="Others than this machine's own need a token."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Pictures and jobs; in your home folder by default."),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", metavar="NAME", help="Another name of this server."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", metavar="FILE", help="Holds the token; or set ASYMFLOW_TOKEN."),
 ]
 
 
@@ -187,12 +206,13 @@ def sheet(
 ) -> None:
     """Draw prompts in every style, on one sheet."""
     from asymflow.cli import asking, outputs
+    from asymflow.wanted import random_seed
 
     target = outputs.target(output, format)
     asked = asking.Asked(
         size=size,
         count=count,
-        seed=asking.random_seed() if seed is None else seed,
+        seed=random_seed() if seed is None else seed,
         negative=negative,
         steps=steps,
         solver=solver,
@@ -215,6 +235,65 @@ def styles(json: options.Json = False) -> None:
     from asymflow.cli import styles
 
     styles.styles(as_json=json)
+
+
+@app.command(rich_help_panel="Draw")
+def studio(
+    port: Port = 7860,
+    host: Host = "127.0.0.1",
+    data: DataDir = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", metavar="", help="Open no page.")
+    ] = False,
+    allow_host: AllowHost = None,
+    token_file: TokenFile = None,
+    weights: options.Weights = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+) -> None:
+    """Draw in the browser, with a gallery. Needs the extra [cyan]studio[/]."""
+    from asymflow.cli import studio
+
+    studio.serve(
+        host=host,
+        port=port,
+        data=data,
+        hosts=allow_host or [],
+        token_file=token_file,
+        weights=weights,
+        dtype=dtype,
+        device=device,
+        studio=True,
+        browser=not no_browser,
+    )
+
+
+@app.command(rich_help_panel="Draw")
+def serve(
+    port: Port = 8000,
+    host: Host = "127.0.0.1",
+    data: DataDir = None,
+    allow_host: AllowHost = None,
+    token_file: TokenFile = None,
+    weights: options.Weights = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+) -> None:
+    """Serve programs: an HTTP API, and one like OpenAI's. Needs the extra [cyan]studio[/]."""
+    from asymflow.cli import studio
+
+    studio.serve(
+        host=host,
+        port=port,
+        data=data,
+        hosts=allow_host or [],
+        token_file=token_file,
+        weights=weights,
+        dtype=dtype,
+        device=device,
+        studio=False,
+        browser=False,
+    )
 
 
 @app.command(rich_help_panel="Check")
@@ -254,12 +333,14 @@ def profile(
 
     A profile that is interrupted goes on where it stopped when it is asked for again.
     """
-    from asymflow.cli import asking, generation, planning
+    from asymflow import generation
+    from asymflow.cli import asking, planning
+    from asymflow.wanted import guidance_of
 
     planning.profile(
         generation.load(weights, dtype=asking.dtype(dtype), device=device),
         None if size is None else asking.size_of(size),
-        asking.guidance_of(presets.GUIDANCE if guidance is None else guidance),
+        guidance_of(presets.GUIDANCE if guidance is None else guidance),
         count=pictures,
         candidates=candidates,
         output=output,
@@ -317,7 +398,7 @@ def plan(
     from asymflow.cli import asking, planning
 
     def load() -> generation.Model:
-        from asymflow.cli import generation
+        from asymflow import generation
 
         return generation.load(weights, dtype=asking.dtype(dtype), device=device)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from asymflow.errors import InputError
-from asymflow.files import check_writable
+from asymflow.files import check_writable, slug
 from asymflow.pictures import SUFFIXES, Format
 
 _FORMATS: tuple[Format, ...] = ("png", "webp", "jpeg")
@@ -85,10 +83,3 @@ def require_writable(path: Path, advice: str) -> None:
         check_writable(path)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror}. {advice}") from error
-
-
-def slug(prompt: str) -> str:
-    """A short file name for a prompt: "A fox, sleeping!" to "a-fox-sleeping"."""
-    text = unicodedata.normalize("NFKC", prompt).lower()
-    words = re.sub(r"[\W_]+", "-", text).strip("-")
-    return words[:48].rstrip("-") or "picture"

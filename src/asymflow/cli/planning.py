@@ -22,7 +22,7 @@ from asymflow.files import replacing
 from asymflow.types import Plan, Profile, Request
 
 if TYPE_CHECKING:
-    from asymflow.cli.generation import Model
+    from asymflow.generation import Model
     from asymflow.verifier import Distance
 
 PROFILED, VERIFIED, PROVED = 0, 1, 2

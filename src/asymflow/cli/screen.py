@@ -6,8 +6,9 @@ It is drawn on standard error, and only when that is a terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,8 @@ from rich.text import Text
 from asymflow.pictures import fit, to_bytes
 from asymflow.types import Picture
 
-Look = Callable[[], Sequence[Picture]]
-Advance = Callable[[int, Look], None]
-"""Hears how many more steps are done, and how to get the pictures as they are now."""
+if TYPE_CHECKING:
+    from asymflow.generation import Advance, Look
 
 _EVERY = 0.1  # seconds between two looks: a look costs as much as a step of a small picture
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from asymflow import pictures, provenance, sheets
-from asymflow.cli import generation, summary
-from asymflow.cli.asking import Wanted
-from asymflow.cli.generation import Job, Made
+from asymflow import generation, pictures, provenance, sheets
+from asymflow.cli import summary
 from asymflow.cli.outputs import Target
 from asymflow.cli.report import say, say_json, tell
 from asymflow.cli.screen import screen
 from asymflow.files import replacing
+from asymflow.generation import Job, Made
+from asymflow.wanted import Wanted
 
 _SIDE = 128
 """Pixels that a small picture is enlarged to, by a whole number."""

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asymflow import store
-from asymflow.cli import generation
-from asymflow.cli.generation import Job, Model
+from asymflow import generation, store
+from asymflow.generation import Job, Model
 
 
 def as_json(

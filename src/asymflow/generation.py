@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -15,13 +15,16 @@ import torch
 from asymflow import __version__, controller, engine, pictures, plans
 from asymflow.adapters import embedded
 from asymflow.adapters.embedded import EmbeddedAdapter
-from asymflow.cli.asking import Chosen, Wanted
-from asymflow.cli.screen import Advance, Look
 from asymflow.data.sources import STYLES
 from asymflow.errors import InputError
 from asymflow.provenance import Record
 from asymflow.times import coarse, truncated, within
 from asymflow.types import Decision, Picture, Plan, Request
+from asymflow.wanted import Chosen, Wanted
+
+Look = Callable[[], Sequence[Picture]]
+Advance = Callable[[int, Look], None]
+"""Hears how many more steps are done, and how to get the pictures as they are now."""
 
 _TOGETHER = 16
 """Pictures that walk together where the model takes several per call."""
@@ -175,7 +178,8 @@ def plan_for(model: Model, chosen: Chosen, size: tuple[int, int]) -> Plan:
 def _as_trained(plan: Plan, model: Model, size: tuple[int, int]) -> Plan:
     """The plan that asks for large pictures at about the size that training was at most.
 
-    Asked for whole, they come out as mosaics. The last step is made at twice the side of the others.
+    Asked for whole, they come out as mosaics. The last step is made at twice the side of the
+    others.
     """
     side = min(size)
     if side <= 1.5 * embedded.NATIVE:

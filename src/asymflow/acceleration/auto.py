@@ -1,0 +1,336 @@
+"""The plan that a pipeline gets when nobody made one: as faithful as its own sampler, and cheaper.
+
+How far the pipeline's own sampler is from where its model leads in the limit is measured, and the
+cheapest plan that is no further away is taken. A profile of the network proposes plans; what
+decides are pictures that the pipeline itself makes with them, and what is claimed is measured on
+others.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asymflow import planner
+from asymflow.acceleration.original import Baseline, original
+from asymflow.acceleration.runs import run, scheduled
+from asymflow.adapters.conventions import Convention
+from asymflow.adapters.pipelines import (
+    Call,
+    Family,
+    PipelineAdapter,
+    bound,
+    guidance,
+    listen,
+    overheard,
+    quiet,
+)
+from asymflow.errors import InputError
+from asymflow.profiler import profile
+from asymflow.times import plan_of
+from asymflow.types import FULL, Evidence, Interval, Plan, Profile, Request, Solver, Tier
+from asymflow.verifier import only, rms
+
+CANDIDATES = 24
+"""Moves between candidate times."""
+FINE = 64
+"""Moves of the reference."""
+LEAST = 0.005
+"""Time below which nothing is seen: levels of a byte are 2 / 255 apart."""
+CALIBRATION, CHOSEN, FRESH = 4, 4, 8
+"""Pictures to profile on, to choose a plan by, and to measure what it keeps."""
+
+PROMPTS = (
+    "a red fox in the snow",
+    "a bowl of fruit on a wooden table",
+    "portrait of an old sailor, oil painting",
+    "a city street at night in the rain",
+)
+"""Of pipelines that take prompts, when no examples are given."""
+
+_log = logging.getLogger("asymflow")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture: a call of the pipeline, and its seed."""
+
+    call: Call
+    seed: int
+
+
+def examples_of(pipe: Any, examples: Sequence[Call]) -> tuple[Call, ...]:
+    """What to call the pipeline with while it is measured.
+
+    Raises:
+        InputError: it cannot be called without saying what for.
+    """
+    if examples:
+        for call in examples:
+            bound(pipe, call)
+        return tuple(examples)
+    if "prompt" not in bound(pipe, {}):
+        return ({},)
+    if getattr(pipe, "text_encoder", None) is None:
+        raise InputError(
+            f"{type(pipe).__name__} has no text encoder, so there is nothing to measure it with. "
+            "Say how you call it: examples=[{'prompt_embeds': ...}, ...]."
+        )
+    return tuple({"prompt": prompt} for prompt in PROMPTS)
+
+
+def conditions(pipe: Any, family: Family, call: Call) -> dict[str, str]:
+    """What a plan is made for besides the model."""
+    height, width = listen(pipe, family, call).z.shape[-2:]
+    scale = guidance(bound(pipe, call))
+    return {"size": f"{width}x{height}", "guidance_scale": f"{scale:g}"}
+
+
+@dataclass(slots=True, eq=False)
+class Pictures:
+    """Makes pictures with a pipeline, and counts what they cost."""
+
+    pipe: Any
+    family: Family
+    forwards: int = 0
+    seconds: list[float] = field(default_factory=list[float])
+
+    def planned(self, plan: Plan, samples: Sequence[Sample]) -> Tensor:
+        """States x_0 [b, c, h, w] of the pictures of a plan."""
+        return self._make(partial(run, self.pipe, self.pipe, self.family, plan), samples)
+
+    def original(self, baseline: Baseline, samples: Sequence[Sample]) -> Tensor:
+        """Those of the pipeline's own sampler."""
+
+        def call(arguments: Mapping[str, Any]) -> Any:
+            with scheduled(self.pipe, baseline.scheduler):
+                return self.pipe(**{**arguments, "num_inference_steps": baseline.steps})
+
+        return self._make(call, samples)
+
+    def _make(self, call: Callable[[Mapping[str, Any]], Any], samples: Sequence[Sample]) -> Tensor:
+        states: list[Tensor] = []
+        self.seconds = []
+        for sample in samples:
+            began = time.perf_counter()
+            generator = torch.Generator().manual_seed(sample.seed)
+            given = {**sample.call, "generator": generator, "output_type": "pt"}
+            made = call(bound(self.pipe, given))
+            images: Tensor = made.images.float().cpu()
+            self.seconds.append(time.perf_counter() - began)
+            states.append((2 * images - 1 if self.family.unit else images).clamp(-1, 1))
+        return torch.cat(states)
+
+    @contextmanager
+    def counting(self, total: int) -> Generator[None]:
+        """Count the network's passes per picture, on the pipeline's progress bar."""
+        network = getattr(self.pipe, self.family.network)
+
+        def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
+            rows = len(named[self.family.state])
+            self.forwards += rows
+            bar.update(rows)
+            return forward(**{**named, "return_dict": False})[0]
+
+        with (
+            self.pipe.progress_bar(total=total) as bar,
+            quiet(self.pipe),
+            overheard(network, answer),
+        ):
+            yield
+
+
+def make(
+    pipe: Any,
+    family: Family,
+    adapter: PipelineAdapter,
+    examples: Sequence[Call],
+) -> Plan:
+    """The plan and its evidence.
+
+    Where none is cheaper it is the pipeline's own schedule, or as many steps of something else.
+
+    Args:
+        adapter: of the pipeline's network.
+        examples: calls of the pipeline.
+    """
+    baseline, pictures = Baseline.of(pipe), Pictures(pipe, family)
+    scale = guidance(bound(pipe, examples[0]))
+    height, width = listen(pipe, family, examples[0]).z.shape[-2:]
+    passes = 2 if scale != 1 else 1
+    expected = passes * _estimates(baseline.steps)
+    _log.info(
+        "Measuring %s once, which takes about %d forward passes: as many as %d of its pictures.",
+        type(pipe).__name__,
+        expected,
+        math.ceil(expected / (passes * baseline.steps)),
+    )
+    requests = [
+        Request(each.call, (height, width), each.seed, scale)
+        for each in _samples(examples, CALIBRATION, 0)
+    ]
+    chosen, fresh = _samples(examples, CHOSEN, 1000), _samples(examples, FRESH, 2000)
+    grid = adapter.convention.times
+    fine = plan_of(refined(adapter.convention, FINE), name="reference")
+    with pictures.counting(expected):
+        measured = profile(adapter, requests, times=refined(adapter.convention, CANDIDATES))
+        limit = pictures.planned(fine, chosen)
+        own, errors = _own(pictures, baseline, chosen, limit)
+
+        def best(steps: int) -> tuple[Plan, NDArray[np.float64]]:
+            plans = _proposals(measured, steps, grid(steps))
+            reached = [rms(pictures.planned(each, chosen), limit) for each in plans]
+            index = int(np.argmin([each.mean() for each in reached]))
+            return plans[index], reached[index]
+
+        plan, few, many = own, 2, baseline.steps - 1
+        while few <= many:
+            steps = (few + many) // 2
+            found, reached = best(steps)
+            if _no_further(reached, errors):
+                plan, many = found, steps - 1
+            else:
+                few = steps + 1
+        if plan is None:
+            _log.warning("No cheaper plan comes as near to the limit as %s.", baseline.name)
+            plan, _ = best(baseline.steps)
+        evidence = _prove(pictures, plan, fine, baseline, fresh, measured)
+    made = {**evidence.made, "measuring_forwards": str(pictures.forwards)}
+    _log.info(
+        "Measured with %d forward passes: %s s per picture instead of %s s; difference to the "
+        "limit %s instead of %s.",
+        pictures.forwards,
+        made["seconds"],
+        made["original_seconds"],
+        evidence.rms,
+        made["original_rms"],
+    )
+    return Plan("auto", plan.steps, replace(evidence, made=made))
+
+
+def _own(
+    pictures: Pictures, baseline: Baseline, samples: Sequence[Sample], limit: Tensor
+) -> tuple[Plan | None, NDArray[np.float64]]:
+    """The pipeline's own sampler as a plan, if it is one, and how far it is from the limit [b].
+
+    Where `DDIMScheduler` cuts x_0 it keeps the noise that fits what it has cut off. At no number of
+    steps does that lead to the limit, and a plan should not be allowed the same distance. So what
+    counts is its grid, with the noise that fits, if that is nearer.
+    """
+    errors = rms(pictures.original(baseline, samples), limit)
+    with scheduled(pictures.pipe, baseline.scheduler), suppress(InputError):
+        own = original(pictures.pipe, pictures.family, baseline.steps)
+        consistent = plan_of(own.times, solver="multistep1")
+        others = rms(pictures.planned(consistent, samples), limit)
+        return own, min(errors, others, key=np.mean)
+    return None, errors
+
+
+def refined(convention: Convention, count: int) -> tuple[float, ...]:
+    """The grid of so many moves, its last one halved down to the least noise that was trained.
+
+    Equal steps of timesteps end with a leap over the noise that the finest detail hides behind.
+    """
+    *nodes, last = convention.times(count)
+    least = max(float(convention.time(torch.zeros(1))), LEAST)
+    while nodes[-1] > 2 * least:
+        nodes.append(nodes[-1] / 2)
+    return (*nodes, last)
+
+
+def _estimates(steps: int) -> int:
+    """About how many full estimates measuring takes."""
+    profiling = CALIBRATION * CANDIDATES * 4
+    references = FINE * (CHOSEN + FRESH) + steps * (2 * CHOSEN + FRESH)
+    tried = CHOSEN * 8 * (steps / 3) * math.log2(max(steps, 2))
+    return round(profiling + references + tried)
+
+
+def _samples(examples: Sequence[Call], count: int, seed: int) -> list[Sample]:
+    return [Sample(examples[i % len(examples)], seed + i) for i in range(count)]
+
+
+def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> list[Plan]:
+    """Plans for the price of so many full estimates: by the profile, and what others would run."""
+    budget = 1.0001 * steps * measured.cost_ms[0]
+    faithful = tuple(tier for tier in measured.tiers if tier.faithful)
+    kinds: dict[tuple[Tier, ...], None] = dict.fromkeys((measured.tiers, faithful, (FULL,)))
+    found: dict[tuple[object, ...], Plan] = {}
+    for tiers in kinds:
+        with suppress(InputError):  # nothing of that kind fits
+            plan = planner.plan(only(measured, tiers), budget=budget)
+            for each in (plan, _corrected(plan)):
+                found[each.steps] = each
+    solvers: tuple[Solver, ...] = ("multistep2", "corrected2")
+    for solver in solvers:
+        plan = plan_of(grid, solver=solver)
+        found[plan.steps] = plan
+    return list(found.values())
+
+
+def _no_further(errors: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Whether pictures are as near to the limit as others of the same noise, beyond one standard
+    error: the best of several plans on a few pictures is not quite as good on new ones."""
+    further = errors - others
+    return bool(further.mean() + further.std(ddof=1) / math.sqrt(len(further)) <= 0)
+
+
+def _corrected(plan: Plan) -> Plan:
+    """With the corrector, which costs nothing, wherever estimates have no bias."""
+    steps = (
+        replace(step, solver="corrected2") if step.tier.faithful else step for step in plan.steps
+    )
+    return Plan(plan.name, tuple(steps))
+
+
+def _prove(
+    pictures: Pictures,
+    plan: Plan,
+    fine: Plan,
+    baseline: Baseline,
+    fresh: Sequence[Sample],
+    measured: Profile,
+) -> Evidence:
+    """What the plan keeps, on pictures that it was not chosen by."""
+    limit = pictures.planned(fine, fresh)
+    before = rms(pictures.original(baseline, fresh), limit)
+    original_seconds = statistics.median(pictures.seconds)
+    after = rms(pictures.planned(plan, fresh), limit)
+    known = dict(zip(measured.tiers, measured.cost_ms, strict=True))
+    made = {
+        **measured.made,
+        "pictures": str(len(fresh)),
+        "seconds": f"{statistics.median(pictures.seconds):.3g}",
+        "original": baseline.name,
+        "original_seconds": f"{original_seconds:.3g}",
+        "original_rms": str(_interval(before)),
+    }
+    return Evidence(
+        made=made,
+        cost_ms=tuple(step.evaluations * known[step.tier] for step in plan.steps),
+        full_ms=measured.cost_ms[0],
+        shares=(),
+        predicted=None,
+        rms=_interval(after),
+        distance=None,
+        pictures=len(fresh),
+    )
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    """The mean with its normal 95% interval."""
+    mean = float(values.mean())
+    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)

@@ -1,0 +1,88 @@
+"""What a pipeline does by itself: its own schedule as a plan, and what a plan is compared with."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from asymflow.adapters.pipelines import Family
+from asymflow.errors import InputError
+from asymflow.times import plan_of
+from asymflow.types import Plan
+
+NAME = "original"
+ENOUGH = 50
+"""Steps of a sampler that a plan is compared with, at most: more are hardly seen."""
+
+
+def original(pipe: Any, family: Family, steps: int) -> Plan:
+    """The pipeline's own schedule for a number of steps: Euler's method over its timesteps.
+
+    Raises:
+        InputError: its scheduler does something else, that no plan does.
+    """
+    kind, config = type(pipe.scheduler).__name__, pipe.scheduler.config
+    reason = {
+        "DDIMScheduler": None
+        if config.get("set_alpha_to_one")
+        else "stops before all noise is gone (set_alpha_to_one=False)",
+        "FlowMatchEulerDiscreteScheduler": "draws noise at every step (stochastic_sampling)"
+        if config.get("stochastic_sampling")
+        else "chooses its shift at every call (use_dynamic_shifting)"
+        if config.get("use_dynamic_shifting")
+        else None,
+        "DDPMScheduler": "draws noise at every step",
+    }.get(kind, "is not Euler's method over a grid")
+    if reason is not None:
+        raise InputError(
+            f"{kind} {reason}, so its pictures are not those of a plan. Call the pipeline as it "
+            "is, or give it DDIMScheduler.from_config(pipe.scheduler.config) or plan='auto'."
+        )
+    scheduler = type(pipe.scheduler).from_config(config)
+    scheduler.set_timesteps(steps)
+    if kind == "DDIMScheduler":
+        tau = scheduler.timesteps
+        moved = config["num_train_timesteps"] // steps
+        if any(tau[:-1] - tau[1:] != moved):
+            raise InputError(
+                f"{kind} moves by {moved} timesteps at every one of {steps} steps, and asks its "
+                f"network elsewhere: at {', '.join(str(int(each)) for each in tau)}. No plan does "
+                "that. Choose a number of steps that divides "
+                f"{config['num_train_timesteps']}, or timestep_spacing='leading'."
+            )
+    else:
+        tau = scheduler.sigmas[:-1].double() * config["num_train_timesteps"]
+    times = family.convention(pipe).time(torch.as_tensor(tau)).tolist()
+    return plan_of((*times, 0.0), solver="euler", name=NAME)
+
+
+def default_steps(pipe: Any) -> int:
+    """Steps that the pipeline makes when it is not told how many."""
+    return int(inspect.signature(pipe.__call__).parameters["num_inference_steps"].default)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Baseline:
+    """The deterministic sampler that a pipeline has, or that diffusers has for its model."""
+
+    scheduler: Any
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return f"{type(self.scheduler).__name__}, {self.steps} steps"
+
+    @classmethod
+    def of(cls, pipe: Any) -> Baseline:
+        """At the number of steps that the pipeline makes when it is not told one, or `ENOUGH`."""
+        steps, scheduler = default_steps(pipe), pipe.scheduler
+        if type(scheduler).__name__ == "DDPMScheduler":
+            ddim: Any = import_module("diffusers").DDIMScheduler
+            scheduler = ddim.from_config(scheduler.config)
+            # Or pipelines would hand it a learned variance, which it has no use for.
+            scheduler.register_to_config(variance_type="fixed_small")
+        return cls(scheduler, min(steps, ENOUGH))

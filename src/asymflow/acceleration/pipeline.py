@@ -1,0 +1,214 @@
+"""`accelerate`: a pipeline that makes the steps of a plan, and is otherwise the same pipeline."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asymflow.acceleration import auto
+from asymflow.acceleration.families import family_of
+from asymflow.acceleration.original import NAME, default_steps, original
+from asymflow.acceleration.runs import run
+from asymflow.adapters.pipelines import Call, Family, adapt, flat, name_of
+from asymflow.data.fetch import default_cache
+from asymflow.errors import InputError
+from asymflow.store import load_plan, save_plan
+from asymflow.types import Plan
+
+P = TypeVar("P")
+
+FOLDER = "asymflow"
+"""Beside the model: one file per plan."""
+AUTO = "auto"
+
+_log = logging.getLogger("asymflow")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Acceleration:
+    """What an accelerated pipeline knows more than the one that it was made from.
+
+    Attributes:
+        base: that pipeline.
+        plan: None for its own schedule, whose steps every call chooses.
+    """
+
+    base: Any
+    family: Family
+    plan: Plan | None
+
+
+def accelerate(
+    pipe: P,
+    plan: Plan | Path | str = AUTO,
+    *,
+    examples: Sequence[Call] = (),
+    family: Family | None = None,
+    folder: Path | None = None,
+) -> P:
+    """The same pipeline, faster: called in the same way, it makes the steps of a plan.
+
+    What is returned shares all components with `pipe` and is an instance of its class; `pipe`
+    itself stays as it was. The number of steps in a call is the plan's, whatever the call says. The
+    plan is the attribute `asymflow_plan`: print it for what it does, costs and keeps.
+
+    Args:
+        pipe: a pixel-space pipeline of diffusers.
+        plan: "auto" measures the model once, for the cheapest plan that comes as near to its limit
+            as the pipeline's own sampler, and keeps it beside the model, or in the user's cache
+            where the model has no folder that can be written to; "original" is the
+            pipeline's own schedule. Or a plan, a plan file, or the name of one beside the model.
+        examples: arguments that the pipeline is called with while it is measured, all of the size
+            and guidance that it will be used with. By default a few prompts, or none.
+        family: how a pipeline that is not known asks its network.
+        folder: of the model; by default the one that the pipeline was loaded from.
+
+    Raises:
+        MissingExtra: diffusers is not installed.
+        InputError: the pipeline cannot be translated, or the plan was made for another model.
+        FileFormatError: a plan file is missing or damaged.
+    """
+    known: Acceleration | None = vars(pipe).get("_asymflow")
+    base: Any = pipe if known is None else known.base
+    family = family_of(base, family if family is not None or known is None else known.family)
+    family.convention(base)
+    folder = _home(base) if folder is None else folder
+    found: Plan | None
+    match plan:
+        case Plan():
+            found = _checked(plan, base, family)
+        case Path():
+            found = _checked(load_plan(plan), base, family)
+        case "auto":
+            found = _auto(base, family, examples, folder)
+        case "original":
+            original(base, family, default_steps(base))
+            found = None
+        case _:
+            found = _checked(_named(plan, folder), base, family)
+    made: Any = object.__new__(_subclass(type(base)))
+    vars(made).update(vars(base), _asymflow=Acceleration(base, family, found))
+    return made
+
+
+def _auto(base: Any, family: Family, examples: Sequence[Call], folder: Path | None) -> Plan:
+    """A plan that was kept for this model and use; otherwise a new one, which is kept."""
+    calls = auto.examples_of(base, examples)
+    wanted = {"adapter": name_of(base, family), **auto.conditions(base, family, calls[0])}
+    places = _places(wanted, folder)
+    known = {path: load_plan(path) for path in places if path.exists()}
+    for plan in known.values():
+        if _made_for(plan, wanted):
+            return plan
+    plan = auto.make(base, family, adapt(base, family), calls)
+    for path in places:
+        # A plan for another use of the same weights stays; one for other weights is of no more use.
+        if path in known and _made_for(known[path], {"adapter": wanted["adapter"]}):
+            continue
+        try:
+            save_plan(plan, path)
+        except OSError as error:
+            _log.info("Cannot keep the plan as %s (%s).", path, error.strerror)
+        else:
+            _log.info("Kept as %s.", path)
+            return plan
+    _log.warning("The plan is not kept: cannot write any of %s.", ", ".join(map(str, places)))
+    return plan
+
+
+def _places(wanted: Mapping[str, str], folder: Path | None) -> list[Path]:
+    """Where a plan may be kept: beside the model, or else with the user's caches."""
+    use = f"{wanted['size']}-{wanted['guidance_scale']}"
+    own = default_cache() / "plans" / f"{wanted['adapter'].replace(':', '-')}-{use}.json"
+    if folder is None:
+        return [own]
+    return [folder / FOLDER / "plan.json", folder / FOLDER / f"plan-{use}.json", own]
+
+
+def _made_for(plan: Plan, wanted: Mapping[str, str]) -> bool:
+    made = plan.evidence.made if plan.evidence is not None else {}
+    return all(made.get(key) == value for key, value in wanted.items())
+
+
+def _checked(plan: Plan, base: Any, family: Family) -> Plan:
+    """The plan, if it can run and was not measured on another model."""
+    for step in plan.steps:
+        if step.tier.shrink not in (1, *family.factors):
+            raise InputError(
+                f"Plan {plan.name!r} asks for tier {step.tier.name!r}, a picture pooled by "
+                f"{step.tier.shrink}, and {type(base).__name__} is not declared to have learnt "
+                "that. Make a plan for it with plan='auto', or declare Family(factors=...)."
+            )
+    if plan.evidence is None:
+        return plan
+    name, made = name_of(base, family), plan.evidence.made.get("adapter")
+    if made != name:
+        raise InputError(
+            f"Plan {plan.name!r} was made for {made}, and this model is {name}: its weights, its "
+            "schedule or its scale of noise differ. Make one for it with plan='auto', or drop what "
+            "was measured and try it anyway: Plan(plan.name, plan.steps)."
+        )
+    return plan
+
+
+def _named(plan: str, folder: Path | None) -> Plan:
+    """A plan file, or a plan beside the model by its name."""
+    if Path(plan).suffix == ".json":
+        return load_plan(Path(plan))
+    beside = None if folder is None else folder / FOLDER
+    if beside is not None and (beside / f"{plan}.json").exists():
+        return load_plan(beside / f"{plan}.json")
+    names = sorted(path.stem for path in beside.glob("*.json")) if beside is not None else []
+    raise InputError(
+        f"There is no plan called {plan!r} beside this model. Choose one of "
+        f"{', '.join([AUTO, NAME, *names])}, or give the path of a plan file."
+    )
+
+
+def _home(pipe: Any) -> Path | None:
+    """The folder that a pipeline was loaded from."""
+    path = getattr(pipe, "name_or_path", None)
+    return Path(path) if path and Path(path).is_dir() else None
+
+
+@cache
+def _subclass(kind: type[Any]) -> type[Any]:
+    """The pipeline's class with another `__call__`, under its name: files say what they always did.
+
+    A class of its own, since `pipe(...)` looks `__call__` up there and not in the instance.
+    """
+    own = kind.__call__
+
+    @functools.wraps(own)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        known: Acceleration = self._asymflow
+        mine = functools.partial(own, self)
+        arguments = flat(inspect.signature(mine).bind(*args, **kwargs))
+        plan = known.plan
+        if plan is None:
+            plan = original(self, known.family, arguments["num_inference_steps"])
+        return run(self, mine, known.family, plan, arguments)
+
+    def save_pretrained(self: Any, save_directory: str | Path, **kwargs: Any) -> None:
+        kind.save_pretrained(self, save_directory, **kwargs)
+        if (plan := self._asymflow.plan) is not None:
+            save_plan(plan, Path(save_directory) / FOLDER / "plan.json")
+
+    def plan(self: Any) -> Plan | None:
+        return self._asymflow.plan
+
+    body = {
+        "__call__": call,
+        "__doc__": kind.__doc__,
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "save_pretrained": functools.wraps(kind.save_pretrained)(save_pretrained),
+        "asymflow_plan": property(plan),
+    }
+    return type(kind.__name__, (kind,), body)

@@ -1,0 +1,97 @@
+"""One call of a pipeline with another schedule than its own.
+
+For as long as the call lasts the pipeline has the plan as its scheduler. Where the plan has cheaper
+tiers, the network is asked for those instead of what the pipeline asks for. All else is the
+pipeline's own code: its arguments, callbacks, progress bar, hooks and pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asymflow.acceleration.scheduler import DrivenScheduler
+from asymflow.adapters.pipelines import (
+    Family,
+    Heard,
+    PipelineAdapter,
+    channels_out,
+    guidance,
+    overheard,
+)
+from asymflow.errors import InputError
+from asymflow.estimators import Guided, Memory, estimate
+from asymflow.types import Plan
+
+Run = Callable[..., Any]
+"""A pipeline's own `__call__`, without self."""
+
+
+def run(pipe: Any, own: Run, family: Family, plan: Plan, arguments: Mapping[str, Any]) -> Any:
+    """What the pipeline returns for these arguments, made by the plan.
+
+    Raises:
+        InputError: the arguments ask for a schedule of their own.
+    """
+    for name in ("timesteps", "sigmas"):
+        if arguments.get(name) is not None:
+            raise InputError(
+                f"{name} were passed, and this pipeline makes the steps of plan {plan.name!r}. "
+                "Leave them out, or call the pipeline that it was made from."
+            )
+    scheduler = DrivenScheduler.of(plan, pipe.scheduler, noise=family.noise_of(pipe))
+    steps = {"num_inference_steps": len(scheduler.timesteps)}
+    with scheduled(pipe, scheduler), _tiers(pipe, family, scheduler, guidance(arguments)):
+        return own(**{**arguments, **steps})
+
+
+@contextmanager
+def scheduled(pipe: Any, scheduler: Any) -> Generator[None]:
+    """The pipeline with another scheduler, until the block ends or fails."""
+    before = pipe.scheduler
+    pipe.scheduler = scheduler
+    try:
+        yield
+    finally:
+        pipe.scheduler = before
+
+
+@contextmanager
+def _tiers(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: float) -> Generator[None]:
+    """Ask the network for the tiers of the plan. Where all are full the pipeline does it itself."""
+    plan, guided = scheduler.plan, weight != 1
+    plain = all(
+        step.tier.shrink == 1 and (not guided or (step.tier.full and not step.tier.in_turn))
+        for step in plan.steps
+    )
+    if plain:
+        yield
+        return
+    memory: Memory | None = None
+
+    def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
+        nonlocal memory
+        tau = torch.as_tensor(named[family.time]).flatten()[0]
+        tier, t = scheduler.due(tau * len(scheduler) if family.normalised else tau)
+        heard = Heard.of(family, named, guided)
+        x_t = scheduler.state(heard.z)
+        rows = x_t.new_full((len(x_t),), 1.0)
+        # What the scheduler cuts is the combination of both passes, not each of them.
+        adapter = PipelineAdapter(
+            pipe, family, plan.name, scheduler.convention, forward, heard.others, settles=False
+        )
+        model = Guided.of(adapter, heard.cond, heard.null, rows * weight)
+        x_0, memory = estimate(model, tier, x_t, rows * t, memory)
+        scheduler.tell(x_0)
+        # The pipeline combines equal rows to the same, and the scheduler knows better anyway.
+        said = heard.z.new_zeros(len(x_0), channels_out(network), *x_0.shape[2:])
+        said[:, : x_0.shape[1]] = x_0
+        return torch.cat([said, said]) if guided else said
+
+    network = getattr(pipe, family.network)
+    with overheard(network, answer):
+        yield

@@ -1,0 +1,343 @@
+"""Any pixel-space pipeline of diffusers, by a small declaration of how it asks its network.
+
+What a network is conditioned on is not encoded again here: the pipeline is called for one step with
+its network replaced by an ear (`listen`), and says it itself. So prompts, negative prompts,
+embeddings and masks mean what they mean to the pipeline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asymflow.adapter import Context
+from asymflow.adapters.conventions import Convention, convention_of
+from asymflow.adapters.gaussian import to_picture, to_state
+from asymflow.adapters.weights import weigh
+from asymflow.errors import InputError
+from asymflow.flow import per_image
+from asymflow.types import Picture, Request
+
+Call = Mapping[str, Any]
+"""Arguments of a pipeline, e.g. {"prompt": "a fox"}."""
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a pipeline asks its network.
+
+    Attributes:
+        network: the name of the component.
+        state, time: what its `forward` calls the state z [b, c, h, w] and the time.
+        conditions: arguments with one row per picture that it is conditioned on. With guidance the
+            pipeline is expected to stack rows without the prompt before those with it.
+        normalised: the network is told tau / num_train_timesteps instead of tau.
+        floor: for a network that says x_0 itself, from which the pipeline makes a velocity,
+            (z - x_0) / max(u, floor). None where the scheduler is handed what the network says.
+        noise: the pipeline's configuration of the standard deviation of the noise at u = 1.
+        unit: pictures of output_type="pt" fill [0, 1]; otherwise they are states in [-1, 1].
+        factors: by which pictures may be pooled. None unless the network was trained on smaller
+            pictures, too.
+    """
+
+    network: str
+    state: str = "hidden_states"
+    time: str = "timestep"
+    conditions: tuple[str, ...] = ("encoder_hidden_states",)
+    normalised: bool = False
+    floor: float | None = None
+    noise: str | None = None
+    unit: bool = False
+    factors: tuple[int, ...] = ()
+
+    def noise_of(self, pipe: Any) -> float:
+        return 1.0 if self.noise is None else float(pipe.config[self.noise])
+
+    def convention(self, pipe: Any) -> Convention:
+        """Of the pipeline's own scheduler."""
+        return convention_of(pipe.scheduler, noise=self.noise_of(pipe))
+
+    def handed(self, said: Tensor, z: Tensor, tau: Tensor, steps: int) -> Tensor:
+        """What the pipeline hands its scheduler [b, c, h, w] when the network says that."""
+        if self.floor is None:
+            return said
+        u = (tau / steps).clamp(min=self.floor)
+        return (z - said) / per_image(u, z)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """What a pipeline told its network about one batch.
+
+    Attributes:
+        z: the state that it began with [b, c, h, w].
+        cond, null: rows with and without the prompt; equal without guidance.
+        others: arguments that are the same for all pictures.
+    """
+
+    z: Tensor
+    cond: Context
+    null: Context
+    others: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, family: Family, named: Mapping[str, Any], guided: bool) -> Heard:
+        """From the arguments of one call of the network."""
+        z: Tensor = named[family.state]
+        n = len(z) // 2 if guided else len(z)
+        rows = {
+            name: value
+            for name in family.conditions
+            if isinstance(value := named.get(name), Tensor)
+        }
+        known = {family.state, family.time, "return_dict", *rows}
+        others = {name: value for name, value in named.items() if name not in known}
+        cond = {name: value[-n:] for name, value in rows.items()}
+        return cls(z[-n:], cond, {name: value[:n] for name, value in rows.items()}, others)
+
+
+@contextmanager
+def overheard(
+    network: Any, answer: Callable[[Callable[..., Any], Mapping[str, Any]], Tensor]
+) -> Generator[None]:
+    """Let `answer(forward, named arguments)` answer [rows, c, h, w] in the network's place.
+
+    The network itself and its class stay as they are: for as long as the block lasts one attribute
+    of the instance hides its `forward`, as the offloading hooks of diffusers do, and calls it.
+    """
+    forward = network.forward
+    hidden = vars(network).get("forward")
+    signature = inspect.signature(type(unwrapped(network)).forward)
+    outputs = import_module("diffusers.models.unets.unet_2d")
+
+    def instead(*args: Any, **kwargs: Any) -> Any:
+        named = flat(signature.bind(network, *args, **kwargs))
+        del named[next(iter(signature.parameters))]  # self
+        said = answer(forward, named)
+        return outputs.UNet2DOutput(said) if named.get("return_dict", True) else (said,)
+
+    vars(network)["forward"] = instead
+    try:
+        yield
+    finally:
+        if hidden is None:
+            del vars(network)["forward"]
+        else:
+            vars(network)["forward"] = hidden
+
+
+@contextmanager
+def quiet(pipe: Any) -> Generator[None]:
+    """Without the pipeline's own progress bars."""
+    before = dict(getattr(pipe, "_progress_bar_config", {}))
+    pipe.set_progress_bar_config(**{**before, "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**before)
+
+
+def flat(found: inspect.BoundArguments) -> dict[str, Any]:
+    """All arguments of a call by their names, with defaults."""
+    found.apply_defaults()
+    arguments = dict(found.arguments)
+    for name, parameter in found.signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(name)
+    return arguments
+
+
+def bound(pipe: Any, call: Call) -> dict[str, Any]:
+    """The arguments of a call of the pipeline, with its defaults.
+
+    Raises:
+        InputError: the pipeline has no such argument.
+    """
+    try:
+        found = inspect.signature(pipe.__call__).bind(**call)
+    except TypeError as error:
+        raise InputError(
+            f"{type(pipe).__name__} cannot be called with {', '.join(map(repr, call))}: {error}. "
+            "Give arguments that it takes, as in pipe(**example)."
+        ) from error
+    return flat(found)
+
+
+def guidance(arguments: Mapping[str, Any]) -> float:
+    """The guidance weight of a call; 1 where there is none, as pipelines treat weights below 1."""
+    scale = arguments.get("guidance_scale")
+    return float(scale) if scale is not None and scale > 1 else 1.0
+
+
+def listen(pipe: Any, family: Family, call: Call) -> Heard:
+    """What the pipeline tells its network for this call. The network is not asked."""
+    network = getattr(pipe, family.network)
+    arguments = bound(pipe, call)
+    heard: list[Heard] = []
+
+    def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
+        heard.append(Heard.of(family, named, guidance(arguments) != 1))
+        z: Tensor = named[family.state]
+        return z.new_zeros(len(z), channels_out(network), *z.shape[2:])
+
+    once = {**call, "num_inference_steps": 1, "output_type": "pt"}
+    with overheard(network, answer), quiet(pipe):
+        pipe(**once)
+    return heard[0]
+
+
+def unwrapped(network: Any) -> Any:
+    """The network that torch.compile was given."""
+    return getattr(network, "_orig_mod", network)
+
+
+def channels_out(network: Any) -> int:
+    """Channels of the network's answer, a learned variance included."""
+    return int(network.config.get("out_channels") or network.config["in_channels"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PipelineAdapter:
+    """The network of a pipeline. Inputs of a request are arguments of the pipeline.
+
+    The state is in [-1, 1] and float32; the network may run in another dtype.
+
+    Attributes:
+        name: identifies weights and training schedule, as `name_of` does.
+        ask: the network, or what stands for it.
+        others: arguments of the network that are no conditions.
+        settles: estimates are cut as the scheduler does. With guidance both are cut before they are
+            combined, where the scheduler cuts their combination; without this, neither.
+    """
+
+    pipe: Any
+    family: Family
+    name: str
+    convention: Convention
+    ask: Callable[..., Any]
+    others: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+    settles: bool = True
+
+    @property
+    def network(self) -> Any:
+        return getattr(self.pipe, self.family.network)
+
+    @property
+    def channels(self) -> int:
+        return int(self.network.config["in_channels"])
+
+    @property
+    def like(self) -> Tensor:
+        # Not `network.device`, where offloading keeps the weights meanwhile.
+        return torch.empty(0, dtype=torch.float32, device=self.pipe._execution_device)
+
+    @property
+    def batch(self) -> int | None:
+        # CPU kernels choose their summation order by the size of the batch: see the protocol.
+        return 1 if self.like.device.type == "cpu" else None
+
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return tuple(f for f in self.family.factors if all(side % f == 0 for side in size))
+
+    def check(self, request: Request) -> None:
+        height, width = request.size
+        trained = self.network.config.get("sample_size")
+        if isinstance(trained, int):
+            trained = (trained, trained)
+        if not self._sized and trained is not None and tuple(trained) != request.size:
+            raise InputError(
+                f"Size {width}x{height} is not possible: {type(self.pipe).__name__} makes pictures "
+                f"of {trained[1]}x{trained[0]} only. Ask for that size."
+            )
+        grain = int(self.network.config.get("patch_size") or 1)
+        if any(side < 1 or side % grain for side in request.size):
+            raise InputError(
+                f"Size {width}x{height} is not possible: this network reads patches of {grain}. "
+                f"Choose multiples of {grain}."
+            )
+        if request.guidance_scale != 1 and not self._guided:
+            raise InputError(
+                f"Guidance scale {request.guidance_scale} is not possible: "
+                f"{type(self.pipe).__name__} has no guidance. Ask for 1."
+            )
+        bound(self.pipe, request.inputs)
+
+    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
+        heard = [listen(self.pipe, self.family, self._call(request)) for request in requests]
+        return _stacked([each.cond for each in heard]), _stacked([each.null for each in heard])
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        # A few numbers per call: on the CPU, where there is always float64.
+        time = t.cpu().double()
+        alpha, sigma, k = (per_image(each, x_t) for each in self.convention.scaled(time))
+        tau = self.convention.timestep(time).to(x_t)
+        z = k * x_t
+        steps = int(self.pipe.scheduler.config["num_train_timesteps"])
+        arguments = {
+            **self.others,
+            **context,
+            self.family.state: z.to(self.network.dtype),
+            self.family.time: tau / steps if self.family.normalised else tau,
+        }
+        said: Tensor = self.ask(**arguments, return_dict=False)[0].to(x_t)
+        handed = self.family.handed(said, z, tau, steps)
+        x_0 = self.convention.x_0(z, handed, alpha, sigma)
+        return self.convention.settle(x_0) if self.settles else x_0
+
+    def to_state(self, picture: Picture) -> Tensor:
+        return to_state(picture).to(self.like)
+
+    def to_picture(self, x_0: Tensor) -> Picture:
+        return to_picture(x_0)
+
+    @property
+    def _sized(self) -> bool:
+        return "height" in inspect.signature(self.pipe.__call__).parameters
+
+    @property
+    def _guided(self) -> bool:
+        return "guidance_scale" in inspect.signature(self.pipe.__call__).parameters
+
+    def _call(self, request: Request) -> Call:
+        call = dict(request.inputs)
+        if self._sized:
+            call["height"], call["width"] = request.size
+        if self._guided:
+            call["guidance_scale"] = request.guidance_scale
+        return call
+
+
+def adapt(pipe: Any, family: Family) -> PipelineAdapter:
+    """The network of a pipeline as an adapter, to profile it or run plans without the pipeline.
+
+    Raises:
+        InputError: the pipeline's scheduler cannot be translated.
+    """
+    network = getattr(pipe, family.network)
+    convention = family.convention(pipe)
+    return PipelineAdapter(pipe, family, name_of(pipe, family), convention, network)
+
+
+def name_of(pipe: Any, family: Family) -> str:
+    """Names the weights and the schedule they were trained with."""
+    convention = family.convention(pipe)
+    digest = hashlib.sha256(repr((family, family.noise_of(pipe))).encode())
+    grid = convention.times(min(50, int(pipe.scheduler.config["num_train_timesteps"])))
+    digest.update(repr((type(convention).__name__, [f"{t:.6f}" for t in grid])).encode())
+    digest.update(str(pipe.scheduler.config.get("prediction_type")).encode())
+    weigh(digest, unwrapped(getattr(pipe, family.network)).state_dict())
+    return f"pipeline:{digest.hexdigest()[:12]}"
+
+
+def _stacked(rows: Sequence[Context]) -> Context:
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -1,0 +1,357 @@
+"""The studio's own API, `/api`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import FileResponse, StreamingResponse
+
+from asymflow import __version__, pictures, plans, presets
+from asymflow.data.sources import STYLES
+from asymflow.files import slug
+from asymflow.store import plan_hash
+from asymflow.studio import media, recipes, streams
+from asymflow.studio.failures import Refusal
+from asymflow.studio.jobs import Job, picture_json
+from asymflow.studio.settings import COMBINATIONS, PICTURES, SIDES
+from asymflow.studio.shapes import JobRequest
+from asymflow.studio.store import PictureRow, UploadRow
+from asymflow.studio.studio import Body, Client, Here, Loaded, Studio
+from asymflow.types import Plan
+from asymflow.wanted import MAX_PROMPT
+
+router = APIRouter(prefix="/api", tags=["studio"])
+
+_SIZES = (
+    (64, 64, "square"),
+    (96, 64, "landscape"),
+    (64, 96, "portrait"),
+    (128, 64, "wide"),
+    (64, 128, "tall"),
+    (128, 128, "large"),
+)
+_IDEAS = (
+    "a red apple",
+    "a sleepy fox",
+    "a rocket in the night sky",
+    "a blue umbrella in the rain",
+    "a {red|green|blue} dragon",
+    "a robot holding a flower",
+    "a cat in a box",
+    "a slice of pizza",
+    "an octopus with a hat",
+    "a sailing boat at sunset",
+    "a castle on a cloud",
+    "a smiling sun with sunglasses",
+)
+
+LastEvent = Annotated[int | None, Header(alias="Last-Event-ID")]
+Limit = Annotated[int, Query(ge=1, le=200)]
+Switch = Annotated[bool, Query()]
+
+
+@router.get("/info")
+def info(studio: Here, model: Loaded) -> dict[str, Any]:
+    """What this server can do, and how long it takes."""
+    size = (64, 64)
+    qualities: list[dict[str, Any]] = []
+    for name in plans.NAMES:
+        plan = recipes.chosen_plan(model, name, size)
+        seconds = recipes.work(plan, size, presets.GUIDANCE) * studio.engine.seconds_per_work
+        qualities.append(
+            {
+                "id": name,
+                "steps": len(plan.steps),
+                "forwards": plan.forwards,
+                "seconds": round(seconds, 3),
+            }
+        )
+    named = {style.id: style.names[0] for style in STYLES}
+    return {
+        "version": __version__,
+        "model": {"name": model.adapter.name, "hash": model.adapter.weights_hash},
+        "styles": [
+            {"id": id, "name": named.get(id, id), "thumbnail": f"/styles/{id}.webp"}
+            for id in model.adapter.styles
+        ],
+        "sizes": [
+            {"id": f"{width}x{height}", "width": width, "height": height, "label": label}
+            for width, height, label in _SIZES
+        ],
+        "qualities": qualities,
+        "default": {
+            "quality": plans.DEFAULT,
+            "guidance_scale": presets.GUIDANCE,
+            "size": f"{_SIZES[0][0]}x{_SIZES[0][1]}",
+        },
+        "limits": {
+            "prompt_characters": MAX_PROMPT,
+            "pictures": PICTURES,
+            "combinations": COMBINATIONS,
+            "upload_bytes": studio.settings.upload_bytes,
+            "upload_pixels": studio.settings.upload_pixels,
+        },
+        "ideas": list(_IDEAS),
+        "has_token": studio.settings.token is not None,
+    }
+
+
+@router.post("/jobs", status_code=202)
+def create_job(
+    studio: Here,
+    model: Loaded,
+    client: Client,
+    request: JobRequest,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> dict[str, Any]:
+    """Ask for pictures. The job goes on whether or not anybody listens."""
+    del model
+    job = studio.engine.submit(request, client=client, key=idempotency_key)
+    return studio.engine.json(job)
+
+
+@router.get("/jobs")
+def list_jobs(studio: Here, limit: Limit = 20) -> dict[str, Any]:
+    """The newest jobs first, without live ones."""
+    return {"jobs": [studio.engine.json(job) for job in studio.engine.recent(limit)]}
+
+
+@router.get("/jobs/{id}")
+def get_job(studio: Here, id: str) -> dict[str, Any]:
+    """One job."""
+    return studio.engine.json(_job(studio, id))
+
+
+@router.delete("/jobs/{id}", status_code=202)
+def cancel_job(studio: Here, id: str) -> dict[str, Any]:
+    """Stop a job; its finished pictures stay. A second time, nothing happens."""
+    job = _job(studio, id)
+    studio.engine.cancel(job)
+    return studio.engine.json(job)
+
+
+@router.get("/jobs/{id}/events", response_model=None)
+def job_events(studio: Here, id: str, last_event_id: LastEvent = None) -> Response:
+    """Server-sent events of one job, from its beginning or from after `Last-Event-ID`."""
+    job = _job(studio, id)
+    after = -1 if last_event_id is None else last_event_id
+    if job.over and not studio.engine.events(job, after):
+        return Response(status_code=204)  # which tells a browser not to come again
+    return streams.response(streams.job_events(studio.engine, job, after))
+
+
+@router.get("/events", response_model=None)
+def all_events(studio: Here, last_event_id: LastEvent = None) -> StreamingResponse:
+    """Server-sent events: a job whenever its state has changed."""
+    return streams.response(streams.changes(studio.engine, last_event_id))
+
+
+@router.get("/jobs/{id}/preview/{slot}", response_model=None)
+def preview(studio: Here, id: str, slot: int) -> Response:
+    """The newest estimate of a picture that is being made."""
+    look = studio.engine.look(_job(studio, id), slot)
+    if look is None:
+        raise Refusal(404, "This picture is not being made now.", code="not_found")
+    return Response(
+        media.preview(look), media_type="image/webp", headers={"Cache-Control": "no-store"}
+    )
+
+
+@router.post("/uploads", status_code=201)
+def upload(studio: Here, data: Body) -> dict[str, Any]:
+    """Send a picture to start from, or a mask: white to paint, black or transparent to keep.
+
+    It is turned as its camera says, and carries nothing but its pixels afterwards.
+    """
+    png, width, height = media.receive(data, studio.settings.upload_pixels)
+    return _upload_json(studio.store.add_upload(png, width, height))
+
+
+@router.get("/uploads/{id}", response_model=None)
+def get_upload(studio: Here, id: str) -> FileResponse:
+    """A picture that was sent."""
+    if studio.store.upload(id) is None:
+        raise _nothing("upload", id)
+    return FileResponse(studio.store.upload_path(id), media_type="image/png")
+
+
+@router.get("/pictures")
+def list_pictures(
+    studio: Here, before: Annotated[int | None, Query(ge=0)] = None, limit: Limit = 50
+) -> dict[str, Any]:
+    """The gallery, newest first; `next` goes on."""
+    rows = studio.store.gallery(before, limit + 1)
+    more = rows[limit - 1].number if len(rows) > limit else None
+    return {
+        "pictures": [picture_json(row) for row in rows[:limit]],
+        "next": None if more is None else str(more),
+    }
+
+
+@router.get("/pictures/zip", response_model=None)
+def zip_pictures(studio: Here, ids: str) -> Response:
+    """Several pictures as PNG files in one zip; `ids` with commas between them."""
+    wanted = list(dict.fromkeys(ids.split(",")))
+    if len(wanted) > 500:
+        raise Refusal(400, f"{len(wanted)} pictures are too many for one zip. Take 500.")
+    rows = [_picture(studio, id) for id in wanted]
+    files = [
+        (f"{number:03d}-{_file_name(row)}.png", studio.store.picture_path(row.id))
+        for number, row in enumerate(rows, 1)
+    ]
+    return Response(
+        media.zipped(files),
+        media_type="application/zip",
+        headers={"Content-Disposition": 'attachment; filename="asymflow.zip"'},
+    )
+
+
+@router.get("/pictures/{id}")
+def get_picture(studio: Here, id: str) -> dict[str, Any]:
+    """One picture, also a hidden one."""
+    return picture_json(_picture(studio, id))
+
+
+@router.get("/pictures/{id}/file", response_model=None)
+def picture_file(
+    studio: Here,
+    id: str,
+    format: pictures.Format = "png",
+    scale: Annotated[int, Query(ge=1, le=16)] = 1,
+    background: str = "transparent",
+    clean: Switch = False,
+    download: Switch = False,
+) -> Response:
+    """The file of a picture.
+
+    `scale` enlarges it (Lanczos), JPEG is white where it is transparent, and `clean` leaves out the
+    prompt and the settings. Every file says that a machine made it.
+    """
+    row = _picture(studio, id)
+    path = studio.store.picture_path(row.id)
+    headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+    if download:
+        name = f"{_file_name(row)}.{media.SUFFIXES[format]}"
+        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    if format == "png" and scale == 1 and background == "transparent" and not clean:
+        return FileResponse(path, media_type=media.TYPES[format], headers=headers)
+    facts = row.facts
+    data = media.converted(
+        path,
+        format,
+        background=media.colour(background),
+        size=None if scale == 1 else (facts["height"] * scale, facts["width"] * scale),
+        clean=clean,
+    )
+    return Response(data, media_type=media.TYPES[format], headers=headers)
+
+
+@router.delete("/pictures/{id}")
+def delete_picture(studio: Here, id: str) -> dict[str, Any]:
+    """Hide a picture. It can be restored for a day and is then gone for good."""
+    _picture(studio, id)
+    studio.store.hide(id, hidden=True)
+    return picture_json(_picture(studio, id))
+
+
+@router.post("/pictures/{id}/restore")
+def restore_picture(studio: Here, id: str) -> dict[str, Any]:
+    """Show a hidden picture again."""
+    _picture(studio, id)
+    studio.store.hide(id, hidden=False)
+    return picture_json(_picture(studio, id))
+
+
+@router.post("/settings")
+def settings_of(studio: Here, model: Loaded, data: Body) -> dict[str, Any]:
+    """The request that makes a picture again, from the picture's file.
+
+    `differs` lists what this server cannot repeat: "model", "plan", "image", "mask" or "size".
+    """
+    record = media.record_of(data)
+    differs: list[str] = []
+    exact_model = record.weights == model.adapter.weights_hash
+    if not exact_model:
+        differs.append("model")
+    quality, exact = _quality(model, record.plan, record.size)
+    if quality is None:
+        differs.append("plan")
+    height, width = record.size
+    if height not in SIDES or width not in SIDES:
+        differs.append("size")
+        height, width = (min(max(SIDES, key=lambda s: -abs(s - side)), 128) for side in record.size)
+    image = parent = mask = None
+    if record.image is not None:
+        id = record.image.path.removesuffix(".png")
+        image = id if studio.store.upload(id) is not None else None
+        parent = id if image is None and studio.store.picture(id) is not None else None
+        if image is None and parent is None:
+            differs.append("image")
+    if record.mask is not None:
+        id = record.mask.path.removesuffix(".png")
+        mask = id if studio.store.upload(id) is not None and (image or parent) else None
+        if mask is None:
+            differs.append("mask")
+    starts = image is not None or parent is not None
+    request = JobRequest(
+        prompt=record.prompt,
+        negative_prompt=record.negative,
+        style=record.style if record.style in model.adapter.styles else None,
+        width=width,
+        height=height,
+        quality=quality or plans.DEFAULT,
+        n=1,
+        seed=record.seed if record.seed < 2**53 else None,
+        guidance_scale=record.guidance,
+        image=image,
+        parent=parent,
+        mask=mask,
+        strength=record.strength if starts else None,
+        exact=exact,
+    )
+    return {"request": request.model_dump(), "exact_model": exact_model, "differs": differs}
+
+
+def _quality(model: Loaded, plan: Plan, size: tuple[int, int]) -> tuple[Any, bool]:
+    """The quality whose plan this is, and whether it leaves out the plan's rules."""
+    for name in plans.NAMES:
+        made = recipes.chosen_plan(model, name, size)
+        if plan_hash(made) == plan_hash(plan):
+            return name, False
+        if made.steps == plan.steps:
+            return name, True
+    return None, False
+
+
+def _job(studio: Studio, id: str) -> Job:
+    job = studio.engine.job(id)
+    if job is None:
+        raise _nothing("job", id)
+    return job
+
+
+def _picture(studio: Studio, id: str) -> PictureRow:
+    row = studio.store.picture(id)
+    if row is None:
+        raise _nothing("picture", id)
+    return row
+
+
+def _nothing(kind: str, id: str) -> Refusal:
+    return Refusal(404, f"There is no {kind} {id[:64]!r}.", param="id", code="not_found")
+
+
+def _upload_json(row: UploadRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "width": row.width,
+        "height": row.height,
+        "url": f"/api/uploads/{row.id}",
+    }
+
+
+def _file_name(row: PictureRow) -> str:
+    """Of plain letters, which no header or file system takes amiss."""
+    name = slug(row.facts["prompt"]).encode("ascii", "ignore").decode().strip("-") or "picture"
+    return f"{name}-{row.facts['seed']}"

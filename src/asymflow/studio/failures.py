@@ -1,0 +1,72 @@
+"""What a call is answered when it fails: always the same envelope, which OpenAI's clients read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something did not work.
+
+    Attributes:
+        message: for people: the value, the cause and the next move.
+        type: "invalid_request_error", "rate_limit_error", "server_error", ...
+        param: the field that is to blame.
+        code: for programs.
+    """
+
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The inner part of the envelope."""
+        return asdict(self)
+
+
+class Refusal(Exception):
+    """A call that is answered with a problem and nothing else."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        kind = type or _TYPES.get(status, "invalid_request_error")
+        self.problem = Problem(message, kind, param, code)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What a client is told besides the body."""
+        headers: dict[str, str] = {}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(max(1, round(self.retry_after)))
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return headers
+
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
+
+
+def envelope(problem: Problem) -> dict[str, Any]:
+    """The body of a failed call."""
+    return {"error": problem.as_json()}

@@ -1,0 +1,627 @@
+"""One engine room for everybody: what waits, what runs, what is known of it, and who listens.
+
+Any thread may call an `Engine`; all that changes does so under its lock. The worker takes pictures
+from it one micro-batch at a time and tells it what happens (see `asymflow.studio.worker`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from asymflow.generation import Model
+from asymflow.studio import recipes
+from asymflow.studio.bell import Bell
+from asymflow.studio.failures import Problem, Refusal
+from asymflow.studio.metrics import Metrics
+from asymflow.studio.queue import FairQueue
+from asymflow.studio.settings import Settings
+from asymflow.studio.shapes import JobRequest, Slot
+from asymflow.studio.store import JobRow, PictureRow, Store, new_id
+from asymflow.types import Picture
+
+Kind = Literal["studio", "api"]
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+
+_REMEMBERED = 256
+"""Jobs that are over and whose steps can still be replayed."""
+_EPOCH = 1_000_000
+"""Numbers of events between two starts, so that those of this one are larger than all before."""
+_CHANGES = 1000
+"""Changes of jobs that a page which was away for a moment can catch up with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a job; `number` rises."""
+
+    number: int
+    name: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One picture of a job that waits to be made."""
+
+    job: Job
+    slot: int
+
+    @property
+    def wanted(self) -> Slot:
+        return self.job.slots[self.slot]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """What is known of a job while the server runs.
+
+    Attributes:
+        cost: of one picture, in passes of the network over 64 x 64 pixels.
+        steps: of one picture.
+        done: steps that are made, by slot.
+        previews: (step, picture) of the newest look at a slot.
+        kept: looks at steps in `keep`, which somebody waits for, by (slot, step).
+        position: in the queue, as it was told last.
+    """
+
+    id: str
+    client: str
+    kind: Kind
+    request: JobRequest
+    slots: tuple[Slot, ...]
+    created: float
+    cost: float
+    steps: int
+    keep: frozenset[int] = frozenset()
+    state: State = "queued"
+    started: float | None = None
+    finished: float | None = None
+    error: Problem | None = None
+    pictures: dict[int, PictureRow] = field(default_factory=lambda: dict[int, PictureRow]())
+    done: dict[int, int] = field(default_factory=lambda: dict[int, int]())
+    previews: dict[int, tuple[int, Picture]] = field(
+        default_factory=lambda: dict[int, tuple[int, Picture]]()
+    )
+    kept: dict[tuple[int, int], Picture] = field(
+        default_factory=lambda: dict[tuple[int, int], Picture]()
+    )
+    position: int | None = None
+    log: list[Event] = field(default_factory=lambda: list[Event]())
+    bell: Bell = field(default_factory=Bell)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will happen any more."""
+        return self.state in ("done", "failed", "cancelled")
+
+    @property
+    def progress(self) -> float:
+        """Share of all steps that is made."""
+        if self.state == "done":
+            return 1.0
+        made = sum(self.steps if i in self.pictures else n for i, n in self.done.items())
+        made += self.steps * sum(i not in self.done for i in self.pictures)
+        return min(1.0, made / (self.steps * len(self.slots)))
+
+    @property
+    def seconds(self) -> float:
+        """That its finished pictures took."""
+        return sum(row.facts["seconds"] for row in self.pictures.values())
+
+    @property
+    def forwards(self) -> int:
+        """Network passes that its finished pictures took."""
+        return sum(row.facts["forwards"] for row in self.pictures.values())
+
+
+class Engine:
+    """The queue, the jobs and their events."""
+
+    def __init__(self, settings: Settings, store: Store, metrics: Metrics) -> None:
+        self.settings = settings
+        self.store = store
+        self.metrics = metrics
+        self.model: Model | None = None
+        self.failure: str | None = None
+        self.ready = False
+        self.seconds_per_work = 0.05
+        self.closing = False
+        self.changes: deque[Event] = deque(maxlen=_CHANGES)
+        self.changed = Bell()
+        self.opened = Bell()
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)
+        self._queue: FairQueue[Unit] = FairQueue()
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._running: list[Unit] = []
+        self._next = store.start * _EPOCH
+
+    # What clients do.
+
+    def submit(
+        self,
+        request: JobRequest,
+        *,
+        client: str,
+        kind: Kind = "studio",
+        key: str | None = None,
+        keep: frozenset[int] = frozenset(),
+        literal: int | None = None,
+    ) -> Job:
+        """Put a job into the queue; with a key that was used before, find that job again.
+
+        Args:
+            keep: steps whose looks somebody waits for.
+            literal: so many pictures of the prompt as it stands, without choices.
+
+        Raises:
+            InputError: it cannot be served.
+            Refusal: the queue is full, the server stops, or the key belongs to something else.
+        """
+        model = self.loaded()
+        text = f"{literal} {request.model_dump_json()}"
+        body = hashlib.sha256(text.encode()).hexdigest()
+        scoped = None if key is None else hashlib.sha256(f"{kind} {key}".encode()).hexdigest()
+        with self._lock:
+            if scoped is not None and (again := self._again(scoped, body)) is not None:
+                return again
+            if self.closing:
+                raise Refusal(503, "The server is stopping. Try again in a moment.", retry_after=5)
+            settled, slots = recipes.settled(request, literal)
+            recipes.check(model, self.store, settled)
+            if request.live:
+                self._supersede(client)
+            self._admit(client, len(slots))
+            plan = recipes.plan(model, settled)
+            job = Job(
+                id=new_id(),
+                client=client,
+                kind=kind,
+                request=settled,
+                slots=slots,
+                created=time.time(),
+                cost=recipes.work(plan, settled.size, settled.guidance),
+                steps=len(plan.steps),
+                keep=keep,
+            )
+            self.store.add_job(_row(job), scoped, body)
+            self._enter(job)
+            return job
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job, at its next step where it runs; nothing where it is over."""
+        with self._lock:
+            if not job.over:
+                self._end(job, "cancelled", "cancelled", {})
+
+    def job(self, id: str) -> Job | None:
+        """A job of this run of the server, or one from before as it is remembered."""
+        with self._lock:
+            found = self._jobs.get(id)
+        if found is not None:
+            return found
+        row = self.store.job(id)
+        return None if row is None else self._remembered(row)
+
+    def recent(self, limit: int) -> list[Job]:
+        """The newest jobs of the studio first."""
+        rows = self.store.recent_jobs(limit)
+        found = (self.job(row.id) for row in rows)
+        return [job for job in found if job is not None]
+
+    def active(self) -> list[Job]:
+        """Jobs of the studio that wait or run."""
+        with self._lock:
+            return [job for job in self._jobs.values() if not job.over and job.kind == "studio"]
+
+    def events(self, job: Job, after: int) -> list[Event]:
+        """What happened to a job since an event; that of earlier starts is told as new."""
+        with self._lock:
+            return [event for event in job.log if event.number > after]
+
+    def changes_after(self, number: int) -> list[Event]:
+        """Changes of the state of any job."""
+        with self._lock:
+            return [event for event in self.changes if event.number > number]
+
+    def last_change(self) -> int:
+        """The number of the newest change."""
+        with self._lock:
+            return self.changes[-1].number if self.changes else self._next
+
+    def outlook(self, job: Job) -> tuple[int | None, float | None]:
+        """How many jobs go before a job that waits, and the seconds until it is done."""
+        with self._lock:
+            return self._outlook(job)
+
+    def look(self, job: Job, slot: int) -> Picture | None:
+        """The newest estimate of a picture that is being made."""
+        with self._lock:
+            found = job.previews.get(slot)
+        return None if found is None else found[1]
+
+    def kept(self, job: Job, slot: int, step: int) -> Picture | None:
+        """The look at a step that was asked to be kept; it can be had once."""
+        with self._lock:
+            return job.kept.pop((slot, step), None)
+
+    def loaded(self) -> Model:
+        """The model.
+
+        Raises:
+            Refusal: it is not there yet, or could not be loaded.
+        """
+        if self.model is None:
+            if self.failure is not None:
+                raise Refusal(503, self.failure, code="model_failed")
+            raise Refusal(
+                503,
+                "The model is being loaded. Try again in a moment.",
+                code="loading",
+                retry_after=2,
+            )
+        return self.model
+
+    def waiting(self) -> int:
+        """Pictures in the queue."""
+        with self._lock:
+            return len(self._queue)
+
+    # What the worker does.
+
+    def open(self, model: Model, seconds_per_work: float) -> None:
+        """Begin to serve, with the jobs that an earlier run left."""
+        with self._lock:
+            self.model = model
+            self.seconds_per_work = seconds_per_work
+            self._restore(model)
+            self.ready = True
+            self.opened.ring()
+
+    def give_up(self, reason: str) -> None:
+        """There will be no model."""
+        with self._lock:
+            self.failure = reason
+            self.opened.ring()
+
+    def take(self, limit: int) -> list[Unit]:
+        """Wait for pictures that can be made together; none when the server stops."""
+        with self._lock:
+            while True:
+                if self.closing:
+                    return []
+                self._expire()
+                units = self._queue.pop(
+                    limit, lambda a, b: recipes.alike(a.job.request, b.job.request)
+                )
+                if units:
+                    self._running = units
+                    self.metrics.queue.set(len(self._queue))
+                    self._move_up()
+                    return units
+                self._work.wait(timeout=5)
+
+    def begin(self, job: Job) -> None:
+        """A job is being made: says so once."""
+        with self._lock:
+            if job.state != "queued":
+                return
+            job.state = "running"
+            job.started = time.time()
+            self.metrics.wait.observe(job.started - job.created)
+            self.store.change_job(job.id, "running", started=job.started)
+            self._tell(job, "started", {})
+            self._announce(job)
+
+    def step(self, unit: Unit, index: int, facts: Mapping[str, Any], look: Picture | None) -> None:
+        """A step of a picture is made; `look` is what it looks like now."""
+        job = unit.job
+        with self._lock:
+            if job.over:
+                return
+            job.done[unit.slot] = index + 1
+            if look is not None:
+                job.previews[unit.slot] = (index, look)
+                if index in job.keep:
+                    job.kept[unit.slot, index] = look
+            preview = f"/api/jobs/{job.id}/preview/{unit.slot}?v={index}"
+            data = {
+                "slot": unit.slot,
+                "step": index,
+                "steps": job.steps,
+                **facts,
+                "progress": round(job.progress, 4),
+                "eta_seconds": self._outlook(job)[1],
+                "preview": None if look is None else preview,
+            }
+            self._tell(job, "step", data)
+
+    def picture(self, unit: Unit, data: bytes, facts: Mapping[str, Any]) -> None:
+        """A picture is finished."""
+        job = unit.job
+        listed = job.kind == "studio" and not job.request.live
+        with self._lock:
+            if job.over:
+                return
+            row = self.store.add_picture(new_id(), job.id, unit.slot, data, facts, listed=listed)
+            job.pictures[unit.slot] = row
+            job.previews.pop(unit.slot, None)
+            self._tell(job, "picture", {"slot": unit.slot, "picture": picture_json(row)})
+            self.metrics.pictures.labels(job.kind, job.request.quality).inc()
+            if len(job.pictures) == len(job.slots):
+                self._end(
+                    job,
+                    "done",
+                    "done",
+                    {"seconds": round(job.seconds, 4), "forwards": job.forwards},
+                )
+
+    def fail(self, job: Job, problem: Problem) -> None:
+        """A job cannot be made."""
+        with self._lock:
+            if not job.over:
+                job.error = problem
+                self.metrics.failures.labels(problem.code or "unknown").inc()
+                self._end(job, "failed", "failed", {"error": problem.as_json()})
+
+    def rest(self) -> None:
+        """What was taken is done with."""
+        with self._lock:
+            self._running = []
+
+    def learn(self, work: float, seconds: float) -> None:
+        """Correct what is expected of this machine by what a picture really took."""
+        with self._lock:
+            self.seconds_per_work += 0.2 * (seconds / work - self.seconds_per_work)
+
+    def close(self) -> None:
+        """Take no more jobs, and end what listens. Jobs that wait are kept for the next start."""
+        with self._lock:
+            self.closing = True
+            self._work.notify_all()
+            for job in self._jobs.values():
+                job.bell.ring()
+            self.changed.ring()
+            self.opened.ring()
+
+    # Below, the lock is held.
+
+    def _again(self, key: str, body: str) -> Job | None:
+        found = self.store.keyed_job(key)
+        if found is None:
+            return None
+        if found[0] != body:
+            raise Refusal(
+                409,
+                "This Idempotency-Key was used for another request. Take a new one.",
+                code="idempotency_conflict",
+            )
+        job = self.job(found[1])
+        # A call that was cut off is made anew when it is repeated.
+        if job is None or (job.kind == "api" and job.state in ("failed", "cancelled")):
+            return None
+        return job
+
+    def _admit(self, client: str, count: int) -> None:
+        wait = len(self._queue) * self.seconds_per_work * 10 + 1
+        if self._queue.of(client) + count > self.settings.queue_of_one:
+            raise Refusal(
+                429,
+                f"You have {self._queue.of(client)} pictures in the queue, and "
+                f"{self.settings.queue_of_one} is the most. Wait for some, or cancel them.",
+                code="too_many_jobs",
+                retry_after=wait,
+            )
+        if len(self._queue) + count > self.settings.queue:
+            raise Refusal(
+                503,
+                f"{len(self._queue)} pictures are in the queue, which is full. Try again later.",
+                code="queue_full",
+                retry_after=wait,
+            )
+
+    def _supersede(self, client: str) -> None:
+        for job in list(self._jobs.values()):
+            if job.request.live and job.client == client and not job.over:
+                self._end(job, "cancelled", "cancelled", {})
+
+    def _enter(self, job: Job) -> None:
+        """Queue what a job lacks."""
+        self._jobs[job.id] = job
+        for slot in range(len(job.slots)):
+            if slot not in job.pictures:
+                self._queue.push(Unit(job, slot), job.client, job.cost)
+        job.position, eta = self._outlook(job)
+        self._tell(job, "queued", {"position": job.position, "eta_seconds": eta})
+        self._announce(job)
+        self.metrics.queue.set(len(self._queue))
+        self._work.notify_all()
+
+    def _move_up(self) -> None:
+        """Tell those who wait that others have gone."""
+        for job in {unit.job.id: unit.job for unit in self._queue}.values():
+            position, eta = self._outlook(job)
+            if position is not None and position != job.position:
+                job.position = position
+                self._tell(job, "queued", {"position": position, "eta_seconds": eta})
+
+    def _end(self, job: Job, state: State, name: str, data: Mapping[str, Any]) -> None:
+        self._queue.remove(lambda unit: unit.job is job)
+        job.state = state
+        job.finished = time.time()
+        job.previews.clear()
+        self.store.change_job(
+            job.id,
+            state,
+            started=job.started,
+            finished=job.finished,
+            error=None if job.error is None else job.error.as_json(),
+        )
+        self.metrics.jobs.labels(job.kind, state).inc()
+        self.metrics.queue.set(len(self._queue))
+        self._tell(job, name, data)
+        self._announce(job)
+        over = [each for each in self._jobs.values() if each.over]
+        for old in over[:-_REMEMBERED]:
+            del self._jobs[old.id]
+
+    def _expire(self) -> None:
+        late = time.time() - self.settings.wait_seconds
+        for job in {unit.job.id: unit.job for unit in self._queue}.values():
+            if job.created < late and job.state == "queued":
+                self.fail(
+                    job,
+                    Problem(
+                        f"The job waited for {self.settings.wait_seconds:g} seconds, which is too "
+                        "long. Try again when less is going on.",
+                        "server_error",
+                        code="timeout",
+                    ),
+                )
+
+    def _outlook(self, job: Job) -> tuple[int | None, float | None]:
+        if job.over:
+            return None, None
+        before: set[str] = set()
+        work = 0.0
+        found = 0.0
+        for unit in self._queue:
+            work += unit.job.cost
+            if unit.job is job:
+                found = work
+            elif not found:
+                before.add(unit.job.id)
+        for unit in self._running:
+            left = 1 - unit.job.done.get(unit.slot, 0) / unit.job.steps
+            # What runs together with a picture ends together with it.
+            found += max(0.0, left) * unit.job.cost
+        eta = round(found * self.seconds_per_work, 3)
+        return (len(before) if job.state == "queued" else None), eta
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next
+
+    def _tell(self, job: Job, name: str, data: Mapping[str, Any]) -> None:
+        job.log.append(Event(self._number(), name, data))
+        job.bell.ring()
+
+    def _announce(self, job: Job) -> None:
+        if job.kind == "studio":
+            self.changes.append(Event(self._number(), "job", {"job": self._json(job)}))
+            self.changed.ring()
+
+    def json(self, job: Job) -> dict[str, Any]:
+        """A job as the API says it."""
+        with self._lock:
+            return self._json(job)
+
+    def _json(self, job: Job) -> dict[str, Any]:
+        position, eta = self._outlook(job)
+        return {
+            "id": job.id,
+            "state": job.state,
+            "created": job.created,
+            "started": job.started,
+            "finished": job.finished,
+            "request": job.request.model_dump(),
+            "position": position,
+            "eta_seconds": eta,
+            "progress": round(job.progress, 4),
+            "pictures": [picture_json(job.pictures[i]) for i in sorted(job.pictures)],
+            "slots": [slot.model_dump() for slot in job.slots],
+            "error": None if job.error is None else job.error.as_json(),
+            "seconds": round(job.seconds, 4) if job.pictures else None,
+            "forwards": job.forwards if job.pictures else None,
+        }
+
+    def _restore(self, model: Model) -> None:
+        for row in self.store.unfinished_jobs():
+            job = self._remembered(row)
+            job.log = [Event(self._number(), each.name, each.data) for each in job.log]
+            if len(job.pictures) == len(job.slots):
+                self._end(job, "done", "done", {"seconds": job.seconds, "forwards": job.forwards})
+            elif job.kind == "api" or job.request.live:
+                # Whoever waited for it is gone.
+                self._end(job, "cancelled", "cancelled", {})
+            else:
+                plan = recipes.plan(model, job.request)
+                job.cost = recipes.work(plan, job.request.size, job.request.guidance)
+                job.steps = len(plan.steps)
+                job.state, job.started = "queued", None
+                self.store.change_job(job.id, "queued")
+                self._enter(job)
+
+    def _remembered(self, row: JobRow) -> Job:
+        """A job from the database, with what can still be told of it as its log."""
+        job = Job(
+            id=row.id,
+            client=row.client,
+            kind="api" if row.kind == "api" else "studio",
+            request=JobRequest.model_validate(row.request),
+            slots=tuple(Slot.model_validate(slot) for slot in row.slots),
+            created=row.created,
+            cost=0.0,
+            steps=1,
+            state=_state(row.state),
+            started=row.started,
+            finished=row.finished,
+            error=None if row.error is None else Problem(**row.error),
+            pictures={picture.slot: picture for picture in self.store.pictures_of(row.id)},
+        )
+        base = self.store.start * _EPOCH
+        told: list[tuple[str, dict[str, Any]]] = [
+            ("picture", {"slot": slot, "picture": picture_json(picture)})
+            for slot, picture in sorted(job.pictures.items())
+        ]
+        if job.state == "done":
+            told.append(("done", {"seconds": round(job.seconds, 4), "forwards": job.forwards}))
+        elif job.state == "failed" and job.error is not None:
+            told.append(("failed", {"error": job.error.as_json()}))
+        elif job.state == "cancelled":
+            told.append(("cancelled", {}))
+        job.log = [Event(base + i, name, data) for i, (name, data) in enumerate(told)]
+        return job
+
+
+def picture_json(row: PictureRow) -> dict[str, Any]:
+    """A picture as the API says it."""
+    url = f"/api/pictures/{row.id}/file"
+    return {
+        "id": row.id,
+        "job": row.job,
+        "slot": row.slot,
+        "created": row.created,
+        **row.facts,
+        "url": f"{url}?format=png",
+        "thumbnail": f"{url}?format=webp",
+        "deleted": row.deleted is not None,
+    }
+
+
+def _row(job: Job) -> JobRow:
+    return JobRow(
+        id=job.id,
+        client=job.client,
+        kind=job.kind,
+        state=job.state,
+        created=job.created,
+        started=job.started,
+        finished=job.finished,
+        request=job.request.model_dump(),
+        slots=[slot.model_dump() for slot in job.slots],
+        error=None,
+    )
+
+
+def _state(text: str) -> State:
+    for state in ("queued", "running", "done", "failed", "cancelled"):
+        if text == state:
+            return state
+    raise ValueError(f"The database has a job in the state {text!r}.")

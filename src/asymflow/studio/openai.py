@@ -1,0 +1,543 @@
+"""The Images API of OpenAI, `/v1`: clients made for it work unchanged.
+
+What they do not know is asked for by extra fields (`seed`, `style`, `negative_prompt`, `plan`,
+`guidance_scale`, `strength`), and what was used is told in `asymflow`. A call that is broken off
+cancels its pictures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+
+from asymflow.data.emoji import spell
+from asymflow.data.sources import STYLES
+from asymflow.generation import Model
+from asymflow.nets.text import tokenize
+from asymflow.pictures import Format
+from asymflow.studio import media, recipes, streams
+from asymflow.studio.failures import Problem, Refusal
+from asymflow.studio.jobs import Engine, Job
+from asymflow.studio.security import RESULTS
+from asymflow.studio.settings import LARGEST, SIDES
+from asymflow.studio.shapes import JobRequest, Quality
+from asymflow.studio.store import PictureRow, Store
+from asymflow.studio.studio import Client, Here, Loaded, Studio
+from asymflow.types import Picture
+from asymflow.wanted import MAX_PROMPT
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+MODEL = "asymflow"
+_PLANS: Mapping[str, Quality] = {
+    "auto": "balanced",
+    "low": "draft",
+    "medium": "balanced",
+    "high": "best",
+    "xhigh": "best",
+    "max": "best",
+    "standard": "balanced",
+    "hd": "best",
+}
+_QUALITIES: Mapping[str, str] = {
+    "draft": "low",
+    "fast": "low",
+    "balanced": "medium",
+    "best": "high",
+}
+_WITHOUT_EFFECT = frozenset(
+    {"model", "moderation", "user", "safety_identifier", "input_fidelity", "complexity", "markup"}
+)
+_NATIVE = 64
+_MOOD = ("vivid", "natural")
+"""Values of `style` that another model knew."""
+
+
+class ImageRequest(BaseModel):
+    """What both calls take. Unknown fields are ignored, and named in a header of the answer."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    prompt: Annotated[str, Field(min_length=1, max_length=32_000)]
+    n: Annotated[int, Field(ge=1, le=10)] = 1
+    size: str = "auto"
+    quality: str = "auto"
+    background: Literal["transparent", "opaque", "auto"] = "auto"
+    output_format: Format = "png"
+    output_compression: Annotated[int, Field(ge=0, le=100)] = 100
+    response_format: Literal["b64_json", "url"] = "b64_json"
+    stream: bool = False
+    partial_images: Annotated[int, Field(ge=0, le=3)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    style: str | None = None
+    negative_prompt: str = ""
+    plan: Quality | None = None
+    guidance_scale: Annotated[float, Field(gt=0, le=100)] | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+    fit: Literal["crop", "pad"] = "crop"
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A call that was understood.
+
+    Attributes:
+        size: (height, width) of the files.
+        drawn: (height, width) that the model draws.
+        call: "image_generation" or "image_edit", as events are called.
+    """
+
+    asked: ImageRequest
+    quality: Quality
+    size: tuple[int, int]
+    drawn: tuple[int, int]
+    transparent: bool
+    tokens: Mapping[str, Any]
+    call: str
+    base: str
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What is the same for all pictures, as effective values."""
+        return {
+            "background": "transparent" if self.transparent else "opaque",
+            "output_format": self.asked.output_format,
+            "quality": _QUALITIES[self.quality],
+            "size": f"{self.size[1]}x{self.size[0]}",
+        }
+
+
+@router.get("/models")
+def list_models() -> dict[str, Any]:
+    """The one model."""
+    return {"object": "list", "data": [_model_json()]}
+
+
+@router.get("/models/{id}")
+def get_model(id: str) -> dict[str, Any]:
+    """The model by its name."""
+    if id != MODEL:
+        raise Refusal(
+            404,
+            f"There is no model {id[:64]!r}. The one here is {MODEL!r}.",
+            param="model",
+            code="model_not_found",
+        )
+    return _model_json()
+
+
+@router.post("/images/generations", response_model=None)
+async def generate(
+    call: Request,
+    studio: Here,
+    model: Loaded,
+    client: Client,
+    asked: ImageRequest,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> Response:
+    """Make pictures from words."""
+    order = _order(call, model, asked, "image_generation", None)
+    job = await run_in_threadpool(_submit, studio, order, client, idempotency_key, None, None)
+    return await _answer(call, studio, order, job)
+
+
+@router.post("/images/edits", response_model=None)
+async def edit(
+    call: Request,
+    studio: Here,
+    model: Loaded,
+    client: Client,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> Response:
+    """Make pictures from a picture, all of it or where a mask is transparent."""
+    async with call.form(max_files=18, max_fields=64) as form:
+        files = [
+            (name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)
+        ]
+        texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+        images = [file for name, file in files if name in ("image", "image[]")]
+        masks = [file for name, file in files if name == "mask"]
+        if len(images) != 1:
+            raise Refusal(
+                400,
+                f"{len(images)} pictures were sent as `image`, and this model starts from one. "
+                "Send one file.",
+                param="image",
+                code="invalid_value",
+            )
+        image = await _read(studio, images[0])
+        mask = await _read(studio, masks[0]) if masks else None
+    try:
+        asked = ImageRequest.model_validate(texts)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    pixels = studio.settings.upload_pixels
+    png, width, height = await run_in_threadpool(media.receive, image, pixels)
+    upload = await run_in_threadpool(studio.store.add_upload, png, width, height)
+    mask_id = None
+    if mask is not None:
+        white = await run_in_threadpool(media.mask_from_alpha, mask, pixels)
+        png, mask_width, mask_height = await run_in_threadpool(media.receive, white, pixels)
+        kept = await run_in_threadpool(studio.store.add_upload, png, mask_width, mask_height)
+        mask_id = kept.id
+    order = _order(call, model, asked, "image_edit", (height, width))
+    job = await run_in_threadpool(
+        _submit, studio, order, client, idempotency_key, upload.id, mask_id
+    )
+    return await _answer(call, studio, order, job)
+
+
+@router.get("/images/results/{name}", response_model=None)
+def result(studio: Here, name: str) -> FileResponse:
+    """A picture that was answered as a URL; it is kept for an hour."""
+    path = studio.store.result(name)
+    if path is None:
+        raise Refusal(404, "There is no such picture any more. Make it again.", code="not_found")
+    return FileResponse(path)
+
+
+def _model_json() -> dict[str, Any]:
+    return {"id": MODEL, "object": "model", "created": 1_764_000_000, "owned_by": "asymflow"}
+
+
+async def _read(studio: Studio, file: UploadFile) -> bytes:
+    data = await file.read(studio.settings.upload_bytes + 1)
+    if len(data) > studio.settings.upload_bytes:
+        raise Refusal(
+            413,
+            f"A picture has more than the {studio.settings.upload_bytes} bytes that are taken. "
+            "Send a smaller one.",
+            param="image",
+            code="too_long",
+        )
+    return data
+
+
+def _order(
+    call: Request,
+    model: Model,
+    asked: ImageRequest,
+    kind: str,
+    given: tuple[int, int] | None,
+) -> _Order:
+    if asked.plan is None and asked.quality not in _PLANS:
+        raise Refusal(
+            400,
+            f"Unknown quality {asked.quality[:40]!r}. Choose one of {', '.join(_PLANS)}.",
+            param="quality",
+            code="invalid_value",
+        )
+    if len(asked.prompt) > MAX_PROMPT:
+        raise Refusal(
+            400,
+            f"The prompt has {len(asked.prompt)} characters, more than the {MAX_PROMPT} that are "
+            "taken. Shorten it; the first few words count most.",
+            param="prompt",
+            code="string_too_long",
+        )
+    if asked.background == "transparent" and asked.output_format == "jpeg":
+        raise Refusal(
+            400,
+            "JPEG knows no transparency. Ask for png or webp, or for an opaque background.",
+            param="background",
+            code="invalid_value",
+        )
+    size, drawn = _sizes(asked.size, given)
+    transparent = asked.background == "transparent" or (
+        asked.background == "auto" and asked.output_format != "jpeg"
+    )
+    return _Order(
+        asked=asked,
+        quality=asked.plan or _PLANS[asked.quality],
+        size=size,
+        drawn=drawn,
+        transparent=transparent,
+        tokens=_usage(model, asked, drawn, given is not None),
+        call=kind,
+        base=str(call.base_url).rstrip("/"),
+    )
+
+
+def _sizes(text: str, given: tuple[int, int] | None) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of the file and of what the model draws for it.
+
+    Larger files than the model can draw are enlarged from the largest it can.
+    """
+    if text == "auto":
+        drawn = (_NATIVE, _NATIVE) if given is None else _near(given, _NATIVE)
+        return drawn, drawn
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None:
+        raise Refusal(
+            400,
+            f"{text[:40]!r} is not a size. Give WxH, such as 64x64, or auto.",
+            param="size",
+            code="invalid_value",
+        )
+    width, height = int(found[1]), int(found[2])
+    if height in SIDES and width in SIDES:
+        return (height, width), (height, width)
+    if not (SIDES[0] <= min(height, width) and max(height, width) <= LARGEST) or (
+        max(height, width) > 4 * min(height, width)
+    ):
+        raise Refusal(
+            400,
+            f"Size {text} is not possible. Give sides from {SIDES[0]} to {LARGEST}, one at most "
+            f"four times the other: multiples of {SIDES.step} up to {SIDES[-1]} are drawn as they "
+            "are, and others enlarged.",
+            param="size",
+            code="invalid_value",
+        )
+    return (height, width), _near((height, width), min(SIDES[-1], max(height, width)))
+
+
+def _near(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """The size that can be drawn whose longer side is about `longest`, at the aspect of another."""
+    scale = longest / max(size)
+    height, width = (
+        min(max(round(side * scale / SIDES.step) * SIDES.step, SIDES[0]), SIDES[-1])
+        for side in size
+    )
+    return height, width
+
+
+def _usage(
+    model: Model, asked: ImageRequest, drawn: tuple[int, int], edits: bool
+) -> dict[str, Any]:
+    """Tokens as this model counts them: word pieces that it reads, and patches that it draws."""
+    _, mask = tokenize(model.adapter.tokenizer, [spell(asked.prompt)])
+    text = int(mask.sum())
+    patch = model.adapter.model.config.transformer.patch
+    patches = drawn[0] * drawn[1] // patch**2
+    given = patches if edits else 0
+    made = patches * asked.n
+    return {
+        "input_tokens": text + given,
+        "input_tokens_details": {"text_tokens": text, "image_tokens": given},
+        "output_tokens": made,
+        "output_tokens_details": {"text_tokens": 0, "image_tokens": made},
+        "total_tokens": text + given + made,
+    }
+
+
+def _submit(
+    studio: Studio,
+    order: _Order,
+    client: str,
+    key: str | None,
+    image: str | None,
+    mask: str | None,
+) -> Job:
+    asked = order.asked
+    style = None if asked.style in (None, *_MOOD) else asked.style
+    named = {name: each.id for each in STYLES for name in (each.id, *each.names)}
+    request = JobRequest(
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt,
+        style=style and named.get(style.strip().lower(), style),
+        width=order.drawn[1],
+        height=order.drawn[0],
+        quality=order.quality,
+        seed=asked.seed,
+        guidance_scale=asked.guidance_scale,
+        image=image,
+        mask=mask,
+        strength=asked.strength if image is not None else None,
+        fit=asked.fit,
+    )
+    steps = len(recipes.plan(studio.engine.loaded(), request).steps)
+    return studio.engine.submit(
+        request,
+        client=client,
+        kind="api",
+        key=key,
+        keep=_partial_steps(steps, asked.partial_images) if asked.stream else frozenset(),
+        literal=asked.n,
+    )
+
+
+def _partial_steps(steps: int, count: int) -> frozenset[int]:
+    """Steps after which a partial picture is sent: evenly spread, and never the last one."""
+    found = ((i + 1) * steps // (count + 1) - 1 for i in range(count))
+    return frozenset(step for step in found if 0 <= step < steps - 1)
+
+
+async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Response:
+    headers = _ignored(order.asked)
+    if order.asked.stream:
+        response = streams.response(_stream(studio, order, job))
+        response.headers.update(headers)
+        return response
+    await _finished(call, studio.engine, job)
+    rows = [job.pictures[slot] for slot in range(len(job.slots))]
+    data = [await run_in_threadpool(_item, studio.store, order, row) for row in rows]
+    body = {
+        "created": int(time.time()),
+        "data": data,
+        **order.settings,
+        "usage": order.tokens,
+        "asymflow": _told(order, rows),
+    }
+    return JSONResponse(body, headers=headers)
+
+
+async def _finished(call: Request, engine: Engine, job: Job) -> None:
+    """Wait for a job, and cancel it when the caller goes away.
+
+    Raises:
+        Refusal: it failed, or the server stops.
+    """
+    over = asyncio.create_task(_over(engine, job))
+    gone = asyncio.create_task(_gone(call))
+    try:
+        await asyncio.wait((over, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        over.cancel()
+        gone.cancel()
+        engine.cancel(job)
+    if job.state != "done":
+        raise _failure(job)
+
+
+async def _over(engine: Engine, job: Job) -> None:
+    async for _ in streams.follow(engine, job, -1):
+        pass
+
+
+async def _gone(call: Request) -> None:
+    while (await call.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _failure(job: Job) -> Refusal:
+    problem = job.error or Problem(
+        "The pictures were cancelled. Ask again.", "server_error", code="cancelled"
+    )
+    status = {"unusable": 400, "internal_error": 500}.get(problem.code or "", 503)
+    return Refusal(
+        status,
+        problem.message,
+        type=problem.type,
+        param=problem.param,
+        code=problem.code,
+        retry_after=5 if status == 503 else None,
+    )
+
+
+async def _stream(studio: Studio, order: _Order, job: Job) -> AsyncGenerator[bytes]:
+    engine = studio.engine
+    partials = 0
+    try:
+        async for event in streams.follow(engine, job, -1):
+            if event is None:
+                yield b": still here\n\n"
+            elif event.name == "step":
+                look = engine.kept(job, event.data["slot"], event.data["step"])
+                if look is not None:
+                    data = await run_in_threadpool(_partial, order, job, look)
+                    yield _message(order, "partial_image", data | {"partial_image_index": partials})
+                    partials += 1
+            elif event.name == "picture":
+                row = job.pictures[event.data["slot"]]
+                data = await run_in_threadpool(_encoded, studio.store, order, row)
+                yield _message(
+                    order,
+                    "completed",
+                    {
+                        **_common(order, data),
+                        "usage": order.tokens,
+                        "asymflow": _told(order, [row]),
+                    },
+                )
+        if job.state != "done":
+            yield streams.message("error", {"error": _failure(job).problem.as_json()})
+    finally:
+        engine.cancel(job)
+
+
+def _message(order: _Order, name: str, data: Mapping[str, Any]) -> bytes:
+    kind = f"{order.call}.{name}"
+    return streams.message(kind, {"type": kind, **data})
+
+
+def _common(order: _Order, data: bytes) -> dict[str, Any]:
+    return {
+        "b64_json": base64.b64encode(data).decode(),
+        "created_at": int(time.time()),
+        **order.settings,
+    }
+
+
+def _partial(order: _Order, job: Job, look: Picture) -> dict[str, Any]:
+    """A look at a picture on its way; it carries the mark that a machine made it, too."""
+    size = None if order.size == order.drawn else order.size
+    data = media.marked(
+        look,
+        order.asked.output_format,
+        composite=job.request.mask is not None,
+        background=None if order.transparent else (1.0, 1.0, 1.0),
+        size=size,
+        quality=_compression(order.asked),
+    )
+    return _common(order, data)
+
+
+def _item(store: Store, order: _Order, row: PictureRow) -> dict[str, Any]:
+    data = _encoded(store, order, row)
+    if order.asked.response_format == "b64_json":
+        return {"b64_json": base64.b64encode(data).decode()}
+    name = store.add_result(data, media.SUFFIXES[order.asked.output_format])
+    return {"url": f"{order.base}{RESULTS}{name}"}
+
+
+def _encoded(store: Store, order: _Order, row: PictureRow) -> bytes:
+    return media.converted(
+        store.picture_path(row.id),
+        order.asked.output_format,
+        background=None if order.transparent else (1.0, 1.0, 1.0),
+        size=None if order.size == order.drawn else order.size,
+        quality=_compression(order.asked),
+    )
+
+
+def _compression(asked: ImageRequest) -> int | None:
+    """The quality of lossy formats; None for the best there is."""
+    return None if asked.output_compression == 100 else asked.output_compression
+
+
+def _told(order: _Order, rows: list[PictureRow]) -> dict[str, Any]:
+    """What was used, for those who want the same again."""
+    facts = [row.facts for row in rows]
+    return {
+        "plan": order.quality,
+        "drawn_size": f"{order.drawn[1]}x{order.drawn[0]}",
+        "style": facts[0]["style"],
+        "guidance_scale": facts[0]["guidance_scale"],
+        "pictures": [
+            {
+                "id": row.id,
+                "seed": row.facts["seed"],
+                "forwards": row.facts["forwards"],
+                "seconds": row.facts["seconds"],
+            }
+            for row in rows
+        ],
+    }
+
+
+def _ignored(asked: ImageRequest) -> dict[str, str]:
+    unknown = sorted(set(asked.model_extra or {}) - _WITHOUT_EFFECT)
+    names = ", ".join(re.sub(r"[^\w.-]", "?", name, flags=re.ASCII)[:40] for name in unknown[:20])
+    return {"X-Asymflow-Ignored": names} if names else {}

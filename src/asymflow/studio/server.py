@@ -1,0 +1,275 @@
+"""Puts a server together and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import logging
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from asymflow import __version__, generation
+from asymflow.errors import AsymflowError, InputError
+from asymflow.generation import Model
+from asymflow.studio import api, openai
+from asymflow.studio.failures import Problem, Refusal, envelope
+from asymflow.studio.jobs import Engine
+from asymflow.studio.logs import Logged
+from asymflow.studio.metrics import Metrics
+from asymflow.studio.security import Protected
+from asymflow.studio.settings import Settings
+from asymflow.studio.store import Store
+from asymflow.studio.studio import Here, Studio
+from asymflow.studio.worker import Worker
+
+STATIC = Path(__file__).parent / "static"
+_HOUR = 3600.0
+_UPLOADS_KEPT = 7 * 24 * _HOUR
+_log = logging.getLogger("asymflow.studio")
+
+Load = Callable[[], Model]
+
+
+def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
+    """The application. It loads the model when it starts, and answers meanwhile.
+
+    Args:
+        load: gives the model, in the place of the file in the settings.
+
+    Raises:
+        FileFormatError, OSError: the data folder cannot be used.
+    """
+    metrics = Metrics()
+    store = Store(settings.data)
+    engine = Engine(settings, store, metrics)
+    worker = Worker(engine, load or _loader(settings))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        worker.start()
+        cleaner = asyncio.create_task(_clean(settings, store))
+        yield
+        engine.close()
+        cleaner.cancel()
+        with suppress(asyncio.CancelledError):
+            await cleaner
+        await asyncio.to_thread(worker.join, settings.drain_seconds)
+        worker.abandon()
+        await asyncio.to_thread(worker.join, settings.drain_seconds)
+        store.close()
+
+    app = FastAPI(
+        title="asymflow", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.studio = Studio(settings, store, engine, metrics)
+    app.include_router(api.router)
+    app.include_router(openai.router)
+    app.add_api_route("/health", _health, methods=["GET"], tags=["operations"])
+    app.add_api_route("/ready", _ready, methods=["GET"], tags=["operations"])
+    app.add_api_route("/metrics", _metrics, methods=["GET"], tags=["operations"])
+    app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(AsymflowError, _wrong)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _broken)
+    if settings.browser and (STATIC / "index.html").is_file():
+        app.mount("/", _Static(directory=STATIC, html=True))
+    # The last one added is the outermost.
+    app.add_middleware(Protected, settings=settings)
+    app.add_middleware(Logged, metrics=metrics)
+    return app
+
+
+def run(settings: Settings, *, started: Callable[[str], None], load: Load | None = None) -> None:
+    """Serve until a signal comes.
+
+    Args:
+        started: is told the address, once the server listens.
+
+    Raises:
+        InputError: the port is taken.
+        FileFormatError, OSError: the data folder cannot be used.
+    """
+    Running(create_app(settings, load), settings, started).serve()
+
+
+class Running:
+    """A server that can be stopped from another thread.
+
+    Raises:
+        InputError: the port is taken.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, started: Callable[[str], None]) -> None:
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
+        )
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        try:
+            self._socket = socket.create_server(
+                (settings.host, settings.port), family=family, backlog=256
+            )
+        except OSError as error:
+            app.state.studio.store.close()
+            raise InputError(
+                f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose "
+                "another --port."
+            ) from error
+        self._server = _Server(config, app.state.studio.engine, started)
+
+    def serve(self) -> None:
+        """Answer calls until somebody says stop."""
+        # Uvicorn has stopped in good order when it hands Ctrl-C on.
+        with self._socket, suppress(KeyboardInterrupt):
+            self._server.run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """As a signal does."""
+        self._server.stop()
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams that listen to jobs as soon as a signal comes: they never end themselves."""
+
+    def __init__(
+        self, config: uvicorn.Config, engine: Engine, started: Callable[[str], None]
+    ) -> None:
+        super().__init__(config)
+        self._engine = engine
+        self._started = started
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+            self._started(f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}")
+
+    def stop(self) -> None:
+        self._engine.close()
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self._engine.close()
+        super().handle_exit(sig, frame)
+
+
+class _Static(StaticFiles):
+    """The front end: files with a hash in their name for ever, the others asked for each time."""
+
+    async def get_response(self, path: str, scope: Any) -> Response:
+        response = await super().get_response(path, scope)
+        fixed = path.startswith("assets/")
+        response.headers["Cache-Control"] = (
+            "public, max-age=31536000, immutable" if fixed else "no-cache"
+        )
+        return response
+
+
+def _loader(settings: Settings) -> Load:
+    return lambda: generation.load(settings.weights, dtype=settings.dtype, device=settings.device)
+
+
+async def _clean(settings: Settings, store: Store) -> None:
+    while True:
+        gone = await asyncio.to_thread(
+            store.purge,
+            undo=settings.undo_seconds,
+            passing=settings.passing_seconds,
+            uploads=_UPLOADS_KEPT,
+        )
+        if gone:
+            _log.info("cleaned", extra={"files": gone})
+        await asyncio.sleep(_HOUR / 4)
+
+
+async def _health() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+async def _ready(studio: Here) -> JSONResponse:
+    """The model is loaded and warm."""
+    engine = studio.engine
+    if engine.ready and not engine.closing:
+        return JSONResponse({"status": "ready"})
+    state = "stopping" if engine.closing else "failed" if engine.failure else "loading"
+    return JSONResponse({"status": state}, 503, headers={"Retry-After": "1"})
+
+
+async def _metrics(studio: Here) -> Response:
+    """Numbers for Prometheus."""
+    return Response(studio.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _docs(request: Request) -> HTMLResponse:
+    """A page about the API, without scripts; programs read /openapi.json."""
+    schema: dict[str, Any] = request.app.openapi()
+    rows = "".join(
+        f"<dt><code>{method.upper()} {html.escape(path)}</code></dt>"
+        f"<dd>{html.escape(str(call.get('description', '')))}</dd>"
+        for path, calls in schema["paths"].items()
+        for method, call in calls.items()
+    )
+    return HTMLResponse(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>asymflow API</title>'
+        f'<h1>asymflow {__version__}</h1><p>For programs: <a href="/openapi.json">openapi.json</a>.'
+        f"</p><dl>{rows}</dl></html>"
+    )
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, Refusal)
+    return JSONResponse(envelope(error.problem), error.status, headers=dict(error.headers))
+
+
+async def _wrong(request: Request, error: Exception) -> JSONResponse:
+    del request
+    return JSONResponse(envelope(Problem(str(error), code="invalid_value")), 400)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = error.errors()[0]
+    where = [str(part) for part in first["loc"] if part not in ("body", "query", "header", "path")]
+    param = ".".join(where) or None
+    message = str(first["msg"]).removeprefix("Value error, ")
+    text = message if param is None else f"{param}: {message}."
+    return JSONResponse(envelope(Problem(text, param=param, code=str(first["type"]))), 400)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404 and request.url.path == "/":
+        return PlainTextResponse(
+            "The front end is not built: run scripts/web, or use the API, see /docs.", 404
+        )
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    detail = f"{error.detail}: {request.method} {request.url.path[:100]}. See /docs."
+    problem = Problem(detail, code=codes.get(error.status_code))
+    return JSONResponse(envelope(problem), error.status_code, headers=error.headers)
+
+
+async def _broken(request: Request, error: Exception) -> JSONResponse:
+    _log.error("a call failed", exc_info=error, extra={"path": request.url.path})
+    problem = Problem("Something went wrong in the server. Its log says what.", "server_error")
+    return JSONResponse(envelope(problem), 500)

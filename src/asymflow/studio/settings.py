@@ -1,0 +1,89 @@
+"""How a server is set up. Every limit lives here."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from asymflow import pictures
+from asymflow.errors import InputError
+
+SIDES = range(32, 129, 8)
+"""Sides that pictures can be asked for: those that the model was trained on."""
+PICTURES = 4
+"""Of one combination of a prompt."""
+COMBINATIONS = 16
+LARGEST = 2048
+"""Side to which a finished picture is enlarged at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A server's address, its folder and its limits.
+
+    Attributes:
+        data: folder of the database, pictures and uploads.
+        host: address to listen on. Off loopback, a token is needed.
+        hosts: names that a request may call the server by; on loopback always its own ones only,
+            and elsewhere any when this is empty.
+        together: pictures that walk together; without it, as many as the model takes in one call.
+        queue: pictures that may wait; `queue_of_one` of a single client.
+        job_seconds: that a job may run, and `wait_seconds` that it may wait.
+        drain_seconds: that what runs may go on when the server is stopped.
+        upload_bytes, upload_pixels: of a picture that is sent.
+        rate: calls per second of one client in the long run, and `burst` at once.
+        undo_seconds: after which a deleted picture is gone for good.
+        passing_seconds: after which pictures that are in no gallery are gone.
+        browser: serve the front end.
+    """
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 7860
+    token: str | None = None
+    hosts: tuple[str, ...] = ()
+    weights: Path | None = None
+    dtype: str | None = None
+    device: str | None = None
+    together: int | None = None
+    queue: int = 256
+    queue_of_one: int = 96
+    job_seconds: float = 600.0
+    wait_seconds: float = 3600.0
+    drain_seconds: float = 8.0
+    upload_bytes: int = 20_000_000
+    upload_pixels: int = pictures.MAX_PIXELS
+    rate: float = 10.0
+    burst: int = 120
+    undo_seconds: float = 86_400.0
+    passing_seconds: float = 3600.0
+    browser: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.loopback and self.token is None:
+            raise InputError(
+                f"On {self.host} everybody in the network could use this server. Give a secret "
+                "with --token-file or ASYMFLOW_TOKEN, or stay on --host 127.0.0.1."
+            )
+        if self.token is not None and len(self.token) < 16:
+            raise InputError(
+                f"The token has {len(self.token)} characters, which can be guessed. Give 16 or "
+                "more, such as from: openssl rand -hex 24."
+            )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """Names that a request may call the server by; empty for any."""
+        own = ("localhost", "127.0.0.1", "::1", self.host) if self.loopback else ()
+        return frozenset((*own, *self.hosts))

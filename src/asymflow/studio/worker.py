@@ -1,0 +1,255 @@
+"""The one thread that makes pictures: it loads the model, warms up, and serves the queue."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from asymflow import engine, generation, pictures, plans, presets
+from asymflow.adapter import Adapter
+from asymflow.errors import AsymflowError
+from asymflow.generation import Model
+from asymflow.studio import media, recipes
+from asymflow.studio.failures import Problem
+from asymflow.studio.jobs import Engine, Unit
+from asymflow.times import truncated
+from asymflow.types import Decision, Plan, Request
+
+_log = logging.getLogger("asymflow.studio")
+
+_TOGETHER = 8
+"""Pictures that walk together where the model takes several per call."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A picture on its way.
+
+    Attributes:
+        facts: of every step that was made or skipped, by its index in the plan.
+    """
+
+    unit: Unit
+    made: generation.Job
+    plan: Plan
+    seconds: float = 0.0
+    facts: dict[int, dict[str, Any]] = field(default_factory=lambda: dict[int, dict[str, Any]]())
+    decisions: list[Decision] = field(default_factory=lambda: list[Decision]())
+
+
+class Worker(threading.Thread):
+    """Serves an engine until that closes.
+
+    Args:
+        load: gives the model.
+    """
+
+    def __init__(self, engine: Engine, load: Callable[[], Model]) -> None:
+        super().__init__(name="asymflow-worker", daemon=True)
+        self._engine = engine
+        self._load = load
+        self._abandoned = threading.Event()
+
+    def abandon(self) -> None:
+        """Leave what is being made at its next step; its job is kept for the next start."""
+        self._abandoned.set()
+
+    def run(self) -> None:
+        try:
+            model = self._load()
+            self._engine.open(model, _warm_up(model))
+        except Exception as error:
+            _log.exception("the model could not be loaded")
+            known = isinstance(error, AsymflowError)
+            self._engine.give_up(str(error) if known else "The model could not be loaded.")
+            return
+        self._engine.metrics.ready.set(1)
+        _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
+        limit = self._engine.settings.together or model.adapter.batch or _TOGETHER
+        while units := self._engine.take(limit):
+            try:
+                self._serve(model, units)
+            finally:
+                self._engine.rest()
+
+    def _serve(self, model: Model, units: Sequence[Unit]) -> None:
+        runs = [run for unit in units if (run := self._prepared(model, unit)) is not None]
+        if not runs:
+            return
+        try:
+            self._walk(model, runs)
+        except Exception as error:
+            if not _no_memory(error):
+                _log.exception("a picture could not be made")
+                self._fail(runs, "Something went wrong in the server. Its log says what.", None)
+                return
+            self._engine.metrics.memory.inc()
+            _log.error("out of memory", extra={"pictures": len(runs)})
+        else:
+            return
+        # Here, so that the error and what its frames held are gone.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(runs) > 1:
+            for run in runs:
+                self._serve(model, [run.unit])
+        else:
+            self._fail(
+                runs,
+                "There is not enough memory for this picture. Ask for a smaller one, or stop other "
+                "programs that use the device.",
+                "out_of_memory",
+            )
+
+    def _prepared(self, model: Model, unit: Unit) -> _Run | None:
+        try:
+            made = recipes.prepare(model, self._engine.store, unit.job.request, unit.wanted)
+        except AsymflowError as error:
+            self._engine.fail(unit.job, Problem(str(error), code="unusable"))
+            return None
+        except Exception:
+            _log.exception("a picture could not be prepared")
+            self._engine.fail(
+                unit.job, Problem("Something went wrong in the server.", "server_error")
+            )
+            return None
+        return _Run(unit, made, truncated(made.record.plan, made.request.strength))
+
+    def _walk(self, model: Model, runs: Sequence[_Run]) -> None:
+        adapter = model.adapter
+        requests = [run.made.request for run in runs]
+        for run in runs:
+            self._engine.begin(run.unit.job)
+        frame = None
+        walk = engine.walk(adapter, runs[0].made.record.plan, requests)
+        try:
+            for frame in walk:
+                for row in frame.rows:
+                    self._note(adapter, runs[row], frame, row)
+                if self._abandoned.is_set() or self._nobody_waits(runs):
+                    return
+        finally:
+            walk.close()
+        assert frame is not None, "a plan has at least one step"
+        for run, picture in zip(runs, engine.pictures(adapter, requests, frame.x_t), strict=True):
+            self._finish(run, picture)
+
+    def _nobody_waits(self, runs: Sequence[_Run]) -> bool:
+        late = time.time() - self._engine.settings.job_seconds
+        for run in runs:
+            started = run.unit.job.started
+            if started is not None and started < late:
+                seconds = self._engine.settings.job_seconds
+                self._engine.fail(
+                    run.unit.job,
+                    Problem(
+                        f"The job ran for {seconds:g} seconds, which is too long. Ask for fewer "
+                        "pictures, or for less quality.",
+                        "server_error",
+                        code="timeout",
+                    ),
+                )
+        return all(run.unit.job.over for run in runs)
+
+    def _note(self, adapter: Adapter, run: _Run, frame: engine.Frame, row: int) -> None:
+        """Tell everybody about a step of one picture."""
+        seconds = frame.seconds / len(frame.rows)
+        run.seconds += seconds
+        decision = frame.decisions.get(row)
+        if decision is not None:
+            run.decisions.append(decision)
+        request = run.made.request
+        guided = frame.step.tier.guided and request.guidance_scale != 1
+        before = run.facts.get(frame.index, {"ms": 0.0, "forwards": 0})
+        facts = {
+            "t": round(frame.step.t, 4),
+            "tier": frame.step.tier.name,
+            "shrink": frame.step.tier.shrink,
+            "guided": guided,
+            "skipped": False,
+            # A picture that inserts a node makes this step in two moves.
+            "ms": round(before["ms"] + 1000 * seconds, 2),
+            "forwards": before["forwards"] + frame.step.evaluations * (2 if guided else 1),
+        }
+        run.facts[frame.index] = facts
+        [look] = engine.pictures(adapter, [request], frame.x_0[row : row + 1])
+        self._engine.step(run.unit, frame.index, facts, look)
+        if frame.action == "skip":
+            left_out = run.plan.steps[frame.index + 1]
+            skipped = {
+                "t": round(left_out.t, 4),
+                "tier": left_out.tier.name,
+                "shrink": left_out.tier.shrink,
+                "guided": False,
+                "skipped": True,
+                "ms": 0.0,
+                "forwards": 0,
+            }
+            run.facts[frame.index + 1] = skipped
+            self._engine.step(run.unit, frame.index + 1, skipped, None)
+
+    def _finish(self, run: _Run, picture: Any) -> None:
+        job = run.unit.job
+        if job.over:
+            return
+        made = replace(run.made, record=replace(run.made.record, decisions=tuple(run.decisions)))
+        forwards = generation.forwards(made)
+        request = job.request
+        facts = {
+            "label": run.unit.wanted.label,
+            "prompt": made.record.prompt,
+            "negative_prompt": made.record.negative,
+            "style": made.record.style,
+            "width": request.width,
+            "height": request.height,
+            "seed": made.record.seed,
+            "quality": request.quality,
+            "guidance_scale": made.record.guidance,
+            "plan": made.record.plan.name,
+            "seconds": round(run.seconds, 4),
+            "forwards": forwards,
+            "steps": [
+                {key: value for key, value in run.facts[i].items() if key != "forwards"}
+                for i in sorted(run.facts)
+            ],
+        }
+        # Before the picture is told of: whoever then reads the numbers finds it counted.
+        self._engine.metrics.seconds.labels(request.quality).observe(run.seconds)
+        self._engine.metrics.forwards.labels(request.quality).observe(forwards)
+        self._engine.learn(job.cost, run.seconds)
+        self._engine.picture(run.unit, media.encode(picture, made.record), facts)
+
+    def _fail(self, runs: Sequence[_Run], message: str, code: str | None) -> None:
+        for run in runs:
+            self._engine.fail(
+                run.unit.job, Problem(message, "server_error", code=code or "internal_error")
+            )
+
+
+def _warm_up(model: Model) -> float:
+    """Make a quick picture twice; seconds per pass of the whole network over 64 x 64 pixels."""
+    size = (64, 64)
+    plan = recipes.chosen_plan(model, plans.NAMES[0], size)
+    request = Request({"prompt": "a red apple"}, size, 0, presets.GUIDANCE)
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        [result] = engine.run(model.adapter, plan, [request])
+        pictures.to_bytes(result.picture)
+        seconds = time.perf_counter() - started
+    return seconds / recipes.work(plan, size, presets.GUIDANCE)
+
+
+def _no_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The allocator of the CPU raises no class of its own.
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -1,0 +1,404 @@
+"""Jobs as a page sees them: order, events, cancelling, and what outlives the process."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from asymflow import provenance
+from asymflow.generation import Model
+from asymflow.pictures import RECORD_CHUNK, TEXT_CHUNK, XMP_CHUNK
+from asymflow.studio.settings import Settings
+
+from .conftest import SMALL, Running, Serve, Slow, running
+
+
+def events(server: Running, path: str, after: int | None = None) -> Iterator[tuple[int, str, Any]]:
+    """(id, name, data) of server-sent events, until the server ends them."""
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    with server.http.stream("GET", path, headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        number, name = -1, ""
+        for line in answer.iter_lines():
+            key, _, value = line.partition(": ")
+            if key == "id":
+                number = int(value)
+            elif key == "event":
+                name = value
+            elif key == "data":
+                yield number, name, json.loads(value)
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_every_step_is_told_and_the_end(studio: Running) -> None:
+    job = studio.ask("a {red|blue} apple", seed=5)
+    assert [(s["label"], s["prompt"], s["seed"]) for s in job["slots"]] == [
+        ("red", "a red apple", 5),
+        ("blue", "a blue apple", 5),
+    ]
+    told = list(events(studio, f"/api/jobs/{job['id']}/events"))
+    names = [name for _, name, _ in told]
+    assert names == ["queued", "started", *[*["step"] * 3, "picture"] * 2, "done"]
+    numbers = [number for number, _, _ in told]
+    assert numbers == sorted(set(numbers))
+    steps = [data for _, name, data in told if name == "step"]
+    assert [(s["slot"], s["step"], s["steps"]) for s in steps] == [
+        (slot, step, 3) for slot in (0, 1) for step in (0, 1, 2)
+    ]
+    assert [s["progress"] for s in steps] == pytest.approx([i / 6 for i in range(1, 7)], abs=1e-3)
+    picture = told[-2][2]["picture"]
+    assert picture["forwards"] == sum(s["forwards"] for s in steps[3:]) == 4
+    assert told[-1][2]["forwards"] == 8
+    # A page that was away goes on where it was, and is told when there is nothing left.
+    rest = list(events(studio, f"/api/jobs/{job['id']}/events", after=numbers[-3]))
+    assert [name for _, name, _ in rest] == ["picture", "done"]
+    last = {"Last-Event-ID": str(numbers[-1])}
+    assert studio.http.get(f"/api/jobs/{job['id']}/events", headers=last).status_code == 204
+    listed = studio.http.get("/api/jobs?limit=1").json()["jobs"]
+    assert [each["id"] for each in listed] == [job["id"]]
+    assert listed[0]["state"] == "done"
+
+
+def test_a_file_says_how_it_was_made_or_only_that_a_machine_did(studio: Running) -> None:
+    job = studio.over(studio.ask("a green apple", seed=1, style="noto")["id"])
+    [picture] = job["pictures"]
+    plain = studio.http.get(picture["url"])
+    image = Image.open(io.BytesIO(plain.content))
+    record = provenance.from_json(image.info[RECORD_CHUNK], "here")
+    assert (record.prompt, record.style, record.seed) == ("a green apple", "noto", 1)
+    url = f"/api/pictures/{picture['id']}/file"
+    clean = studio.http.get(url, params={"clean": 1})
+    image = Image.open(io.BytesIO(clean.content))
+    assert not {RECORD_CHUNK, TEXT_CHUNK} & set(image.info)
+    assert b"apple" not in clean.content
+    assert "trainedAlgorithmicMedia" in str(image.info[XMP_CHUNK])
+    assert (pixels(clean.content) == pixels(plain.content)).all()
+    large = studio.http.get(url, params={"scale": 4, "format": "webp", "download": 1})
+    assert pixels(large.content).shape == (128, 128, 4)
+    assert large.headers["content-disposition"] == 'attachment; filename="a-green-apple-1.webp"'
+    red = studio.http.get(url, params={"format": "jpeg", "background": "#ff0000"})
+    assert pixels(red.content)[0, 0, 0] > 200
+
+
+def test_settings_come_back_from_a_picture(studio: Running) -> None:
+    asked = {"seed": 9, "style": "twemoji", "negative_prompt": "blue", "guidance_scale": 2.5}
+    job = studio.over(studio.ask("a cat", **asked)["id"])
+    data = studio.http.get(job["pictures"][0]["url"]).content
+    headers = {"Content-Type": "image/png"}
+    found = studio.http.post("/api/settings", content=data, headers=headers).json()
+    assert found["exact_model"]
+    assert found["differs"] == []
+    again = studio.http.post("/api/jobs", json=found["request"]).json()
+    [picture] = studio.over(again["id"])["pictures"]
+    assert (pixels(studio.http.get(picture["url"]).content) == pixels(data)).all()
+    plain = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(plain, "PNG")
+    answer = studio.http.post("/api/settings", content=plain.getvalue(), headers=headers)
+    assert answer.status_code == 400
+    assert "does not say how it was made" in answer.json()["error"]["message"]
+
+
+def test_deleting_can_be_undone_until_it_is_purged(studio: Running) -> None:
+    job = studio.over(studio.ask("a dog", n=2)["id"])
+    first, second = (picture["id"] for picture in job["pictures"])
+
+    def gallery() -> list[str]:
+        return [each["id"] for each in studio.http.get("/api/pictures").json()["pictures"]]
+
+    assert gallery()[:2] == [second, first]
+    assert studio.http.delete(f"/api/pictures/{first}").json()["deleted"]
+    assert first not in gallery()
+    assert not studio.http.post(f"/api/pictures/{first}/restore").json()["deleted"]
+    assert first in gallery()
+    studio.http.delete(f"/api/pictures/{first}")
+    store = studio.app.state.studio.store
+    store.purge(undo=60, passing=60, uploads=60)
+    assert store.picture_path(first).exists()
+    store.purge(undo=0, passing=60, uploads=60)
+    assert not store.picture_path(first).exists()
+    assert studio.http.get(f"/api/pictures/{first}").status_code == 404
+    assert second in gallery()
+
+
+def test_the_gallery_is_read_page_by_page(studio: Running) -> None:
+    studio.over(studio.ask("a bird", n=4)["id"])
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        more = {} if cursor is None else {"before": cursor}
+        page = studio.http.get("/api/pictures", params={"limit": 3, **more}).json()
+        found += [each["id"] for each in page["pictures"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    whole = studio.http.get("/api/pictures", params={"limit": 200}).json()["pictures"]
+    assert found == [each["id"] for each in whole]
+
+
+def test_a_zip_holds_the_pictures(studio: Running) -> None:
+    job = studio.over(studio.ask("a fish/../..", n=2, seed=3)["id"])
+    ids = ",".join(picture["id"] for picture in job["pictures"])
+    data = studio.http.get("/api/pictures/zip", params={"ids": ids}).content
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.namelist() == ["001-a-fish-3.png", "002-a-fish-4.png"]
+        one = studio.http.get(job["pictures"][0]["url"]).content
+        assert archive.read("001-a-fish-3.png") == one
+
+
+def test_a_variation_starts_from_its_parent(studio: Running) -> None:
+    job = studio.over(studio.ask("a red apple", seed=1)["id"])
+    parent = job["pictures"][0]
+    near = studio.over(studio.ask("a red apple", seed=2, parent=parent["id"], strength=0.3)["id"])
+    far = studio.over(studio.ask("a red apple", seed=2)["id"])
+
+    def distance(other: dict[str, Any]) -> float:
+        white = {"background": "white"}  # colours of what cannot be seen say nothing
+        urls = [f"/api/pictures/{p['id']}/file" for p in (parent, other["pictures"][0])]
+        a, b = (pixels(studio.http.get(url, params=white).content) for url in urls)
+        return float(np.abs(a.astype(float) - b).mean())
+
+    assert 0 < distance(near) < distance(far)
+
+
+def test_padding_keeps_a_whole_picture(studio: Running) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 32), (200, 0, 0)).save(file, "PNG")
+    headers = {"Content-Type": "image/png"}
+    upload = studio.http.post("/api/uploads", content=file.getvalue(), headers=headers).json()
+    black = io.BytesIO()
+    Image.new("L", (64, 32)).save(black, "PNG")
+    mask = studio.http.post("/api/uploads", content=black.getvalue(), headers=headers).json()
+    job = studio.ask("an apple", image=upload["id"], mask=mask["id"], fit="pad")
+    [picture] = studio.over(job["id"])["pictures"]
+    made = pixels(studio.http.get(picture["url"]).content)
+    # A mask that shows nothing keeps everything: a band in the middle, and nothing around it.
+    assert (made[11:21] == (200, 0, 0, 255)).all()
+    assert (made[:4, :, 3] == 0).all()
+
+
+def test_a_picture_does_not_depend_on_its_neighbours(real_model: Model, tmp_path: Path) -> None:
+    together = Settings(data=tmp_path / "a", port=0, together=4)
+    with running(together, lambda: real_model) as server:
+        job = server.over(server.ask("a {cat|dog|red apple}", seed=11)["id"])
+        many = [pixels(server.http.get(p["url"]).content) for p in job["pictures"]]
+    with running(Settings(data=tmp_path / "b", port=0), lambda: real_model) as server:
+        job = server.over(server.ask("a dog", seed=11)["id"])
+        alone = pixels(server.http.get(job["pictures"][0]["url"]).content)
+    assert (many[1] == alone).all()
+    assert (many[0] != alone).any()
+
+
+def test_a_key_makes_one_job_of_two_calls(serve: Serve, slow: Slow) -> None:
+    server = serve()
+    slow.gate.clear()
+    key = {"Idempotency-Key": "abc"}
+    first = server.ask("a fox", headers=key)
+    assert server.ask("a fox", headers=key)["id"] == first["id"]
+    other = server.http.post("/api/jobs", json={"prompt": "an owl", **SMALL}, headers=key)
+    assert other.status_code == 409
+    assert other.json()["error"]["code"] == "idempotency_conflict"
+    assert server.ask("a fox")["id"] != first["id"]
+    slow.gate.set()
+    server.over(first["id"])
+    assert server.ask("a fox", headers=key)["state"] == "done"
+
+
+def test_clients_take_turns(serve: Serve, slow: Slow) -> None:
+    server = serve()
+    slow.gate.clear()
+    one, two = {"X-Client": "one"}, {"X-Client": "two"}
+    jobs = [server.ask("first", headers=one), server.ask("many", n=4, headers=one)]
+    time.sleep(0.1)  # "first" is being made
+    jobs.append(server.ask("other", headers=two))
+    assert server.job(jobs[2]["id"])["position"] <= 1
+    slow.gate.set()
+    for job in jobs:
+        server.over(job["id"])
+    drawn = [prompt for prompt in slow.drawn if prompt != "a red apple"]  # of the warm-up
+    assert drawn.index("other") <= drawn.index("many") + 1
+    assert drawn.count("many") == 4
+
+
+def test_cancelling_works_at_once_and_twice(serve: Serve, slow: Slow) -> None:
+    server = serve()
+    slow.seconds = 0.3
+    running_job = server.ask("a fox", n=4)
+    waiting = server.ask("an owl")
+    for job in (waiting, running_job, running_job):
+        assert server.http.delete(f"/api/jobs/{job['id']}").status_code == 202
+    assert server.job(waiting["id"])["state"] == "cancelled"
+    begun = time.monotonic()
+    after = server.ask("a cat")
+    slow.seconds = 0.0
+    server.over(after["id"])
+    assert time.monotonic() - begun < 1.2  # one step of what was cancelled, not all of it
+    assert "an owl" not in slow.drawn
+
+
+def test_a_newer_live_job_takes_the_place_of_an_older_one(serve: Serve, slow: Slow) -> None:
+    server = serve()
+    slow.gate.clear()
+    jobs = [server.ask(f"a fo{'x' * i}", live=True) for i in range(3)]
+    elsewhere = server.ask("an owl", live=True, headers={"X-Client": "other"})
+    slow.gate.set()
+    assert server.over(jobs[2]["id"])["state"] == "done"
+    assert server.over(elsewhere["id"])["state"] == "done"
+    assert [server.job(job["id"])["state"] for job in jobs[:2]] == ["cancelled"] * 2
+    assert server.http.get("/api/pictures").json()["pictures"] == []
+    assert server.http.get("/api/jobs").json()["jobs"] == []
+
+
+def test_full_queues_say_when_to_come_again(serve: Serve, slow: Slow) -> None:
+    server = serve(queue=6, queue_of_one=4)
+    slow.gate.clear()
+    one, two = {"X-Client": "one"}, {"X-Client": "two"}
+    server.ask("running", headers=one)
+    time.sleep(0.1)
+    server.ask("a fox", n=4, headers=one)
+    body = {"prompt": "a fox", **SMALL, "n": 3}
+    mine = server.http.post("/api/jobs", json=body, headers=one)
+    assert (mine.status_code, mine.json()["error"]["code"]) == (429, "too_many_jobs")
+    theirs = server.http.post("/api/jobs", json=body, headers=two)
+    assert (theirs.status_code, theirs.json()["error"]["code"]) == (503, "queue_full")
+    assert int(mine.headers["retry-after"]) >= 1
+    assert int(theirs.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (ValueError("a secret prompt"), "internal_error"),
+    ],
+)
+def test_a_failure_is_told_and_survived(
+    serve: Serve, slow: Slow, error: Exception, code: str
+) -> None:
+    server = serve()
+    slow.error = error
+    failed = server.over(server.ask("a fox")["id"])
+    assert failed["state"] == "failed"
+    assert failed["error"]["code"] == code
+    assert "secret" not in failed["error"]["message"]
+    assert server.over(server.ask("a fox")["id"])["state"] == "done"
+    assert f'asymflow_failures_total{{code="{code}"}} 1.0' in server.http.get("/metrics").text
+
+
+def test_memory_that_runs_out_together_may_do_one_by_one(serve: Serve, slow: Slow) -> None:
+    slow.batch = None
+    server = serve()
+    slow.error = torch.OutOfMemoryError("CUDA out of memory")
+    assert server.over(server.ask("a fox", n=3)["id"])["state"] == "done"
+
+
+def test_a_job_that_takes_too_long_is_ended(serve: Serve, slow: Slow) -> None:
+    server = serve(job_seconds=0.2)
+    slow.seconds = 0.15
+    failed = server.over(server.ask("a fox", n=4)["id"])
+    assert failed["error"]["code"] == "timeout"
+
+
+def test_a_stop_keeps_what_waits_and_ends_streams(tmp_path: Path, serve: Serve, slow: Slow) -> None:
+    server = serve(drain_seconds=0.2)
+    slow.seconds = 0.2
+    job = server.ask("a fox", n=2)
+    engine = server.app.state.studio.engine
+    told = events(server, f"/api/jobs/{job['id']}/events")
+    next(told)
+    engine.close()
+    refused = server.http.post("/api/jobs", json={"prompt": "late", **SMALL})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+    assert server.http.get("/ready").status_code == 503
+    assert "done" not in [name for _, name, _ in told]  # ends without the end of the job
+
+
+def test_other_pages_hear_of_every_job(serve: Serve, slow: Slow) -> None:
+    server = serve()
+    slow.gate.clear()
+    first = server.ask("a fox")
+    told = events(server, "/api/events")
+    _, name, data = next(told)
+    assert (name, data["job"]["id"]) == ("job", first["id"])
+    second = server.ask("an owl")
+    slow.gate.set()
+    states: list[tuple[str, str]] = []
+    for _, _, data in told:
+        states.append((data["job"]["id"], data["job"]["state"]))
+        if states[-1] == (second["id"], "done"):
+            break
+    assert (second["id"], "queued") in states
+    assert (first["id"], "done") in states
+
+
+def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "asymflow", "studio", "--no-browser"]
+    command += ["--port", str(port), "--data", str(tmp_path / "data"), "--dtype", "float32"]
+
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ))
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                if httpx.get(f"{url}/ready").status_code == 200:
+                    return process
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        raise AssertionError("the server does not answer")
+
+    process = start()
+    try:
+        body = {**SMALL, "prompt": "a {cat|dog|fox}", "quality": "best", "n": 2, "seed": 1}
+        key = {"Idempotency-Key": "one"}
+        job = httpx.post(f"{url}/api/jobs", json=body, headers=key).json()
+        while len(httpx.get(f"{url}/api/jobs/{job['id']}").json()["pictures"]) < 2:
+            time.sleep(0.02)
+        before = httpx.get(f"{url}/api/jobs/{job['id']}").json()["pictures"]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = start()
+        until = time.monotonic() + 60
+        while (now := httpx.get(f"{url}/api/jobs/{job['id']}").json())["state"] != "done":
+            assert time.monotonic() < until, now
+            time.sleep(0.1)
+        assert len(now["pictures"]) == 6
+        assert now["pictures"][:2] == before[:2]  # made once
+        again = httpx.post(f"{url}/api/jobs", json=body, headers=key).json()
+        assert again["id"] == job["id"]
+        names = [
+            line.partition(": ")[2]
+            for line in httpx.get(f"{url}/api/jobs/{job['id']}/events").text.splitlines()
+            if line.startswith("event: ")
+        ]
+        assert names.count("picture") == 6
+        assert names[-1] == "done"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

@@ -1,0 +1,106 @@
+/** What somebody has chosen, kept in the browser so that a reload changes nothing. */
+
+import type { Fit, Info, JobRequest } from "./contract";
+
+/** The seed that later pictures start from too, and a picture to recognise it by. */
+export interface Look {
+  seed: number;
+  thumbnail: string | null;
+}
+
+export interface Settings {
+  prompt: string;
+  negative: string;
+  style: string | null;
+  width: number;
+  height: number;
+  quality: string;
+  n: number;
+  guidance: number | null;
+  look: Look | null;
+  live: boolean;
+  fit: Fit;
+  match: boolean;
+  strength: number;
+  exact: boolean;
+}
+
+/** How far to leave a picture: it keeps its layout, and gets another rendering. */
+export const STRENGTH = 0.6;
+/** How far a variation leaves its picture. */
+export const VARIATION = 0.5;
+
+const STORED = "asymflow.settings";
+
+export const INITIAL: Settings = {
+  prompt: "",
+  negative: "",
+  style: null,
+  width: 64,
+  height: 64,
+  quality: "balanced",
+  n: 1,
+  guidance: null,
+  look: null,
+  live: false,
+  fit: "crop",
+  match: true,
+  strength: STRENGTH,
+  exact: false,
+};
+
+/** Settings as they were stored, without what this server or version does not know. */
+export function stored(text: string | null, info: Info): Settings {
+  const [width, height] = info.default.size.split("x").map(Number);
+  const initial: Settings = {
+    ...INITIAL,
+    quality: info.default.quality,
+    width: width ?? INITIAL.width,
+    height: height ?? INITIAL.height,
+  };
+  let found: Partial<Settings> = {};
+  try {
+    const parsed: unknown = JSON.parse(text ?? "{}");
+    if (typeof parsed === "object" && parsed !== null) found = parsed;
+  } catch {
+    // Damaged: begin anew.
+  }
+  const known = Object.fromEntries(
+    Object.entries(found).filter(
+      ([key, value]) =>
+        key in initial &&
+        (value === null || initial[key as keyof Settings] === null
+          ? ["style", "guidance", "look"].includes(key)
+          : typeof value === typeof initial[key as keyof Settings]),
+    ),
+  );
+  const settings: Settings = { ...initial, ...known };
+  if (!info.styles.some((style) => style.id === settings.style)) settings.style = null;
+  if (!info.qualities.some((quality) => quality.id === settings.quality))
+    settings.quality = info.default.quality;
+  settings.n = Math.min(Math.max(1, Math.round(settings.n)), info.limits.pictures);
+  return settings;
+}
+
+export const load = (info: Info) => stored(localStorage.getItem(STORED), info);
+export const save = (settings: Settings) => localStorage.setItem(STORED, JSON.stringify(settings));
+
+/** The settings that a request came from; those it does not name stay as they are. */
+export function fromRequest(settings: Settings, request: Partial<JobRequest>): Settings {
+  return {
+    ...settings,
+    prompt: request.prompt ?? settings.prompt,
+    negative: request.negative_prompt ?? "",
+    style: request.style ?? null,
+    width: request.width ?? settings.width,
+    height: request.height ?? settings.height,
+    quality: request.quality ?? settings.quality,
+    n: request.n ?? 1,
+    guidance: request.guidance_scale ?? null,
+    look: request.seed == null ? null : { seed: request.seed, thumbnail: null },
+    strength: request.strength ?? settings.strength,
+    fit: request.fit ?? settings.fit,
+    exact: request.exact ?? false,
+    live: false,
+  };
+}

@@ -1,0 +1,78 @@
+import { expect, test } from "vitest";
+import type { Info } from "../src/lib/contract";
+import { combinations, groups, table } from "../src/lib/matrix";
+import { fromRequest, INITIAL, stored } from "../src/lib/settings";
+import { matching, shape, titled } from "../src/lib/shown";
+
+const info = {
+  styles: [{ id: "noto", name: "Noto", thumbnail: "" }],
+  qualities: [{ id: "draft", steps: 1, forwards: 2, seconds: 1 }],
+  default: { quality: "draft", guidance_scale: 3, size: "64x48" },
+  limits: { pictures: 4 },
+} as Info;
+
+test("a prompt without alternatives is one picture", () => {
+  for (const prompt of ["a car", "a {red} car", "a | b", "{red|blue", ""])
+    expect(combinations(prompt), prompt).toBe(1);
+});
+
+test("alternatives multiply", () => {
+  expect(groups("{red| light blue } {car|cat|hat}")).toEqual([
+    ["red", "light blue"],
+    ["car", "cat", "hat"],
+  ]);
+  expect(combinations("{red|blue} {car|cat|hat}")).toBe(6);
+});
+
+test("two groups make a table; one or three do not", () => {
+  expect(table("{red|blue} {car|cat}")).toEqual({ rows: ["red", "blue"], columns: ["car", "cat"] });
+  expect(table("{red|blue} car")).toBeNull();
+  expect(table("{a|b} {c|d} {e|f}")).toBeNull();
+});
+
+test("a size matches the aspect of a picture within the sides that the model knows", () => {
+  expect(matching(500, 500)).toEqual({ width: 64, height: 64 });
+  expect(matching(4000, 2000)).toMatchObject({ width: 96, height: 48 });
+  for (const [width, height] of [
+    [1600, 1200],
+    [1080, 1920],
+    [3000, 2000],
+  ] as const) {
+    const size = matching(width, height);
+    expect(Math.abs(Math.log(size.width / size.height / (width / height)))).toBeLessThan(0.06);
+    expect([size.width % 8, size.height % 8]).toEqual([0, 0]);
+  }
+  // A panorama: as wide as it can be, the rest is cropped or padded.
+  expect(matching(9000, 300)).toEqual({ width: 128, height: 32 });
+  expect([shape(64, 64), shape(96, 64), shape(64, 96)]).toEqual([
+    "square",
+    "landscape",
+    "portrait",
+  ]);
+});
+
+test("stored settings come back, without what the server does not know", () => {
+  const saved = { ...INITIAL, prompt: "a fox", style: "noto", n: 3, quality: "draft" };
+  expect(stored(JSON.stringify(saved), info)).toEqual(saved);
+  const strange = { prompt: 7, style: "gone", quality: "gone", n: 99, other: true };
+  const settings = stored(JSON.stringify(strange), info);
+  expect(settings).toMatchObject({ prompt: "", style: null, quality: "draft", n: 4 });
+  expect(settings).not.toHaveProperty("other");
+});
+
+test("without stored settings, or with damaged ones, the defaults of the server count", () => {
+  for (const text of [null, "{", "[]", "null", '"a"'])
+    expect(stored(text, info)).toMatchObject({ width: 64, height: 48, quality: "draft" });
+});
+
+test("settings of a picture replace all that decide it, and end live mode", () => {
+  const before = { ...INITIAL, live: true, guidance: 7, negative: "text" };
+  const after = fromRequest(before, { prompt: "a fox", seed: 0, width: 128, height: 64 });
+  expect(after).toMatchObject({ prompt: "a fox", negative: "", guidance: null, live: false });
+  expect(after).toMatchObject({ width: 128, height: 64, look: { seed: 0 } });
+});
+
+test("names of styles stand on cards as titles", () => {
+  expect(titled("fluent 3d")).toBe("Fluent 3D");
+  expect(titled("noto blob")).toBe("Noto Blob");
+});
