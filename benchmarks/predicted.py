@@ -23,8 +23,8 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from asymflow import generation, planner, store, verifier
-from asymflow.cli import planning
+from asymflow import planner, store, verifier
+from asymflow.cli import generation, planning
 from asymflow.files import write_text
 from asymflow.types import FULL, Plan, Profile, Step, Tier
 

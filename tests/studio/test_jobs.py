@@ -50,6 +50,8 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def test_every_step_is_told_and_the_end(studio: Running) -> None:
+    draft = studio.http.get("/api/info").json()["qualities"][0]
+    count, forwards = draft["steps"], draft["forwards"]
     job = studio.ask("a {red|blue} apple", seed=5)
     assert [(s["label"], s["prompt"], s["seed"]) for s in job["slots"]] == [
         ("red", "a red apple", 5),
@@ -57,17 +59,19 @@ def test_every_step_is_told_and_the_end(studio: Running) -> None:
     ]
     told = list(events(studio, f"/api/jobs/{job['id']}/events"))
     names = [name for _, name, _ in told]
-    assert names == ["queued", "started", *[*["step"] * 3, "picture"] * 2, "done"]
+    assert names == ["queued", "started", *[*["step"] * count, "picture"] * 2, "done"]
     numbers = [number for number, _, _ in told]
     assert numbers == sorted(set(numbers))
     steps = [data for _, name, data in told if name == "step"]
     assert [(s["slot"], s["step"], s["steps"]) for s in steps] == [
-        (slot, step, 3) for slot in (0, 1) for step in (0, 1, 2)
+        (slot, step, count) for slot in (0, 1) for step in range(count)
     ]
-    assert [s["progress"] for s in steps] == pytest.approx([i / 6 for i in range(1, 7)], abs=1e-3)
+    assert [s["progress"] for s in steps] == pytest.approx(
+        [(i + 1) / (2 * count) for i in range(2 * count)], abs=1e-3
+    )
     picture = told[-2][2]["picture"]
-    assert picture["forwards"] == sum(s["forwards"] for s in steps[3:]) == 4
-    assert told[-1][2]["forwards"] == 8
+    assert picture["forwards"] == sum(s["forwards"] for s in steps[count:]) == forwards
+    assert told[-1][2]["forwards"] == 2 * forwards
     # A page that was away goes on where it was, and is told when there is nothing left.
     rest = list(events(studio, f"/api/jobs/{job['id']}/events", after=numbers[-3]))
     assert [name for _, name, _ in rest] == ["picture", "done"]
@@ -350,6 +354,7 @@ def test_other_pages_hear_of_every_job(serve: Serve, slow: Slow) -> None:
     assert (first["id"], "done") in states
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
