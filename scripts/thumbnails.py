@@ -15,8 +15,8 @@ from asymflow import pictures, plans, presets
 from asymflow.data.sources import STYLES
 from asymflow.files import replacing
 
-PROMPT = "a red apple"
-SEED = 0
+PROMPT = "a fox"
+SEED = 1
 PLAN = "best"
 SIZE = (64, 64)
 SIDE = 128

@@ -37,6 +37,7 @@ class Slow:
     seconds: float = 0.0
     gate: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
+    broken: bool = False
     drawn: list[str] = field(default_factory=lambda: list[str]())
 
     weights_hash = "cd" * 32
@@ -70,6 +71,8 @@ class Slow:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
+        if self.broken:
+            return torch.full_like(x_t, float("nan"))
         time.sleep(self.seconds)
         return 0.3 * context["colour"][:, :, None, None] + 0.3 * x_t
 

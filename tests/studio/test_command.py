@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import socket
+from collections.abc import Generator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
 from asymflow.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _quiet_afterwards() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
+    """The commands send the log to the standard error of their process, which a test replaces."""
+    yield
+    for name in ("asymflow.studio", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers = []
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
 
 
 def test_a_missing_extra_is_named(

@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from PIL import Image
 from asymflow import provenance
 from asymflow.generation import Model
 from asymflow.pictures import RECORD_CHUNK, TEXT_CHUNK, XMP_CHUNK
+from asymflow.studio import media
 from asymflow.studio.settings import Settings
 
 from .conftest import SMALL, Running, Serve, Slow, running
@@ -114,6 +116,10 @@ def test_settings_come_back_from_a_picture(studio: Running) -> None:
     again = studio.http.post("/api/jobs", json=found["request"]).json()
     [picture] = studio.over(again["id"])["pictures"]
     assert (pixels(studio.http.get(picture["url"]).content) == pixels(data)).all()
+    record = provenance.from_json(str(Image.open(io.BytesIO(data)).info[RECORD_CHUNK]), "here")
+    strong = media.encode(np.zeros((32, 32, 4), np.float32), replace(record, guidance=150.0))
+    answer = studio.http.post("/api/settings", content=strong, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "guidance_scale")
     plain = io.BytesIO()
     Image.new("RGB", (8, 8)).save(plain, "PNG")
     answer = studio.http.post("/api/settings", content=plain.getvalue(), headers=headers)
@@ -143,6 +149,34 @@ def test_deleting_can_be_undone_until_it_is_purged(studio: Running) -> None:
     assert second in gallery()
 
 
+def test_cleaning_leaves_alone_what_is_not_its_own(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    mine = tmp_path / "data" / "results" / "thesis.png"
+    mine.write_bytes(b"years of work")
+    store = server.app.state.studio.store
+    name = store.add_result(b"a picture", "png")
+    assert server.http.get(f"/v1/images/results/{name}").content == b"a picture"
+    assert server.http.get("/v1/images/results/thesis.png").status_code == 404
+    store.purge(undo=-1, passing=-1, uploads=-1)
+    assert store.result(name) is None
+    assert mine.exists()
+
+
+def test_a_look_at_a_picture_on_its_way_is_marked_too(serve: Serve, slow: Slow) -> None:
+    server = serve()
+    slow.seconds = 0.1
+    job = server.ask("a fox", n=4)
+    steps = (data for _, _, data in events(server, f"/api/jobs/{job['id']}/events"))
+    preview = next(data["preview"] for data in steps if data.get("preview"))
+    image = Image.open(io.BytesIO(server.http.get(preview).content))
+    assert (image.format, image.size) == ("WEBP", (32, 32))
+    assert b"trainedAlgorithmicMedia" in image.info["xmp"]
+    slow.seconds = 0
+    server.over(job["id"])
+    assert server.http.get(preview).status_code == 204
+    assert server.http.get(f"/api/jobs/{job['id']}/preview/4").status_code == 404
+
+
 def test_the_gallery_is_read_page_by_page(studio: Running) -> None:
     studio.over(studio.ask("a bird", n=4)["id"])
     found: list[str] = []
@@ -156,6 +190,7 @@ def test_the_gallery_is_read_page_by_page(studio: Running) -> None:
             break
     whole = studio.http.get("/api/pictures", params={"limit": 200}).json()["pictures"]
     assert found == [each["id"] for each in whole]
+    assert studio.http.get("/api/pictures", params={"before": 10**30}).status_code == 400
 
 
 def test_a_zip_holds_the_pictures(studio: Running) -> None:
@@ -308,6 +343,16 @@ def test_a_failure_is_told_and_survived(
     assert f'asymflow_failures_total{{code="{code}"}} 1.0' in server.http.get("/metrics").text
 
 
+def test_what_is_no_picture_is_not_called_done(serve: Serve, slow: Slow) -> None:
+    server = serve()
+    slow.broken = True
+    failed = server.over(server.ask("a fox")["id"])
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "not_finite")
+    assert failed["pictures"] == []
+    slow.broken = False
+    assert server.over(server.ask("a fox")["id"])["state"] == "done"
+
+
 def test_memory_that_runs_out_together_may_do_one_by_one(serve: Serve, slow: Slow) -> None:
     slow.batch = None
     server = serve()
@@ -316,10 +361,32 @@ def test_memory_that_runs_out_together_may_do_one_by_one(serve: Serve, slow: Slo
 
 
 def test_a_job_that_takes_too_long_is_ended(serve: Serve, slow: Slow) -> None:
-    server = serve(job_seconds=0.2)
-    slow.seconds = 0.15
+    server = serve(picture_seconds=2)
+    slow.seconds = 0.5
     failed = server.over(server.ask("a fox", n=4)["id"])
     assert failed["error"]["code"] == "timeout"
+    slow.seconds = 0.012  # longer in all, but not a single picture
+    assert server.over(server.ask("a fox", n=4)["id"])["state"] == "done"
+
+
+def test_a_full_disk_does_not_stop_the_queue(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve()
+    store = server.app.state.studio.store
+
+    def full(*about: object, **more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "add_picture", full)
+        patch.setattr(store, "change_job", full)
+        lost = server.ask("a fox")
+        engine = server.app.state.studio.engine
+        until = time.monotonic() + 10
+        while engine.waiting() or engine._running:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    assert server.over(server.ask("an owl")["id"])["state"] == "done"
+    assert server.job(lost["id"])["pictures"] == []
 
 
 def test_a_stop_keeps_what_waits_and_ends_streams(tmp_path: Path, serve: Serve, slow: Slow) -> None:
@@ -377,10 +444,10 @@ def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
 
     process = start()
     try:
-        body = {**SMALL, "prompt": "a {cat|dog|fox}", "quality": "best", "n": 2, "seed": 1}
+        body = {**SMALL, "prompt": "a {cat|dog|fox}", "quality": "best", "seed": 1}
         key = {"Idempotency-Key": "one"}
         job = httpx.post(f"{url}/api/jobs", json=body, headers=key).json()
-        while len(httpx.get(f"{url}/api/jobs/{job['id']}").json()["pictures"]) < 2:
+        while len(httpx.get(f"{url}/api/jobs/{job['id']}").json()["pictures"]) < 1:
             time.sleep(0.02)
         before = httpx.get(f"{url}/api/jobs/{job['id']}").json()["pictures"]
         process.send_signal(signal.SIGKILL)
@@ -390,8 +457,8 @@ def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
         while (now := httpx.get(f"{url}/api/jobs/{job['id']}").json())["state"] != "done":
             assert time.monotonic() < until, now
             time.sleep(0.1)
-        assert len(now["pictures"]) == 6
-        assert now["pictures"][:2] == before[:2]  # made once
+        assert len(now["pictures"]) == 3
+        assert now["pictures"][:1] == before[:1]  # made once
         again = httpx.post(f"{url}/api/jobs", json=body, headers=key).json()
         assert again["id"] == job["id"]
         names = [
@@ -399,7 +466,7 @@ def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
             for line in httpx.get(f"{url}/api/jobs/{job['id']}/events").text.splitlines()
             if line.startswith("event: ")
         ]
-        assert names.count("picture") == 6
+        assert names.count("picture") == 3
         assert names[-1] == "done"
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) in (0, -signal.SIGTERM)

@@ -66,6 +66,33 @@ def test_a_picture_with_everything_that_was_used(client: OpenAI) -> None:
     assert [each["seed"] for each in extra["asymflow"]["pictures"]] == [7]
 
 
+def test_null_leaves_a_field_to_the_server(client: OpenAI) -> None:
+    answer = client.images.generate(
+        prompt="a fox", size="32x32", quality="low", n=None, background=None, output_format=None
+    )
+    assert answer.data is not None
+    assert image_of(answer.data[0].b64_json).format == "PNG"
+
+
+def test_an_edit_that_is_sent_again_is_the_same_one(client: OpenAI) -> None:
+    def ids(level: int, key: str) -> list[str]:
+        answer = client.images.edit(
+            image=("in.png", png(np.full((32, 32, 3), level, np.uint8)), "image/png"),
+            prompt="a fox",
+            size="32x32",
+            quality="low",
+            extra_headers={"Idempotency-Key": key},
+        )
+        assert answer.model_extra is not None
+        return [each["id"] for each in answer.model_extra["asymflow"]["pictures"]]
+
+    first = ids(120, "once")
+    assert ids(120, "once") == first
+    assert ids(120, "twice") != first
+    with pytest.raises(openai.ConflictError):
+        ids(121, "once")
+
+
 def test_unknown_fields_are_named_and_do_no_harm(studio: Running) -> None:
     body = {"prompt": "a fox", "size": "32x32", "quality": "low", "wonder": 1, "user": "me"}
     answer = studio.http.post("/v1/images/generations", json=body)
@@ -173,6 +200,7 @@ def test_an_edit_streams(client: OpenAI) -> None:
         ({"size": "big"}, "size"),
         ({"quality": "superb"}, "quality"),
         ({"n": 11}, "n"),
+        ({"negative_prompt": "x" * 5000}, "negative_prompt"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": "x" * 1001}, "prompt"),
         ({"background": "transparent", "output_format": "jpeg"}, "background"),

@@ -148,6 +148,22 @@ def test_bodies_are_limited_before_they_are_read(serve: Serve) -> None:
     answer = server.http.post("/api/uploads", content=chunks(), headers=PNG)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_long")
 
+    def long() -> Any:
+        for _ in range(20):
+            yield b" " * 100_000
+
+    kind = {"Content-Type": "application/json"}
+    answer = server.http.post("/api/jobs", content=long(), headers=kind)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_long")
+
+
+def test_what_is_no_json_is_told_where(server: Running) -> None:
+    kind = {"Content-Type": "application/json"}
+    answer = server.http.post("/api/jobs", content=b'{"prompt": ', headers=kind)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "json_invalid", None)
+    assert "at character 11" in error["message"]
+
 
 @pytest.mark.parametrize("side", [9000, 12_000, 60_000])
 def test_a_picture_that_declares_too_many_pixels_is_not_decoded(server: Running, side: int) -> None:

@@ -149,13 +149,16 @@ def all_events(studio: Here, last_event_id: LastEvent = None) -> StreamingRespon
 
 @router.get("/jobs/{id}/preview/{slot}", response_model=None)
 def preview(studio: Here, id: str, slot: int) -> Response:
-    """The newest estimate of a picture that is being made."""
-    look = studio.engine.look(_job(studio, id), slot)
+    """The newest estimate of a picture that is being made; nothing before its first step and
+    after its last."""
+    job = _job(studio, id)
+    if not 0 <= slot < len(job.slots):
+        raise _nothing("picture", str(slot))
+    look = studio.engine.look(job, slot)
     if look is None:
-        raise Refusal(404, "This picture is not being made now.", code="not_found")
-    return Response(
-        media.preview(look), media_type="image/webp", headers={"Cache-Control": "no-store"}
-    )
+        return Response(status_code=204)
+    data = media.preview(look, composite=job.request.mask is not None)
+    return Response(data, media_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
 @router.post("/uploads", status_code=201)
@@ -178,7 +181,7 @@ def get_upload(studio: Here, id: str) -> FileResponse:
 
 @router.get("/pictures")
 def list_pictures(
-    studio: Here, before: Annotated[int | None, Query(ge=0)] = None, limit: Limit = 50
+    studio: Here, before: Annotated[int | None, Query(ge=0, lt=2**53)] = None, limit: Limit = 50
 ) -> dict[str, Any]:
     """The gallery, newest first; `next` goes on."""
     rows = studio.store.gallery(before, limit + 1)

@@ -10,7 +10,8 @@ class Bell:
     """Wakes every coroutine that waits, in whatever event loop it runs."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Signal handlers ring, too, and may come while their own thread holds the lock.
+        self._lock = threading.RLock()
         self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     def ring(self) -> None:

@@ -153,19 +153,22 @@ class Engine:
         key: str | None = None,
         keep: frozenset[int] = frozenset(),
         literal: int | None = None,
+        sent: str = "",
     ) -> Job:
         """Put a job into the queue; with a key that was used before, find that job again.
 
         Args:
             keep: steps whose looks somebody waits for.
             literal: so many pictures of the prompt as it stands, without choices.
+            sent: hash of pictures that came with the request, whose ids differ each time.
 
         Raises:
             InputError: it cannot be served.
             Refusal: the queue is full, the server stops, or the key belongs to something else.
         """
         model = self.loaded()
-        text = f"{literal} {request.model_dump_json()}"
+        unique = {"image", "mask"} if sent else None
+        text = f"{literal} {sent} {request.model_dump_json(exclude=unique)}"
         body = hashlib.sha256(text.encode()).hexdigest()
         scoped = None if key is None else hashlib.sha256(f"{kind} {key}".encode()).hexdigest()
         with self._lock:
@@ -245,6 +248,11 @@ class Engine:
         with self._lock:
             found = job.previews.get(slot)
         return None if found is None else found[1]
+
+    def forget(self, job: Job) -> None:
+        """Nobody waits for the looks that were kept any more."""
+        with self._lock:
+            job.kept.clear()
 
     def kept(self, job: Job, slot: int, step: int) -> Picture | None:
         """The look at a step that was asked to be kept; it can be had once."""

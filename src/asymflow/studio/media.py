@@ -152,10 +152,13 @@ def _file(
     return file.getvalue()
 
 
-def preview(picture: Picture) -> bytes:
-    """A look at a picture that is being made, as a small WebP file."""
+def preview(picture: Picture, *, composite: bool) -> bytes:
+    """A look at a picture that is being made, as a small WebP file; it can be saved, so it says
+    that a machine made it."""
     file = io.BytesIO()
-    Image.fromarray(pictures.to_bytes(picture)).save(file, "WEBP", quality=80, method=0)
+    xmp = provenance.mark(composite=composite).xmp.encode()
+    image = Image.fromarray(pictures.to_bytes(picture))
+    image.save(file, "WEBP", quality=80, method=0, xmp=xmp)
     return file.getvalue()
 
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import re
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.datastructures import UploadFile
 
 from asymflow.data.emoji import spell
@@ -69,6 +69,15 @@ class ImageRequest(BaseModel):
     """What both calls take. Unknown fields are ignored, and named in a header of the answer."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, data: Any) -> Any:
+        """Clients write null for what they leave to the server."""
+        if not isinstance(data, dict):
+            return data
+        given = cast("dict[str, Any]", data)
+        return {name: value for name, value in given.items() if value is not None}
 
     prompt: Annotated[str, Field(min_length=1, max_length=32_000)]
     n: Annotated[int, Field(ge=1, le=10)] = 1
@@ -149,7 +158,7 @@ async def generate(
 ) -> Response:
     """Make pictures from words."""
     order = _order(call, model, asked, "image_generation", None)
-    job = await run_in_threadpool(_submit, studio, order, client, idempotency_key, None, None)
+    job = await run_in_threadpool(_submit, studio, order, client, idempotency_key)
     return await _answer(call, studio, order, job)
 
 
@@ -179,10 +188,7 @@ async def edit(
             )
         image = await _read(studio, images[0])
         mask = await _read(studio, masks[0]) if masks else None
-    try:
-        asked = ImageRequest.model_validate(texts)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
+    asked = ImageRequest.model_validate(texts)
     pixels = studio.settings.upload_pixels
     png, width, height = await run_in_threadpool(media.receive, image, pixels)
     upload = await run_in_threadpool(studio.store.add_upload, png, width, height)
@@ -193,8 +199,9 @@ async def edit(
         kept = await run_in_threadpool(studio.store.add_upload, png, mask_width, mask_height)
         mask_id = kept.id
     order = _order(call, model, asked, "image_edit", (height, width))
+    sent = hashlib.sha256(image + b"\0" + (mask or b"")).hexdigest()
     job = await run_in_threadpool(
-        _submit, studio, order, client, idempotency_key, upload.id, mask_id
+        _submit, studio, order, client, idempotency_key, upload.id, mask_id, sent
     )
     return await _answer(call, studio, order, job)
 
@@ -337,8 +344,9 @@ def _submit(
     order: _Order,
     client: str,
     key: str | None,
-    image: str | None,
-    mask: str | None,
+    image: str | None = None,
+    mask: str | None = None,
+    sent: str = "",
 ) -> Job:
     asked = order.asked
     style = None if asked.style in (None, *_MOOD) else asked.style
@@ -365,6 +373,7 @@ def _submit(
         key=key,
         keep=_partial_steps(steps, asked.partial_images) if asked.stream else frozenset(),
         literal=asked.n,
+        sent=sent,
     )
 
 
@@ -425,7 +434,9 @@ def _failure(job: Job) -> Refusal:
     problem = job.error or Problem(
         "The pictures were cancelled. Ask again.", "server_error", code="cancelled"
     )
-    status = {"unusable": 400, "internal_error": 500}.get(problem.code or "", 503)
+    status = {"unusable": 400, "internal_error": 500, "not_finite": 500}.get(
+        problem.code or "", 503
+    )
     return Refusal(
         status,
         problem.message,
@@ -465,6 +476,7 @@ async def _stream(studio: Studio, order: _Order, job: Job) -> AsyncGenerator[byt
             yield streams.message("error", {"error": _failure(job).problem.as_json()})
     finally:
         engine.cancel(job)
+        engine.forget(job)
 
 
 def _message(order: _Order, name: str, data: Mapping[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import html
 import logging
 import socket
+import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from asymflow import __version__, generation
@@ -81,6 +83,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(AsymflowError, _wrong)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _broken)
     if settings.browser and (STATIC / "index.html").is_file():
@@ -189,14 +192,18 @@ def _loader(settings: Settings) -> Load:
 
 async def _clean(settings: Settings, store: Store) -> None:
     while True:
-        gone = await asyncio.to_thread(
-            store.purge,
-            undo=settings.undo_seconds,
-            passing=settings.passing_seconds,
-            uploads=_UPLOADS_KEPT,
-        )
-        if gone:
-            _log.info("cleaned", extra={"files": gone})
+        try:
+            gone = await asyncio.to_thread(
+                store.purge,
+                undo=settings.undo_seconds,
+                passing=settings.passing_seconds,
+                uploads=_UPLOADS_KEPT,
+            )
+        except (OSError, sqlite3.Error):
+            _log.exception("old files could not be removed")
+        else:
+            if gone:
+                _log.info("cleaned", extra={"files": gone})
         await asyncio.sleep(_HOUR / 4)
 
 
@@ -248,8 +255,12 @@ async def _wrong(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     del request
-    assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = error.errors()[0]
+    assert isinstance(error, RequestValidationError | ValidationError)
+    first: Any = error.errors()[0]
+    if first["type"] == "json_invalid":
+        place = f"{first['ctx']['error']}, at character {first['loc'][-1]}"
+        problem = Problem(f"The body is no JSON: {place}.", code="json_invalid")
+        return JSONResponse(envelope(problem), 400)
     where = [str(part) for part in first["loc"] if part not in ("body", "query", "header", "path")]
     param = ".".join(where) or None
     message = str(first["msg"]).removeprefix("Value error, ")
@@ -259,6 +270,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, Refusal):  # while FastAPI read the body
+        return await _refused(request, error.__cause__)
     if error.status_code == 404 and request.url.path == "/":
         return PlainTextResponse(
             "The front end is not built: run scripts/web, or use the API, see /docs.", 404

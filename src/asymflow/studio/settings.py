@@ -29,7 +29,7 @@ class Settings:
             and elsewhere any when this is empty.
         together: pictures that walk together; without it, as many as the model takes in one call.
         queue: pictures that may wait; `queue_of_one` of a single client.
-        job_seconds: that a job may run, and `wait_seconds` that it may wait.
+        picture_seconds: that a picture may take, and `wait_seconds` that a job may wait.
         drain_seconds: that what runs may go on when the server is stopped.
         upload_bytes, upload_pixels: of a picture that is sent.
         rate: calls per second of one client in the long run, and `burst` at once.
@@ -49,7 +49,7 @@ class Settings:
     together: int | None = None
     queue: int = 256
     queue_of_one: int = 96
-    job_seconds: float = 600.0
+    picture_seconds: float = 600.0
     wait_seconds: float = 3600.0
     drain_seconds: float = 8.0
     upload_bytes: int = 20_000_000

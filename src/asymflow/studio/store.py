@@ -7,6 +7,7 @@ knows is there. Files are named by random ids, never by what somebody typed.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sqlite3
 import threading
@@ -21,6 +22,8 @@ from asymflow.errors import FileFormatError
 from asymflow.files import replacing
 
 _SCHEMA = 1
+_RESULT = re.compile(r"[\w-]{22}\.(png|webp|jpg)", re.ASCII)
+"""Names of results. Somebody else's files may lie beside them."""
 _TABLES = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -329,8 +332,9 @@ class Store:
         return name
 
     def result(self, name: str) -> Path | None:
-        """The file of a result, found by listing, so that no name can lead elsewhere."""
-        return next((p for p in (self._folder / "results").iterdir() if p.name == name), None)
+        """The file of a result, or None where there is none. Other names lead nowhere."""
+        path = self._folder / "results" / name
+        return path if _RESULT.fullmatch(name) and path.is_file() else None
 
     # Cleaning.
 
@@ -353,7 +357,7 @@ class Store:
         results = [
             path
             for path in (self._folder / "results").iterdir()
-            if path.stat().st_mtime < now - passing
+            if _RESULT.fullmatch(path.name) and path.stat().st_mtime < now - passing
         ]
         paths = [
             *(self.picture_path(id) for id in gone),

@@ -33,6 +33,7 @@ class _Run:
     """A picture on its way.
 
     Attributes:
+        seconds: of computing so far, and `started`, since when it has been made.
         facts: of every step that was made or skipped, by its index in the plan.
     """
 
@@ -40,6 +41,7 @@ class _Run:
     made: generation.Job
     plan: Plan
     seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
     facts: dict[int, dict[str, Any]] = field(default_factory=lambda: dict[int, dict[str, Any]]())
     decisions: list[Decision] = field(default_factory=lambda: list[Decision]())
 
@@ -76,6 +78,10 @@ class Worker(threading.Thread):
         while units := self._engine.take(limit):
             try:
                 self._serve(model, units)
+            except Exception:
+                # A full disk, say, to which not even a failure can be written. The next start
+                # finds these jobs unfinished; this one must go on.
+                _log.exception("pictures were given up")
             finally:
                 self._engine.rest()
 
@@ -143,16 +149,14 @@ class Worker(threading.Thread):
             self._finish(run, picture)
 
     def _nobody_waits(self, runs: Sequence[_Run]) -> bool:
-        late = time.time() - self._engine.settings.job_seconds
+        limit = self._engine.settings.picture_seconds
         for run in runs:
-            started = run.unit.job.started
-            if started is not None and started < late:
-                seconds = self._engine.settings.job_seconds
+            if time.monotonic() - run.started > limit:
                 self._engine.fail(
                     run.unit.job,
                     Problem(
-                        f"The job ran for {seconds:g} seconds, which is too long. Ask for fewer "
-                        "pictures, or for less quality.",
+                        f"A picture took more than {limit:g} seconds, which is too long. Ask for a "
+                        "smaller one, or for less quality.",
                         "server_error",
                         code="timeout",
                     ),
@@ -161,6 +165,16 @@ class Worker(threading.Thread):
 
     def _note(self, adapter: Adapter, run: _Run, frame: engine.Frame, row: int) -> None:
         """Tell everybody about a step of one picture."""
+        if run.unit.job.over:
+            return
+        if not frame.x_0[row].isfinite().all():
+            self._fail(
+                [run],
+                "The model answered with what are no numbers. Its file may have been changed while "
+                "the server ran, or be damaged: restart the server, and see asymflow doctor.",
+                "not_finite",
+            )
+            return
         seconds = frame.seconds / len(frame.rows)
         run.seconds += seconds
         decision = frame.decisions.get(row)
