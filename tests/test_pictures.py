@@ -26,9 +26,11 @@ def disc(side: int = 64) -> NDArray[np.float32]:
     return np.concatenate((alpha * [1.0, 0.5, 0.0], alpha), -1).astype(np.float32)
 
 
-def saved(picture: NDArray[np.float32], format: Format, **options: pictures.Colour) -> Image.Image:
+def saved(
+    picture: NDArray[np.float32], format: Format, background: pictures.Colour | None = None
+) -> Image.Image:
     file = io.BytesIO()
-    pictures.write(file, picture, format=format, notes=NOTES, **options)
+    pictures.write(file, picture, format=format, notes=NOTES, background=background)
     image = Image.open(file)
     image.load()
     return image
