@@ -91,6 +91,7 @@ def test_train_runs_a_recipe_and_copies_the_model(
         on_progress: Callable[[Progress], None],
     ) -> Path:
         assert (recipe.name, data, device, start) == ("smoke", Path("d"), "cpu", None)
+        assert (recipe.minutes, recipe.seed) == (0.5, 3)
         on_progress(Progress(1, 0.5, 0.1, 0.7, 1.0, (32, 32), 9.0, saved=True))
         out.mkdir(parents=True)
         (out / "embedded.safetensors").write_bytes(b"weights")
@@ -98,7 +99,8 @@ def test_train_runs_a_recipe_and_copies_the_model(
 
     monkeypatch.setattr(train, "run", run)
     typed = type_(
-        "train", "smoke", "--data", "d", "--device", "cpu", "--export", "to/m.safetensors"
+        *("train", "smoke", "--data", "d", "--device", "cpu", "--minutes", "0.5", "--seed", "3"),
+        *("--export", "to/m.safetensors"),
     )
     assert typed.code == 0
     assert typed.out == "to/m.safetensors\n"
@@ -110,7 +112,12 @@ def test_train_refuses_before_it_starts(
     type_: Type, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "run", lambda *_, **__: pytest.fail("training began"))  # pyright: ignore
-    for words in (("cpuu",), ("smoke", "--export", "/proc/m"), ("smoke", "--out", "/proc/run")):
+    for words in (
+        ("cpuu",),
+        ("smoke", "--export", "/proc/m"),
+        ("smoke", "--out", "/proc/run"),
+        ("smoke", "--minutes", "0"),
+    ):
         typed = type_("train", *words)
         assert typed.code == 2
         assert typed.err.startswith("error: ")

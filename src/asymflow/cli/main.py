@@ -433,6 +433,13 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Begin with the weights of this model file."),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Train for this long instead of as long as the recipe."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the pictures' order; another for each --start.")
+    ] = 0,
     export: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Copy the finished model there."),
@@ -441,7 +448,10 @@ def train(
     """Train the model; a run that was stopped goes on from its last checkpoint."""
     from asymflow.cli import train
 
-    train.train(recipe, data, out or Path("runs") / recipe, device, start, export)
+    folder = out or Path("runs") / recipe
+    train.train(
+        recipe, data, folder, device=device, start=start, minutes=minutes, seed=seed, export=export
+    )
 
 
 @data_app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, tell
+from asymflow.errors import InputError
 from asymflow.files import replacing
 from asymflow.training import loop, recipes
 from asymflow.training.run import run
@@ -19,17 +22,24 @@ def train(
     recipe_name: str,
     data: Path,
     out: Path,
+    *,
     device: str | None,
     start: Path | None,
+    minutes: float | None,
+    seed: int,
     export: Path | None,
 ) -> None:
     """Train a recipe in the folder `out`, and print the path of the model file.
 
     Raises:
-        InputError: an unknown recipe, or `export` cannot be written.
+        InputError: an unknown recipe, an impossible duration, or `export` cannot be written.
         FileFormatError: the dataset, the start or the checkpoint cannot be used.
     """
-    recipe = recipes.recipe(recipe_name)
+    recipe = dataclasses.replace(recipes.recipe(recipe_name), seed=seed)
+    if minutes is not None:
+        if not 0 < minutes < math.inf:
+            raise InputError(f"--minutes {minutes:g} is no duration. Give a number above 0.")
+        recipe = dataclasses.replace(recipe, minutes=minutes)
     for path in (out / "log.jsonl", export):
         if path is not None:
             require_writable(path, "Choose another place.")
