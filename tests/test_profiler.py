@@ -182,3 +182,12 @@ def test_progress_is_told_and_bad_requests_are_refused(model: GaussianAdapter) -
     picture = np.zeros((8, 8, 3), np.float32)
     with pytest.raises(InputError, match="without an image"):
         profiler.profile(model, [replace(REQUESTS[0], image=picture)])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_that_always_says_the_same_is_profiled() -> None:
+    same = torch.zeros(2, 3, 8, 8, dtype=torch.float64)
+    found = profiler.profile(GaussianAdapter(same, same), REQUESTS[:1], times=TIMES, repeats=3)
+    assert found.defect[0, 1, 2, 3] == pytest.approx(0, abs=1e-6)
+    assert np.isfinite(found.amplification).all()
+    assert found.amplification[-1] == 1

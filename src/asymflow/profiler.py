@@ -40,6 +40,8 @@ PERTURBED = 6
 """Candidate times at which amplification is measured; between them it is interpolated."""
 LATE = 5
 """Moves, at least, through the second half of the candidates for a disturbance in the first."""
+_FORGOTTEN = 1e-6
+"""Stands for no error at all, and for the growth of one that leaves no trace in the picture."""
 
 Progress = Callable[[str, int, int], None]
 """Hears what is being done, how much of it is done, and how much there is."""
@@ -253,11 +255,13 @@ def _amplification(answers: Answers, progress: Progress) -> Array:
         t, s = answers.times[j - 1], answers.times[j]
         euler = multistep(answers.x[j - 1], s, [Estimate(t, answers.memories[j - 1].x_0, FULL)])
         error = euler - answers.x[j]
-        size = error.square().mean().sqrt()
+        size = error.square().mean().sqrt().clamp_min(_FORGOTTEN)
         ends = [_follow(answers, answers.x[j] + sign * error * (0.02 / size), j) for sign in (0, 1)]
         grown.append(float((ends[1] - ends[0]).square().mean().sqrt()) / 0.02)
         progress("measuring how errors grow", number + 1, len(nodes))
-    logs = np.interp(np.arange(count), [*nodes, count - 1], [*np.log(grown), 0.0])
+    logs = np.interp(
+        np.arange(count), [*nodes, count - 1], [*np.log(np.maximum(grown, _FORGOTTEN)), 0.0]
+    )
     return np.exp(logs).astype(np.float32)
 
 
