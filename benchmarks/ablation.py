@@ -23,7 +23,7 @@ from plans import BUDGETS, Workshop  # beside this file
 from asymflow import planner, plans, verifier
 from asymflow.files import write_text
 from asymflow.profiler import silent
-from asymflow.types import Interval, Plan, Solver
+from asymflow.types import CONDITIONAL, Interval, Plan, Solver
 
 
 def without_solver(plan: Plan, given: tuple[Solver, ...], instead: Solver) -> Plan:
@@ -36,14 +36,15 @@ def variants(shop: Workshop, name: str, rollouts: int) -> dict[str, Plan]:
     """The shipped plan, and those that miss one mechanism, at no higher price."""
     profile, judge = shop.profile, shop.chosen
     shipped = plans.load(name, shop.size)
-    budget = BUDGETS[name] * profile.cost_ms[0]
-    full = verifier.only(profile, [tier for tier in profile.tiers if tier.full])
+    budget = BUDGETS[shop.size[0]][name] * profile.cost_ms[0]
+    whole = [tier for tier in profile.tiers if tier.full or tier == CONDITIONAL]
+    others = verifier.peers(profile, budget, shop.size, guidance_interval=judge.guidance_interval)
     return {
         "the plan": shipped,
-        "full estimates only": verifier.best_within(judge, full, budget, rollouts=rollouts),
-        "grids of others": verifier.best_of(
-            judge, list(verifier.peers(profile, budget, shop.size)), silent
+        "full size only": verifier.best_within(
+            judge, verifier.only(profile, whole), budget, rollouts=rollouts
         ),
+        "grids of others": verifier.best_of(judge, list(others), silent),
         "as predicted": planner.plan(profile, budget=budget),
         "no corrector": without_solver(shipped, ("corrected2",), "multistep2"),
         "order 1": without_solver(
@@ -72,11 +73,11 @@ def plot(report: dict[str, list[dict[str, Any]]], title: str) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     Workshop.options(parser)
-    parser.add_argument("--plan", action="append", choices=list(BUDGETS))
+    parser.add_argument("--plan", action="append", choices=plans.NAMES)
     given = parser.parse_args()
     shop = Workshop.of(given)
     report: dict[str, list[dict[str, Any]]] = {}
-    for name in given.plan or ("fast", "balanced"):
+    for name in given.plan or ("balanced",):
         report[name] = []
         for label, plan in variants(shop, name, given.rollouts).items():
             errors = shop.fresh.errors(plan)

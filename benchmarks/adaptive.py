@@ -152,7 +152,9 @@ def _reference(adapter: Adapter, request: Request, work: Path) -> Tensor:
     path = work / f"reference-{hashlib.sha256(what.encode()).hexdigest()[:16]}.pt"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
-        torch.save(verifier.rollout(adapter, verifier.fine_plan(request.size), [request]), path)
+        guided = presets.guidance_interval(request.size)
+        fine = verifier.fine_plan(request.size, guidance_interval=guided)
+        torch.save(verifier.rollout(adapter, fine, [request]), path)
     return torch.load(path, weights_only=True)
 
 

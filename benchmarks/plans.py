@@ -3,6 +3,10 @@
     python benchmarks/plans.py --side 64 --work runs/plans
 
 Goes on where it was stopped. Budgets are in full estimates: a guided call of the network.
+
+Plans are chosen by how near their pictures come to the reference, and `BY_REAL` by how near they
+come to real pictures of the same things, in features: quick plans have no budget for the reference,
+and at 128 px the model draws better when it is not asked whole, as the reference is.
 """
 
 from __future__ import annotations
@@ -13,14 +17,27 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from asymflow import generation, plans, presets, profiler, store, verifier
+from asymflow.bench import metrics
+from asymflow.bench.features import as_unit_float, extract, load_network
+from asymflow.bench.pairs import job, pick
+from asymflow.bench.quality import real_pictures
 from asymflow.cli import planning
+from asymflow.data.dataset import Dataset
 from asymflow.types import Profile, Request
 from asymflow.verifier import Judge
 
-BUDGETS = {"draft": 3.0, "fast": 5.0, "balanced": 8.0, "best": 14.0}
+REAL_SEED = 7
+BUDGETS = {
+    64: {"draft": 3.0, "fast": 5.0, "balanced": 8.0, "best": 14.0},
+    128: {"draft": 1.25, "fast": 1.75, "balanced": 2.5, "best": 4.0},
+}
+BY_REAL = {64: ("draft", "fast"), 128: plans.NAMES}
 ROOT = Path(plans.__file__).parent
 
 
@@ -29,26 +46,30 @@ class Workshop:
     """What plans are made from and judged by, kept in a folder.
 
     Attributes:
-        chosen: judges by the pictures that plans are chosen by.
-        fresh: by those that they are measured on.
+        chosen: judges by the reference, of the pictures that plans are chosen by.
+        real: judges by real pictures, of seen pairs that no benchmark asks for.
+        fresh: by the reference, of the pictures that plans are measured on.
     """
 
     model: generation.Model
     size: tuple[int, int]
     profile: Profile
     chosen: Judge
+    real: Judge
     fresh: Judge
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
     def options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--side", type=int, default=64)
+        parser.add_argument("--side", type=int, choices=BUDGETS, default=64)
         parser.add_argument("--work", type=Path, default=Path("runs/plans"))
         parser.add_argument("--dtype", default="float32")
         parser.add_argument("--rollouts", type=int, default=24)
         parser.add_argument("--calibration", type=int, default=8)
         parser.add_argument("--pictures", type=int, default=24)
         parser.add_argument("--candidates", type=int, default=32)
+        parser.add_argument("--data", type=Path, default=Path("data/emoji"))
+        parser.add_argument("--real", type=int, default=64)
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> Workshop:
@@ -63,18 +84,19 @@ class Workshop:
         if not path.exists():
             calibration = requests(given.calibration, planning.PROFILED)
             times = profiler.candidates(size, given.candidates)
-            found = profiler.profile(model.adapter, calibration, times=times)
+            found = profiler.profile(
+                model.adapter,
+                calibration,
+                times=times,
+                guidance_interval=presets.guidance_interval(size),
+            )
             store.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), path)
         profile = store.load_profile(path)
         planning.check_fits(profile, model.adapter.name)
-        judges = [
-            _judge(model, requests(count, purpose), given.work)
-            for count, purpose in (
-                (given.calibration, planning.VERIFIED),
-                (given.pictures, planning.PROVED),
-            )
-        ]
-        return cls(model, size, profile, *judges)
+        chosen = _judge(model, requests(given.calibration, planning.VERIFIED), given.work)
+        fresh = _judge(model, requests(given.pictures, planning.PROVED), given.work)
+        real = _by_real(model, size, given.data, given.real)
+        return cls(model, size, profile, chosen, real, fresh)
 
     def say(self, what: str) -> None:
         print(f"{time.monotonic() - self.began:7.0f} s  {what}", flush=True)
@@ -85,10 +107,34 @@ def _judge(model: generation.Model, requests: list[Request], work: Path) -> Judg
     what = repr([(each.inputs, each.seed, each.size) for each in requests])
     key = hashlib.sha256(f"{model.adapter.name} {model.dtype} {what}".encode()).hexdigest()[:12]
     kept = work / f"reference-{key}.pt"
+    guided = presets.guidance_interval(requests[0].size)
     if not kept.exists():
-        torch.save(Judge.of(model.adapter, requests, verifier.rms).reference, kept)
+        made = Judge.of(model.adapter, requests, verifier.rms, guidance_interval=guided)
+        torch.save(made.reference, kept)
     reference = torch.load(kept, weights_only=True)
-    return Judge(model.adapter, tuple(requests), reference, verifier.rms)
+    return Judge(model.adapter, tuple(requests), reference, verifier.rms, guided)
+
+
+def _by_real(model: generation.Model, size: tuple[int, int], data: Path, count: int) -> Judge:
+    """By features of real pictures of what is asked for."""
+    network = load_network()
+    dataset = Dataset(data)
+    common = (e for e in dataset.entries if e.weight == 1 and e.split == "train")
+    entries = pick(common, count, REAL_SEED)
+    pictures = real_pictures(dataset, entries, size[0])
+    wanted = extract(pictures, network=network)
+    requests = [
+        Request({"prompt": prompt, "style": style}, size, noise, presets.GUIDANCE)
+        for prompt, style, noise in (job(entry, REAL_SEED) for entry in entries)
+    ]
+
+    def distance(x: Tensor, y: Tensor) -> NDArray[np.float64]:
+        made = np.stack([model.adapter.to_picture(state) for state in x])
+        return metrics.cosine_distance(extract(made, network=network), wanted[: len(x)])
+
+    states = [model.adapter.to_state(as_unit_float(picture)) for picture in pictures]
+    guided = presets.guidance_interval(size)
+    return Judge(model.adapter, tuple(requests), torch.stack(states), distance, guided)
 
 
 def main() -> None:
@@ -100,19 +146,20 @@ def main() -> None:
     profile = shop.profile
     shop.say(f"a full estimate takes {profile.cost_ms[0]:.1f} ms")
     features = planning.perceptual(shop.model)
-    for name, full in BUDGETS.items():
+    for name, full in BUDGETS[given.side].items():
         target = given.out / f"{name}-{given.side}.json"
         if target.exists():
             evidence = store.load_plan(target).evidence
             if evidence and evidence.made["adapter"] == shop.model.adapter.name:
                 continue
         budget = full * profile.cost_ms[0]
+        judge, few = (shop.real, 16) if name in BY_REAL[given.side] else (shop.chosen, 2)
         plan = verifier.best_within(
-            shop.chosen, profile, budget, name=name, rollouts=given.rollouts
+            judge, profile, budget, name=name, rollouts=given.rollouts, few=few
         )
         plan = verifier.prove(shop.fresh, plan, profile, features)
         store.save_plan(plan, target)
-        shop.say(f"{name}: chosen at {shop.chosen.error(plan):.4f}\n{plan}")
+        shop.say(f"{name}: chosen at {judge.error(plan):.4f}\n{plan}")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from asymflow import planner, store, verifier
-from asymflow.cli import generation, planning
+from asymflow import generation, planner, presets, store, verifier
+from asymflow.cli import planning
 from asymflow.files import write_text
-from asymflow.types import FULL, Plan, Profile, Step, Tier
+from asymflow.types import CONDITIONAL, FULL, Plan, Profile, Step, Tier
 
 KINDS = {"full only": "#2f6f9f", "with carried tiers": "#5f9f4f", "with biased tiers": "#d98c2b"}
 COUNT = 40
@@ -63,7 +63,11 @@ def draw(profile: Profile, count: int, seed: int = 0) -> list[tuple[str, Plan]]:
         if not wanted.get(kind, any(not tier.faithful for tier in tiers)):
             continue
         times = [profile.times[i] for i in (0, *sorted(inner.tolist()), len(profile.times) - 1)]
-        steps = (Step(t, s, tier) for (t, s), tier in zip(pairwise(times), tiers, strict=True))
+        low, high = (float(t) for t in profile.made["guidance_interval"].split(":"))
+        steps = (
+            Step(t, s, tier if not tier.guided or low <= t <= high else CONDITIONAL)
+            for (t, s), tier in zip(pairwise(times), tiers, strict=True)
+        )
         found.append((kind, Plan(f"random {len(found)}", tuple(steps))))
     return found
 
@@ -85,10 +89,12 @@ def measure(profile: Profile, pictures: int, work: Path) -> list[Row]:
     what = repr([(each.inputs, each.seed, each.size, scale) for each in requests])
     key = hashlib.sha256(f"{model.adapter.name} {what}".encode()).hexdigest()[:12]
     kept = work / f"reference-predicted-{key}.pt"
+    guided = presets.guidance_interval((height, width))
     if not kept.exists():
-        torch.save(verifier.Judge.of(model.adapter, requests, verifier.rms).reference, kept)
+        fine = verifier.fine_plan((height, width), guidance_interval=guided)
+        torch.save(verifier.rollout(model.adapter, fine, requests), kept)
     reference = torch.load(kept, weights_only=True)
-    judge = verifier.Judge(model.adapter, tuple(requests), reference, verifier.rms)
+    judge = verifier.Judge(model.adapter, tuple(requests), reference, verifier.rms, guided)
     cache = work / f"predicted-{key}.json"
     known: dict[str, list[float]] = json.loads(cache.read_text()) if cache.exists() else {}
     rows: list[Row] = []

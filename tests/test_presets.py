@@ -26,6 +26,15 @@ def test_larger_pictures_are_shifted_towards_noise_by_their_side() -> None:
         assert t / (1 - t) == pytest.approx(2 * s / (1 - s))
 
 
+def test_guidance_ends_at_the_same_visible_noise_at_every_size() -> None:
+    low, high = presets.guidance_interval((128, 128))
+    assert low / (1 - low) == pytest.approx(2 * presets.GUIDED[0] / (1 - presets.GUIDED[0]))
+    assert high == 1
+    for size in ((32, 32), (64, 64), (128, 128)):
+        guided = [step.tier.guided for step in Grid().plan(size).steps]
+        assert guided == [step.tier.guided for step in Grid().plan((64, 64)).steps]
+
+
 def test_only_the_area_matters() -> None:
     assert Grid().plan((32, 128)).times == Grid().plan((64, 64)).times
 

@@ -17,7 +17,7 @@ from asymflow.estimators import Estimators, Memory, carry
 from asymflow.flow import enlarge
 from asymflow.solvers import Estimate, advance, multistep
 from asymflow.times import shifted
-from asymflow.types import FULL, Plan, Profile, Request, Step, Tier, cheaper_tiers
+from asymflow.types import CONDITIONAL, FULL, Plan, Profile, Request, Step, Tier, cheaper_tiers
 
 TIMES = shifted(7, 2.0)
 TIERS = cheaper_tiers((2,))
@@ -75,7 +75,7 @@ def test_every_defect_is_that_of_the_move_when_it_is_made(
                     if not p <= i < j:
                         assert np.isinf(found)
                         continue
-                    estimators = Estimators(answers.model)
+                    estimators = Estimators(answers.models.guided)
                     history = ()
                     if p < i:
                         at = answers.x.new_full((3,), TIMES[p])
@@ -95,7 +95,7 @@ def test_drift_is_what_carrying_changes(profile: Profile, answers: profiler.Answ
         for i in range(1, len(TIMES) - 1):
             at = answers.x.new_full((3,), TIMES[i])
             cheap = Tier("cheap", tier.guided, tier.shrink)
-            raw = Estimators(answers.model).of(cheap)(answers.x[i], at)
+            raw = Estimators(answers.models.guided).of(cheap)(answers.x[i], at)
             if tier.shrink > 1:
                 raw = torch.nn.functional.avg_pool2d(raw, tier.shrink)
             for k in range(i):
@@ -191,3 +191,40 @@ def test_a_model_that_always_says_the_same_is_profiled() -> None:
     assert found.defect[0, 1, 2, 3] == pytest.approx(0, abs=1e-6)
     assert np.isfinite(found.amplification).all()
     assert found.amplification[-1] == 1
+
+
+def test_outside_the_interval_the_reference_is_not_guided(model: GaussianAdapter) -> None:
+    interval = (0.5, 1.0)
+    found = profiler.profile(model, REQUESTS, times=TIMES, guidance_interval=interval, repeats=3)
+    answers = profiler.reference(model, REQUESTS, TIMES, TIERS, interval)
+    fine = verifier.fine_plan((8, 8), 256, guidance_interval=interval)
+    end = verifier.rollout(model, fine, REQUESTS)
+    everywhere = verifier.rollout(model, verifier.fine_plan((8, 8), 256), REQUESTS)
+    away = [float(verifier.rms(answers.x[-1], x).mean()) for x in (end, everywhere)]
+    assert away[0] < 0.3 * away[1]
+    last, plain = len(TIMES) - 2, found.tiers.index(CONDITIONAL)
+    assert TIMES[last] < 0.5 < TIMES[1]
+    for number, tier in enumerate(found.tiers):
+        assert np.isfinite(found.defect[number, last, last, -1]) == (not tier.guided)
+        assert np.isfinite(found.defect[number, 1, 1, -1])
+    conditional = Estimators(answers.models.plain).of(CONDITIONAL)
+    step = Step(TIMES[last], 0.0, CONDITIONAL)
+    x_0, _ = advance(conditional, answers.x[last], step, ())
+    rms = float((x_0 - answers.x[-1]).square().mean().sqrt())
+    assert found.defect[plain, last, last, -1] == pytest.approx(rms, rel=1e-4)
+
+
+def test_plans_guide_where_the_reference_does(model: GaussianAdapter) -> None:
+    interval = (0.5, 1.0)
+    found = profiler.profile(model, REQUESTS, times=TIMES, guidance_interval=interval, repeats=3)
+    judge = verifier.Judge.of(model, REQUESTS, verifier.rms, guidance_interval=interval)
+    best = verifier.best_within(judge, found, 9.0, cost="forwards", rollouts=4)
+    assert all(step.t >= 0.5 for step in best.steps if step.tier.guided)
+    proved = verifier.prove(judge, best, found)
+    assert proved.evidence is not None
+    assert proved.evidence.predicted is not None
+    guided = Plan("guided", (Step(1.0, TIMES[-2]), Step(TIMES[-2], 0.0)))
+    assert planner.predict(found, guided).error == np.inf
+    evidence = verifier.prove(judge, guided, found).evidence
+    assert evidence is not None
+    assert evidence.predicted is None

@@ -179,10 +179,10 @@ def _as_trained(plan: Plan, model: Model, size: tuple[int, int]) -> Plan:
     """The plan that asks for large pictures at about the size that training was at most.
 
     Asked for whole, they come out as mosaics. The last step is made at twice the side of the
-    others.
+    others. A plan that was measured at the very size stays as it is.
     """
     side = min(size)
-    if side <= 1.5 * embedded.NATIVE:
+    if side <= 1.5 * embedded.NATIVE or plan.evidence is not None:
         return plan
     shrinks = (1, *model.adapter.shrinks(size))
     return coarse(plan, next((f for f in shrinks if side <= f * embedded.NATIVE), shrinks[-1]))

@@ -14,7 +14,10 @@ from asymflow.errors import InputError
 if TYPE_CHECKING:
     from asymflow.types import Plan, Solver
 
-GUIDANCE = 3.0
+GUIDANCE = 5.0
+GUIDED = (0.6, 1.0)
+"""Times between which guidance helps, at 64 px: `python benchmarks/guidance.py`. Below, when the
+layout stands, what it adds is further from real pictures, and takes a second pass."""
 IMAGE_STRENGTH = 0.6
 """Of image-to-image: keeps the layout, changes the rendering."""
 MASK_STRENGTH = 1.0
@@ -28,14 +31,14 @@ class Grid:
     """A plan made without measuring: one solver over a shifted grid.
 
     Attributes:
-        guidance_interval: (low, high) in t; steps that begin outside it are not guided.
-        shift: towards noise, at 64 px; larger pictures are shifted further, so that every size
-            spends its steps at the same visible amount of noise.
+        guidance_interval: (low, high) in t at 64 px; steps that begin outside it are not guided.
+        shift: towards noise, at 64 px. In larger pictures both are shifted further, so that every
+            size spends its steps, and its guidance, at the same visible amount of noise.
     """
 
     steps: int = 30
     solver: Solver = "multistep2"
-    guidance_interval: tuple[float, float] = (0.1, 1.0)
+    guidance_interval: tuple[float, float] = GUIDED
     shift: float = 2.0
 
     def __post_init__(self) -> None:
@@ -60,9 +63,18 @@ class Grid:
         return plan_of(
             shifted(self.steps, self.shift * side / 64),
             solver=self.solver,
-            guidance_interval=self.guidance_interval,
+            guidance_interval=guidance_interval(size, self.guidance_interval),
             name=f"{self.solver}-{self.steps}",
         )
+
+
+def guidance_interval(
+    size: tuple[int, int], at_64: tuple[float, float] = GUIDED
+) -> tuple[float, float]:
+    """Where pictures of (height, width) are guided, in t: as much visible noise as `at_64`."""
+    factor = math.sqrt(size[0] * size[1]) / 64
+    low, high = (factor * t / (factor * t + (1 - t)) for t in at_64)
+    return low, high
 
 
 DEFAULT = Grid()

@@ -66,6 +66,7 @@ def profile(
     *,
     times: Sequence[float] | None = None,
     tiers: Sequence[Tier] | None = None,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
     repeats: int = 9,
     progress: Progress = silent,
     partial: Path | None = None,
@@ -75,6 +76,8 @@ def profile(
     Args:
         times: candidates, falling from 1 to 0; by default `candidates` for the size.
         tiers: cheaper than full; by default all that the model has.
+        guidance_interval: (low, high) in t. Outside it the pictures that are wanted are not guided:
+            there the reference is the conditional estimate, and guided tiers have no moves.
         repeats: of each timing; the median counts.
         partial: keeps what the network answers, so that a profile which was interrupted goes on
             from there. Remove it when the profile is safe.
@@ -91,7 +94,7 @@ def profile(
         tiers = [tier for tier in tiers if tier.guided and not tier.in_turn]
     tiers = (FULL, *tiers)
     with nullcontext(adapter) if partial is None else recorded(adapter, partial) as asked:
-        answers = reference(asked, requests, times, tiers, progress)
+        answers = reference(asked, requests, times, tiers, guidance_interval, progress)
         amplification = _amplification(answers, progress)
     cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress)
     weights = np.zeros((len(times),) * 3)
@@ -101,6 +104,11 @@ def profile(
         newest, *older = multistep_weights(times[i], times[j], earlier)
         weights[p, i, j] = newest
         second[p, i, j] = older[0] if older else 0.0
+    defect = np.stack([_defects(answers, tier, weights, second) for tier in tiers])
+    low, high = guidance_interval
+    for i, t in enumerate(times):
+        if not low <= t <= high:
+            defect[[tier.guided for tier in tiers], :, i] = np.inf
     return Profile(
         times=times,
         tiers=tiers,
@@ -108,10 +116,10 @@ def profile(
         macs=macs,
         peak_bytes=peaks,
         amplification=amplification,
-        defect=np.stack([_defects(answers, tier, weights, second) for tier in tiers]),
+        defect=defect,
         weight=weights.astype(np.float32),
         drift=np.stack([_drift(answers, tier) for tier in tiers]),
-        made=_made(adapter, requests),
+        made=_made(adapter, requests, guidance_interval),
     )
 
 
@@ -125,17 +133,38 @@ def measure_costs(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    """A network as the reference asks it: guided in an interval of t, and outside without."""
+
+    guided: Guided
+    plain: Guided
+    guidance_interval: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls, adapter: Adapter, requests: Sequence[Request], interval: tuple[float, float]
+    ) -> Models:
+        contexts = adapter.encode(requests)
+        scale = torch.tensor([request.guidance_scale for request in requests]).to(adapter.like)
+        guided, plain = (Guided.of(adapter, *contexts, w) for w in (scale, torch.ones_like(scale)))
+        return cls(guided, plain, interval)
+
+    def at(self, t: float) -> Guided:
+        low, high = self.guidance_interval
+        return self.guided if low <= t <= high else self.plain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Answers:
     """A reference trajectory at I candidate times, and what every tier said there.
 
     Attributes:
-        model: the network, guided.
         x: the states [I, b, c, h, w].
         memories: of the full estimates at all times but the last.
         cheap: per tier that is not full, its answers before anything is carried or enlarged.
     """
 
-    model: Guided
+    models: Models
     times: tuple[float, ...]
     x: Tensor
     memories: tuple[Memory, ...]
@@ -155,35 +184,37 @@ def reference(
     requests: Sequence[Request],
     times: tuple[float, ...],
     tiers: Sequence[Tier],
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
     progress: Progress = silent,
 ) -> Answers:
     """Follow the full tier with `FINER` moves between candidates, and ask all tiers on the way."""
     like = adapter.like
     shape = (adapter.channels, *requests[0].size)
     eps = torch.stack([engine.noise(request.seed, shape) for request in requests]).to(like)
-    scale = torch.tensor([request.guidance_scale for request in requests]).to(like)
-    model = Guided.of(adapter, *adapter.encode(requests), scale)
+    models = Models.of(adapter, requests, guidance_interval)
     x_t = interpolate(torch.zeros_like(eps), eps, times[0])
     states: list[Tensor] = [x_t]
     memories: list[Memory] = []
     cheap: dict[Tier, list[Tensor]] = {tier: [] for tier in tiers if not tier.full}
-    estimators = Estimators(model)
+    estimators = Estimators(models.guided)
     history: History = ()
     for number, (t, s) in enumerate(pairwise(times)):
         nodes = [t + (s - t) * part / FINER for part in range(FINER)]
         for part, (now, then) in enumerate(pairwise([*nodes, s])):
-            before = x_t
+            before, estimators.model = x_t, models.at(now)
             x_t, history = advance(estimators.of(FULL), x_t, Step(now, then), history)
             if part == 0:
                 memory = estimators.memory
                 assert memory is not None, "the full tier remembers"
                 memories.append(memory)
-                for tier, answer in _ask_all(model, before, now, memory, list(cheap)).items():
+                for tier, answer in _ask_all(
+                    models.at(now), before, now, memory, list(cheap)
+                ).items():
                     cheap[tier].append(answer)
         states.append(x_t)
         progress("following the reference", number + 1, len(times) - 1)
     kept = {tier: tuple(answers) for tier, answers in cheap.items()}
-    return Answers(model, times, torch.stack(states), tuple(memories), kept)
+    return Answers(models, times, torch.stack(states), tuple(memories), kept)
 
 
 def _ask_all(
@@ -274,9 +305,10 @@ def _follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
     times, half = answers.times, len(answers.times) // 2
     stride = max(half // LATE, 1) if begin < half else 1
     nodes = (*times[begin:half], *times[max(begin, half) : -1 : stride], times[-1])
-    estimators = Estimators(answers.model)
+    estimators = Estimators(answers.models.guided)
     history: History = ()
     for t, s in pairwise(nodes):
+        estimators.model = answers.models.at(t)
         x_t, history = advance(estimators.of(FULL), x_t, Step(t, s), history)
     return x_t
 
@@ -330,12 +362,16 @@ def machine(adapter: Adapter) -> dict[str, str]:
     }
 
 
-def _made(adapter: Adapter, requests: Sequence[Request]) -> dict[str, str]:
+def _made(
+    adapter: Adapter, requests: Sequence[Request], guidance_interval: tuple[float, float]
+) -> dict[str, str]:
     height, width = requests[0].size
+    low, high = guidance_interval
     return {
         "adapter": adapter.name,
         "size": f"{width}x{height}",
         "guidance_scale": f"{requests[0].guidance_scale:g}",
+        "guidance_interval": f"{low:g}:{high:g}",
         "pictures": str(len(requests)),
         "seeds": " ".join(str(request.seed) for request in requests),
         **machine(adapter),

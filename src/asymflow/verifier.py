@@ -23,6 +23,7 @@ from asymflow.planner import Cost
 from asymflow.presets import MAX_STEPS
 from asymflow.profiler import Progress, candidates, silent
 from asymflow.types import (
+    CONDITIONAL,
     FULL,
     Evidence,
     Interval,
@@ -56,9 +57,19 @@ def rollout(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor
     return x_t
 
 
-def fine_plan(size: tuple[int, int], count: int = 64) -> Plan:
-    """The reference: so many full moves that more would change nothing that is seen."""
-    return times.plan_of(candidates(size, count), solver="multistep2", name="reference")
+def fine_plan(
+    size: tuple[int, int],
+    count: int = 64,
+    *,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+) -> Plan:
+    """The reference: so many moves that more would change nothing that is seen."""
+    return times.plan_of(
+        candidates(size, count),
+        solver="multistep2",
+        guidance_interval=guidance_interval,
+        name="reference",
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +78,7 @@ class Judge:
 
     Attributes:
         reference: x_0 [b, c, h, w] that `fine_plan`, or any better one, reaches.
+        guidance_interval: (low, high) in t, of the reference.
         known: errors of plans that have been rolled out.
     """
 
@@ -74,13 +86,22 @@ class Judge:
     requests: tuple[Request, ...]
     reference: Tensor
     distance: Distance
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
     known: dict[tuple[Step, ...], float] = field(default_factory=dict[tuple[Step, ...], float])
 
     @classmethod
-    def of(cls, adapter: Adapter, requests: Sequence[Request], distance: Distance) -> Judge:
+    def of(
+        cls,
+        adapter: Adapter,
+        requests: Sequence[Request],
+        distance: Distance,
+        *,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+    ) -> Judge:
         """Roll out the reference, too."""
-        reference = rollout(adapter, fine_plan(requests[0].size), requests)
-        return cls(adapter, tuple(requests), reference, distance)
+        fine = fine_plan(requests[0].size, guidance_interval=guidance_interval)
+        reference = rollout(adapter, fine, requests)
+        return cls(adapter, tuple(requests), reference, distance, guidance_interval)
 
     def first(self, count: int) -> Judge:
         """A quicker judge, by the first few requests only."""
@@ -100,19 +121,30 @@ class Judge:
 
 
 def peers(
-    profile: Profile, budget: float, size: tuple[int, int], *, cost: Cost = "ms"
+    profile: Profile,
+    budget: float,
+    size: tuple[int, int],
+    *,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    shrink: int = 1,
+    cost: Cost = "ms",
 ) -> Iterator[Plan]:
     """Plans that others would run within a budget: one solver on one grid.
+
+    Guided everywhere, in [0.1, 1], and in the interval of the reference. Above a `shrink` of 1 they
+    are coarse, see `times.coarse`.
 
     Only tiers of the profile are used. Where it has no full one, there are no such plans; where it
     has one that takes guidance in turn only, they do so too.
     """
     light = FULL not in profile.tiers
     shift = math.sqrt(size[0] * size[1]) / 64
-    for low in (0.0, 0.1):
+    for interval in dict.fromkeys(((0.0, 1.0), (0.1, 1.0), guidance_interval)):
         for name, grid in _grids(shift).items():
             for solver in ("multistep2", "corrected2"):
-                found = _largest(profile, grid, solver, low, budget, cost, name, light=light)
+                found = _largest(
+                    profile, grid, solver, interval, shrink, budget, cost, name, light=light
+                )
                 if found is not None:
                     yield found
 
@@ -133,7 +165,8 @@ def _largest(
     profile: Profile,
     grid: Callable[[int], tuple[float, ...]],
     solver: Solver,
-    low: float,
+    guidance_interval: tuple[float, float],
+    shrink: int,
     budget: float,
     cost: Cost,
     name: str,
@@ -144,9 +177,9 @@ def _largest(
     best = None
     for n in range(2, MAX_STEPS + 1):
         plan = times.plan_of(
-            grid(n), solver=solver, guidance_interval=(low, 1.0), name=f"{name}, {solver}"
+            grid(n), solver=solver, guidance_interval=guidance_interval, name=f"{name}, {solver}"
         )
-        plan = times.lighter(plan) if light else plan
+        plan = times.coarse(times.lighter(plan) if light else plan, shrink)
         known = all(step.tier in profile.tiers for step in plan.steps)
         if not known or planner.price(profile, plan, cost=cost) > budget:
             break
@@ -154,13 +187,13 @@ def _largest(
     return best
 
 
-def best_of(judge: Judge, plans: Sequence[Plan], progress: Progress) -> Plan:
-    """The plan with the least real error; of many, all but some are judged by two pictures."""
-    few = judge.first(2)
+def best_of(judge: Judge, plans: Sequence[Plan], progress: Progress, *, few: int = 2) -> Plan:
+    """The plan with the least real error; of many, all but some are judged by a few pictures."""
+    quick = judge.first(few)
     for number, plan in enumerate(plans):
-        few.error(plan)
+        quick.error(plan)
         progress("trying candidates", number + 1, len(plans))
-    finalists = sorted(plans, key=few.error)[:FINALISTS]
+    finalists = sorted(plans, key=quick.error)[:FINALISTS]
     for number, plan in enumerate(finalists):
         judge.error(plan)
         progress("comparing the best", number + 1, len(finalists))
@@ -255,12 +288,17 @@ def best_within(
     cost: Cost = "ms",
     name: str = "verified",
     rollouts: int = 60,
+    few: int = 2,
     progress: Progress = silent,
 ) -> Plan:
     """The best plan within a budget by real rollouts on the judge's requests.
 
     Starts from the plans that the profile predicts to be best, of all tiers and of fewer, and from
-    what others would run (`peers`), and climbs from the best of them.
+    what others would run (`peers`), whole and coarse, and climbs from the best of them.
+
+    Args:
+        rollouts: of the climb.
+        few: pictures that candidates are screened by.
 
     Raises:
         InputError: nothing fits into the budget.
@@ -269,11 +307,15 @@ def best_within(
     full = [tier for tier in profile.tiers if tier.full]
     one = Plan("one", (Step(1.0, 0.0, full[0]),)) if full else None
     if one and planner.price(profile, one, cost=cost) <= budget:
-        for tiers in (full, [tier for tier in profile.tiers if tier.faithful]):
+        faithful = [tier for tier in profile.tiers if tier.faithful]
+        plain = [tier for tier in profile.tiers if tier.full or tier == CONDITIONAL]
+        for tiers in (full, faithful, plain):
             starts.append(planner.plan(only(profile, tiers), budget=budget, cost=cost))
     starts += [_corrected(plan) for plan in starts]
-    starts += peers(profile, budget, judge.requests[0].size, cost=cost)
-    begin = best_of(judge, starts, progress)
+    size, interval = judge.requests[0].size, judge.guidance_interval
+    for shrink in sorted({tier.shrink for tier in profile.tiers}):
+        starts += peers(profile, budget, size, guidance_interval=interval, shrink=shrink, cost=cost)
+    begin = best_of(judge, starts, progress, few=few)
     plan = climb(judge, begin, profile, budget, rollouts=rollouts, cost=cost, progress=progress)
     return Plan(name, plan.steps)
 
@@ -330,7 +372,7 @@ _PROFILED: dict[Solver, Solver] = {"multistep3": "multistep2", "corrected2": "mu
 def _on_lattice(plan: Plan, profile: Profile) -> Plan | None:
     """The plan with its nodes at the nearest candidates, and its solvers the nearest profiled.
 
-    None where it has more nodes than there are candidates.
+    None where it has more nodes than there are candidates, or guides where the profile does not.
     """
     if len(plan.times) > len(profile.times):
         return None
@@ -345,7 +387,8 @@ def _on_lattice(plan: Plan, profile: Profile) -> Plan | None:
         replace(step, t=t, s=s, solver=_PROFILED.get(step.solver, step.solver))
         for step, (t, s) in zip(plan.steps, pairwise(times), strict=True)
     )
-    return Plan(plan.name, steps)
+    found = Plan(plan.name, steps)
+    return found if math.isfinite(planner.predict(profile, found).error) else None
 
 
 def _interval(values: NDArray[np.float64]) -> Interval:

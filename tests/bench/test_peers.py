@@ -112,10 +112,10 @@ def test_two_steps_of_dpm_solver_are_those_of_the_paper(exact: GaussianAdapter) 
 def test_outside_the_interval_the_unconditional_pass_is_not_computed(
     exact: GaussianAdapter, make: Callable[..., peers.Sampler], unguided: int
 ) -> None:
-    everywhere, inside = make(2, 20, 1.0), make(2, 20, 1.0, peers.GUIDED_FROM)
-    assert inside.settings["unguided"] == unguided
+    everywhere, inside = make(2, 20, 1.0), make(2, 20, 1.0, guided_from=0.1)
     assert ends(everywhere, exact)[1] - ends(inside, exact)[1] == unguided
-    assert make(2, 6, 1.0, peers.GUIDED_FROM).settings["unguided"] == 0
+    everywhere, inside = make(2, 6, 1.0), make(2, 6, 1.0, guided_from=0.1)
+    assert ends(everywhere, exact)[1] == ends(inside, exact)[1]
 
 
 def test_ddim_of_diffusers_is_our_euler(exact: GaussianAdapter) -> None:
@@ -335,8 +335,8 @@ def run(
     baseline = peers.planned(times.plan_of(grid, solver="heun"), peers.BASELINE, "baseline")
     monkeypatch.setattr(peers, "baselines", lambda: (baseline,))
 
-    def adaptive(threshold: float) -> peers.Sampler:
-        skip = partial(peers.skip, grid=grid, threshold=threshold)
+    def adaptive(threshold: float, guided_from: float) -> peers.Sampler:
+        skip = partial(peers.skip, grid=grid, threshold=threshold, guided_from=guided_from)
         return peers.Sampler(f"skip {threshold}", "skip", {"threshold": threshold}, skip)
 
     monkeypatch.setattr(peers, "adaptive", adaptive)

@@ -87,7 +87,7 @@ class Account:
         for _, run in self.runs:
             for step, spent in zip(run.plan.steps, run.seconds, strict=True):
                 seconds[step.tier].append(spent / step.evaluations)
-        full = statistics.median(seconds[FULL])  # the reference has nothing else
+        full = statistics.median(seconds[FULL])  # of the reference
         return tuple(
             step.evaluations * statistics.median(seconds[step.tier]) / full
             for step in watched.plan.steps
@@ -110,16 +110,27 @@ def watch(adapter: Adapter, plan: Plan, request: Request) -> Watched:
     return Watched(plan, request, tuple(estimates), picture, frames[-1].x_t, seconds)
 
 
-def account(adapter: Adapter, plan: Plan, request: Request, against: Plan | None = None) -> Account:
+def account(
+    adapter: Adapter,
+    plan: Plan,
+    request: Request,
+    against: Plan | None = None,
+    *,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+) -> Account:
     """Run a plan, another one if it is to be compared with, and the reference.
+
+    Args:
+        guidance_interval: (low, high) in t, of the reference.
 
     Raises:
         InputError: the request or a plan does not fit the model.
     """
+    fine = verifier.fine_plan(request.size, guidance_interval=guidance_interval)
     return Account(
         watch(adapter, plan, request),
         None if against is None else watch(adapter, against, request),
-        watch(adapter, verifier.fine_plan(request.size), request),
+        watch(adapter, fine, request),
     )
 
 

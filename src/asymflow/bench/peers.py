@@ -2,16 +2,16 @@
 
 What is compared, and where it differs from its source:
 
-- **Heun and Euler, 50 steps**: what papers on pixel models report, over the uniform grid with
+- Guidance is a setting of the model, and everybody has it where it helps: at the times
+  `presets.GUIDED`, the unconditional pass left out elsewhere. But
+- **Heun and Euler, 50 steps** are what papers on pixel models report: over the uniform grid with
   guidance in every evaluation. **DDIM** is not run on its own, since it *is* Euler: with a = 1 - t
   and sigma = t its update a_s D + (sigma_s / sigma_t) (x_t - a_t D) is (s/t) x_t + (1 - s/t) D. In
   x_t / (1 - t) over t / (1 - t) it is Euler's method in the textbook sense. A test compares it with
   diffusers' `DDIMScheduler`.
 - **UniPC and DPM-Solver++** are diffusers' own classes with `use_flow_sigmas`. The network is asked
   at the exact noise level of the scheduler's state, not at its `timesteps`, which are cut to whole
-  thousandths. Every variant gets the best of five grids (`flow_shift`), chosen on other pictures:
-  with guidance everywhere, and with the interval [0.1, 1] outside which the unconditional pass is
-  not computed. The latter is left out where no step of its best grid begins outside.
+  thousandths. Every variant gets the best of five grids (`flow_shift`), chosen on other pictures.
 - **GITS** (arXiv 2405.11326): the grid that makes the sum of Euler's local errors along a fine
   reference least, by dynamic programming over a profile's candidate times; **iPNDM** over it:
   Adams-Bashforth in the velocity with the coefficients of constant steps, of order 4 after warm-up.
@@ -71,23 +71,20 @@ from asymflow.estimators import Guided
 from asymflow.files import replacing, write_text
 from asymflow.profiler import Progress, silent
 from asymflow.sheets import sheet
-from asymflow.types import Plan, Profile, Request
+from asymflow.types import CONDITIONAL, Plan, Profile, Request
 
 SCHEMA = 1
 BASELINE = "Heun 50"
 REFERENCE = "reference"
 SHIFTS = (1.0, 2.0, 3.0, 5.0, 8.0)
 """Grids that every scheduler of diffusers may choose from."""
-GUIDED_FROM = 0.1
-"""Start of the guidance interval; below it the unconditional pass is not computed."""
-
 Walk = Callable[[Adapter, Request], Tensor]
 """Runs one request to x_0 [1, c, h, w]."""
 Wrap = Callable[[EmbeddedAdapter], Counted]
 """The model as a sampler sees it, made anew for every picture."""
 
-_VERSION = 1  # Part of every cache key: raise it whenever a sampler or a measurement changes.
-_STEPS, _GITS_STEPS, _FEW_STEPS = (6, 8, 12, 20), (6, 8, 12), (8,)
+_VERSION = 2  # Part of every cache key: raise it whenever a sampler or a measurement changes.
+_STEPS, _GITS_STEPS, _FEW_STEPS = (4, 5, 6, 8, 12, 20), (6, 8, 12), (5, 6, 8)
 _SEARCH_PAIRS = 12
 _CACHE_STEPS = 20
 # In trials on the embedded model at 32 px the usual thresholds did nothing: diffusers' 0.05 for the
@@ -334,14 +331,13 @@ def _scheduled(
     )
     _set_steps(scheduler, steps)
     walk = partial(follow, scheduler=scheduler, steps=steps, guided_from=guided_from)
-    name += f", {steps} steps" + (f", guided [{guided_from:g}, 1]" if guided_from else "")
+    name += f", {steps} steps"
     settings = {
         "scheduler": kind,
         **options,
         "steps": steps,
         "flow_shift": shift,
         "guided_from": guided_from,
-        "unguided": sum(t < guided_from for t in scheduler.sigmas[:-1].tolist()),
         "diffusers": diffusers.__version__,
     }
     return Sampler(name, family, settings, walk)
@@ -372,13 +368,17 @@ def _set_steps(scheduler: Any, steps: int) -> None:
         scheduler.set_timesteps(steps)
 
 
-def gits(profile: Profile, steps: int) -> Sampler:
+def gits(profile: Profile, steps: int, guided_from: float = 0.0) -> Sampler:
     """iPNDM over the grid of GITS."""
     grid = gits_times(profile, steps)
-    settings = {"grid": list(grid), "steps": steps, "order": len(ADAMS_BASHFORTH)}
-    return Sampler(
-        f"GITS + iPNDM, {steps} steps", "GITS + iPNDM", settings, partial(ipndm, grid=grid)
-    )
+    settings = {
+        "grid": list(grid),
+        "steps": steps,
+        "order": len(ADAMS_BASHFORTH),
+        "guided_from": guided_from,
+    }
+    walk = partial(ipndm, grid=grid, guided_from=guided_from)
+    return Sampler(f"GITS + iPNDM, {steps} steps", "GITS + iPNDM", settings, walk)
 
 
 def gits_times(profile: Profile, steps: int) -> tuple[float, ...]:
@@ -394,7 +394,11 @@ def gits_times(profile: Profile, steps: int) -> tuple[float, ...]:
             "profile more times."
         )
     i = np.arange(count)
-    error = profile.defect[0, i, i].astype(np.float64)  # [from, to], inf where it is no move
+    # [from, to], inf where it is no move: guided or, outside the interval of guidance, not.
+    plain = [k for k, tier in enumerate(profile.tiers) if tier.full or tier == CONDITIONAL]
+    guided = np.isfinite(profile.defect[0, i, i]).any(1)
+    error = np.where(guided[:, None], profile.defect[0, i, i], profile.defect[plain[-1], i, i])
+    error = error.astype(np.float64)
     best = np.where(i == 0, 0.0, np.inf)
     origins: list[NDArray[np.int64]] = []
     for _ in range(steps):
@@ -407,13 +411,16 @@ def gits_times(profile: Profile, steps: int) -> tuple[float, ...]:
     return tuple(profile.times[node] for node in reversed(nodes))
 
 
-def ipndm(adapter: Adapter, request: Request, *, grid: Sequence[float]) -> Tensor:
+def ipndm(
+    adapter: Adapter, request: Request, *, grid: Sequence[float], guided_from: float = 0.0
+) -> Tensor:
     """x_0 by Adams-Bashforth in the velocity, with the coefficients of constant steps."""
     model, x_t = _begin(adapter, request)
     velocities: tuple[Tensor, ...] = ()
     for t, s in pairwise(grid):
         most = len(ADAMS_BASHFORTH)
-        velocities = (_velocity(model, x_t, t), *velocities[: most - 1])
+        u = _velocity(model, x_t, t, guided=t >= guided_from)
+        velocities = (u, *velocities[: most - 1])
         for weight, u in zip(ADAMS_BASHFORTH[len(velocities) - 1], velocities, strict=True):
             x_t = x_t + (s - t) * weight * u
     return x_t
@@ -447,10 +454,16 @@ def caches(size: int) -> tuple[Sampler, ...]:
     return (uncached, *first, *taylor)
 
 
-def adaptive(threshold: float) -> Sampler:
+def adaptive(threshold: float, guided_from: float = 0.0) -> Sampler:
     """Euler over 50 uniform steps that skips the network where the trajectory is smooth."""
-    settings = {"grid": "uniform", "steps": 50, "threshold": threshold, "most": _MOST_SKIPS}
-    walk = partial(skip, grid=times.uniform(50), threshold=threshold)
+    settings = {
+        "grid": "uniform",
+        "steps": 50,
+        "threshold": threshold,
+        "most": _MOST_SKIPS,
+        "guided_from": guided_from,
+    }
+    walk = partial(skip, grid=times.uniform(50), threshold=threshold, guided_from=guided_from)
     return Sampler(f"AdaptiveDiffusion {threshold:g}", "AdaptiveDiffusion", settings, walk)
 
 
@@ -461,6 +474,7 @@ def skip(
     grid: Sequence[float],
     threshold: float,
     most: int = _MOST_SKIPS,
+    guided_from: float = 0.0,
 ) -> Tensor:
     """x_0 by Euler's method that uses a velocity again while the states move evenly.
 
@@ -478,7 +492,7 @@ def skip(
         if u is not None and skipped < most and _even(moves, threshold):
             skipped += 1
         else:
-            u, skipped = _velocity(model, x_t, t), 0
+            u, skipped = _velocity(model, x_t, t, guided=t >= guided_from), 0
         moves = ((s - t) * u, *moves[:2])
         x_t = x_t + moves[0]
     return x_t
@@ -574,15 +588,16 @@ def peers(
     jobs = sha256_of(repr([job(entry, 0) for entry in entries]).encode())
     keep = _Shelf(adapter, out / "cache" if out is not None else None, size)
 
+    low, _ = presets.guidance_interval((size, size))
     search = _Search(adapter, seen, entries, size)
     searched, scheduled = _searched(search, quick, keep, on_progress)
     samplers = (
-        planned(verifier.fine_plan((size, size)), REFERENCE, REFERENCE),
+        planned(_fine_plan(size), REFERENCE, REFERENCE),
         *baselines(),
         *scheduled,
-        *((gits(profile, n) for n in (_FEW_STEPS if quick else _GITS_STEPS)) if profile else ()),
+        *(gits(profile, n, low) for n in (_FEW_STEPS if quick else _GITS_STEPS) if profile),
         *caches(size),
-        *(adaptive(threshold) for threshold in _SKIP),
+        *(adaptive(threshold, low) for threshold in _SKIP),
         *(planned(plan, f"asymflow {key}", "asymflow") for key, plan in plans.items()),
     )
     taken = _take_turns(samplers, adapter, requests, keep, on_progress)
@@ -626,6 +641,7 @@ def peers(
             "size": size,
             "pairs": len(entries),
             "guidance": presets.GUIDANCE,
+            "guided_from": low,
             "quick": quick,
             **keep.machine,
         },
@@ -647,6 +663,11 @@ def peers(
         )
         write_text(out / "peers.json", report.to_json())
     return report
+
+
+def _fine_plan(size: int) -> Plan:
+    shape = (size, size)
+    return verifier.fine_plan(shape, guidance_interval=presets.guidance_interval(shape))
 
 
 def _requests(entries: Sequence[Entry], seed: int, size: int) -> list[Request]:
@@ -820,23 +841,21 @@ def _searched(
 ) -> tuple[dict[str, dict[str, float]], list[Sampler]]:
     """Per scheduler the error of every shift, and the scheduler with the best one."""
     steps = _FEW_STEPS if quick else _STEPS
-    makers = [partial(make, order, n) for make in (unipc, dpm) for order in (2, 3) for n in steps]
+    low, _ = presets.guidance_interval((search.size, search.size))
+    makers = [
+        partial(make, order, n, guided_from=low)
+        for make in (unipc, dpm)
+        for order in (2, 3)
+        for n in steps
+    ]
     errors: dict[str, dict[str, float]] = {}
     best: list[Sampler] = []
     for number, maker in enumerate(makers):
-        everywhere = {shift: maker(shift=shift) for shift in SHIFTS}
-        inside = {shift: maker(shift=shift, guided_from=GUIDED_FROM) for shift in SHIFTS}
-        # Where the interval leaves nothing out, the two are one.
-        inside = {
-            shift: each if each.settings["unguided"] else everywhere[shift]
-            for shift, each in inside.items()
-        }
-        for found in (everywhere, inside):
-            known = {f"{shift:g}": search.error(each, keep) for shift, each in found.items()}
-            _, shift = min((known[f"{shift:g}"], shift) for shift in SHIFTS)
-            if found is everywhere or found[shift] is not everywhere[shift]:
-                errors[found[shift].name] = known
-                best.append(found[shift])
+        found = {shift: maker(shift=shift) for shift in SHIFTS}
+        known = {f"{shift:g}": search.error(each, keep) for shift, each in found.items()}
+        _, shift = min((known[f"{shift:g}"], shift) for shift in SHIFTS)
+        errors[found[shift].name] = known
+        best.append(found[shift])
         on_progress("choosing grids for schedulers", number + 1, len(makers))
     return errors, best
 
@@ -868,8 +887,7 @@ class _Search:
 
     @cached_property
     def reference(self) -> Tensor:
-        plan = verifier.fine_plan((self.size, self.size))
-        return verifier.rollout(self.adapter, plan, self.requests)
+        return verifier.rollout(self.adapter, _fine_plan(self.size), self.requests)
 
     def error(self, sampler: Sampler, keep: _Shelf) -> float:
         """Mean root mean square of the difference to the reference, in state space."""

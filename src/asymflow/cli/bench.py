@@ -163,6 +163,7 @@ def plan(asked: Asked, against: str | None, output: Path) -> None:
         generation.plan_for(model, wanted.plan, size),
         job.request,
         None if other is None else generation.plan_for(model, other, size),
+        guidance_interval=presets.guidance_interval(size),
     )
     if output.suffix.lower() == ".png":
         poster(found, output)

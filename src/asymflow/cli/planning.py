@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from asymflow import planner, store, times
+from asymflow import planner, presets, store, times
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, say_json, tell
 from asymflow.data.prompts import everyday
@@ -97,6 +97,7 @@ def profile(
                     model.adapter,
                     calibration,
                     times=profiler.candidates(size, candidates),
+                    guidance_interval=presets.guidance_interval(size),
                     progress=report,
                     partial=partial,
                 )
@@ -244,13 +245,15 @@ def _verify(
     ]
     with progress() as report:
         report("following references", 0, 2)
-        judge = verifier.Judge.of(model.adapter, sets[0], verifier.rms)
+        guided = presets.guidance_interval((height, width))
+        judge, fresh = (
+            verifier.Judge.of(model.adapter, each, verifier.rms, guidance_interval=guided)
+            for each in sets
+        )
+        report("following references", 2, 2)
         chosen = verifier.best_within(
             judge, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report
         )
-        report("following references", 1, 2)
-        fresh = verifier.Judge.of(model.adapter, sets[1], verifier.rms)
-        report("following references", 2, 2)
         return verifier.prove(fresh, chosen, profile, perceptual(model))
 
 
