@@ -559,7 +559,7 @@ def peers(
     Args:
         plans: of ours, by name.
         profile: of this model at this size; without it GITS is left out.
-        quick: peers at 8 steps only.
+        quick: peers at 5, 6 and 8 steps only.
         cache: a folder for features of real pictures, shared with the quality suite.
 
     Raises:

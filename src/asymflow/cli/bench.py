@@ -26,7 +26,7 @@ from asymflow.errors import InputError
 from asymflow.files import write_text
 from asymflow.types import Plan, Request
 
-_PAIRS, _FEW_PAIRS = 512, 32
+_PAIRS, _PEERS_PAIRS, _FEW_PAIRS = 512, 192, 32
 _REPEATS, _FEW_REPEATS = 20, 5
 
 
@@ -84,7 +84,7 @@ def peers(
     out: Path | None,
     size: int,
     *,
-    pairs: int,
+    pairs: int | None,
     profile: Path | None,
     quick: bool,
     weights: Path | None,
@@ -109,7 +109,7 @@ def peers(
             {name: generation.plan_for(model, each, (size, size)) for name, each in asked.items()},
             data,
             size=size,
-            pairs=_FEW_PAIRS if quick else pairs,
+            pairs=pairs or (_FEW_PAIRS if quick else _PEERS_PAIRS),
             profile=None if profile is None else store.load_profile(profile),
             quick=quick,
             out=out,

@@ -526,13 +526,16 @@ def peers(
         typer.Option(metavar="DIR", help="Also write peers.json, a plot and a sheet there."),
     ] = None,
     size: Annotated[int, typer.Option(metavar="N", help="32, 64 or 128.")] = 64,
-    pairs: Annotated[int, typer.Option(metavar="N", min=24, help="Pictures per sampler.")] = 192,
+    pairs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=24, help="Pictures per sampler: 192, or 32 where quick."),
+    ] = None,
     profile: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Profile of the model; GITS needs its grid from one."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", metavar="", help="Peers at 8 steps only, and 32 pictures.")
+        bool, typer.Option("--quick", metavar="", help="Peers at 5, 6 and 8 steps only.")
     ] = False,
     weights: options.Weights = None,
     dtype: options.ExactDtype = None,
