@@ -81,6 +81,20 @@ class Adapter(Protocol):
         ...
 
 
+@runtime_checkable
+class Settling(Protocol):
+    """An adapter whose estimates are cut to a range once guidance has combined them."""
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        """The estimate [b, c, h, w] that the model's sampler would go on with."""
+        ...
+
+
+def settled(adapter: Adapter, x_0: Tensor) -> Tensor:
+    """An estimate [b, c, h, w] as a solver is told it."""
+    return adapter.settle(x_0) if isinstance(adapter, Settling) else x_0
+
+
 class Wrapped:
     """An adapter around another one, which does all that a subclass does not do itself."""
 
@@ -114,6 +128,9 @@ class Wrapped:
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         return self.inner.denoise(x_t, t, context)
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        return settled(self.inner, x_0)
 
     def to_state(self, picture: Picture) -> Tensor:
         return self.inner.to_state(picture)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asymflow.adapter import Adapter, Context, Denoiser
+from asymflow.adapter import Adapter, Context, Denoiser, settled
 from asymflow.errors import InputError
 from asymflow.flow import detail, enlarge, pool, shrink, smooth
 from asymflow.types import Tier
@@ -56,6 +56,7 @@ class Estimators:
 
         def denoiser(x_t: Tensor, t: Tensor, /) -> Tensor:
             x_0, self.memory = estimate(self.model, tier, x_t, t, self.memory)
+            x_0 = settled(self.model.adapter, x_0)
             known = self.known
             return x_0 if known is None else torch.lerp(known.x_0, x_0, known.mask)
 
@@ -65,7 +66,10 @@ class Estimators:
 def estimate(
     model: Guided, tier: Tier, x_t: Tensor, t: Tensor, memory: Memory | None
 ) -> tuple[Tensor, Memory | None]:
-    """x_0 [b, c, h, w] of x_t [b, c, h, w] at times t [b], and the memory for the next one."""
+    """x_0 [b, c, h, w] of x_t [b, c, h, w] at times t [b], and the memory for the next one.
+
+    Neither is settled (`asymflow.adapter.settled`): what is carried is added before.
+    """
     f = tier.shrink
     state, time = (x_t, t) if f == 1 else pool(x_t, t, f)
     x_0, guidance = model.denoise(state, time, guided=tier.guided, in_turn=tier.in_turn)

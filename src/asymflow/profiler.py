@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asymflow import __version__, costs, engine
-from asymflow.adapter import Adapter
+from asymflow.adapter import Adapter, settled
 from asymflow.errors import InputError
 from asymflow.estimators import Estimators, Guided, Memory, carry, estimate
 from asymflow.flow import interpolate, pool, smooth
@@ -160,8 +160,9 @@ class Answers:
 
     Attributes:
         x: the states [I, b, c, h, w].
-        memories: of the full estimates at all times but the last.
-        cheap: per tier that is not full, its answers before anything is carried or enlarged.
+        memories: of the full estimates at all times but the last, before they are settled.
+        cheap: per tier that is not full, its answers before anything is carried or enlarged, or
+            they are settled.
     """
 
     models: Models
@@ -172,10 +173,14 @@ class Answers:
 
     def estimates(self, tier: Tier) -> list[Tensor]:
         """x_0 [b, c, h, w] at all times but the last; a carried tier as if just full."""
-        full = [memory.x_0 for memory in self.memories]
         if tier.faithful:
-            return full
-        return [smooth(x, tier.shrink) if tier.shrink > 1 else x for x in self.cheap[tier]]
+            return [self.settled(memory.x_0) for memory in self.memories]
+        cheap = self.cheap[tier]
+        return [self.settled(smooth(x, tier.shrink) if tier.shrink > 1 else x) for x in cheap]
+
+    def settled(self, x_0: Tensor) -> Tensor:
+        """An estimate as a solver is told it."""
+        return settled(self.models.guided.adapter, x_0)
 
 
 @torch.inference_mode()
@@ -269,10 +274,10 @@ def _drift(answers: Answers, tier: Tier) -> Array:
     count = len(answers.times)
     drift = np.full((count, count), np.inf, np.float32)
     if tier.carried:
-        for i, full in enumerate(answers.memories):
+        for i, full in enumerate(answers.estimates(FULL)):
             for k in range(i):
                 carried = carry(tier, answers.cheap[tier][i], answers.memories[k])
-                drift[k, i] = float((carried - full.x_0).square().mean().sqrt())
+                drift[k, i] = float((answers.settled(carried) - full).square().mean().sqrt())
     return drift
 
 
@@ -284,7 +289,8 @@ def _amplification(answers: Answers, progress: Progress) -> Array:
     grown: list[float] = []
     for number, j in enumerate(nodes):
         t, s = answers.times[j - 1], answers.times[j]
-        euler = multistep(answers.x[j - 1], s, [Estimate(t, answers.memories[j - 1].x_0, FULL)])
+        x_0 = answers.settled(answers.memories[j - 1].x_0)
+        euler = multistep(answers.x[j - 1], s, [Estimate(t, x_0, FULL)])
         error = euler - answers.x[j]
         size = error.square().mean().sqrt().clamp_min(_FORGOTTEN)
         ends = [_follow(answers, answers.x[j] + sign * error * (0.02 / size), j) for sign in (0, 1)]

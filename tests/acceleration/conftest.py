@@ -82,14 +82,21 @@ def told() -> dict[str, Any]:
 
 @pytest.fixture
 def deepfloyd() -> Make:
-    """An IFPipeline of 16 px without a text encoder, whose network learnt a variance."""
+    """An IFPipeline of 16 px, or a later stage, without a text encoder; it learnt a variance."""
 
-    def make(scheduler: str = "DDIMScheduler", **options: Any) -> Any:
+    def make(
+        scheduler: str = "DDIMScheduler",
+        kind: str = "IFPipeline",
+        shaking: float = 0.01,
+        **options: Any,
+    ) -> Any:
         torch.manual_seed(0)
+        larger = "SuperResolution" in kind
         network = diffusers.UNet2DConditionModel(
             sample_size=16,
             out_channels=6,
-            in_channels=3,
+            in_channels=6 if larger else 3,
+            class_embed_type="timestep" if larger else None,
             block_out_channels=(8, 16),
             layers_per_block=1,
             norm_num_groups=4,
@@ -104,11 +111,41 @@ def deepfloyd() -> Make:
         own = getattr(diffusers, scheduler)(beta_schedule="squaredcos_cap_v2", **options)
         if scheduler == "DDIMScheduler":  # which the pipeline asks every scheduler for
             own.register_to_config(variance_type="fixed_small")
-        pipe = diffusers.IFPipeline(
-            None, None, shaken(network, 0.01), own, None, None, None, requires_safety_checker=False
+        noising = {"image_noising_scheduler": diffusers.DDPMScheduler()} if larger else {}
+        pipe = getattr(diffusers, kind)(
+            tokenizer=None,
+            text_encoder=None,
+            unet=shaken(network, shaking),
+            scheduler=own,
+            safety_checker=None,
+            feature_extractor=None,
+            watermarker=None,
+            requires_safety_checker=False,
+            **noising,
         )
         pipe.set_progress_bar_config(disable=True)
         return pipe
+
+    return make
+
+
+@pytest.fixture
+def given() -> Callable[[str, int], dict[str, Tensor]]:
+    """Pictures that a stage of DeepFloyd IF is called with: it, what was there, what to repaint."""
+
+    def make(kind: str, count: int = 1) -> dict[str, Tensor]:
+        larger = "SuperResolution" in kind
+        original = draw(3, count, 3, 16, 16).clamp(-1, 1)
+        call: dict[str, Tensor] = {}
+        if kind != "IFPipeline":
+            call["image"] = draw(4, count, 3, 8, 8).clamp(-1, 1) if larger else original
+        if larger and kind != "IFSuperResolutionPipeline":
+            call["original_image"] = original
+        if "Inpainting" in kind:
+            mask = torch.zeros(count, 1, 16, 16)
+            mask[..., 4:12, 6:] = 1
+            call["mask_image"] = mask
+        return call
 
     return make
 

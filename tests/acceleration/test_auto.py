@@ -330,6 +330,22 @@ def test_a_better_sampler_is_harder_to_beat(caplog: pytest.LogCaptureFixture) ->
     assert ("No cheaper plan" in caplog.text) == (len(plan.steps) >= 50)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_what_no_picture_file_tells_is_not_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = pipeline(4, "DDPM")
+    pipe.scheduler = diffusers.DPMSolverMultistepScheduler()
+    plans: list[Plan] = []
+    for unseen in (0.0, 0.03):  # the second is far above what this sampler is off by
+        monkeypatch.setattr(auto, "UNSEEN", unseen)
+        plans.append(asymflow.accelerate(pipe, folder=tmp_path / str(unseen)).asymflow_plan)
+    nearest, near = plans
+    assert len(near.steps) < len(nearest.steps)
+    assert near.evidence is not None
+    assert near.evidence.rms.low <= auto.UNSEEN
+
+
 def test_weights_that_are_not_in_memory_cannot_be_recognised() -> None:
     pipe = pipeline()
     pipe.unet.to("meta")

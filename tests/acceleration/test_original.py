@@ -110,6 +110,15 @@ def test_schedules_that_no_plan_makes_are_refused(
         asymflow.accelerate(pipe, "original")
 
 
+def test_a_learned_variance_has_to_go(deepfloyd: Make, told: dict[str, Any]) -> None:
+    pipe = deepfloyd("DDPMScheduler", variance_type="learned_range")
+    with pytest.raises(InputError, match=r"register_to_config\(variance_type='fixed_small'\)"):
+        asymflow.accelerate(pipe, "original")
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler.register_to_config(variance_type="fixed_small")
+    assert_close(*both(pipe, 10, **told), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("options", [{"stochastic_sampling": True}, {"use_dynamic_shifting": True}])
 def test_flows_that_no_plan_makes_are_refused(prx: Make, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):

@@ -232,6 +232,31 @@ def test_it_makes_the_pictures_of_the_engine(prx: Make, told: dict[str, Any], pl
     assert_close(found, verifier.rollout(adapter, plan, [request]), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["DDPMPipeline", "DDIMPipeline", "PRXPixelPipeline"])
+def test_the_engine_begins_with_pictures_where_the_pipeline_cannot(
+    unconditional: Make, prx: Make, told: dict[str, Any], kind: str
+) -> None:
+    pipe = prx() if kind == "PRXPixelPipeline" else unconditional(kind, prediction_type="sample")
+    inputs: dict[str, Any] = {}
+    side, scale = 8, 1.0
+    if kind == "PRXPixelPipeline":
+        inputs, side, scale = {**told, "use_resolution_binning": False}, 16, 3.0
+    image = np.random.default_rng(0).random((side, side, 3), dtype=np.float32)
+    mask = np.zeros((side, side), np.float32)
+    mask[2:, :5] = 1
+    plan = plan_of(shifted(12, 2.0), solver="corrected2")
+
+    def request(**begin: Any) -> Request:
+        return Request(inputs, (side, side), 3, scale, image, **begin)
+
+    wanted = [request(strength=0.05), request(strength=0.9), request(mask=mask)]
+    near, far, repainted = engine.run(adapt(pipe, FAMILIES[kind]), plan, wanted)
+    distances = [np.abs(each.picture - image).mean() for each in (near, far)]
+    assert distances[0] < distances[1]
+    assert np.array_equal(repainted.picture[mask == 0], image[mask == 0])
+    assert np.abs(repainted.picture - image)[mask == 1].mean() > 0.05
+
+
 def test_smaller_pictures_are_asked_for_where_a_family_declares_them(
     prx: Make, told: dict[str, Any]
 ) -> None:
@@ -256,6 +281,22 @@ def test_passes_that_a_plan_leaves_out_are_not_made(
     seen.clear()
     accelerated(**call_of(told, guidance_scale=1.0))
     assert seen == [1] * 5
+
+
+@pytest.mark.parametrize("plan", [plan_of(uniform(4)), mixed(FULL, CARRIED, FULL)])
+def test_guided_batches_of_prx_are_made(prx: Make, told: dict[str, Any], plan: Plan) -> None:
+    """The pipeline itself stops there: it tells two rows their time and asks about four."""
+    pipe = prx()
+    many = {key: torch.cat([value, value.flip(1)]) for key, value in told.items()}
+    with pytest.raises(RuntimeError, match="size"):
+        pipe(**call_of(many))
+    accelerated = asymflow.accelerate(pipe, plan)
+    together = accelerated(**call_of(many, generator=[seeded(5), seeded(6)])).images
+    for row, seed in enumerate((5, 6)):
+        one = {key: value[row : row + 1] for key, value in many.items()}
+        alone = accelerated(**call_of(one, generator=seeded(seed))).images
+        assert_close(together[row : row + 1], alone, rtol=0, atol=2e-5)
+    assert "forward" not in vars(accelerated.transformer)
 
 
 @pytest.mark.parametrize("steps", [6, 15])
@@ -429,7 +470,11 @@ def test_latent_pipelines_are_refused_with_a_reason(unconditional: Make) -> None
         asymflow.accelerate(pipe)
 
 
-def test_other_things_are_refused(unconditional: Make) -> None:
+def test_other_things_are_refused(unconditional: Make, deepfloyd: Make) -> None:
+    with pytest.raises(InputError, match="plan=3 is no plan"):
+        asymflow.accelerate(unconditional(), 3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match=r"begins with a picture.*examples="):
+        asymflow.accelerate(deepfloyd(kind="IFSuperResolutionPipeline"))
     with pytest.raises(InputError, match="Linear is no pipeline"):
         asymflow.accelerate(torch.nn.Linear(1, 1))
     pipe = unconditional()

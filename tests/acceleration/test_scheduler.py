@@ -146,6 +146,26 @@ def test_a_state_changed_in_between_is_the_one_that_goes_on(change: float, same:
     assert torch.allclose(end(leave), end(edit), atol=1e-6) == same
 
 
+@pytest.mark.parametrize("solver", ["multistep2", "corrected2", "heun"])
+def test_a_change_arrives_as_it_was_made(solver: Solver) -> None:
+    """Though correctors make the move before it again, from where that began."""
+    said = draw(1, 1, 3, 4, 4)
+
+    def end(solver: Solver, change: float) -> Tensor:
+        """The state at the last node but 0, changed at the second."""
+        plan = plan_of(uniform(4), solver=solver)
+        scheduler = AsymFlowScheduler.of(plan, ddim())
+        z = draw(0, 1, 3, 4, 4)
+        for index, tau in enumerate(scheduler.timesteps[:-1]):
+            z = z + change if index == (2 if solver == "heun" else 1) else z
+            z = scheduler.step(said, tau, z, return_dict=False)[0]
+        return z
+
+    moved = end(solver, 1.0) - end(solver, 0.0)
+    assert_close(moved, end("euler", 1.0) - end("euler", 0.0), rtol=0, atol=1e-5)
+    assert float(moved.min()) > 0.1
+
+
 def ddim() -> Any:
     return diffusers.DDIMScheduler(clip_sample=False, prediction_type="sample")
 

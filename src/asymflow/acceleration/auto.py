@@ -38,6 +38,7 @@ from asymflow.adapters.pipelines import (
     quiet,
 )
 from asymflow.errors import InputError
+from asymflow.flow import fine_time
 from asymflow.profiler import profile
 from asymflow.times import plan_of
 from asymflow.types import FULL, Evidence, Interval, Plan, Profile, Request, Solver, Tier
@@ -49,6 +50,11 @@ FINE = 64
 """Moves of the reference."""
 LEAST = 0.005
 """Time below which nothing is seen: levels of a byte are 2 / 255 apart."""
+UNSEEN = 2 / 255
+"""Root mean square below which a difference is none: one level of a byte. A sampler of many steps
+can be nearer to the limit than any picture file tells."""
+SHIFTS = (1.0, 0.5)
+"""Of the pipeline's own grid, where others would try it: as it is, and denser near the picture."""
 CALIBRATION, CHOSEN, FRESH = 4, 4, 8
 """Pictures to profile on, to choose a plan by, and to measure what it keeps."""
 
@@ -254,7 +260,7 @@ def _estimates(steps: int) -> int:
     """About how many full estimates measuring takes."""
     profiling = CALIBRATION * CANDIDATES * 4
     references = FINE * (CHOSEN + FRESH) + steps * (2 * CHOSEN + FRESH)
-    tried = CHOSEN * 8 * (steps / 3) * math.log2(max(steps, 2))
+    tried = CHOSEN * 10 * (steps / 3) * math.log2(max(steps, 2))
     return round(profiling + references + tried)
 
 
@@ -275,15 +281,18 @@ def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> list[Pla
                 found[each.steps] = each
     solvers: tuple[Solver, ...] = ("multistep2", "corrected2")
     for solver in solvers:
-        plan = plan_of(grid, solver=solver)
-        found[plan.steps] = plan
+        for shift in SHIFTS:
+            inner = fine_time(torch.tensor(grid[1:], dtype=torch.float64), shift).tolist()
+            plan = plan_of((grid[0], *inner), solver=solver)
+            found[plan.steps] = plan
     return list(found.values())
 
 
 def _no_further(errors: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether pictures are as near to the limit as others of the same noise, beyond one standard
-    error: the best of several plans on a few pictures is not quite as good on new ones."""
-    further = errors - others
+    """Whether pictures are as near to the limit as others of the same noise, or as `UNSEEN`, beyond
+    one standard error: the best of several plans on a few pictures is not quite as good on others.
+    """
+    further = errors - np.maximum(others, UNSEEN)
     return bool(further.mean() + further.std(ddof=1) / math.sqrt(len(further)) <= 0)
 
 

@@ -15,7 +15,7 @@ FAMILIES = {
     "DDPMPipeline": UNCONDITIONAL,
     "DDIMPipeline": UNCONDITIONAL,
     prx.PIPELINE: prx.FAMILY,
-    deepfloyd.PIPELINE: deepfloyd.FAMILY,
+    **deepfloyd.FAMILIES,
 }
 _AUTOENCODERS = ("vae", "vqvae", "vqgan", "movq")
 

@@ -40,7 +40,7 @@ def original(pipe: Any, family: Family, steps: int) -> Plan:
     if reason is not None:
         raise InputError(
             f"{kind} {reason}, so its pictures are not those of a plan. Call the pipeline as it "
-            "is, or give it DDIMScheduler.from_config(pipe.scheduler.config) or plan='auto'."
+            f"is, or give it {_deterministic(pipe)} or plan='auto'."
         )
     scheduler = type(pipe.scheduler).from_config(config)
     scheduler.set_timesteps(steps)
@@ -58,6 +58,16 @@ def original(pipe: Any, family: Family, steps: int) -> Plan:
         tau = scheduler.sigmas[:-1].double() * config["num_train_timesteps"]
     times = family.convention(pipe).time(torch.as_tensor(tau)).tolist()
     return plan_of((*times, 0.0), solver="euler", name=NAME)
+
+
+def _deterministic(pipe: Any) -> str:
+    """The scheduler of the same family that a plan can be."""
+    if type(pipe.scheduler).__name__.startswith("FlowMatch"):
+        return "FlowMatchEulerDiscreteScheduler with a fixed shift and no noise"
+    found = "DDIMScheduler.from_config(pipe.scheduler.config)"
+    if str(pipe.scheduler.config.get("variance_type")).startswith("learned"):
+        return f"{found} with register_to_config(variance_type='fixed_small')"
+    return found
 
 
 def default_steps(pipe: Any) -> int:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asymflow.acceleration import auto
+from asymflow.acceleration import auto, hub
 from asymflow.acceleration.families import family_of
+from asymflow.acceleration.hub import FOLDER
 from asymflow.acceleration.original import NAME, default_steps, original
 from asymflow.acceleration.runs import run
-from asymflow.adapters.pipelines import Call, Family, adapt, flat, name_of
+from asymflow.adapters.pipelines import STRENGTH, Call, Family, adapt, bound, flat, name_of
 from asymflow.data.fetch import default_cache
 from asymflow.errors import InputError
 from asymflow.store import load_plan, save_plan
@@ -23,9 +25,9 @@ from asymflow.types import Plan
 
 P = TypeVar("P")
 
-FOLDER = "asymflow"
-"""Beside the model: one file per plan."""
 AUTO = "auto"
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 _log = logging.getLogger("asymflow")
 
@@ -63,7 +65,8 @@ def accelerate(
         plan: "auto" measures the model once, for the cheapest plan that comes as near to its limit
             as the pipeline's own sampler, and keeps it beside the model, or in the user's cache
             where the model has no folder that can be written to; "original" is the
-            pipeline's own schedule. Or a plan, a plan file, or the name of one beside the model.
+            pipeline's own schedule. Or a plan, a plan file, the name of one beside the model, in
+            its folder or on the hub it was loaded from, or a repository with one, "owner/name".
         examples: arguments that the pipeline is called with while it is measured, all of the size
             and guidance that it will be used with. By default a few prompts, or none.
         family: how a pipeline that is not known asks its network.
@@ -90,8 +93,13 @@ def accelerate(
         case "original":
             original(base, family, default_steps(base))
             found = None
-        case _:
-            found = _checked(_named(plan, folder), base, family)
+        case str():
+            found = _checked(_named(plan, base, folder), base, family)
+        case _:  # pyright: ignore[reportUnnecessaryComparison]: whoever calls may not check types
+            raise InputError(
+                f"plan={plan!r} is no plan. Pass an asymflow.Plan, the path of a plan file, "
+                f"{AUTO!r}, {NAME!r}, or the name of a plan."
+            )
     made: Any = object.__new__(_subclass(type(base)))
     vars(made).update(vars(base), _asymflow=Acceleration(base, family, found))
     return made
@@ -99,14 +107,23 @@ def accelerate(
 
 def _auto(base: Any, family: Family, examples: Sequence[Call], folder: Path | None) -> Plan:
     """A plan that was kept for this model and use; otherwise a new one, which is kept."""
+    if not examples and "image" in inspect.signature(base.__call__).parameters:
+        raise InputError(
+            f"{type(base).__name__} begins with a picture, so there is nothing to measure it with. "
+            "Say how you call it: examples=[{'prompt': ..., 'image': ...}, ...]."
+        )
     calls = auto.examples_of(base, examples)
-    wanted = {"adapter": name_of(base, family), **auto.conditions(base, family, calls[0])}
+    begun = _beginning(base, calls[0])
+    wanted = {"adapter": name_of(base, family), **auto.conditions(base, family, calls[0]), **begun}
     places = _places(wanted, folder)
     known = {path: load_plan(path) for path in places if path.exists()}
     for plan in known.values():
         if _made_for(plan, wanted):
             return plan
     plan = auto.make(base, family, adapt(base, family), calls)
+    if begun and plan.evidence is not None:
+        made = {**plan.evidence.made, **begun}
+        plan = replace(plan, evidence=replace(plan.evidence, made=made))
     for path in places:
         # A plan for another use of the same weights stays; one for other weights is of no more use.
         if path in known and _made_for(known[path], {"adapter": wanted["adapter"]}):
@@ -122,9 +139,18 @@ def _auto(base: Any, family: Family, examples: Sequence[Call], folder: Path | No
     return plan
 
 
+def _beginning(base: Any, call: Call) -> dict[str, str]:
+    """What a plan is made for besides, where the pipeline is given a picture to begin with."""
+    arguments = bound(base, call)
+    if "image" not in arguments:
+        return {}
+    told = {name: arguments[name] for name in (STRENGTH, "noise_level") if name in arguments}
+    return {"pipeline": type(base).__name__, **{name: f"{told[name]:g}" for name in told}}
+
+
 def _places(wanted: Mapping[str, str], folder: Path | None) -> list[Path]:
     """Where a plan may be kept: beside the model, or else with the user's caches."""
-    use = f"{wanted['size']}-{wanted['guidance_scale']}"
+    use = "-".join(value for key, value in wanted.items() if key != "adapter")
     own = default_cache() / "plans" / f"{wanted['adapter'].replace(':', '-')}-{use}.json"
     if folder is None:
         return [own]
@@ -157,17 +183,23 @@ def _checked(plan: Plan, base: Any, family: Family) -> Plan:
     return plan
 
 
-def _named(plan: str, folder: Path | None) -> Plan:
-    """A plan file, or a plan beside the model by its name."""
+def _named(plan: str, base: Any, folder: Path | None) -> Plan:
+    """A plan file, a plan beside the model by its name, or that of a repository."""
     if Path(plan).suffix == ".json":
         return load_plan(Path(plan))
+    if _REPOSITORY.fullmatch(plan):
+        return hub.pull(plan)
     beside = None if folder is None else folder / FOLDER
     if beside is not None and (beside / f"{plan}.json").exists():
         return load_plan(beside / f"{plan}.json")
+    origin = str(getattr(base, "name_or_path", None))
+    if folder is None and _REPOSITORY.fullmatch(origin):
+        return hub.pull(origin, name=plan)
     names = sorted(path.stem for path in beside.glob("*.json")) if beside is not None else []
     raise InputError(
         f"There is no plan called {plan!r} beside this model. Choose one of "
-        f"{', '.join([AUTO, NAME, *names])}, or give the path of a plan file."
+        f"{', '.join([AUTO, NAME, *names])}, or give the path of a plan file or a repository with "
+        "a plan, 'owner/name'."
     )
 
 

@@ -3,12 +3,16 @@
 For as long as the call lasts the pipeline has the plan as its scheduler. Where the plan has cheaper
 tiers, the network is asked for those instead of what the pipeline asks for. All else is the
 pipeline's own code: its arguments, callbacks, progress bar, hooks and pictures.
+
+A pipeline that begins with a picture leaves out the first part of its steps. Counted in the steps
+of a plan that would be another noise; here it is the noise at which its own schedule would begin,
+and the plan is cut there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +20,7 @@ from torch import Tensor
 
 from asymflow.acceleration.scheduler import DrivenScheduler
 from asymflow.adapters.pipelines import (
+    STRENGTH,
     Family,
     Heard,
     PipelineAdapter,
@@ -25,6 +30,7 @@ from asymflow.adapters.pipelines import (
 )
 from asymflow.errors import InputError
 from asymflow.estimators import Guided, Memory, estimate
+from asymflow.times import truncated
 from asymflow.types import Plan
 
 Run = Callable[..., Any]
@@ -35,7 +41,7 @@ def run(pipe: Any, own: Run, family: Family, plan: Plan, arguments: Mapping[str,
     """What the pipeline returns for these arguments, made by the plan.
 
     Raises:
-        InputError: the arguments ask for a schedule of their own.
+        InputError: the arguments ask for a schedule of their own, or for no step at all.
     """
     for name in ("timesteps", "sigmas"):
         if arguments.get(name) is not None:
@@ -43,10 +49,29 @@ def run(pipe: Any, own: Run, family: Family, plan: Plan, arguments: Mapping[str,
                 f"{name} were passed, and this pipeline makes the steps of plan {plan.name!r}. "
                 "Leave them out, or call the pipeline that it was made from."
             )
+    changed: dict[str, Any] = {}
+    if arguments.get(STRENGTH) is not None:
+        steps = int(arguments["num_inference_steps"])
+        plan = truncated(plan, _beginning(pipe, family, steps, arguments[STRENGTH]))
+        changed[STRENGTH] = 1.0
     scheduler = DrivenScheduler.of(plan, pipe.scheduler, noise=family.noise_of(pipe))
-    steps = {"num_inference_steps": len(scheduler.timesteps)}
+    changed["num_inference_steps"] = len(scheduler.timesteps)
     with scheduled(pipe, scheduler), _tiers(pipe, family, scheduler, guidance(arguments)):
-        return own(**{**arguments, **steps})
+        return own(**{**arguments, **changed})
+
+
+def _beginning(pipe: Any, family: Family, steps: int, strength: float) -> float:
+    """The time at which the pipeline's own schedule of so many steps begins with a picture."""
+    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    scheduler.set_timesteps(steps)
+    with scheduled(pipe, scheduler):
+        timesteps, _ = pipe.get_timesteps(steps, strength)
+    if not 0 < strength <= 1 or not len(timesteps):
+        raise InputError(
+            f"strength={strength} leaves no step of {steps} to make, or more than all. Choose a "
+            f"number above {1 / steps:g}, where the picture hardly changes, and up to 1."
+        )
+    return float(family.convention(pipe).time(torch.as_tensor(timesteps[:1])))
 
 
 @contextmanager
@@ -64,12 +89,14 @@ def scheduled(pipe: Any, scheduler: Any) -> Generator[None]:
 def _tiers(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: float) -> Generator[None]:
     """Ask the network for the tiers of the plan. Where all are full the pipeline does it itself."""
     plan, guided = scheduler.plan, weight != 1
+    network = getattr(pipe, family.network)
     plain = all(
         step.tier.shrink == 1 and (not guided or (step.tier.full and not step.tier.in_turn))
         for step in plan.steps
     )
     if plain:
-        yield
+        with overheard(network, family.on_time) if family.timed else nullcontext():
+            yield
         return
     memory: Memory | None = None
 
@@ -82,7 +109,7 @@ def _tiers(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: float)
         rows = x_t.new_full((len(x_t),), 1.0)
         # What the scheduler cuts is the combination of both passes, not each of them.
         adapter = PipelineAdapter(
-            pipe, family, plan.name, scheduler.convention, forward, heard.others, settles=False
+            pipe, family, plan.name, scheduler.convention, forward, heard.others
         )
         model = Guided.of(adapter, heard.cond, heard.null, rows * weight)
         x_0, memory = estimate(model, tier, x_t, rows * t, memory)
@@ -92,6 +119,5 @@ def _tiers(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: float)
         said[:, : x_0.shape[1]] = x_0
         return torch.cat([said, said]) if guided else said
 
-    network = getattr(pipe, family.network)
     with overheard(network, answer):
         yield

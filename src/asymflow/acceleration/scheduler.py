@@ -163,6 +163,7 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
             )
         step, second = self._due(timestep)
         x_t, t = self.state(sample), _time(step, second)
+        self._follow(sample, x_t, t)
         found = self._estimate(model_output, sample, x_t, t)
         x_0 = self._convention.settle(found)
         if second:
@@ -194,6 +195,20 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
 
     def __len__(self) -> int:
         return int(self.config["num_train_timesteps"])
+
+    def _follow(self, sample: Tensor, x_t: Tensor, t: float) -> None:
+        """Take over what callbacks and masks have changed in the state since the last move.
+
+        Correctors make that move again from where it began. There the change is put so that it
+        arrives as it was made: x_s depends on x_t by the factor s / t.
+        """
+        if self._state is None or not self._history or sample is self._state[0]:
+            return
+        newest, *older = self._history
+        if newest.x_t is not None:
+            moved = newest.x_t + (x_t - self._state[1]) * (float(newest.t) / t)
+            self._history = (replace(newest, x_t=moved), *older)
+            self._before = moved
 
     def _forget(self) -> None:
         """All that was kept of a trajectory."""

@@ -29,6 +29,10 @@ from asymflow.types import Picture, Request
 
 Call = Mapping[str, Any]
 """Arguments of a pipeline, e.g. {"prompt": "a fox"}."""
+STRENGTH = "strength"
+"""What pipelines call the part of the way that they go from a given picture."""
+BESIDE = "beside"
+"""What a context calls the picture that the network is shown beside the state."""
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -48,6 +52,9 @@ class Family:
         unit: pictures of output_type="pt" fill [0, 1]; otherwise they are states in [-1, 1].
         factors: by which pictures may be pooled. None unless the network was trained on smaller
             pictures, too.
+        beside: the network is shown another picture behind the channels of the state, in as many
+            channels again, as those are that make a small picture larger.
+        timed: the network needs a time per row, which the pipeline gives it for one picture only.
     """
 
     network: str
@@ -59,6 +66,15 @@ class Family:
     noise: str | None = None
     unit: bool = False
     factors: tuple[int, ...] = ()
+    beside: bool = False
+    timed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.beside and self.factors:
+            raise InputError(
+                f"Pictures cannot be pooled by {', '.join(map(str, self.factors))} where the "
+                "network is shown another picture beside them. Leave out factors or beside."
+            )
 
     def noise_of(self, pipe: Any) -> float:
         return 1.0 if self.noise is None else float(pipe.config[self.noise])
@@ -66,6 +82,12 @@ class Family:
     def convention(self, pipe: Any) -> Convention:
         """Of the pipeline's own scheduler."""
         return convention_of(pipe.scheduler, noise=self.noise_of(pipe))
+
+    def on_time(self, forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
+        """What the network answers when every row of one call is told its time."""
+        rows: Tensor = named[self.state]
+        tau = torch.as_tensor(named[self.time]).flatten()[:1].expand(len(rows))
+        return forward(**{**named, self.time: tau, "return_dict": False})[0]
 
     def handed(self, said: Tensor, z: Tensor, tau: Tensor, steps: int) -> Tensor:
         """What the pipeline hands its scheduler [b, c, h, w] when the network says that."""
@@ -81,7 +103,8 @@ class Heard:
 
     Attributes:
         z: the state that it began with [b, c, h, w].
-        cond, null: rows with and without the prompt; equal without guidance.
+        cond, null: rows with and without the prompt; equal without guidance. What the network is
+            shown beside the state is called "beside" [b, c, h, w].
         others: arguments that are the same for all pictures.
     """
 
@@ -101,6 +124,8 @@ class Heard:
             if isinstance(value := named.get(name), Tensor)
         }
         known = {family.state, family.time, "return_dict", *rows}
+        if family.beside:
+            z, rows[BESIDE] = z.chunk(2, dim=1)
         others = {name: value for name, value in named.items() if name not in known}
         cond = {name: value[-n:] for name, value in rows.items()}
         return cls(z[-n:], cond, {name: value[:n] for name, value in rows.items()}, others)
@@ -191,6 +216,8 @@ def listen(pipe: Any, family: Family, call: Call) -> Heard:
         return z.new_zeros(len(z), channels_out(network), *z.shape[2:])
 
     once = {**call, "num_inference_steps": 1, "output_type": "pt"}
+    if STRENGTH in arguments:
+        once[STRENGTH] = 1.0  # or one step would be none
     with overheard(network, answer), quiet(pipe):
         pipe(**once)
     return heard[0]
@@ -216,8 +243,6 @@ class PipelineAdapter:
         name: identifies weights and training schedule, as `name_of` does.
         ask: the network, or what stands for it.
         others: arguments of the network that are no conditions.
-        settles: estimates are cut as the scheduler does. With guidance both are cut before they are
-            combined, where the scheduler cuts their combination; without this, neither.
     """
 
     pipe: Any
@@ -226,7 +251,6 @@ class PipelineAdapter:
     convention: Convention
     ask: Callable[..., Any]
     others: Mapping[str, Any] = field(default_factory=lambda: _NONE)
-    settles: bool = True
 
     @property
     def network(self) -> Any:
@@ -234,7 +258,8 @@ class PipelineAdapter:
 
     @property
     def channels(self) -> int:
-        return int(self.network.config["in_channels"])
+        shown = int(self.network.config["in_channels"])
+        return shown // 2 if self.family.beside else shown
 
     @property
     def like(self) -> Tensor:
@@ -254,7 +279,8 @@ class PipelineAdapter:
         trained = self.network.config.get("sample_size")
         if isinstance(trained, int):
             trained = (trained, trained)
-        if not self._sized and trained is not None and tuple(trained) != request.size:
+        fixed = not self._takes("height") and not self._takes("image")
+        if fixed and trained is not None and tuple(trained) != request.size:
             raise InputError(
                 f"Size {width}x{height} is not possible: {type(self.pipe).__name__} makes pictures "
                 f"of {trained[1]}x{trained[0]} only. Ask for that size."
@@ -265,7 +291,7 @@ class PipelineAdapter:
                 f"Size {width}x{height} is not possible: this network reads patches of {grain}. "
                 f"Choose multiples of {grain}."
             )
-        if request.guidance_scale != 1 and not self._guided:
+        if request.guidance_scale != 1 and not self._takes("guidance_scale"):
             raise InputError(
                 f"Guidance scale {request.guidance_scale} is not possible: "
                 f"{type(self.pipe).__name__} has no guidance. Ask for 1."
@@ -273,7 +299,7 @@ class PipelineAdapter:
         bound(self.pipe, request.inputs)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        heard = [listen(self.pipe, self.family, self._call(request)) for request in requests]
+        heard = [self._listen(request) for request in requests]
         return _stacked([each.cond for each in heard]), _stacked([each.null for each in heard])
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -283,16 +309,22 @@ class PipelineAdapter:
         tau = self.convention.timestep(time).to(x_t)
         z = k * x_t
         steps = int(self.pipe.scheduler.config["num_train_timesteps"])
+        conditions = dict(context)
+        shown = z.to(self.network.dtype)
+        if self.family.beside:
+            shown = torch.cat([shown, conditions.pop(BESIDE)], dim=1)
         arguments = {
             **self.others,
-            **context,
-            self.family.state: z.to(self.network.dtype),
+            **conditions,
+            self.family.state: shown,
             self.family.time: tau / steps if self.family.normalised else tau,
         }
         said: Tensor = self.ask(**arguments, return_dict=False)[0].to(x_t)
         handed = self.family.handed(said, z, tau, steps)
-        x_0 = self.convention.x_0(z, handed, alpha, sigma)
-        return self.convention.settle(x_0) if self.settles else x_0
+        return self.convention.x_0(z, handed, alpha, sigma)
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        return self.convention.settle(x_0)
 
     def to_state(self, picture: Picture) -> Tensor:
         return to_state(picture).to(self.like)
@@ -300,21 +332,28 @@ class PipelineAdapter:
     def to_picture(self, x_0: Tensor) -> Picture:
         return to_picture(x_0)
 
-    @property
-    def _sized(self) -> bool:
-        return "height" in inspect.signature(self.pipe.__call__).parameters
+    def _takes(self, name: str) -> bool:
+        return name in inspect.signature(self.pipe.__call__).parameters
 
-    @property
-    def _guided(self) -> bool:
-        return "guidance_scale" in inspect.signature(self.pipe.__call__).parameters
-
-    def _call(self, request: Request) -> Call:
+    def _listen(self, request: Request) -> Heard:
+        """What the pipeline tells its network for a request."""
         call = dict(request.inputs)
-        if self._sized:
+        if self._takes("height"):
             call["height"], call["width"] = request.size
-        if self._guided:
+        if self._takes("guidance_scale"):
             call["guidance_scale"] = request.guidance_scale
-        return call
+        if self._takes("generator"):
+            # What it draws besides the state, such as the noise on a small picture, is drawn after.
+            call.setdefault("generator", torch.Generator().manual_seed(request.seed))
+        heard = listen(self.pipe, self.family, call)
+        height, width = heard.z.shape[-2:]
+        if (height, width) != request.size:
+            raise InputError(
+                f"Size {request.size[1]}x{request.size[0]} is not possible: called with "
+                f"{', '.join(map(repr, request.inputs)) or 'nothing'}, {type(self.pipe).__name__} "
+                f"makes {width}x{height}. Ask for that size."
+            )
+        return heard
 
 
 def adapt(pipe: Any, family: Family) -> PipelineAdapter:
