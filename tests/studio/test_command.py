@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
+import re
+import shlex
+import shutil
 import socket
-from collections.abc import Generator
+import subprocess
+import sys
+from collections.abc import Callable, Generator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
 from asymflow.cli import main
+from asymflow.studio import server
+from asymflow.studio.settings import Settings
+
+GUIDE = Path(__file__).parents[2] / "docs/guide/server.md"
+
+
+def block(language: str) -> str:
+    """The example of the guide in a language."""
+    found = re.search(rf"```{language}\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def unit_command() -> list[str]:
+    [line] = [line for line in block("ini").splitlines() if line.startswith("ExecStart=")]
+    return shlex.split(line.removeprefix("ExecStart="))
+
+
+def container_command() -> list[str]:
+    [line] = [line for line in block("dockerfile").splitlines() if line.startswith("CMD ")]
+    return json.loads(line.removeprefix("CMD "))
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +84,38 @@ def test_a_port_that_is_taken_is_one_clear_error(
         port = taken.getsockname()[1]
         assert main.run(["serve", "--port", str(port), "--data", str(tmp_path)]) == 2
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [unit_command(), container_command()])
+def test_the_commands_of_the_guide_serve(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Settings] = []
+
+    def run(settings: Settings, *, started: Callable[[str], None]) -> None:
+        found.append(settings)
+
+    monkeypatch.setattr(server, "run", run)
+    monkeypatch.setenv("ASYMFLOW_TOKEN", "0123456789abcdef-secret")
+    assert Path(command[0]).name == "asymflow"
+    assert main.run(command[1:]) == 0
+    [settings] = found
+    assert str(settings.data) == command[command.index("--data") + 1]
+    # The container's port is the one that the image tells, and is reached from outside it.
+    if command == container_command():
+        assert f"EXPOSE {settings.port}" in block("dockerfile")
+        assert not settings.loopback
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_unit_of_the_guide_is_one(tmp_path: Path) -> None:
+    unit = tmp_path / "asymflow.service"
+    installed = shlex.join([sys.executable, "-m", "asymflow"])
+    unit.write_text(block("ini").replace(unit_command()[0], installed), "utf-8")
+    verify = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    found = subprocess.run(verify, capture_output=True, text=True, check=False)
+    complaints = [line for line in found.stderr.splitlines() if "asymflow.service" in line]
+    assert complaints == []
+    unit.write_text(unit.read_text("utf-8").replace("ProtectHome=yes", "ProtectHoem=yes"), "utf-8")
+    found = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert "ProtectHoem" in found.stderr

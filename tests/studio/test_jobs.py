@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -25,8 +26,9 @@ from PIL import Image
 from asymflow import provenance
 from asymflow.generation import Model
 from asymflow.pictures import RECORD_CHUNK, TEXT_CHUNK, XMP_CHUNK
-from asymflow.studio import media
+from asymflow.studio import media, server
 from asymflow.studio.settings import Settings
+from asymflow.studio.store import JobRow, Store, new_id
 
 from .conftest import SMALL, Running, Serve, Slow, running
 
@@ -272,6 +274,9 @@ def test_clients_take_turns(serve: Serve, slow: Slow) -> None:
     slow.gate.set()
     for job in jobs:
         server.over(job["id"])
+    # A job that is being made is not told that it waits.
+    told = [name for _, name, _ in events(server, f"/api/jobs/{jobs[1]['id']}/events")]
+    assert "queued" not in told[told.index("started") :]
     drawn = [prompt for prompt in slow.drawn if prompt != "a red apple"]  # of the warm-up
     assert drawn.index("other") <= drawn.index("many") + 1
     assert drawn.count("many") == 4
@@ -380,13 +385,95 @@ def test_a_full_disk_does_not_stop_the_queue(serve: Serve, monkeypatch: pytest.M
         patch.setattr(store, "add_picture", full)
         patch.setattr(store, "change_job", full)
         lost = server.ask("a fox")
-        engine = server.app.state.studio.engine
-        until = time.monotonic() + 10
-        while engine.waiting() or engine._running:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        # Those who listen are told, though nothing could be written.
+        told = list(events(server, f"/api/jobs/{lost['id']}/events"))
+    assert told[-1][1:] == ("failed", {"error": server.job(lost["id"])["error"]})
+    assert server.job(lost["id"])["error"]["code"] == "disk_full"
     assert server.over(server.ask("an owl")["id"])["state"] == "done"
     assert server.job(lost["id"])["pictures"] == []
+
+
+def test_what_would_fill_the_disk_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve()
+    store = server.app.state.studio.store
+    png = {"Content-Type": "image/png"}
+    picture = server.http.get(server.over(server.ask("a fox")["id"])["pictures"][0]["url"]).content
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "free", lambda: 1_000_000)
+        form = {"image": ("a.png", picture)}
+        for answer in (
+            server.http.post("/api/jobs", json={"prompt": "a fox", **SMALL}),
+            server.http.post("/api/uploads", content=picture, headers=png),
+            server.http.post("/v1/images/edits", files=form, data={"prompt": "a fox"}),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (507, "disk_full")
+            assert "1 MB left" in answer.json()["error"]["message"]
+        assert server.http.get("/api/pictures").status_code == 200
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    body = {"prompt": "a {" + "|".join("fox" + "x" * i for i in range(16)) + "}", **SMALL, "n": 4}
+    answer = server.http.post("/api/jobs", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "disk_full")
+    store._db.execute(f"PRAGMA max_page_count = {pages + 1000}")
+    assert server.over(server.ask("an owl")["id"])["state"] == "done"
+
+
+def test_uploads_make_room_for_each_other(tmp_path: Path) -> None:
+    store = Store(tmp_path, upload_space=10 * 4096)
+    first, second = (store.add_upload(b"needed", 8, 8).id for _ in range(2))
+    request = {"image": first, "mask": second}
+    store.add_job(JobRow("a", "me", "studio", "queued", 0, None, None, request, [], None))
+    ids = [store.add_upload(b"passing", 8, 8).id for _ in range(30)]
+    left = [id for id in ids if store.upload(id) is not None]
+    assert left == ids[-len(left) :]
+    assert 6 <= len(left) <= 8
+    assert store.upload(first)
+    assert store.upload(second)
+    names = {path.name for path in (tmp_path / "uploads").iterdir()}
+    assert names == {f"{id}.png" for id in (first, second, *left)}
+    store.change_job("a", "done")
+    store.add_upload(bytes(30_000), 8, 8)
+    assert store.upload(first) is None
+    store.close()
+
+
+def test_what_a_killed_process_left_half_done_is_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    whole = store.add_picture(new_id(), "a", 0, b"whole", {}, listed=True).id
+    upload = store.add_upload(b"sent", 8, 8).id
+    store.close()
+    pictures, uploads, results = (tmp_path / n for n in ("pictures", "uploads", "results"))
+    unnoted = [pictures / f"{new_id()}.png", uploads / f"{new_id()}.png"]
+    begun = [folder / f".{new_id()}.png.a1b2c3d4" for folder in (pictures, uploads, results)]
+    foreign = [pictures / "thesis.png", uploads / ".hidden", results / "notes.txt"]
+    for path in (*unnoted, *begun, *foreign):
+        path.write_bytes(b"something")
+    store = Store(tmp_path)
+    assert store.picture_path(whole).read_bytes() == b"whole"
+    assert store.upload_path(upload).read_bytes() == b"sent"
+    assert not any(path.exists() for path in (*unnoted, *begun))
+    assert all(path.exists() for path in foreign)
+    store.close()
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with server.listening("127.0.0.1", 0) as bound:
+
+        async def serve() -> int:
+            connected = asyncio.get_running_loop().create_future()
+
+            def connect(reader: object, writer: asyncio.StreamWriter) -> None:
+                taken = writer.get_extra_info("socket")
+                connected.set_result(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                writer.close()
+
+            async with await asyncio.start_server(connect, sock=bound):
+                _, writer = await asyncio.open_connection(*bound.getsockname())
+                found: int = await connected
+                writer.close()
+                return found
+
+        assert asyncio.run(serve()) == 1
 
 
 def test_a_stop_keeps_what_waits_and_ends_streams(tmp_path: Path, serve: Serve, slow: Slow) -> None:

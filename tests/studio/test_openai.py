@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Generator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -178,6 +179,45 @@ def test_an_edit_keeps_what_the_mask_does_not_show(client: OpenAI) -> None:
     assert answer.usage.input_tokens_details.image_tokens == 16
 
 
+def test_more_than_one_picture_is_refused_by_name(client: OpenAI) -> None:
+    picture = png(np.full((32, 32, 3), 120, np.uint8))
+    two = [(f"{name}.png", picture, "image/png") for name in "ab"]
+    with pytest.raises(openai.BadRequestError, match="2 files were sent as `image`") as caught:
+        client.images.edit(image=two, prompt="a fox", size="32x32")
+    assert (caught.value.param, caught.value.code) == ("image", "invalid_value")
+    assert "none of them was used" in caught.value.message
+
+
+def test_an_edit_without_a_picture_names_the_field(studio: Running) -> None:
+    empty = {"mask": png(np.zeros((8, 8, 4), np.uint8))}
+    answer = studio.http.post("/v1/images/edits", files=empty, data={"prompt": "a fox"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "image"
+    assert "No file was sent as `image`" in answer.json()["error"]["message"]
+
+
+def test_an_edit_with_a_mask_streams(client: OpenAI) -> None:
+    picture = np.full((32, 32, 4), (0, 200, 0, 255), np.uint8)
+    mask = picture.copy()
+    mask[:16, :, 3] = 0
+    with client.images.edit(
+        image=png(picture),
+        mask=png(mask),
+        prompt="a fox",
+        size="32x32",
+        quality="medium",
+        n=2,
+        stream=True,
+        partial_images=1,
+    ) as stream:
+        events = list(stream)
+    kinds = [event.type for event in events]
+    assert kinds == ["image_edit.partial_image", "image_edit.completed"] * 2
+    for event in events:
+        made = np.asarray(image_of(event.b64_json))
+        assert (made[16:] == picture[16:]).all()
+
+
 def test_an_edit_streams(client: OpenAI) -> None:
     picture = png(np.full((48, 32, 3), 120, np.uint8))
     with client.images.edit(
@@ -223,6 +263,91 @@ def test_the_client_raises_what_the_envelope_says(client: OpenAI) -> None:
     assert caught.value.code == "invalid_value"
 
 
+def test_a_picture_that_is_damaged_is_a_bad_request(client: OpenAI) -> None:
+    picture = png(np.full((32, 32, 3), 120, np.uint8))
+    with pytest.raises(openai.BadRequestError, match="damaged or cut off"):
+        client.images.edit(image=picture[:60], prompt="a fox")
+    with pytest.raises(openai.BadRequestError, match="not a PNG, JPEG or WebP"):
+        client.images.edit(image=picture, mask=b"no picture", prompt="a fox")
+
+
+def test_a_wrong_key_is_an_authentication_error(serve: Serve) -> None:
+    server = serve(token="0123456789abcdef-secret")
+    with OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as stranger:
+        with pytest.raises(openai.AuthenticationError) as caught:
+            stranger.models.list()
+        assert caught.value.code == "invalid_token"
+    with OpenAI(base_url=f"{server.url}/v1", api_key="0123456789abcdef-secret") as known:
+        assert [model.id for model in known.models.list()] == ["asymflow"]
+
+
+@pytest.fixture
+def wordless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow model has no words to count."""
+
+    def usage(*about: object) -> dict[str, int]:
+        return {"total_tokens": len(about)}
+
+    monkeypatch.setattr("asymflow.studio.openai._usage", usage)
+
+
+@pytest.mark.usefixtures("wordless")
+def test_the_client_comes_again_when_it_is_told_to(serve: Serve) -> None:
+    server = serve(rate=1.0, burst=1)
+    answers: list[tuple[int, str | None]] = []
+
+    def note(response: Any) -> None:
+        answers.append((response.status_code, response.headers.get("retry-after")))
+
+    with (
+        openai.DefaultHttpxClient(event_hooks={"response": [note]}) as http,
+        OpenAI(base_url=f"{server.url}/v1", api_key="none", http_client=http) as client,
+    ):
+        while len(answers) < 20 and answers[-2:] != [(429, "1"), (200, None)]:
+            answer = client.images.generate(prompt="a fox", size="32x32", quality="low")
+            assert answer.data is not None
+        # One came too soon, waited as long as it was told, and then got its picture.
+        assert answers[-2:] == [(429, "1"), (200, None)]
+
+        def hurry() -> None:
+            for _ in range(20):
+                client.with_options(max_retries=0).images.generate(prompt="a fox", size="32x32")
+
+        with pytest.raises(openai.RateLimitError) as caught:
+            hurry()
+        assert caught.value.code == "rate_limit_exceeded"
+        assert caught.value.response.headers["retry-after"] == "1"
+
+
+@pytest.mark.usefixtures("wordless")
+def test_a_full_queue_is_a_server_error_that_clients_repeat(serve: Serve, slow: Slow) -> None:
+    server = serve(queue=1, queue_of_one=1)
+    slow.gate.clear()
+    server.ask("running")
+    time.sleep(0.1)
+    server.ask("waiting", headers={"X-Client": "other"})
+    with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        with pytest.raises(openai.InternalServerError) as caught:
+            client.images.generate(prompt="a fox", size="32x32")
+        assert (caught.value.status_code, caught.value.code) == (503, "queue_full")
+
+
+@pytest.mark.usefixtures("wordless")
+def test_a_stream_that_breaks_raises_in_the_client(serve: Serve, slow: Slow) -> None:
+    server = serve()
+    slow.error = ValueError("a secret prompt")
+    with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        stream = client.images.generate(prompt="a fox", size="32x32", stream=True)
+        with pytest.raises(openai.APIError, match="went wrong in the server") as caught:
+            list(stream)
+        stream.close()
+        assert caught.value.code == "internal_error"
+        slow.error = ValueError("a secret prompt")
+        with pytest.raises(openai.InternalServerError) as caught:
+            client.images.generate(prompt="a fox", size="32x32")
+        assert "secret" not in caught.value.message
+
+
 def test_models(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["asymflow"]
     assert client.models.retrieve("asymflow").owned_by == "asymflow"
@@ -238,14 +363,9 @@ def test_pictures_of_programs_are_not_in_the_gallery(client: OpenAI, studio: Run
     assert made["id"] not in [each["id"] for each in listed]
 
 
+@pytest.mark.usefixtures("wordless")
 @pytest.mark.parametrize("stream", [False, True])
-def test_hanging_up_cancels(
-    serve: Serve, slow: Slow, stream: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def usage(*about: object) -> dict[str, int]:
-        return {"total_tokens": len(about)}
-
-    monkeypatch.setattr("asymflow.studio.openai._usage", usage)  # the slow model has no words
+def test_hanging_up_cancels(serve: Serve, slow: Slow, stream: bool) -> None:
     server = serve()
     slow.gate.clear()
     body = json.dumps({"prompt": "a fox", "size": "32x32", "stream": stream}).encode()

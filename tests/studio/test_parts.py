@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asymflow.errors import InputError
-from asymflow.studio.matrix import variants
+from asymflow.studio.matrix import escaped, variants
 from asymflow.studio.queue import FairQueue
 
 
@@ -69,3 +69,26 @@ def test_choices_make_every_combination() -> None:
     assert [v.prompt for v in variants("a {red|} cat", 2)] == ["a red cat", "a cat"]
     with pytest.raises(InputError, match="8 combinations"):
         variants("{a|b}{a|b}{a|b}", 7)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "meant"),
+    [
+        (r"a \{red|blue} apple", ["a {red|blue} apple"]),
+        (r"a {red\|pink|blue} apple", ["a red|pink apple", "a blue apple"]),
+        (r"{\{a\}|b}", ["{a}", "b"]),
+        (r"C:\\{a|b}", ["C:\\a", "C:\\b"]),
+        (r"{a\\|b}", ["a\\", "b"]),
+        (r"a \_/ cup", [r"a \_/ cup"]),
+        ("{a|b", ["{a|b"]),
+    ],
+)
+def test_a_backslash_takes_a_sign_as_it_is(prompt: str, meant: list[str]) -> None:
+    assert [variant.prompt for variant in variants(prompt, 4)] == meant
+
+
+@given(st.text("ab\\{}|"))
+def test_every_prompt_can_be_written_as_it_stands(prompt: str) -> None:
+    [variant] = variants(escaped(prompt), 1)
+    assert variant.prompt == prompt
+    assert variant.label is None

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
+import re
+import socket
 import struct
+import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
+from asymflow import provenance
 from asymflow.errors import InputError
+from asymflow.pictures import RECORD_CHUNK
+from asymflow.provenance import Source
+from asymflow.studio import media, security
 from asymflow.studio.logs import JsonFormatter
 from asymflow.studio.security import COOKIE, POLICY
 from asymflow.studio.settings import Settings
@@ -157,6 +168,28 @@ def test_bodies_are_limited_before_they_are_read(serve: Serve) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_long")
 
 
+def test_bodies_of_many_do_not_fill_the_memory(serve: Serve) -> None:
+    server = serve(body_space=30_000, upload_bytes=20_000)
+    url = httpx.URL(server.url)
+    head = f"POST /api/uploads HTTP/1.1\r\nHost: {url.netloc.decode()}\r\n"
+    head += "Content-Type: image/png\r\nContent-Length: 20000\r\n\r\n"
+    assert url.port is not None
+
+    def sent(size: int) -> httpx.Response:
+        return server.http.post("/api/uploads", content=bytes(size), headers=PNG)
+
+    with socket.create_connection((url.host, url.port)) as slow:
+        slow.sendall(head.encode() + b"only a part of it")
+        time.sleep(0.5)  # until the server has read that
+        answer = sent(15_000)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "too_busy")
+        assert answer.headers["retry-after"] == "1"
+        assert sent(1000).status_code == 400  # no picture, but there was room for it
+    until = time.monotonic() + 10
+    while (answer := sent(15_000)).status_code == 503:
+        assert time.monotonic() < until, answer.text
+
+
 def test_what_is_no_json_is_told_where(server: Running) -> None:
     kind = {"Content-Type": "application/json"}
     answer = server.http.post("/api/jobs", content=b'{"prompt": ', headers=kind)
@@ -217,6 +250,113 @@ def test_files_are_found_by_id_only(server: Running, id: str) -> None:
         assert answer.status_code == 404
         assert b"SQLite" not in answer.content
     assert server.http.get(f"/assets/{id}").status_code == 404
+
+
+def test_nothing_is_deleted_or_restored_by_its_name(server: Running, tmp_path: Path) -> None:
+    kept = tmp_path / "data" / "studio.sqlite"
+    for id in ("..%2fstudio.sqlite", "..%2f..%2fdata%2fstudio", "%2fetc%2fpasswd", "..%5cstudio"):
+        for method, path in (
+            ("DELETE", f"/api/pictures/{id}"),
+            ("POST", f"/api/pictures/{id}/restore"),
+            ("DELETE", f"/api/jobs/{id}"),
+        ):
+            assert server.http.request(method, path).status_code in (404, 405)
+    assert kept.exists()
+
+
+def test_what_a_picture_says_of_its_source_is_no_path_either(server: Running) -> None:
+    source = Source("../../../etc/passwd.png", "ab" * 32)
+    made = server.over(server.ask("a fox")["id"])["pictures"][0]
+    data = server.http.get(made["url"]).content
+    record = provenance.from_json(str(Image.open(io.BytesIO(data)).info[RECORD_CHUNK]), "here")
+    forged = media.encode(
+        np.zeros((32, 32, 4), np.float32), replace(record, image=source, mask=source, strength=0.5)
+    )
+    answer = server.http.post("/api/settings", content=forged, headers=PNG).json()
+    assert {"image", "mask"} <= set(answer["differs"])
+    assert (answer["request"]["image"], answer["request"]["parent"]) == (None, None)
+
+
+def test_names_of_files_that_are_sent_are_used_for_nothing(server: Running, tmp_path: Path) -> None:
+    name = '../../../evil.py"><img src=x onerror=alert(1)>.png'
+    answer = server.http.post(
+        "/v1/images/edits",
+        files={"image": (name, png(), "text/html")},
+        data={"prompt": "a fox", "quality": "no such quality"},
+    )
+    assert answer.status_code == 400
+    assert "onerror" not in answer.text
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert any(path.parent.name == "uploads" for path in files)
+    for path in files:
+        assert re.fullmatch(r"[\w-]{22}\.png|studio\.sqlite(-wal|-shm)?", path.name)
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_a_page_that_is_also_a_picture_is_only_a_picture(server: Running) -> None:
+    script = b"<script>alert(1)</script>"
+    info = PngInfo()
+    info.add_text("Comment", script.decode())
+    data = png(pnginfo=info) + b"<html>" + script
+    sent = server.http.post("/api/uploads", content=data, headers=PNG).json()
+    served = server.http.get(sent["url"])
+    assert b"script" not in served.content
+    assert served.headers["content-type"] == "image/png"
+    assert served.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_prompt_is_neither_a_page_nor_a_header(server: Running) -> None:
+    prompt = 'a "fox"\r\nSet-Cookie: x=y; <script>alert(1)</script>'
+    [picture] = server.over(server.ask(prompt)["id"])["pictures"]
+    answer = server.http.get(f"/api/pictures/{picture['id']}/file?download=1")
+    name = answer.headers["content-disposition"]
+    assert re.fullmatch(r'attachment; filename="[a-z0-9-]+\.png"', name)
+    assert "set-cookie" not in answer.headers
+    job = server.http.get(f"/api/jobs/{picture['job']}")
+    assert job.headers["content-type"] == "application/json"
+
+
+def test_addresses_are_not_fetched(server: Running) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0.2)
+        url = f"http://127.0.0.1:{trap.getsockname()[1]}/a.png"
+        answer = server.http.post(
+            "/v1/images/edits", data={"image": url, "prompt": "a fox"}, files={"mask": png()}
+        )
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "image")
+        for field in ("image", "mask", "parent", "weights", "model", "plan"):
+            body = {"prompt": "a fox", **SMALL, field: url}
+            answer = server.http.post("/api/jobs", json=body)
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+        with pytest.raises(TimeoutError):
+            trap.accept()
+
+
+def test_the_server_has_no_way_to_run_or_fetch_what_it_is_sent() -> None:
+    """No pickle, no code by name, no shell, no client for addresses, no model of others."""
+    forbidden = {
+        *("pickle", "marshal", "shelve", "importlib", "runpy", "subprocess", "ctypes"),
+        *("urllib.request", "http.client", "requests", "httpx", "aiohttp", "diffusers", "zmq"),
+    }
+    calls = {"eval", "exec", "compile", "__import__", "getattr", "setattr", "system", "popen"}
+    for path in Path(security.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                assert not forbidden & {name.name for name in node.names}, path
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module not in forbidden, path
+            elif isinstance(node, ast.Call):
+                called = node.func
+                name = called.id if isinstance(called, ast.Name) else ""
+                name = called.attr if isinstance(called, ast.Attribute) else name
+                if name == "getattr":  # of a name that is written here
+                    assert isinstance(node.args[1], ast.Constant), path
+                elif name == "compile":
+                    assert ast.unparse(called) == "re.compile", path
+                else:
+                    assert name not in calls, (path, name)
+                assert ast.unparse(called) != "torch.load", path
+                assert "trust_remote_code" not in {each.arg for each in node.keywords}, path
 
 
 def test_ids_in_requests_are_no_paths_either(server: Running) -> None:

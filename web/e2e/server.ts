@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Job } from "../src/lib/contract";
 
 const ASYMFLOW = process.env.ASYMFLOW_BIN ?? "../.venv/bin/asymflow";
 const PATIENCE_MS = 90_000;
@@ -31,8 +32,8 @@ export class Server {
     return `http://127.0.0.1:${this.port}`;
   }
 
-  /** Start it; a second time on the same port and the same data. */
-  async start(): Promise<void> {
+  /** Start it, until it is ready or only listens; a second time on the same port and data. */
+  async start(until: "ready" | "health" = "ready"): Promise<void> {
     this.port ||= await freePort();
     const options = ["--no-browser", "--port", String(this.port), "--data", this.#folder];
     const child = spawn(ASYMFLOW, ["studio", ...options], { stdio: ["ignore", "pipe", "pipe"] });
@@ -44,10 +45,14 @@ export class Server {
     for (;;) {
       if (child.exitCode !== null) throw new Error(`The studio ended:\n${this.#said}`);
       if (Date.now() > deadline) throw new Error(`The studio does not answer:\n${this.#said}`);
-      const ready = await fetch(`${this.url}/ready`).catch(() => null);
-      if (ready?.ok) return;
+      const answer = await fetch(`${this.url}/${until}`).catch(() => null);
+      if (answer?.ok) return;
       await pause(200);
     }
+  }
+
+  get pid(): number {
+    return this.#process?.pid ?? 0;
   }
 
   async stop(): Promise<void> {
@@ -61,6 +66,13 @@ export class Server {
   async remove(): Promise<void> {
     await this.stop();
     rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  /** Stop what is being drawn. */
+  async clear(): Promise<void> {
+    const { jobs } = await this.get<{ jobs: Job[] }>("/api/jobs?limit=100");
+    for (const { id } of jobs.filter(({ finished }) => finished === null))
+      await fetch(`${this.url}/api/jobs/${id}`, { method: "DELETE" });
   }
 
   async get<T>(path: string): Promise<T> {

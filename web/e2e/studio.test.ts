@@ -1,14 +1,9 @@
 import { readFileSync } from "node:fs";
 import { audit } from "./axe";
-import {
-  chromium,
-  type Browser,
-  type BrowserContextOptions,
-  type Locator,
-  type Page,
-} from "playwright-core";
+import type { Browser, BrowserContextOptions, Locator, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import type { Job, Picture } from "../src/lib/contract";
+import { launch } from "./browser";
 import { dimensions, names, texts } from "./files";
 import { Server } from "./server";
 
@@ -20,25 +15,12 @@ let browser: Browser;
 let complaints: string[] = [];
 
 beforeAll(async () => {
-  [browser] = await Promise.all([
-    chromium.launch({
-      executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-      args: [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-      ],
-    }),
-    server.start(),
-  ]);
+  [browser] = await Promise.all([launch(), server.start()]);
 });
 
 afterEach(async () => {
   await Promise.all(browser.contexts().map((context) => context.close()));
+  await server.clear();
   const said = complaints;
   complaints = [];
   // Among these would be every breach of the content security policy.
@@ -52,7 +34,13 @@ afterAll(async () => {
 
 async function visit(options: BrowserContextOptions = {}): Promise<Page> {
   const context = await browser.newContext({ viewport: DESKTOP, locale: "en-US", ...options });
+  context.setDefaultTimeout(90_000);
   const page = await context.newPage();
+  // It works without a network, and tells nobody.
+  page.on("request", (request) => {
+    if (!/^(blob:|data:)/.test(request.url()) && !request.url().startsWith(server.url))
+      complaints.push(`asked for ${request.url()}`);
+  });
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("console", (message) => {
     // A preview may be gone by the time it is asked for: then the picture is there.
@@ -138,6 +126,7 @@ test("words become a picture, with previews on the way and a bar for every step"
   const { id } = await draw(page, "a red apple");
   await page.getByRole("button", { name: "Cancel" }).waitFor();
   await page.locator("progress").waitFor();
+  await page.getByText(/^Drawing, .+ left$/).waitFor();
   await finish(page);
   const previews = await page.evaluate(() => [
     ...(window as unknown as { seen: Set<string> }).seen,
@@ -172,7 +161,8 @@ test("cancel stops the work", async () => {
 test("a reload in the middle finds words, settings and the running job again", async () => {
   const page = await visit();
   await choose(page, "Quality", /Best/);
-  await choose(page, "Pictures", "3");
+  await choose(page, "Size", /96×64/);
+  await choose(page, "Pictures", "4");
   const { id } = await draw(page, "a yellow heart");
   await page.locator("figure .preview").first().waitFor();
   await page.reload();
@@ -180,40 +170,67 @@ test("a reload in the middle finds words, settings and the running job again", a
   expect(await page.locator("#prompt").inputValue()).toBe("a yellow heart");
   expect(await page.getByRole("radio", { name: /Best/ }).isChecked()).toBe(true);
   await finish(page);
-  expect(await finished(page).count()).toBe(3);
+  await expect.poll(() => finished(page).count()).toBe(4);
   const { pictures } = await jobOf(id);
   const shown = await history(page)
     .locator("img")
-    .evaluateAll((all) => all.slice(0, 3).map((image) => (image as HTMLImageElement).dataset.id));
+    .evaluateAll((all) => all.slice(0, 4).map((image) => (image as HTMLImageElement).dataset.id));
   expect(shown.sort()).toEqual(pictures.map((picture) => picture.id).sort());
 });
 
 test("a second request waits in line and takes the stage in turn", async () => {
   const page = await visit();
   await choose(page, "Quality", /Best/);
-  await choose(page, "Pictures", "3");
+  await choose(page, "Pictures", "4");
   const first = await draw(page, "a red apple");
   await choose(page, "Quality", /Fast/);
   await choose(page, "Pictures", "1");
   const second = await draw(page, "a green apple");
-  expect(await page.locator(".bar li").count()).toBe(1);
-  await expect
-    .poll(() => stage(page).locator("h2").textContent(), { timeout: 20_000 })
-    .toBe("a green apple");
+  await expect.poll(() => page.locator(".bar li").count()).toBe(1);
+  await expect.poll(() => stage(page).locator("h2").textContent()).toBe("a green apple");
   await finish(page);
   expect((await jobOf(first.id)).state).toBe("done");
   expect((await jobOf(second.id)).state).toBe("done");
 });
 
-test("the history is still there after the server was started again", async () => {
+test("a long queue leaves the page its connections", async () => {
+  const page = await visit();
+  await choose(page, "Quality", /Best/);
+  await choose(page, "Pictures", "4");
+  await draw(page, "a {red|green|blue|pink} {apple|car|heart|leaf}");
+  await choose(page, "Quality", /Draft/);
+  await choose(page, "Pictures", "1");
+  const waiting: Job[] = [];
+  for (const colour of ["red", "green", "blue", "pink", "white", "black", "grey"])
+    waiting.push(await draw(page, `a ${colour} car`));
+  // A browser opens six connections to a server, and every one of these could keep one.
+  expect(await page.evaluate(async () => (await fetch("/health")).ok)).toBe(true);
+  const { id } = waiting.at(-1) as Job;
+  await page.getByRole("button", { name: "Cancel: a grey car" }).click();
+  await expect.poll(async () => (await jobOf(id)).state).toBe("cancelled");
+  await page.getByRole("button", { name: "Cancel", exact: true }).click();
+  await expect.poll(() => stage(page).locator("h2").textContent()).toBe("a black car");
+  await finish(page);
+  for (const job of waiting.slice(0, -1)) expect((await jobOf(job.id)).state).toBe("done");
+});
+
+test("a page outlives the server, waits for its model, and finds the history again", async () => {
   const before = (await gallery()).map((picture) => picture.id);
   expect(before.length).toBeGreaterThan(0);
+  const open = await visit();
   await server.stop();
-  await server.start();
+  await open.locator("#prompt").fill("a red apple");
+  await open.locator("body").press("Control+Enter");
+  await open.getByText(/does not answer/).waitFor();
+  complaints = []; // the browser notes that nobody answers
+  await server.start("health");
   const page = await visit();
   await expect.poll(() => history(page).count()).toBe(before.length);
   expect((await gallery()).map((picture) => picture.id)).toEqual(before);
   await finished(page).first().waitFor();
+  await draw(open);
+  await finish(open);
+  complaints = [];
 });
 
 test("a style card decides the style, and a size chip the size", async () => {
@@ -290,6 +307,32 @@ test("a wide picture is matched in shape, never stretched", async () => {
   const padded = await draw(page);
   expect(padded.request).toMatchObject({ width: 64, height: 64, fit: "pad" });
   await finish(page);
+});
+
+test("a picture can be pasted", async () => {
+  const page = await visit();
+  const [picture] = await gallery();
+  const file = await server.bytes(`/api/pictures/${picture?.id}/file?format=png`);
+  await page.evaluate((base64) => {
+    const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+    const clipboardData = new DataTransfer();
+    clipboardData.items.add(new File([bytes], "picture.png", { type: "image/png" }));
+    document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+  }, file.toString("base64"));
+  await page.getByRole("slider", { name: /How closely/ }).waitFor();
+});
+
+test("what stands under advanced is what is asked for", async () => {
+  const page = await visit();
+  await page.getByText("Advanced").click();
+  await page.getByRole("textbox", { name: "Leave out" }).fill("text");
+  await page.getByRole("slider", { name: /Guidance/ }).fill("5");
+  await page.getByRole("textbox", { name: "Seed" }).fill("42");
+  await choose(page, "Quality", /Draft/);
+  const job = await draw(page, "a red heart");
+  await finish(page);
+  const [picture] = (await jobOf(job.id)).pictures;
+  expect(picture).toMatchObject({ negative_prompt: "text", guidance_scale: 5, seed: 42 });
 });
 
 test("only what the brush painted is made anew", async () => {
@@ -378,6 +421,15 @@ test("downloads hold the very picture, its settings, and the mark that a model m
   expect(said.get("asymflow")).toContain(picture.prompt);
   expect(said.get("parameters")).toContain(picture.prompt);
   expect(said.get("XML:com.adobe.xmp")).toContain("lgorithmicMedia");
+
+  const least = async () => {
+    const all = await pixels(page, (await link.getAttribute("href")) as string);
+    return Math.min(...all.filter((_, at) => at % 4 === 3));
+  };
+  expect(await least()).toBe(0);
+  await dialog.getByRole("radio", { name: "Background" }).check({ force: true });
+  expect(await least()).toBe(255);
+  await dialog.getByRole("radio", { name: "Transparent" }).check({ force: true });
 
   await dialog.getByRole("checkbox", { name: /Without prompt/ }).check();
   await dialog.getByRole("radio", { name: String(picture.width * 4) }).check({ force: true });
@@ -474,7 +526,7 @@ test("vary makes relatives of a picture", async () => {
   await page.getByRole("dialog").getByRole("button", { name: "Vary" }).click();
   const job = (await (await answer).json()) as Job;
   expect(job.request.parent).toBe(parent?.id);
-  await expect.poll(async () => (await jobOf(job.id)).state, { timeout: 30_000 }).toBe("done");
+  await expect.poll(async () => (await jobOf(job.id)).state).toBe("done");
   const { pictures } = await jobOf(job.id);
   const all = await Promise.all(pictures.map((picture) => pixels(page, picture.url)));
   expect(new Set(all.map(String)).size).toBe(4);
@@ -500,6 +552,41 @@ test("alternatives in braces become a table with names", async () => {
   );
   expect(alts[1]).toContain("a red car");
   expect(alts[2]).toContain("a blue heart");
+});
+
+test("a brace behind a backslash is a brace", async () => {
+  const page = await visit();
+  await choose(page, "Quality", /Draft/);
+  const job = await draw(page, String.raw`a \{red|blue} car`);
+  expect(job.slots.map(({ prompt }) => prompt)).toEqual(["a {red|blue} car"]);
+  await finish(page);
+  expect(await stage(page).locator("h2").textContent()).toBe("a {red|blue} car");
+  await finished(page).first().click();
+  const answer = page.waitForResponse((response) => response.url().endsWith("/api/jobs"));
+  await page.getByRole("dialog").getByRole("button", { name: "Vary" }).click();
+  const varied = (await (await answer).json()) as Job;
+  expect(new Set(varied.slots.map(({ prompt }) => prompt))).toEqual(new Set(["a {red|blue} car"]));
+});
+
+test("the strip shows what a picture left out", async () => {
+  const page = await visit();
+  await choose(page, "Quality", /Draft/);
+  await draw(page, "a red heart");
+  await finish(page);
+  await page.route("**/api/jobs?limit=*", async (route) => {
+    const answer = await route.fetch();
+    const { jobs } = (await answer.json()) as { jobs: Job[] };
+    for (const { pictures } of jobs)
+      for (const { steps } of pictures) Object.assign(steps[1] ?? {}, { skipped: true, ms: 0 });
+    await route.fulfill({ response: answer, json: { jobs } });
+  });
+  await page.reload();
+  await page.locator(".strip li .skipped").first().waitFor();
+  await page
+    .locator(".strip")
+    .getByText(/1 left out/)
+    .waitFor();
+  await page.getByRole("listitem").filter({ hasText: "Step 2: left out" }).waitFor();
 });
 
 test("in live mode pictures follow the typing, and stay out of the history", async () => {

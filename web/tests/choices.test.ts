@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import type { Info } from "../src/lib/contract";
-import { combinations, groups, table } from "../src/lib/matrix";
+import type { Info, Job } from "../src/lib/contract";
+import { combinations, escaped, groups, table } from "../src/lib/matrix";
 import { fromRequest, INITIAL, stored } from "../src/lib/settings";
-import { matching, shape, titled } from "../src/lib/shown";
+import { heading, matching, shape, titled } from "../src/lib/shown";
 
 const info = {
   styles: [{ id: "noto", name: "Noto", thumbnail: "" }],
@@ -22,6 +22,20 @@ test("alternatives multiply", () => {
     ["car", "cat", "hat"],
   ]);
   expect(combinations("{red|blue} {car|cat|hat}")).toBe(6);
+});
+
+test("a backslash takes the sign behind it as it is", () => {
+  expect(groups(String.raw`\{red|blue} car`)).toEqual([]);
+  expect(groups(String.raw`{a\|b|c} {\{x\}|y}`)).toEqual([
+    ["a|b", "c"],
+    ["{x}", "y"],
+  ]);
+  // Elsewhere it is a sign like any other.
+  expect(groups(String.raw`C:\dir {a\b|c}`)).toEqual([[String.raw`a\b`, "c"]]);
+  for (const prompt of ["a car", "{red|blue} car", String.raw`\{a|b}`, String.raw`\\{a|{b|c}`])
+    expect(combinations(escaped(prompt)), prompt).toBe(1);
+  expect(escaped("a {red} car")).toBe("a {red} car");
+  expect(escaped("{a|b}")).toBe(String.raw`\{a|b}`);
 });
 
 test("two groups make a table; one or three do not", () => {
@@ -75,4 +89,11 @@ test("settings of a picture replace all that decide it, and end live mode", () =
 test("names of styles stand on cards as titles", () => {
   expect(titled("fluent 3d")).toBe("Fluent 3D");
   expect(titled("noto blob")).toBe("Noto Blob");
+});
+
+test("a job is called by its words, and by their pattern where they hold choices", () => {
+  const request = { prompt: String.raw`\{a|b}` } as Job["request"];
+  const slot = { label: null, prompt: "{a|b}", seed: 1 };
+  expect(heading({ request, slots: [slot] } as Job)).toBe("{a|b}");
+  expect(heading({ request, slots: [{ ...slot, label: "a" }] } as Job)).toBe(request.prompt);
 });

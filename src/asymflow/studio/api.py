@@ -11,9 +11,11 @@ from asymflow import __version__, pictures, plans, presets
 from asymflow.data.sources import STYLES
 from asymflow.files import slug
 from asymflow.store import plan_hash
-from asymflow.studio import media, recipes, streams
+from asymflow.studio import contract, media, recipes, streams
 from asymflow.studio.failures import Refusal
 from asymflow.studio.jobs import Job, picture_json
+from asymflow.studio.matrix import escaped
+from asymflow.studio.security import IMAGES
 from asymflow.studio.settings import COMBINATIONS, PICTURES, SIDES
 from asymflow.studio.shapes import JobRequest
 from asymflow.studio.store import PictureRow, UploadRow
@@ -97,7 +99,7 @@ def info(studio: Here, model: Loaded) -> dict[str, Any]:
     }
 
 
-@router.post("/jobs", status_code=202)
+@router.post("/jobs", status_code=202, responses=contract.answers(contract.Job, 202))
 def create_job(
     studio: Here,
     model: Loaded,
@@ -111,19 +113,19 @@ def create_job(
     return studio.engine.json(job)
 
 
-@router.get("/jobs")
+@router.get("/jobs", responses=contract.answers(contract.Jobs))
 def list_jobs(studio: Here, limit: Limit = 20) -> dict[str, Any]:
     """The newest jobs first, without live ones."""
     return {"jobs": [studio.engine.json(job) for job in studio.engine.recent(limit)]}
 
 
-@router.get("/jobs/{id}")
+@router.get("/jobs/{id}", responses=contract.answers(contract.Job))
 def get_job(studio: Here, id: str) -> dict[str, Any]:
     """One job."""
     return studio.engine.json(_job(studio, id))
 
 
-@router.delete("/jobs/{id}", status_code=202)
+@router.delete("/jobs/{id}", status_code=202, responses=contract.answers(contract.Job, 202))
 def cancel_job(studio: Here, id: str) -> dict[str, Any]:
     """Stop a job; its finished pictures stay. A second time, nothing happens."""
     job = _job(studio, id)
@@ -131,7 +133,11 @@ def cancel_job(studio: Here, id: str) -> dict[str, Any]:
     return studio.engine.json(job)
 
 
-@router.get("/jobs/{id}/events", response_model=None)
+@router.get(
+    "/jobs/{id}/events",
+    response_class=StreamingResponse,
+    responses={**contract.EVENTS, **contract.NOTHING},
+)
 def job_events(studio: Here, id: str, last_event_id: LastEvent = None) -> Response:
     """Server-sent events of one job, from its beginning or from after `Last-Event-ID`."""
     job = _job(studio, id)
@@ -141,13 +147,17 @@ def job_events(studio: Here, id: str, last_event_id: LastEvent = None) -> Respon
     return streams.response(streams.job_events(studio.engine, job, after))
 
 
-@router.get("/events", response_model=None)
+@router.get("/events", response_class=StreamingResponse, responses=contract.EVENTS)
 def all_events(studio: Here, last_event_id: LastEvent = None) -> StreamingResponse:
     """Server-sent events: a job whenever its state has changed."""
     return streams.response(streams.changes(studio.engine, last_event_id))
 
 
-@router.get("/jobs/{id}/preview/{slot}", response_model=None)
+@router.get(
+    "/jobs/{id}/preview/{slot}",
+    response_class=Response,
+    responses={**contract.files("image/webp"), **contract.NOTHING},
+)
 def preview(studio: Here, id: str, slot: int) -> Response:
     """The newest estimate of a picture that is being made; nothing before its first step and
     after its last."""
@@ -161,17 +171,23 @@ def preview(studio: Here, id: str, slot: int) -> Response:
     return Response(data, media_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
-@router.post("/uploads", status_code=201)
+@router.post(
+    "/uploads",
+    status_code=201,
+    responses=contract.answers(contract.Upload, 201),
+    openapi_extra=contract.takes(*IMAGES),
+)
 def upload(studio: Here, data: Body) -> dict[str, Any]:
     """Send a picture to start from, or a mask: white to paint, black or transparent to keep.
 
     It is turned as its camera says, and carries nothing but its pixels afterwards.
     """
+    studio.engine.check_disk()
     png, width, height = media.receive(data, studio.settings.upload_pixels)
     return _upload_json(studio.store.add_upload(png, width, height))
 
 
-@router.get("/uploads/{id}", response_model=None)
+@router.get("/uploads/{id}", response_class=FileResponse, responses=contract.files("image/png"))
 def get_upload(studio: Here, id: str) -> FileResponse:
     """A picture that was sent."""
     if studio.store.upload(id) is None:
@@ -179,7 +195,7 @@ def get_upload(studio: Here, id: str) -> FileResponse:
     return FileResponse(studio.store.upload_path(id), media_type="image/png")
 
 
-@router.get("/pictures")
+@router.get("/pictures", responses=contract.answers(contract.Gallery))
 def list_pictures(
     studio: Here, before: Annotated[int | None, Query(ge=0, lt=2**53)] = None, limit: Limit = 50
 ) -> dict[str, Any]:
@@ -192,7 +208,7 @@ def list_pictures(
     }
 
 
-@router.get("/pictures/zip", response_model=None)
+@router.get("/pictures/zip", response_class=Response, responses=contract.files("application/zip"))
 def zip_pictures(studio: Here, ids: str) -> Response:
     """Several pictures as PNG files in one zip; `ids` with commas between them."""
     wanted = list(dict.fromkeys(ids.split(",")))
@@ -210,13 +226,17 @@ def zip_pictures(studio: Here, ids: str) -> Response:
     )
 
 
-@router.get("/pictures/{id}")
+@router.get("/pictures/{id}", responses=contract.answers(contract.Picture))
 def get_picture(studio: Here, id: str) -> dict[str, Any]:
     """One picture, also a hidden one."""
     return picture_json(_picture(studio, id))
 
 
-@router.get("/pictures/{id}/file", response_model=None)
+@router.get(
+    "/pictures/{id}/file",
+    response_class=Response,
+    responses=contract.files(*media.TYPES.values()),
+)
 def picture_file(
     studio: Here,
     id: str,
@@ -250,7 +270,7 @@ def picture_file(
     return Response(data, media_type=media.TYPES[format], headers=headers)
 
 
-@router.delete("/pictures/{id}")
+@router.delete("/pictures/{id}", responses=contract.answers(contract.Picture))
 def delete_picture(studio: Here, id: str) -> dict[str, Any]:
     """Hide a picture. It can be restored for a day and is then gone for good."""
     _picture(studio, id)
@@ -258,7 +278,7 @@ def delete_picture(studio: Here, id: str) -> dict[str, Any]:
     return picture_json(_picture(studio, id))
 
 
-@router.post("/pictures/{id}/restore")
+@router.post("/pictures/{id}/restore", responses=contract.answers(contract.Picture))
 def restore_picture(studio: Here, id: str) -> dict[str, Any]:
     """Show a hidden picture again."""
     _picture(studio, id)
@@ -266,7 +286,11 @@ def restore_picture(studio: Here, id: str) -> dict[str, Any]:
     return picture_json(_picture(studio, id))
 
 
-@router.post("/settings")
+@router.post(
+    "/settings",
+    responses=contract.answers(contract.Restored),
+    openapi_extra=contract.takes(*IMAGES),
+)
 def settings_of(studio: Here, model: Loaded, data: Body) -> dict[str, Any]:
     """The request that makes a picture again, from the picture's file.
 
@@ -298,7 +322,7 @@ def settings_of(studio: Here, model: Loaded, data: Body) -> dict[str, Any]:
             differs.append("mask")
     starts = image is not None or parent is not None
     request = JobRequest(
-        prompt=record.prompt,
+        prompt=escaped(record.prompt),
         negative_prompt=record.negative,
         style=record.style if record.style in model.adapter.styles else None,
         width=width,

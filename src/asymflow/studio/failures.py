@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -64,7 +66,19 @@ _TYPES = {
     429: "rate_limit_error",
     500: "server_error",
     503: "server_error",
+    507: "server_error",
 }
+
+NO_ROOM = (
+    "The disk is full. Delete pictures, or make room where the server keeps them, and try again."
+)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether something could not be written for want of room."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def envelope(problem: Problem) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from it one micro-batch at a time and tells it what happens (see `asymflow.studi
 from __future__ import annotations
 
 import hashlib
+import logging
+import sqlite3
 import threading
 import time
 from collections import OrderedDict, deque
@@ -24,6 +26,8 @@ from asymflow.studio.settings import Settings
 from asymflow.studio.shapes import JobRequest, Slot
 from asymflow.studio.store import JobRow, PictureRow, Store, new_id
 from asymflow.types import Picture
+
+_log = logging.getLogger("asymflow.studio")
 
 Kind = Literal["studio", "api"]
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -181,6 +185,7 @@ class Engine:
             if request.live:
                 self._supersede(client)
             self._admit(client, len(slots))
+            self.check_disk()
             plan = recipes.plan(model, settled)
             job = Job(
                 id=new_id(),
@@ -196,6 +201,21 @@ class Engine:
             self.store.add_job(_row(job), scoped, body)
             self._enter(job)
             return job
+
+    def check_disk(self) -> None:
+        """Refuse what would fill the disk.
+
+        Raises:
+            Refusal: less is left than has to stay free.
+        """
+        free, spare = self.store.free(), self.settings.spare
+        if free < spare:
+            raise Refusal(
+                507,
+                f"The disk has {free // 10**6} MB left, and {spare // 10**6} MB stay free. Delete "
+                "pictures, or make room where the server keeps them.",
+                code="disk_full",
+            )
 
     def cancel(self, job: Job) -> None:
         """Stop a job, at its next step where it runs; nothing where it is over."""
@@ -323,7 +343,7 @@ class Engine:
             job.state = "running"
             job.started = time.time()
             self.metrics.wait.observe(job.started - job.created)
-            self.store.change_job(job.id, "running", started=job.started)
+            self._write(job)
             self._tell(job, "started", {})
             self._announce(job)
 
@@ -453,10 +473,11 @@ class Engine:
 
     def _move_up(self) -> None:
         """Tell those who wait that others have gone."""
-        for job in {unit.job.id: unit.job for unit in self._queue}.values():
-            position, eta = self._outlook(job)
-            if position is not None and position != job.position:
+        for id, (position, work) in self._ahead().items():
+            job = self._jobs[id]
+            if job.state == "queued" and position != job.position:
                 job.position = position
+                eta = round(work * self.seconds_per_work, 3)
                 self._tell(job, "queued", {"position": position, "eta_seconds": eta})
 
     def _end(self, job: Job, state: State, name: str, data: Mapping[str, Any]) -> None:
@@ -464,13 +485,7 @@ class Engine:
         job.state = state
         job.finished = time.time()
         job.previews.clear()
-        self.store.change_job(
-            job.id,
-            state,
-            started=job.started,
-            finished=job.finished,
-            error=None if job.error is None else job.error.as_json(),
-        )
+        self._write(job)
         self.metrics.jobs.labels(job.kind, state).inc()
         self.metrics.queue.set(len(self._queue))
         self._tell(job, name, data)
@@ -478,6 +493,20 @@ class Engine:
         over = [each for each in self._jobs.values() if each.over]
         for old in over[:-_REMEMBERED]:
             del self._jobs[old.id]
+
+    def _write(self, job: Job) -> None:
+        """Remember the state of a job. Where that fails those who wait are told all the same; the
+        next start then makes the job again."""
+        try:
+            self.store.change_job(
+                job.id,
+                job.state,
+                started=job.started,
+                finished=job.finished,
+                error=None if job.error is None else job.error.as_json(),
+            )
+        except (OSError, sqlite3.Error):
+            _log.exception("the state of a job could not be written")
 
     def _expire(self) -> None:
         late = time.time() - self.settings.wait_seconds
@@ -496,21 +525,26 @@ class Engine:
     def _outlook(self, job: Job) -> tuple[int | None, float | None]:
         if job.over:
             return None, None
-        before: set[str] = set()
-        work = 0.0
-        found = 0.0
+        position, work = self._ahead().get(job.id, (0, self._left()))
+        eta = round(work * self.seconds_per_work, 3)
+        return (position if job.state == "queued" else None), eta
+
+    def _ahead(self) -> dict[str, tuple[int, float]]:
+        """Of every job that waits, the jobs that go before it and the work until it is done."""
+        found: dict[str, tuple[int, float]] = {}
+        work = self._left()
         for unit in self._queue:
             work += unit.job.cost
-            if unit.job is job:
-                found = work
-            elif not found:
-                before.add(unit.job.id)
-        for unit in self._running:
-            left = 1 - unit.job.done.get(unit.slot, 0) / unit.job.steps
-            # What runs together with a picture ends together with it.
-            found += max(0.0, left) * unit.job.cost
-        eta = round(found * self.seconds_per_work, 3)
-        return (len(before) if job.state == "queued" else None), eta
+            position, _ = found.get(unit.job.id, (len(found), 0.0))
+            found[unit.job.id] = position, work
+        return found
+
+    def _left(self) -> float:
+        """The work on what is being made. What runs together with a picture ends with it."""
+        return sum(
+            max(0.0, 1 - unit.job.done.get(unit.slot, 0) / unit.job.steps) * unit.job.cost
+            for unit in self._running
+        )
 
     def _number(self) -> int:
         self._next += 1
@@ -563,7 +597,7 @@ class Engine:
                 job.cost = recipes.work(plan, job.request.size, job.request.guidance)
                 job.steps = len(plan.steps)
                 job.state, job.started = "queued", None
-                self.store.change_job(job.id, "queued")
+                self._write(job)
                 self._enter(job)
 
     def _remembered(self, row: JobRow) -> Job:

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
@@ -27,7 +27,7 @@ from asymflow.data.sources import STYLES
 from asymflow.generation import Model
 from asymflow.nets.text import tokenize
 from asymflow.pictures import Format
-from asymflow.studio import media, recipes, streams
+from asymflow.studio import contract, media, recipes, streams
 from asymflow.studio.failures import Problem, Refusal
 from asymflow.studio.jobs import Engine, Job
 from asymflow.studio.security import RESULTS
@@ -147,7 +147,7 @@ def get_model(id: str) -> dict[str, Any]:
     return _model_json()
 
 
-@router.post("/images/generations", response_model=None)
+@router.post("/images/generations", responses=contract.IMAGES)
 async def generate(
     call: Request,
     studio: Here,
@@ -162,7 +162,17 @@ async def generate(
     return await _answer(call, studio, order, job)
 
 
-@router.post("/images/edits", response_model=None)
+@router.post(
+    "/images/edits",
+    responses=contract.IMAGES,
+    openapi_extra=contract.takes_form(
+        {
+            "image": "The picture to start from.",
+            "mask": "Of the same size, transparent where the picture is made anew.",
+        },
+        fields="ImageRequest",
+    ),
+)
 async def edit(
     call: Request,
     studio: Here,
@@ -176,19 +186,12 @@ async def edit(
             (name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)
         ]
         texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-        images = [file for name, file in files if name in ("image", "image[]")]
-        masks = [file for name, file in files if name == "mask"]
-        if len(images) != 1:
-            raise Refusal(
-                400,
-                f"{len(images)} pictures were sent as `image`, and this model starts from one. "
-                "Send one file.",
-                param="image",
-                code="invalid_value",
-            )
-        image = await _read(studio, images[0])
-        mask = await _read(studio, masks[0]) if masks else None
+        image = await _read(studio, _one(files, "image", "image[]"))
+        mask = None
+        if any(name == "mask" for name, _ in files):
+            mask = await _read(studio, _one(files, "mask"))
     asked = ImageRequest.model_validate(texts)
+    await run_in_threadpool(studio.engine.check_disk)
     pixels = studio.settings.upload_pixels
     png, width, height = await run_in_threadpool(media.receive, image, pixels)
     upload = await run_in_threadpool(studio.store.add_upload, png, width, height)
@@ -206,7 +209,11 @@ async def edit(
     return await _answer(call, studio, order, job)
 
 
-@router.get("/images/results/{name}", response_model=None)
+@router.get(
+    "/images/results/{name}",
+    response_class=FileResponse,
+    responses=contract.files(*media.TYPES.values()),
+)
 def result(studio: Here, name: str) -> FileResponse:
     """A picture that was answered as a URL; it is kept for an hour."""
     path = studio.store.result(name)
@@ -217,6 +224,23 @@ def result(studio: Here, name: str) -> FileResponse:
 
 def _model_json() -> dict[str, Any]:
     return {"id": MODEL, "object": "model", "created": 1_764_000_000, "owned_by": "asymflow"}
+
+
+def _one(files: Sequence[tuple[str, UploadFile]], *names: str) -> UploadFile:
+    """The file of a form that is called by one of these names."""
+    found = [file for name, file in files if name in names]
+    if len(found) == 1:
+        return found[0]
+    field = names[0]
+    if not found:
+        message = f"No file was sent as `{field}`. Send the picture to start from in that field."
+    else:
+        message = (
+            f"{len(found)} files were sent as `{field}`, and this model takes one: none of them "
+            "was used. Send the picture that is to be changed alone, or put them together into "
+            "one picture first."
+        )
+    raise Refusal(400, message, param=field, code="invalid_value")
 
 
 async def _read(studio: Studio, file: UploadFile) -> bytes:
@@ -434,7 +458,7 @@ def _failure(job: Job) -> Refusal:
     problem = job.error or Problem(
         "The pictures were cancelled. Ask again.", "server_error", code="cancelled"
     )
-    status = {"unusable": 400, "internal_error": 500, "not_finite": 500}.get(
+    status = {"unusable": 400, "internal_error": 500, "not_finite": 500, "disk_full": 507}.get(
         problem.code or "", 503
     )
     return Refusal(

@@ -46,7 +46,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 _JSON_BYTES = 1_000_000
 _FORM_PICTURES = 5
 """Pictures and a mask that a form may hold at most, in bytes of the largest one."""
-_IMAGES = ("image/png", "image/jpeg", "image/webp")
+IMAGES = ("image/png", "image/jpeg", "image/webp")
 _CLIENTS = 10_000
 """Whose calls are counted; the ones heard of longest ago are forgotten."""
 
@@ -58,6 +58,7 @@ class Protected:
         self._app = app
         self._settings = settings
         self._buckets = Buckets(settings.rate, settings.burst)
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,13 +83,19 @@ class Protected:
             self._check_token(scope, headers)
             limit = self._check_body(scope, headers)
             self._check_rate(scope)
+            held = min(_announced(headers, limit), limit)
+            self._check_memory(held)
         except Refusal as refusal:
             response = JSONResponse(
                 envelope(refusal.problem), refusal.status, headers=dict(refusal.headers)
             )
             await response(scope, receive, safely)
             return
-        await self._app(scope, _limited(receive, limit), safely)
+        self._held += held
+        try:
+            await self._app(scope, _limited(receive, limit), safely)
+        finally:
+            self._held -= held
 
     def _check_host(self, headers: Headers) -> None:
         allowed = self._settings.allowed_hosts
@@ -147,9 +154,9 @@ class Protected:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         limit, kinds = _JSON_BYTES, ("application/json",)
         if path == "/api/uploads":
-            limit, kinds = self._settings.upload_bytes, _IMAGES
+            limit, kinds = self._settings.upload_bytes, IMAGES
         elif path == "/api/settings":
-            limit, kinds = self._settings.upload_bytes, (*_IMAGES, "application/octet-stream")
+            limit, kinds = self._settings.upload_bytes, (*IMAGES, "application/octet-stream")
         elif path == "/v1/images/edits":
             limit, kinds = _FORM_PICTURES * self._settings.upload_bytes, ("multipart/form-data",)
         length = headers.get("content-length", "")
@@ -164,6 +171,16 @@ class Protected:
                 code="unsupported_media_type",
             )
         return limit
+
+    def _check_memory(self, size: int) -> None:
+        """Bodies of different clients must not fill the memory together."""
+        if size and self._held + size > max(self._settings.body_space, size):
+            raise Refusal(
+                503,
+                "Too many large bodies are sent at a time. Try again in a moment.",
+                code="too_busy",
+                retry_after=1,
+            )
 
     def _check_rate(self, scope: Scope) -> None:
         if scope["method"] in _SAFE:
@@ -231,6 +248,14 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return message
 
     return limited
+
+
+def _announced(headers: Headers, limit: int) -> int:
+    """Bytes of the body that is to come; where it does not say, as many as it may have."""
+    if "transfer-encoding" in headers:
+        return limit
+    length = headers.get("content-length", "")
+    return int(length) if length.isdigit() else 0
 
 
 def _too_long(limit: int) -> Refusal:

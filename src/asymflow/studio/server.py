@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import logging
+import os
 import socket
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -23,8 +24,8 @@ from starlette.exceptions import HTTPException
 from asymflow import __version__, generation
 from asymflow.errors import AsymflowError, InputError
 from asymflow.generation import Model
-from asymflow.studio import api, openai
-from asymflow.studio.failures import Problem, Refusal, envelope
+from asymflow.studio import api, contract, openai
+from asymflow.studio.failures import NO_ROOM, Problem, Refusal, disk_is_full, envelope
 from asymflow.studio.jobs import Engine
 from asymflow.studio.logs import Logged
 from asymflow.studio.metrics import Metrics
@@ -52,7 +53,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
         FileFormatError, OSError: the data folder cannot be used.
     """
     metrics = Metrics()
-    store = Store(settings.data)
+    store = Store(settings.data, upload_space=settings.upload_space)
     engine = Engine(settings, store, metrics)
     worker = Worker(engine, load or _loader(settings))
 
@@ -71,20 +72,25 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
         store.close()
 
     app = FastAPI(
-        title="asymflow", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="asymflow",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=contract.FAILURES,
     )
     app.state.studio = Studio(settings, store, engine, metrics)
     app.include_router(api.router)
     app.include_router(openai.router)
-    app.add_api_route("/health", _health, methods=["GET"], tags=["operations"])
-    app.add_api_route("/ready", _ready, methods=["GET"], tags=["operations"])
-    app.add_api_route("/metrics", _metrics, methods=["GET"], tags=["operations"])
+    app.include_router(_operations)
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(AsymflowError, _wrong)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OSError, _unwritten)
+    app.add_exception_handler(sqlite3.Error, _unwritten)
     app.add_exception_handler(Exception, _broken)
     if settings.browser and (STATIC / "index.html").is_file():
         app.mount("/", _Static(directory=STATIC, html=True))
@@ -124,11 +130,8 @@ class Running:
             server_header=False,
             timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
         )
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         try:
-            self._socket = socket.create_server(
-                (settings.host, settings.port), family=family, backlog=256
-            )
+            self._socket = listening(settings.host, settings.port)
         except OSError as error:
             app.state.studio.store.close()
             raise InputError(
@@ -174,6 +177,25 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that takes connections."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Where its protocol is not named, asyncio leaves Nagle's algorithm on, and every answer waits
+    # 40 milliseconds between its head and its body.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name != "nt":  # there it would take a port that another program listens on
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        found.bind((host, port))
+        found.listen(256)
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
 class _Static(StaticFiles):
     """The front end: files with a hash in their name for ever, the others asked for each time."""
 
@@ -207,11 +229,19 @@ async def _clean(settings: Settings, store: Store) -> None:
         await asyncio.sleep(_HOUR / 4)
 
 
+_operations = APIRouter(tags=["operations"])
+
+
+@_operations.get("/health", responses=contract.answers(contract.Health))
 async def _health() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
 
 
+@_operations.get(
+    "/ready",
+    responses={**contract.answers(contract.Health), **contract.answers(contract.Health, 503)},
+)
 async def _ready(studio: Here) -> JSONResponse:
     """The model is loaded and warm."""
     engine = studio.engine
@@ -221,6 +251,7 @@ async def _ready(studio: Here) -> JSONResponse:
     return JSONResponse({"status": state}, 503, headers={"Retry-After": "1"})
 
 
+@_operations.get("/metrics", response_class=Response, responses=contract.files("text/plain"))
 async def _metrics(studio: Here) -> Response:
     """Numbers for Prometheus."""
     return Response(studio.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -266,6 +297,12 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     message = str(first["msg"]).removeprefix("Value error, ")
     text = message if param is None else f"{param}: {message}."
     return JSONResponse(envelope(Problem(text, param=param, code=str(first["type"]))), 400)
+
+
+async def _unwritten(request: Request, error: Exception) -> JSONResponse:
+    if not disk_is_full(error):
+        return await _broken(request, error)
+    return await _refused(request, Refusal(507, NO_ROOM, code="disk_full"))
 
 
 async def _http(request: Request, error: Exception) -> Response:

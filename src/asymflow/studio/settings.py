@@ -32,6 +32,9 @@ class Settings:
         picture_seconds: that a picture may take, and `wait_seconds` that a job may wait.
         drain_seconds: that what runs may go on when the server is stopped.
         upload_bytes, upload_pixels: of a picture that is sent.
+        upload_space: bytes of all pictures that are sent, of which the oldest make room for new
+            ones; `body_space` of all bodies that are held in memory at a time.
+        spare: bytes of the disk that stay free.
         rate: calls per second of one client in the long run, and `burst` at once.
         undo_seconds: after which a deleted picture is gone for good.
         passing_seconds: after which pictures that are in no gallery are gone.
@@ -54,6 +57,9 @@ class Settings:
     drain_seconds: float = 8.0
     upload_bytes: int = 20_000_000
     upload_pixels: int = pictures.MAX_PIXELS
+    upload_space: int = 1_000_000_000
+    body_space: int = 200_000_000
+    spare: int = 200_000_000
     rate: float = 10.0
     burst: int = 120
     undo_seconds: float = 86_400.0

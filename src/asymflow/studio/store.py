@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
 import sqlite3
 import threading
 import time
@@ -24,6 +25,9 @@ from asymflow.files import replacing
 _SCHEMA = 1
 _RESULT = re.compile(r"[\w-]{22}\.(png|webp|jpg)", re.ASCII)
 """Names of results. Somebody else's files may lie beside them."""
+_FILE = re.compile(r"[\w-]{22}\.png", re.ASCII)
+_BEGUN = re.compile(r"\.[\w-]{22}\.(png|webp|jpg)\.\w+", re.ASCII)
+"""Names of files that are being written, see `asymflow.files.replacing`."""
 _TABLES = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -120,13 +124,17 @@ def new_id() -> str:
 class Store:
     """The database and the files in one folder. Any thread may call it.
 
+    Args:
+        upload_space: bytes that all uploads may take; the oldest make room for new ones.
+
     Raises:
         FileFormatError: the database was made by another version.
         OSError: the folder is not writable.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, upload_space: int = 1_000_000_000) -> None:
         self._folder = folder
+        self._upload_space = upload_space
         for name in ("pictures", "uploads", "results"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
@@ -152,6 +160,26 @@ class Store:
                 "folder with --data."
             ) from error
 
+        self._tidy()
+        self._uploaded = sum(map(_room, (folder / "uploads").iterdir()))
+
+    def _tidy(self) -> None:
+        """Remove what a process that was killed had begun to write, or had not yet noted."""
+        known = {
+            "pictures": self._ids("SELECT id FROM pictures", ()),
+            "uploads": self._ids("SELECT id FROM uploads", ()),
+        }
+        for name in ("pictures", "uploads", "results"):
+            noted = {f"{id}.png" for id in known.get(name, ())}
+            for path in (self._folder / name).iterdir():
+                lost = name in known and _FILE.fullmatch(path.name) and path.name not in noted
+                if lost or _BEGUN.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+
+    def free(self) -> int:
+        """Bytes that are left on the disk."""
+        return shutil.disk_usage(self._folder).free
+
     def _prepare(self, path: Path) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
@@ -175,10 +203,23 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk may have ended it
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _noted(self, path: Path, data: bytes) -> Generator[None]:
+        """Write a file, and then a transaction that names it: both or neither."""
+        with replacing(path) as file:
+            file.write(data)
+        try:
+            with self._transaction():
+                yield
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
         """Write everything back."""
@@ -257,10 +298,8 @@ class Store:
         self, id: str, job: str, slot: int, data: bytes, facts: Mapping[str, Any], *, listed: bool
     ) -> PictureRow:
         """Keep a finished picture: its PNG file, then its row."""
-        with replacing(self.picture_path(id)) as file:
-            file.write(data)
         created = time.time()
-        with self._transaction():
+        with self._noted(self.picture_path(id), data):
             # A job that was killed after its picture may make it again.
             self._db.execute("DELETE FROM pictures WHERE job = ? AND slot = ?", (job, slot))
             cursor = self._db.execute(
@@ -307,13 +346,38 @@ class Store:
     def add_upload(self, data: bytes, width: int, height: int) -> UploadRow:
         """Keep a picture that was sent, as the PNG it was made into."""
         id = new_id()
-        with replacing(self.upload_path(id)) as file:
-            file.write(data)
-        with self._transaction():
+        with self._noted(self.upload_path(id), data):
             self._db.execute(
                 "INSERT INTO uploads VALUES (?, ?, ?, ?)", (id, time.time(), width, height)
             )
+        with self._lock:
+            self._uploaded += _room(self.upload_path(id))
+            if self._uploaded > self._upload_space:
+                self._make_room(id)
         return UploadRow(id, width, height)
+
+    def _make_room(self, newest: str) -> None:
+        """Remove the oldest uploads that no job waits for, with some room to spare."""
+        rows = self._rows(
+            "SELECT id FROM uploads WHERE id != ? AND id NOT IN (SELECT json_extract(request, each)"
+            " FROM jobs, (SELECT '$.image' AS each UNION SELECT '$.mask')"
+            " WHERE state IN ('queued', 'running') AND json_extract(request, each) IS NOT NULL)"
+            " ORDER BY created",
+            (newest,),
+        )
+        for row in rows:
+            if self._uploaded <= 0.9 * self._upload_space:
+                return
+            with self._transaction():
+                self._db.execute("DELETE FROM uploads WHERE id = ?", (row["id"],))
+            self._drop_upload(row["id"])
+
+    def _drop_upload(self, id: str) -> None:
+        path = self.upload_path(id)
+        with self._lock:
+            if path.exists():
+                self._uploaded -= _room(path)
+            path.unlink(missing_ok=True)
 
     def upload(self, id: str) -> UploadRow | None:
         """A picture that was sent, or None where there is none."""
@@ -359,14 +423,11 @@ class Store:
             for path in (self._folder / "results").iterdir()
             if _RESULT.fullmatch(path.name) and path.stat().st_mtime < now - passing
         ]
-        paths = [
-            *(self.picture_path(id) for id in gone),
-            *(self.upload_path(id) for id in old),
-            *results,
-        ]
-        for path in paths:
+        for path in (*map(self.picture_path, gone), *results):
             path.unlink(missing_ok=True)
-        return len(paths)
+        for id in old:
+            self._drop_upload(id)
+        return len(gone) + len(results) + len(old)
 
     def _rows(self, query: str, values: Iterable[object]) -> list[sqlite3.Row]:
         with self._lock:
@@ -374,6 +435,11 @@ class Store:
 
     def _ids(self, query: str, values: Iterable[object]) -> list[str]:
         return [row["id"] for row in self._rows(query, values)]
+
+
+def _room(path: Path) -> int:
+    """Bytes that a file takes on a disk, whose blocks have 4096."""
+    return -(-path.stat().st_size // 4096) * 4096
 
 
 def _job(row: sqlite3.Row) -> JobRow:

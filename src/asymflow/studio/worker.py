@@ -17,7 +17,7 @@ from asymflow.adapter import Adapter
 from asymflow.errors import AsymflowError
 from asymflow.generation import Model
 from asymflow.studio import media, recipes
-from asymflow.studio.failures import Problem
+from asymflow.studio.failures import NO_ROOM, Problem, disk_is_full
 from asymflow.studio.jobs import Engine, Unit
 from asymflow.times import truncated
 from asymflow.types import Decision, Plan, Request
@@ -92,6 +92,10 @@ class Worker(threading.Thread):
         try:
             self._walk(model, runs)
         except Exception as error:
+            if disk_is_full(error):
+                _log.error("the disk is full", extra={"pictures": len(runs)})
+                self._fail(runs, NO_ROOM, "disk_full")
+                return
             if not _no_memory(error):
                 _log.exception("a picture could not be made")
                 self._fail(runs, "Something went wrong in the server. Its log says what.", None)

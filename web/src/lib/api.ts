@@ -48,10 +48,8 @@ export const info = () => call<Info>("/api/info");
 export const createJob = (request: JobRequest, key: string) =>
   post<Job>("/api/jobs", request, { "Idempotency-Key": key, "X-Client": CLIENT });
 
-export const recentJobs = async (limit: number): Promise<Job[]> => {
-  const answer = await call<Job[] | { jobs: Job[] }>(`/api/jobs?limit=${limit}`);
-  return Array.isArray(answer) ? answer : answer.jobs;
-};
+export const recentJobs = async (limit: number) =>
+  (await call<{ jobs: Job[] }>(`/api/jobs?limit=${limit}`)).jobs;
 
 export const job = (id: string) => call<Job>(`/api/jobs/${id}`);
 
@@ -65,7 +63,7 @@ export const upload = (data: Blob) =>
   });
 
 export const settingsOf = (data: Blob) =>
-  call<{ request: JobRequest; exact_model: boolean }>("/api/settings", {
+  call<{ request: JobRequest; exact_model: boolean; differs: string[] }>("/api/settings", {
     method: "POST",
     headers: { "Content-Type": data.type || "image/png" },
     body: data,

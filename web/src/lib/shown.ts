@@ -1,4 +1,6 @@
-/** Sizes of pictures that match one that somebody brings, and names as they stand on cards. */
+/** Sizes of pictures that match one that somebody brings, and names as people read them. */
+
+import type { Job } from "./contract";
 
 const STEP = 8;
 const SIDE = 64;
@@ -32,3 +34,7 @@ export const titled = (name: string): string =>
   name.replace(/\S+/g, (word) =>
     /^\d/.test(word) ? word.toUpperCase() : word.charAt(0).toUpperCase() + word.slice(1),
   );
+
+/** What a job draws: the words themselves, or where there are choices, the pattern of them all. */
+export const heading = ({ request, slots: [first] }: Job): string =>
+  first && first.label === null ? first.prompt : request.prompt;

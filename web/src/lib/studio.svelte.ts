@@ -13,7 +13,7 @@ import {
 } from "./contract";
 import { t } from "./i18n.svelte";
 import { maskFile, type Stroke } from "./mask";
-import { combinations } from "./matrix";
+import { combinations, escaped } from "./matrix";
 import { reduce, refreshed, type JobView } from "./progress";
 import { fromRequest, INITIAL, load, save, VARIATION, type Settings } from "./settings";
 import { matching } from "./shown";
@@ -24,6 +24,10 @@ const RECENT_JOBS = 20;
 /** "The same picture" still takes its last step. */
 const LEAST = 0.02;
 const LIVE_QUALITY = "draft";
+/** Jobs whose every step is told: a browser opens six connections, and pictures need some too. */
+const STREAMS = 2;
+/** Between two looks whether the model is loaded. */
+const PATIENCE_MS = 500;
 const READABLE = ["image/png", "image/jpeg", "image/webp"];
 
 const newSeed = () => (crypto.getRandomValues(new Uint32Array(1))[0] as number) >>> 1;
@@ -39,6 +43,8 @@ class Studio {
   strokes = $state.raw<Stroke[]>([]);
   /** The mask of a restored picture, until somebody paints another one. */
   #mask: string | null = null;
+  /** The strokes that were sent last, and the mask that they became. */
+  #sent: { strokes: Stroke[]; id: string } | null = null;
 
   views = $state.raw<Record<string, JobView>>({});
   /** The job on the stage. */
@@ -81,7 +87,7 @@ class Studio {
 
   async start(): Promise<void> {
     try {
-      const info = await api.info();
+      const info = await this.#loaded();
       this.settings = load(info);
       this.info = info;
       const [jobs, page] = await Promise.all([
@@ -105,10 +111,21 @@ class Studio {
     if (this.#everything !== null) return;
     this.#everything = new EventSource("/api/events");
     this.#everything.addEventListener("job", (event) => {
-      const data = JSON.parse((event as MessageEvent<string>).data) as Job | { job: Job };
-      this.#put("job" in data ? data.job : data);
+      const { job } = JSON.parse((event as MessageEvent<string>).data) as { job: Job };
+      // Live jobs of other pages, and those that have made way, are nothing to remember.
+      if (!job.request.live || job.id === this.liveJob) this.#put(job);
     });
-    for (const { job } of Object.values(this.views)) if (!isOver(job.state)) this.#follow(job.id);
+    this.#attend();
+  }
+
+  /** Connect again, and learn what happened meanwhile. */
+  async resume(): Promise<void> {
+    this.connect();
+    try {
+      for (const job of await api.recentJobs(RECENT_JOBS)) this.#put(job);
+    } catch (error) {
+      this.#problem(error);
+    }
   }
 
   disconnect(): void {
@@ -160,6 +177,7 @@ class Studio {
       const old = this.liveJob;
       this.liveJob = job.id;
       if (old !== null && old !== job.id) this.#forget(old);
+      else this.#attend();
     } catch (error) {
       if (round === this.#liveRound) this.#problem(error);
     }
@@ -187,6 +205,7 @@ class Studio {
     this.#line = this.#line.filter((each) => each !== id);
     this.current = id;
     this.settings.live = false;
+    this.#attend();
   }
 
   // Looks.
@@ -194,7 +213,7 @@ class Studio {
   lock(picture: Picture): void {
     this.settings = fromRequest(this.settings, {
       ...this.#requestOf(picture),
-      prompt: this.settings.prompt.trim() === "" ? picture.prompt : this.settings.prompt,
+      prompt: this.settings.prompt.trim() === "" ? escaped(picture.prompt) : this.settings.prompt,
       n: this.settings.n,
     });
     this.settings.look = { seed: picture.seed, thumbnail: picture.thumbnail };
@@ -258,11 +277,12 @@ class Studio {
   /** Take the settings out of a picture; one without settings becomes the one to start from. */
   async restore(file: Blob, otherwise: "start" | "tell"): Promise<void> {
     try {
-      const { request, exact_model } = await api.settingsOf(file);
+      const { request, exact_model, differs } = await api.settingsOf(file);
       this.settings = fromRequest(this.settings, request);
       this.settings.match = false;
       await this.#restoreSource(request);
-      toasts.show(t(exact_model ? "restore.done" : "restore.other_model"));
+      const lost = differs.includes("image") || differs.includes("mask");
+      toasts.show(t(lost ? "restore.lost" : exact_model ? "restore.done" : "restore.other_model"));
     } catch (error) {
       if (error instanceof api.ApiError && otherwise === "start" && READABLE.includes(file.type)) {
         await this.useFile(file);
@@ -304,6 +324,18 @@ class Studio {
   }
 
   // Inside.
+
+  /** What the server can do, as soon as it has loaded its model. */
+  async #loaded(): Promise<Info> {
+    for (;;) {
+      try {
+        return await api.info();
+      } catch (error) {
+        if (!(error instanceof api.ApiError) || error.problem.code !== "loading") throw error;
+        await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
+      }
+    }
+  }
 
   async #restoreSource(request: JobRequest): Promise<void> {
     this.dropSource();
@@ -359,6 +391,7 @@ class Studio {
       if (!shown || isOver(shown.job.state)) this.current = job.id;
       else this.#line.push(job.id);
       this.settings.live = false;
+      this.#attend();
     } catch (error) {
       this.#problem(error);
     } finally {
@@ -369,13 +402,17 @@ class Studio {
   async #withMask(request: JobRequest): Promise<JobRequest> {
     if (!this.source) return request;
     if (!this.strokes.some((stroke) => !stroke.erase)) return { ...request, mask: this.#mask };
-    const file = await maskFile(this.strokes, this.source.width, this.source.height);
-    return { ...request, mask: (await api.upload(file)).id };
+    const { strokes } = this;
+    if (this.#sent?.strokes !== strokes) {
+      const file = await maskFile(strokes, this.source.width, this.source.height);
+      this.#sent = { strokes, id: (await api.upload(file)).id };
+    }
+    return { ...request, mask: this.#sent.id };
   }
 
   #requestOf(picture: Picture): JobRequest {
     return {
-      prompt: picture.prompt,
+      prompt: escaped(picture.prompt),
       negative_prompt: picture.negative_prompt,
       style: picture.style,
       width: picture.width,
@@ -395,10 +432,28 @@ class Studio {
   }
 
   #put(job: Job): void {
-    const view = refreshed(this.views[job.id], job);
-    this.views = { ...this.views, [job.id]: view };
+    this.#take(refreshed(this.views[job.id], job));
+  }
+
+  /** Take in what is now known of a job. */
+  #take(view: JobView): void {
+    const { id } = view.job;
+    const before = this.views[id]?.job.state;
+    this.views = { ...this.views, [id]: view };
     for (const { picture } of view.slots) if (picture) this.#collect(picture);
-    if (!isOver(view.job.state)) this.#follow(job.id);
+    if (before && !isOver(before) && isOver(view.job.state)) this.#ended(view.job);
+    this.#attend();
+  }
+
+  #ended(job: Job): void {
+    if (job.state === "failed" && !job.request.live)
+      toasts.show(job.error?.message ?? t("state.failed"), "problem");
+    if (job.state !== "done") this.#line = this.#line.filter((id) => id !== job.id);
+    while (this.stage && isOver(this.stage.job.state) && this.current === this.stage.job.id) {
+      const next = this.#line.shift();
+      if (next === undefined) break;
+      this.current = next;
+    }
   }
 
   #collect(picture: Picture): void {
@@ -410,15 +465,30 @@ class Studio {
     this.history = [picture, ...this.history];
   }
 
+  /** Hear every step of what is on the stage and of what runs; the rest tells when it changes. */
+  #attend(): void {
+    if (this.#everything === null) return;
+    const shown = this.stage?.job;
+    const running = this.queue.toSorted(
+      (a, b) => Number(b.job.state === "running") - Number(a.job.state === "running"),
+    );
+    const wanted = new Set([
+      ...(shown && !isOver(shown.state) ? [shown.id] : []),
+      ...running.map(({ job }) => job.id),
+    ]);
+    const heard = [...wanted].slice(0, STREAMS);
+    for (const id of this.#streams.keys()) if (!heard.includes(id)) this.#unfollow(id);
+    for (const id of heard) if (!this.#streams.has(id)) this.#follow(id);
+  }
+
   #follow(id: string): void {
-    // Waiting jobs are told of by the stream of everything.
-    if (this.#streams.has(id) || document.hidden) return;
     const stream = new EventSource(`/api/jobs/${id}/events`);
     this.#streams.set(id, stream);
     for (const type of JOB_EVENTS) {
       stream.addEventListener(type, (event) => {
         const data: unknown = JSON.parse((event as MessageEvent<string>).data);
-        this.#apply(id, { type, data } as JobEvent);
+        const view = this.views[id];
+        if (view) this.#take(reduce(view, { type, data } as JobEvent));
       });
     }
     stream.addEventListener("error", () => {
@@ -431,26 +501,16 @@ class Studio {
     });
   }
 
-  #apply(id: string, event: JobEvent): void {
-    const view = this.views[id];
-    if (!view) return;
-    const after = reduce(view, event);
-    this.views = { ...this.views, [id]: after };
-    if (event.type === "picture") this.#collect(event.data.picture);
-    if (event.type === "failed" && !after.job.request.live)
-      toasts.show(event.data.error.message, "problem");
-    if (!isOver(after.job.state)) return;
+  #unfollow(id: string): void {
     this.#streams.get(id)?.close();
     this.#streams.delete(id);
-    if (this.current === id) this.current = this.#line.shift() ?? id;
   }
 
   #forget(id: string): void {
-    this.#streams.get(id)?.close();
-    this.#streams.delete(id);
     const { [id]: _, ...rest } = this.views;
     this.views = rest;
     if (this.current === id) this.current = null;
+    this.#attend();
   }
 
   #sentence(error: unknown): string {
