@@ -187,7 +187,9 @@ def make(
         Request(each.call, (height, width), each.seed, scale)
         for each in _samples(examples, CALIBRATION, 0)
     ]
-    chosen, fresh = _samples(examples, CHOSEN, 1000), _samples(examples, FRESH, 2000)
+    # A pipeline that begins with a picture begins at the same noise with plans and on its own.
+    alike = [{**each, "num_inference_steps": baseline.steps} for each in examples]
+    chosen, fresh = _samples(alike, CHOSEN, 1000), _samples(alike, FRESH, 2000)
     grid = adapter.convention.times
     fine = plan_of(refined(adapter.convention, FINE), name="reference")
     with pictures.counting(expected):
