@@ -306,7 +306,8 @@ def test_the_fastest_number_type_is_the_default_and_recorded(
 
 
 def test_png_carries_what_other_tools_read(model: FakeModel, type_: Type) -> None:
-    type_(*FOX, "--seed", "7", "--negative", "dogs", "--style", "noto", "-o", "fox.png")
+    words = ("--seed", "7", "--negative", "dogs", "--guidance", "3", "--style", "noto")
+    type_(*FOX, *words, "-o", "fox.png")
     with Image.open("fox.png") as image:
         info = image.info
     prompt, negative, settings = info["parameters"].split("\n")
