@@ -77,7 +77,8 @@ class Judge:
     """Rolls plans out on fixed requests and compares the ends with a reference.
 
     Attributes:
-        reference: x_0 [b, c, h, w] that `fine_plan`, or any better one, reaches.
+        reference: x_0 [b, c, h, w] that `fine_plan`, or any better one, reaches; or real pictures
+            of what is asked for.
         guidance_interval: (low, high) in t, of the reference.
         known: errors of plans that have been rolled out.
     """

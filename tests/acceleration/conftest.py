@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from asymflow.times import plan_of, shifted
+from asymflow.types import Plan, Tier
+
 diffusers: Any = pytest.importorskip("diffusers")
 
 Make = Callable[..., Any]
+
+
+CARRIED = Tier("conditional+", guided=False, carried=True)
+
+
+def mixed(*tiers: Tier) -> Plan:
+    """One step per tier."""
+    grid = plan_of(shifted(len(tiers), 3.0), solver="corrected2")
+    steps = zip(grid.steps, tiers, strict=True)
+    return Plan("mixed", tuple(replace(step, tier=tier) for step, tier in steps))
+
+
+def seeded(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def shaken(network: Any, amount: float) -> Any:

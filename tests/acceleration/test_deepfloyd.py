@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,18 @@ from asymflow.acceleration.families import FAMILIES
 from asymflow.adapters.pipelines import Family, PipelineAdapter, adapt
 from asymflow.errors import InputError
 from asymflow.times import plan_of, shifted, uniform
-from asymflow.types import CONDITIONAL, FULL, Evidence, Interval, Plan, Request, Tier
+from asymflow.types import CONDITIONAL, FULL, Evidence, Interval, Plan, Request
+
+from .conftest import CARRIED, mixed, seeded
 
 diffusers: Any = pytest.importorskip("diffusers")
 
 Make = Callable[..., Any]
 Given = Callable[..., dict[str, Tensor]]
 
-CARRIED = Tier("conditional+", guided=False, carried=True)
 STAGES = [name for name in FAMILIES if name.startswith("IF")]
 BEGINNING = [name for name in STAGES if "Img2Img" in name or "Inpainting" in name]
 LARGER = [name for name in STAGES if "SuperResolution" in name]
-
-
-def mixed(*tiers: Tier) -> Plan:
-    """One step per tier."""
-    grid = plan_of(shifted(len(tiers), 3.0), solver="corrected2")
-    steps = zip(grid.steps, tiers, strict=True)
-    return Plan("mixed", tuple(replace(step, tier=tier) for step, tier in steps))
-
-
-def seeded(seed: int = 3) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def picture(pipe: Any, **call: Any) -> Tensor:

@@ -24,24 +24,14 @@ from asymflow.errors import FileFormatError, InputError, MissingExtra
 from asymflow.times import plan_of, shifted, uniform
 from asymflow.types import CONDITIONAL, FULL, IN_TURN, Plan, Request, Rule, Tier
 
+from .conftest import CARRIED, mixed, seeded
+
 diffusers: Any = pytest.importorskip("diffusers")
 
 Make = Callable[..., Any]
 Rows = Callable[[Any], list[int]]
 
-CARRIED = Tier("conditional+", guided=False, carried=True)
 HALF = Tier("half", shrink=2)
-
-
-def mixed(*tiers: Tier) -> Plan:
-    """One step per tier."""
-    grid = plan_of(shifted(len(tiers), 3.0), solver="corrected2")
-    steps = zip(grid.steps, tiers, strict=True)
-    return Plan("mixed", tuple(replace(step, tier=tier) for step, tier in steps))
-
-
-def seeded(seed: int = 3) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def call_of(told: dict[str, Any], **changes: Any) -> dict[str, Any]:

@@ -118,11 +118,11 @@ class Pictures:
         return self._make(partial(run, self.pipe, self.pipe, self.family, plan), samples)
 
     def original(self, baseline: Baseline, samples: Sequence[Sample]) -> Tensor:
-        """Those of the pipeline's own sampler."""
+        """Those of the pipeline's own sampler, in as many steps as the samples say."""
 
         def call(arguments: Mapping[str, Any]) -> Any:
             with scheduled(self.pipe, baseline.scheduler):
-                return self.pipe(**{**arguments, "num_inference_steps": baseline.steps})
+                return self.pipe(**arguments)
 
         return self._make(call, samples)
 

@@ -87,7 +87,7 @@ class Account:
         for _, run in self.runs:
             for step, spent in zip(run.plan.steps, run.seconds, strict=True):
                 seconds[step.tier].append(spent / step.evaluations)
-        full = statistics.median(seconds[FULL])  # of the reference
+        full = statistics.median(seconds[FULL])  # the reference has some
         return tuple(
             step.evaluations * statistics.median(seconds[step.tier]) / full
             for step in watched.plan.steps

@@ -395,10 +395,10 @@ def gits_times(profile: Profile, steps: int) -> tuple[float, ...]:
         )
     i = np.arange(count)
     # [from, to], inf where it is no move: guided or, outside the interval of guidance, not.
-    plain = [k for k, tier in enumerate(profile.tiers) if tier.full or tier == CONDITIONAL]
-    guided = np.isfinite(profile.defect[0, i, i]).any(1)
-    error = np.where(guided[:, None], profile.defect[0, i, i], profile.defect[plain[-1], i, i])
-    error = error.astype(np.float64)
+    error = profile.defect[0, i, i].astype(np.float64)
+    if CONDITIONAL in profile.tiers:
+        outside = np.isinf(error).all(1)
+        error[outside] = profile.defect[profile.tiers.index(CONDITIONAL), i, i][outside]
     best = np.where(i == 0, 0.0, np.inf)
     origins: list[NDArray[np.int64]] = []
     for _ in range(steps):
@@ -419,8 +419,8 @@ def ipndm(
     velocities: tuple[Tensor, ...] = ()
     for t, s in pairwise(grid):
         most = len(ADAMS_BASHFORTH)
-        u = _velocity(model, x_t, t, guided=t >= guided_from)
-        velocities = (u, *velocities[: most - 1])
+        newest = _velocity(model, x_t, t, guided=t >= guided_from)
+        velocities = (newest, *velocities[: most - 1])
         for weight, u in zip(ADAMS_BASHFORTH[len(velocities) - 1], velocities, strict=True):
             x_t = x_t + (s - t) * weight * u
     return x_t
