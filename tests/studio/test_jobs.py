@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from PIL import Image
 from asymflow import provenance
 from asymflow.generation import Model
 from asymflow.pictures import RECORD_CHUNK, TEXT_CHUNK, XMP_CHUNK
-from asymflow.studio import media, server
+from asymflow.studio import media, server, streams
 from asymflow.studio.settings import Settings
 from asymflow.studio.store import JobRow, Store, new_id
 
@@ -177,6 +179,53 @@ def test_a_look_at_a_picture_on_its_way_is_marked_too(serve: Serve, slow: Slow) 
     server.over(job["id"])
     assert server.http.get(preview).status_code == 204
     assert server.http.get(f"/api/jobs/{job['id']}/preview/4").status_code == 404
+
+
+@pytest.mark.parametrize("share", [1e-9, 1e9])
+def test_looks_come_with_the_steps_as_often_as_they_cost_little(
+    serve: Serve, slow: Slow, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(streams, "_PREVIEW_SHARE", share)
+    server = serve()
+    slow.seconds = 0.1
+    job = server.ask("a fox")
+    told = list(events(server, f"/api/jobs/{job['id']}/events?previews=true"))
+    looks = [data["preview"] for _, name, data in told if name == "step"]
+    head, _, data = looks[0].partition(",")
+    image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+    assert (head, image.size) == ("data:image/webp;base64", (32, 32))
+    assert b"trainedAlgorithmicMedia" in image.info["xmp"]
+    # After the last one comes the picture.
+    assert [look is not None for look in looks[1:]] == [share > 1] * (len(looks) - 2) + [False]
+    again = events(server, f"/api/jobs/{job['id']}/events?previews=true")
+    assert {data["preview"] for _, name, data in again if name == "step"} == {None}
+
+
+def test_pictures_are_drawn_while_others_are_written(
+    serve: Serve, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    store = server.app.state.studio.store
+    write, free = store.write_picture, threading.Event()
+
+    def late(id: str, data: bytes) -> None:
+        assert free.wait(20)
+        write(id, data)
+
+    monkeypatch.setattr(store, "write_picture", late)
+    before = len(slow.drawn)
+    jobs = server.ask("a fox"), server.ask("an owl")
+    late_by = time.monotonic() + 10
+    while len(slow.drawn) < before + 2 and time.monotonic() < late_by:
+        time.sleep(0.01)
+    assert slow.drawn[before:] == ["a fox", "an owl"]
+    assert server.job(jobs[0]["id"])["state"] == "running"
+    server.http.delete(f"/api/jobs/{jobs[0]['id']}")
+    free.set()
+    assert server.over(jobs[1]["id"])["state"] == "done"
+    # What was cancelled meanwhile is not kept.
+    assert server.job(jobs[0]["id"])["pictures"] == []
+    assert len(list(store.picture_path("any").parent.iterdir())) == 1
 
 
 def test_the_gallery_is_read_page_by_page(studio: Running) -> None:
@@ -382,7 +431,7 @@ def test_a_full_disk_does_not_stop_the_queue(serve: Serve, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "add_picture", full)
+        patch.setattr(store, "write_picture", full)
         patch.setattr(store, "change_job", full)
         lost = server.ask("a fox")
         # Those who listen are told, though nothing could be written.
@@ -439,7 +488,9 @@ def test_uploads_make_room_for_each_other(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_half_done_is_removed(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    whole = store.add_picture(new_id(), "a", 0, b"whole", {}, listed=True).id
+    whole = new_id()
+    store.write_picture(whole, b"whole")
+    store.add_picture(whole, "a", 0, {}, listed=True)
     upload = store.add_upload(b"sent", 8, 8).id
     store.close()
     pictures, uploads, results = (tmp_path / n for n in ("pictures", "uploads", "results"))

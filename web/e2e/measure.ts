@@ -35,7 +35,7 @@ const TARGETS = {
 };
 const VISITS = 20;
 const PREVIEWS = 20;
-const PAIRS = 8;
+const PAIRS = 12;
 const LIVE = 24;
 const TYPING_MS = 120;
 const THINGS = ["apple", "fox", "heart", "car", "leaf", "cat"];
@@ -187,7 +187,7 @@ test("first preview", async () => {
   result.first_preview_ms = spread(took);
 });
 
-test("what listeners cost", async () => {
+test("what previews cost", async () => {
   const wanted = { quality: "best", n: 4 };
   const seed = 1;
   const alone = async (prompt: string): Promise<string> => {
@@ -201,35 +201,54 @@ test("what listeners cost", async () => {
   const over = async (id: string): Promise<void> => {
     while ((await server.get<Job>(`/api/jobs/${id}`)).finished === null) await pause(500);
   };
-  const page = await visit();
-  await page.evaluate(
-    (settings) => localStorage.setItem("asymflow.settings", JSON.stringify(settings)),
-    { ...wanted, look: { seed, thumbnail: null } },
-  );
-  const shares: number[] = [];
-  const alones: number[] = [];
+  const settled = async (): Promise<Page> => {
+    const page = await visit();
+    await page.evaluate(
+      (settings) => localStorage.setItem("asymflow.settings", JSON.stringify(settings)),
+      { ...wanted, look: { seed, thumbnail: null } },
+    );
+    return page;
+  };
+  const watched = await settled();
+  const blind = await settled();
+  // The same page, but for what it asks of the stream, and for what it then would load.
+  await blind.addInitScript(() => {
+    const Own = window.EventSource;
+    window.EventSource = class extends Own {
+      constructor(url: string | URL) {
+        super(String(url).replace("previews=true", "previews=false"));
+      }
+    };
+  });
+  await blind.route("**/preview/**", (route) => route.abort());
+  const pages = { watched, blind, alone: null };
+  const kinds = ["alone", "blind", "watched"] as const;
+  const took = { alone: [] as number[], blind: [] as number[], watched: [] as number[] };
   for (const [round, prompt] of prompts(PAIRS).entries()) {
-    const took = { alone: 0, watched: 0 };
-    const order = ["alone", "watched"] as const;
-    for (const kind of round % 2 ? order : order.toReversed()) {
-      await page.goto(kind === "alone" ? "about:blank" : server.url);
-      if (kind === "watched") await page.locator("#prompt").fill(prompt);
+    for (const turn of kinds.keys()) {
+      const kind = kinds[(round + turn) % kinds.length] as (typeof kinds)[number];
+      const page = pages[kind];
+      if (page) {
+        await page.goto(server.url);
+        await page.locator("#prompt").fill(prompt);
+      }
       await pause(1000);
       const before = computed(server.pid);
-      if (kind === "alone") await over(await alone(prompt));
-      else {
+      if (page) {
         await page.locator("body").press("Control+Enter");
         await page.getByRole("heading", { name: prompt, exact: true }).waitFor();
         await page.locator(".stage .state[data-state=done]").waitFor();
-      }
-      took[kind] = computed(server.pid) - before;
+      } else await over(await alone(prompt));
+      took[kind].push(computed(server.pid) - before);
+      if (page) await page.goto("about:blank");
     }
-    shares.push(took.watched / took.alone - 1);
-    alones.push(took.alone);
   }
-  await page.context().close();
-  result.preview_percent = spread(shares.map((share) => 100 * share));
-  result.computed_alone_ms = spread(alones);
+  for (const page of [watched, blind]) await page.context().close();
+  const more = (kind: "blind" | "watched", than: "alone" | "blind") =>
+    spread(took[kind].map((ms, round) => 100 * (ms / (took[than][round] as number) - 1)));
+  result.preview_percent = more("watched", "blind");
+  result.page_percent = more("watched", "alone");
+  result.computed_alone_ms = spread(took.alone);
 });
 
 test("live mode", async () => {

@@ -43,9 +43,7 @@ async function visit(options: BrowserContextOptions = {}): Promise<Page> {
   });
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("console", (message) => {
-    // A preview may be gone by the time it is asked for: then the picture is there.
-    if (message.type() === "error" && !message.location().url.includes("/preview/"))
-      complaints.push(message.text());
+    if (message.type() === "error") complaints.push(message.text());
   });
   await page.goto(server.url);
   await page.locator("#prompt").waitFor();

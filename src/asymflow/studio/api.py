@@ -138,13 +138,19 @@ def cancel_job(studio: Here, id: str) -> dict[str, Any]:
     response_class=StreamingResponse,
     responses={**contract.EVENTS, **contract.NOTHING},
 )
-def job_events(studio: Here, id: str, last_event_id: LastEvent = None) -> Response:
-    """Server-sent events of one job, from its beginning or from after `Last-Event-ID`."""
+def job_events(
+    studio: Here, id: str, last_event_id: LastEvent = None, previews: bool = False
+) -> Response:
+    """Server-sent events of one job, from its beginning or from after `Last-Event-ID`.
+
+    With `previews` the `preview` of a step is not an address but a picture, as a data URL, or
+    nothing where so many would cost too much.
+    """
     job = _job(studio, id)
     after = -1 if last_event_id is None else last_event_id
     if job.over and not studio.engine.events(job, after):
         return Response(status_code=204)  # which tells a browser not to come again
-    return streams.response(streams.job_events(studio.engine, job, after))
+    return streams.response(streams.job_events(studio.engine, job, after, previews=previews))
 
 
 @router.get("/events", response_class=StreamingResponse, responses=contract.EVENTS)
@@ -164,10 +170,10 @@ def preview(studio: Here, id: str, slot: int) -> Response:
     job = _job(studio, id)
     if not 0 <= slot < len(job.slots):
         raise _nothing("picture", str(slot))
-    look = studio.engine.look(job, slot)
-    if look is None:
+    found = studio.engine.newest(job, slot)
+    if found is None:
         return Response(status_code=204)
-    data = media.preview(look, composite=job.request.mask is not None)
+    data = media.preview(found[1], composite=job.request.mask is not None)
     return Response(data, media_type="image/webp", headers={"Cache-Control": "no-store"})
 
 

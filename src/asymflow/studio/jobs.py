@@ -263,11 +263,10 @@ class Engine:
         with self._lock:
             return self._outlook(job)
 
-    def look(self, job: Job, slot: int) -> Picture | None:
-        """The newest estimate of a picture that is being made."""
+    def newest(self, job: Job, slot: int) -> tuple[int, Picture] | None:
+        """The newest estimate of a picture that is being made, and the step that it is of."""
         with self._lock:
-            found = job.previews.get(slot)
-        return None if found is None else found[1]
+            return job.previews.get(slot)
 
     def forget(self, job: Job) -> None:
         """Nobody waits for the looks that were kept any more."""
@@ -372,12 +371,14 @@ class Engine:
 
     def picture(self, unit: Unit, data: bytes, facts: Mapping[str, Any]) -> None:
         """A picture is finished."""
-        job = unit.job
+        job, id = unit.job, new_id()
         listed = job.kind == "studio" and not job.request.live
+        self.store.write_picture(id, data)  # before the lock, which a slow disk must not hold
         with self._lock:
             if job.over:
+                self.store.drop_picture(id)
                 return
-            row = self.store.add_picture(new_id(), job.id, unit.slot, data, facts, listed=listed)
+            row = self.store.add_picture(id, job.id, unit.slot, facts, listed=listed)
             job.pictures[unit.slot] = row
             job.previews.pop(unit.slot, None)
             self._tell(job, "picture", {"slot": unit.slot, "picture": picture_json(row)})

@@ -210,10 +210,8 @@ class Store:
                 raise
 
     @contextmanager
-    def _noted(self, path: Path, data: bytes) -> Generator[None]:
-        """Write a file, and then a transaction that names it: both or neither."""
-        with replacing(path) as file:
-            file.write(data)
+    def _noting(self, path: Path) -> Generator[None]:
+        """A transaction that names a file which is written: both or neither."""
         try:
             with self._transaction():
                 yield
@@ -294,12 +292,21 @@ class Store:
 
     # Pictures.
 
+    def write_picture(self, id: str, data: bytes) -> None:
+        """The PNG file of a finished picture, which `add_picture` or `drop_picture` follows."""
+        with replacing(self.picture_path(id)) as file:
+            file.write(data)
+
+    def drop_picture(self, id: str) -> None:
+        """Remove a file that was written for nobody."""
+        self.picture_path(id).unlink(missing_ok=True)
+
     def add_picture(
-        self, id: str, job: str, slot: int, data: bytes, facts: Mapping[str, Any], *, listed: bool
+        self, id: str, job: str, slot: int, facts: Mapping[str, Any], *, listed: bool
     ) -> PictureRow:
-        """Keep a finished picture: its PNG file, then its row."""
+        """Note a finished picture, whose file is written; it is removed where that fails."""
         created = time.time()
-        with self._noted(self.picture_path(id), data):
+        with self._noting(self.picture_path(id)):
             # A job that was killed after its picture may make it again.
             self._db.execute("DELETE FROM pictures WHERE job = ? AND slot = ?", (job, slot))
             cursor = self._db.execute(
@@ -346,7 +353,9 @@ class Store:
     def add_upload(self, data: bytes, width: int, height: int) -> UploadRow:
         """Keep a picture that was sent, as the PNG it was made into."""
         id = new_id()
-        with self._noted(self.upload_path(id), data):
+        with replacing(self.upload_path(id)) as file:
+            file.write(data)
+        with self._noting(self.upload_path(id)):
             self._db.execute(
                 "INSERT INTO uploads VALUES (?, ?, ?, ?)", (id, time.time(), width, height)
             )

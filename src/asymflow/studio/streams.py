@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
+import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from fastapi.responses import StreamingResponse
 
+from asymflow.studio import media
 from asymflow.studio.jobs import Engine, Event, Job
+from asymflow.types import Picture
 
 _QUIET = 15.0
 """Seconds after which something is sent so that no proxy takes the line for dead."""
 _KEEP_ALIVE = b": still here\n\n"
 FINAL = frozenset({"done", "failed", "cancelled"})
+_PREVIEW_SHARE = 0.02
+"""Of one listener's time with a job, that the processor may spend on showing it previews."""
 
 
 def message(name: str, data: Mapping[str, Any], number: int | None = None) -> bytes:
@@ -47,10 +54,53 @@ async def follow(engine: Engine, job: Job, after: int) -> AsyncGenerator[Event |
                 yield None
 
 
-async def job_events(engine: Engine, job: Job, after: int) -> AsyncGenerator[bytes]:
-    """`follow` on the wire."""
+async def job_events(
+    engine: Engine, job: Job, after: int, *, previews: bool = False
+) -> AsyncGenerator[bytes]:
+    """`follow` on the wire.
+
+    Args:
+        previews: says a look at a picture in its step, in the place of where to ask for it.
+    """
+    shown = _Previews(engine, job)
     async for event in follow(engine, job, after):
-        yield _KEEP_ALIVE if event is None else message(event.name, event.data, event.number)
+        if event is None:
+            yield _KEEP_ALIVE
+            continue
+        data = event.data
+        if previews and event.name == "step":
+            data = {**data, "preview": await shown.of(data["slot"], data["step"])}
+        yield message(event.name, data, event.number)
+
+
+class _Previews:
+    """Looks at the pictures of a job, as often as they cost little: the first one of each at once.
+
+    A call of its own for every look would cost several times as much as the look.
+    """
+
+    def __init__(self, engine: Engine, job: Job) -> None:
+        self._engine = engine
+        self._job = job
+        self._next: dict[int, float] = {}
+
+    async def of(self, slot: int, step: int) -> str | None:
+        """The look at a step as a data URL; None for one that is skipped or long over."""
+        now = time.monotonic()
+        found = self._engine.newest(self._job, slot)
+        last = step == self._job.steps - 1  # the picture itself comes in a moment
+        if found is None or found[0] != step or last or now < self._next.get(slot, 0.0):
+            return None
+        url, seconds = await asyncio.to_thread(self._encoded, found[1])
+        self._next[slot] = now + seconds * len(self._job.slots) / _PREVIEW_SHARE
+        return url
+
+    def _encoded(self, look: Picture) -> tuple[str, float]:
+        """A data URL, and the processor's seconds that it took."""
+        before = time.thread_time()
+        data = media.preview(look, composite=self._job.request.mask is not None)
+        url = f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+        return url, time.thread_time() - before
 
 
 async def changes(engine: Engine, after: int | None) -> AsyncGenerator[bytes]:

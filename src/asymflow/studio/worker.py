@@ -1,4 +1,7 @@
-"""The one thread that makes pictures: it loads the model, warms up, and serves the queue."""
+"""The one thread that makes pictures: it loads the model, warms up, and serves the queue.
+
+A second one writes them: while it compresses and waits for the disk, the next are drawn.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from asymflow import engine, generation, pictures, plans, presets
+from asymflow import engine, generation, plans, presets
 from asymflow.adapter import Adapter
 from asymflow.errors import AsymflowError
 from asymflow.generation import Model
@@ -20,10 +24,11 @@ from asymflow.studio import media, recipes
 from asymflow.studio.failures import NO_ROOM, Problem, disk_is_full
 from asymflow.studio.jobs import Engine, Unit
 from asymflow.times import truncated
-from asymflow.types import Decision, Plan, Request
+from asymflow.types import Decision, Picture, Plan, Request
 
 _log = logging.getLogger("asymflow.studio")
 
+_OUR_FAULT = "Something went wrong in the server. Its log says what."
 _TOGETHER = 8
 """Pictures that walk together where the model takes several per call."""
 
@@ -58,6 +63,8 @@ class Worker(threading.Thread):
         self._engine = engine
         self._load = load
         self._abandoned = threading.Event()
+        self._writer = ThreadPoolExecutor(1, "asymflow-writer")
+        self._unwritten: list[Future[None]] = []
 
     def abandon(self) -> None:
         """Leave what is being made at its next step; its job is kept for the next start."""
@@ -75,12 +82,15 @@ class Worker(threading.Thread):
         self._engine.metrics.ready.set(1)
         _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
         limit = self._engine.settings.together or model.adapter.batch or _TOGETHER
+        with self._writer:  # which is waited for
+            self._draw(model, limit)
+
+    def _draw(self, model: Model, limit: int) -> None:
         while units := self._engine.take(limit):
             try:
                 self._serve(model, units)
             except Exception:
-                # A full disk, say, to which not even a failure can be written. The next start
-                # finds these jobs unfinished; this one must go on.
+                # The next start finds these jobs unfinished; this one must go on.
                 _log.exception("pictures were given up")
             finally:
                 self._engine.rest()
@@ -98,7 +108,7 @@ class Worker(threading.Thread):
                 return
             if not _no_memory(error):
                 _log.exception("a picture could not be made")
-                self._fail(runs, "Something went wrong in the server. Its log says what.", None)
+                self._fail(runs, _OUR_FAULT, None)
                 return
             self._engine.metrics.memory.inc()
             _log.error("out of memory", extra={"pictures": len(runs)})
@@ -149,8 +159,12 @@ class Worker(threading.Thread):
         finally:
             walk.close()
         assert frame is not None, "a plan has at least one step"
-        for run, picture in zip(runs, engine.pictures(adapter, requests, frame.x_t), strict=True):
-            self._finish(run, picture)
+        made = engine.pictures(adapter, requests, frame.x_t)
+        wait(self._unwritten)  # a disk that is slower than the model must not fill the memory
+        self._unwritten = [
+            self._writer.submit(self._finish, run, picture)
+            for run, picture in zip(runs, made, strict=True)
+        ]
 
     def _nobody_waits(self, runs: Sequence[_Run]) -> bool:
         limit = self._engine.settings.picture_seconds
@@ -214,7 +228,24 @@ class Worker(threading.Thread):
             run.facts[frame.index + 1] = skipped
             self._engine.step(run.unit, frame.index + 1, skipped, None)
 
-    def _finish(self, run: _Run, picture: Any) -> None:
+    def _finish(self, run: _Run, picture: Picture) -> None:
+        """Write a picture, and tell of it; or say why there is none."""
+        try:
+            self._write(run, picture)
+        except Exception as error:
+            full = disk_is_full(error)
+            _log.error("a picture could not be written", exc_info=None if full else error)
+            try:
+                if full:
+                    self._fail([run], NO_ROOM, "disk_full")
+                else:
+                    self._fail([run], _OUR_FAULT, None)
+            except Exception:
+                # To a full disk, say, not even that can be written. The next start finds the job
+                # unfinished.
+                _log.exception("a picture was given up")
+
+    def _write(self, run: _Run, picture: Picture) -> None:
         job = run.unit.job
         if job.over:
             return
@@ -261,7 +292,7 @@ def _warm_up(model: Model) -> float:
     for _ in range(2):
         started = time.perf_counter()
         [result] = engine.run(model.adapter, plan, [request])
-        pictures.to_bytes(result.picture)
+        media.preview(result.picture, composite=False)
         seconds = time.perf_counter() - started
     return seconds / recipes.work(plan, size, presets.GUIDANCE)
 

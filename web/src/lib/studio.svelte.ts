@@ -482,7 +482,7 @@ class Studio {
   }
 
   #follow(id: string): void {
-    const stream = new EventSource(`/api/jobs/${id}/events`);
+    const stream = new EventSource(`/api/jobs/${id}/events?previews=true`);
     this.#streams.set(id, stream);
     for (const type of JOB_EVENTS) {
       stream.addEventListener(type, (event) => {
