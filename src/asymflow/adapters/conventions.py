@@ -172,7 +172,8 @@ def convention_of(scheduler: Any, *, noise: float = 1.0) -> Convention:
     if prediction not in get_args(Prediction):
         raise InputError(
             f"{kind} says that the network predicts {prediction!r}, which is not supported. "
-            f"Supported are {', '.join(get_args(Prediction))} and the velocity of flow matching."
+            f"Supported are {', '.join(get_args(Prediction))} and the velocity of flow matching. "
+            "Wrap the network in a function that says one of them (asymflow.adapters.edm)."
         )
     threshold = None
     if config.get("thresholding"):

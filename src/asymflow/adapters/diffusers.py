@@ -328,7 +328,8 @@ def _read(scheduler: Any) -> tuple[Schedule, Prediction, float | None]:
     if prediction not in get_args(Prediction):
         raise InputError(
             f"{kind} says that the network predicts {prediction!r}, which is not supported. "
-            f"Supported are {', '.join(get_args(Prediction))}."
+            f"Supported are {', '.join(get_args(Prediction))}. Wrap the network in a function that "
+            "says one of them (asymflow.adapters.edm)."
         )
     if config.get("thresholding"):
         raise InputError(
