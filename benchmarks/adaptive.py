@@ -1,12 +1,15 @@
 """Does it pay that every picture decides for itself? Rules against the plan, and a shorter plan.
 
-    python benchmarks/adaptive.py --work runs/adaptive
+    python benchmarks/adaptive.py --by real
+    python benchmarks/adaptive.py --by reference
 
 Rules are calibrated on some requests and measured on others. The mean error of a plan with rules
 may be that of a goal and --rise more: of the plan itself, or, beginning from `best` and leaving out
 a lot, that of `balanced`. Beside each stands what a calibration gives that may not look at pictures
-(`fixed`): the difference is what adapting is worth. Goes on where it was stopped; writes
-adaptive.json and adaptive.png.
+(`fixed`): the difference is what adapting is worth.
+
+An error is the distance to where a fine plan leads, or in features to real pictures of what was
+asked for. Goes on where it was stopped; writes adaptive-REAL_OR_REFERENCE.json and .png.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,16 +28,24 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from plans import by_real
 from torch import Tensor
 
 from asymflow import calibration, controller, engine, generation, plans, presets, store, verifier
 from asymflow.adapter import Adapter
+from asymflow.bench import metrics
+from asymflow.bench.features import extract, load_network
+from asymflow.bench.pairs import pick
+from asymflow.bench.quality import real_pictures
 from asymflow.cli import planning
+from asymflow.data.dataset import Dataset
 from asymflow.types import ACTIONS, Action, Decision, Plan, Request
 
 CALIBRATED, MEASURED = 3, 4
 """Purposes of requests, beside those in `planning`."""
 TOGETHER = 8
+GALLERY = 512
+"""Real pictures."""
 TASKS = (("balanced", "balanced"), ("best", "best"), ("best", "balanced"))
 """Plans that get rules, and the plans whose error they are to keep."""
 
@@ -52,7 +63,10 @@ class Runs:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--by", choices=("real", "reference"), required=True)
     parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"))
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--work", type=Path, default=Path("runs/adaptive"))
     parser.add_argument("--calibrate", type=int, default=16)
     parser.add_argument("--measure", type=int, default=32)
@@ -62,7 +76,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
 
-    model = generation.load(None, dtype="float32", device=None)
+    model = generation.load(None, dtype=given.dtype, device=None)
     adapter, size = model.adapter, (given.side, given.side)
     began = time.monotonic()
 
@@ -70,6 +84,8 @@ def main() -> None:
         print(f"{time.monotonic() - began:7.0f} s  {what}", flush=True)
 
     def judge(count: int, purpose: int) -> verifier.Judge:
+        if given.by == "real":
+            return by_real(model, size, given.data, count, purpose)
         requests = planning.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
         reference = torch.cat([_reference(adapter, each, given.work) for each in requests])
         say(f"references of {count} pictures")
@@ -82,7 +98,8 @@ def main() -> None:
         for each in (start, goal):
             measured[each], goals[each] = plans.load(each, size), each
         paths = {
-            kind: given.work / f"{start}-as-{goal}-{kind}-{given.calibrate}-{given.rise:g}.json"
+            kind: given.work
+            / f"{start}-as-{goal}-{kind}-{given.calibrate}-{given.rise:g}-{given.by}.json"
             for kind in ("adaptive", "fixed")
         }
         if not all(path.exists() for path in paths.values()):
@@ -104,10 +121,11 @@ def main() -> None:
 
     fresh = judge(given.measure, MEASURED)
     runs = _measure(adapter, measured, fresh.requests)
-    features = planning.perceptual(model)
+    quality = _quality(model, fresh, given)
     complexity = _edges(fresh.reference)
     report: dict[str, Any] = {
         "adapter": adapter.name,
+        "by": given.by,
         "side": given.side,
         "pictures": {"calibrated": given.calibrate, "measured": given.measure},
         "rise": given.rise,
@@ -116,7 +134,7 @@ def main() -> None:
         "complexity": complexity.tolist(),
         "plans": {},
     }
-    errors = {name: verifier.rms(torch.cat(r.ends), fresh.reference) for name, r in runs.items()}
+    errors = {n: fresh.distance(torch.cat(r.ends), fresh.reference) for n, r in runs.items()}
     for name, each in runs.items():
         goal = goals[name]
         row: dict[str, Any] = {
@@ -127,20 +145,38 @@ def main() -> None:
             "time over goal": statistics.median(
                 a / b for a, b in zip(each.ms, runs[goal].ms, strict=True)
             ),
-            "rms": _summary(errors[name]),
-            "rms minus goal": _paired(errors[name] - errors[goal]),
+            "error": _summary(errors[name]),
+            "error minus goal": _paired(errors[name] - errors[goal]),
             "correlation of steps with complexity": _correlation(each.steps, complexity),
             "steps": each.steps,
             "plan": store.plan_to_json(measured[name]),
         }
-        if features is not None:
-            row["feature distance"] = _summary(features(torch.cat(each.ends), fresh.reference))
+        row |= quality(torch.cat(each.ends))
         report["plans"][name] = row
         shown = {key: value for key, value in row.items() if key not in ("plan", "steps")}
         say(f"{name}: {json.dumps(shown)}")
-    path = given.out / "adaptive.json"
+    path = given.out / f"adaptive-{given.by}.json"
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    _plot(runs, complexity, given.out / "adaptive.png")
+    _plot(runs, complexity, path.with_suffix(".png"))
+
+
+def _quality(
+    model: generation.Model, fresh: verifier.Judge, given: argparse.Namespace
+) -> Callable[[Tensor], dict[str, Any]]:
+    """How good pictures are, whatever their errors are measured by."""
+    if given.by == "reference":
+        features = planning.perceptual(model)
+        assert features is not None, "the bench extra is installed"
+        return lambda ends: {"feature distance": _summary(features(ends, fresh.reference))}
+    network, dataset = load_network(), Dataset(given.data)
+    seen = [entry for entry in dataset.entries if entry.weight == 1 and entry.split == "train"]
+    real = extract(real_pictures(dataset, pick(seen, GALLERY, MEASURED), given.side), network)
+
+    def quality(ends: Tensor) -> dict[str, Any]:
+        made = np.stack([model.adapter.to_picture(state) for state in ends])
+        return {"KID": asdict(metrics.kid(extract(made, network), real))}
+
+    return quality
 
 
 def _reference(adapter: Adapter, request: Request, work: Path) -> Tensor:

@@ -95,7 +95,7 @@ class Workshop:
         planning.check_fits(profile, model.adapter.name)
         chosen = _judge(model, requests(given.calibration, planning.VERIFIED), given.work)
         fresh = _judge(model, requests(given.pictures, planning.PROVED), given.work)
-        real = _by_real(model, size, given.data, given.real)
+        real = by_real(model, size, given.data, given.real, REAL_SEED)
         return cls(model, size, profile, chosen, real, fresh)
 
     def say(self, what: str) -> None:
@@ -115,17 +115,19 @@ def _judge(model: generation.Model, requests: list[Request], work: Path) -> Judg
     return Judge(model.adapter, tuple(requests), reference, verifier.rms, guided)
 
 
-def _by_real(model: generation.Model, size: tuple[int, int], data: Path, count: int) -> Judge:
-    """By features of real pictures of what is asked for."""
+def by_real(
+    model: generation.Model, size: tuple[int, int], data: Path, count: int, seed: int
+) -> Judge:
+    """By features of real pictures of what is asked for, which are other ones for each seed."""
     network = load_network()
     dataset = Dataset(data)
     common = (e for e in dataset.entries if e.weight == 1 and e.split == "train")
-    entries = pick(common, count, REAL_SEED)
+    entries = pick(common, count, seed)
     pictures = real_pictures(dataset, entries, size[0])
     wanted = extract(pictures, network=network)
     requests = [
         Request({"prompt": prompt, "style": style}, size, noise, presets.GUIDANCE)
-        for prompt, style, noise in (job(entry, REAL_SEED) for entry in entries)
+        for prompt, style, noise in (job(entry, seed) for entry in entries)
     ]
 
     def distance(x: Tensor, y: Tensor) -> NDArray[np.float64]:
@@ -140,6 +142,7 @@ def _by_real(model: generation.Model, size: tuple[int, int], data: Path, count: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     Workshop.options(parser)
+    parser.add_argument("--only", action="append", choices=plans.NAMES, help="these; all of them")
     parser.add_argument("--out", type=Path, default=ROOT)
     given = parser.parse_args()
     shop = Workshop.of(given)
@@ -147,6 +150,8 @@ def main() -> None:
     shop.say(f"a full estimate takes {profile.cost_ms[0]:.1f} ms")
     features = planning.perceptual(shop.model)
     for name, full in BUDGETS[given.side].items():
+        if name not in (given.only or plans.NAMES):
+            continue
         target = given.out / f"{name}-{given.side}.json"
         if target.exists():
             evidence = store.load_plan(target).evidence
