@@ -339,10 +339,11 @@ class Engine:
         with self._lock:
             if job.state != "queued":
                 return
+            # Not written: to the next start, what waits and what is being made are one, and the
+            # thread that draws would wait for the disk.
             job.state = "running"
             job.started = time.time()
             self.metrics.wait.observe(job.started - job.created)
-            self._write(job)
             self._tell(job, "started", {})
             self._announce(job)
 

@@ -38,9 +38,9 @@ from asymflow.studio.worker import Worker
 
 STATIC = Path(__file__).parent / "static"
 _HOUR = 3600.0
-_SWITCH_SECONDS = 0.0005
+_SWITCH_SECONDS = 0.0001
 """The thread that draws needs the interpreter for microseconds between two operations. Python lets
-another, which answers calls, keep it for ten times as long as this, and the drawing waits."""
+another, which answers calls, keep it for fifty times as long as this, and the drawing waits."""
 _UPLOADS_KEPT = 7 * 24 * _HOUR
 _log = logging.getLogger("asymflow.studio")
 
