@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -140,14 +140,21 @@ def peers(
     """
     light = FULL not in profile.tiers
     shift = math.sqrt(size[0] * size[1]) / 64
-    for interval in dict.fromkeys(((0.0, 1.0), (0.1, 1.0), guidance_interval)):
-        for name, grid in _grids(shift).items():
-            for solver in ("multistep2", "corrected2"):
-                found = _largest(
-                    profile, grid, solver, interval, shrink, budget, cost, name, light=light
-                )
-                if found is not None:
-                    yield found
+    intervals = dict.fromkeys(((0.0, 1.0), (0.1, 1.0), guidance_interval))
+    solvers: tuple[Solver, ...] = ("multistep2", "corrected2")
+    for interval, (name, grid), solver in product(intervals, _grids(shift).items(), solvers):
+        longest = None
+        for n in range(2, MAX_STEPS + 1):
+            plan = times.plan_of(
+                grid(n), solver=solver, guidance_interval=interval, name=f"{name}, {solver}"
+            )
+            plan = times.coarse(times.lighter(plan) if light else plan, shrink)
+            known = all(step.tier in profile.tiers for step in plan.steps)
+            if not known or planner.price(profile, plan, cost=cost) > budget:
+                break
+            longest = plan
+        if longest is not None:
+            yield longest
 
 
 def _grids(shift: float) -> dict[str, Callable[[int], tuple[float, ...]]]:
@@ -160,32 +167,6 @@ def _grids(shift: float) -> dict[str, Callable[[int], tuple[float, ...]]]:
     for factor in (1.5, 2.5, 4.0, 6.0):
         grids[f"shifted {factor * shift:g}"] = lambda n, by=factor * shift: times.shifted(n, by)
     return grids
-
-
-def _largest(
-    profile: Profile,
-    grid: Callable[[int], tuple[float, ...]],
-    solver: Solver,
-    guidance_interval: tuple[float, float],
-    shrink: int,
-    budget: float,
-    cost: Cost,
-    name: str,
-    *,
-    light: bool,
-) -> Plan | None:
-    """The longest plan within the budget; None where not even two steps are."""
-    best = None
-    for n in range(2, MAX_STEPS + 1):
-        plan = times.plan_of(
-            grid(n), solver=solver, guidance_interval=guidance_interval, name=f"{name}, {solver}"
-        )
-        plan = times.coarse(times.lighter(plan) if light else plan, shrink)
-        known = all(step.tier in profile.tiers for step in plan.steps)
-        if not known or planner.price(profile, plan, cost=cost) > budget:
-            break
-        best = plan
-    return best
 
 
 def best_of(judge: Judge, plans: Sequence[Plan], progress: Progress, *, few: int = 2) -> Plan:
