@@ -124,6 +124,26 @@ def test_it_is_measured_once(kept: Path, caplog: pytest.LogCaptureFixture) -> No
     assert len(seen) == len(fast.asymflow_plan.steps)
 
 
+def test_a_price_can_be_given_instead(kept: Path) -> None:
+    pipe, plans = pipeline(), {}
+    for steps in (4, 8):
+        fast = asymflow.accelerate(pipe, steps=steps, folder=kept)
+        plans[steps] = fast.asymflow_plan
+        asked = len(pipe.unet.asked)
+        fast(output_type="np")
+        assert len(pipe.unet.asked) - asked <= steps
+    assert plans[8].evidence.rms.high < plans[4].evidence.rms.low
+    # Each is measured once, and the plan without a price is none of them.
+    asked = len(pipe.unet.asked)
+    assert asymflow.accelerate(pipe, steps=4, folder=kept).asymflow_plan == plans[4]
+    cheapest = asymflow.accelerate(pipe, folder=kept).asymflow_plan
+    assert len(pipe.unet.asked) == asked
+    assert "steps" not in cheapest.evidence.made
+    for wrong in ({"steps": 1}, {"plan": cheapest, "steps": 4}):
+        with pytest.raises(InputError, match="is not possible"):
+            asymflow.accelerate(pipe, **wrong)
+
+
 def test_a_model_loaded_in_half_precision_is_the_same_model(kept: Path) -> None:
     pipe = pipeline()
     pipe.unet.to(torch.bfloat16)
@@ -183,7 +203,8 @@ def test_plans_for_several_uses_are_kept_side_by_side(
 ) -> None:
     asked: list[str] = []
 
-    def make(pipe: Any, family: Any, adapter: Any, calls: Any) -> Plan:
+    def make(pipe: Any, family: Any, adapter: Any, calls: Any, steps: Any) -> Plan:
+        assert steps is None
         conditions = auto.conditions(pipe, family, calls[0])
         asked.append(conditions["guidance_scale"])
         evidence = Evidence(

@@ -163,6 +163,7 @@ def make(
     family: Family,
     adapter: PipelineAdapter,
     examples: Sequence[Call],
+    steps: int | None = None,
 ) -> Plan:
     """The plan and its evidence.
 
@@ -171,12 +172,13 @@ def make(
     Args:
         adapter: of the pipeline's network.
         examples: calls of the pipeline.
+        steps: in the place of that search, the price of the plan in full estimates.
     """
     baseline, pictures = Baseline.of(pipe), Pictures(pipe, family)
     scale = guidance(bound(pipe, examples[0]))
     height, width = listen(pipe, family, examples[0]).z.shape[-2:]
     passes = 2 if scale != 1 else 1
-    expected = passes * _estimates(baseline.steps)
+    expected = passes * _estimates(baseline.steps, steps)
     _log.info(
         "Measuring %s once, which takes about %d forward passes: as many as %d of its pictures.",
         type(pipe).__name__,
@@ -195,7 +197,6 @@ def make(
     with pictures.counting(expected):
         measured = profile(adapter, requests, times=refined(adapter.convention, CANDIDATES))
         limit = pictures.planned(fine, chosen)
-        own, errors = _own(pictures, baseline, chosen, limit)
 
         def best(steps: int) -> tuple[Plan, NDArray[np.float64]]:
             plans = _proposals(measured, steps, grid(steps))
@@ -203,17 +204,15 @@ def make(
             index = int(np.argmin([each.mean() for each in reached]))
             return plans[index], reached[index]
 
-        plan, few, many = own, 2, baseline.steps - 1
-        while few <= many:
-            steps = (few + many) // 2
-            found, reached = best(steps)
-            if _no_further(reached, errors):
-                plan, many = found, steps - 1
-            else:
-                few = steps + 1
+        if steps is None:
+            own, errors = _own(pictures, baseline, chosen, limit)
+            plan = _cheapest(best, baseline.steps, own, errors)
+            if plan is None:
+                _log.warning("No cheaper plan comes as near to the limit as %s.", baseline.name)
+        else:
+            plan = None
         if plan is None:
-            _log.warning("No cheaper plan comes as near to the limit as %s.", baseline.name)
-            plan, _ = best(baseline.steps)
+            plan, _ = best(steps or baseline.steps)
         evidence = _prove(pictures, plan, fine, baseline, fresh, measured)
     made = {**evidence.made, "measuring_forwards": str(pictures.forwards)}
     _log.info(
@@ -226,6 +225,25 @@ def make(
         made["original_rms"],
     )
     return Plan("auto", plan.steps, replace(evidence, made=made))
+
+
+def _cheapest(
+    best: Callable[[int], tuple[Plan, NDArray[np.float64]]],
+    most: int,
+    own: Plan | None,
+    errors: NDArray[np.float64],
+) -> Plan | None:
+    """The best plan for the price of the fewest steps below `most` that is no further than `own`
+    from the limit; that one where there is none."""
+    plan, few, many = own, 2, most - 1
+    while few <= many:
+        steps = (few + many) // 2
+        found, reached = best(steps)
+        if _no_further(reached, errors):
+            plan, many = found, steps - 1
+        else:
+            few = steps + 1
+    return plan
 
 
 def _own(
@@ -258,12 +276,12 @@ def refined(convention: Convention, count: int) -> tuple[float, ...]:
     return (*nodes, last)
 
 
-def _estimates(steps: int) -> int:
-    """About how many full estimates measuring takes."""
+def _estimates(own: int, steps: int | None) -> int:
+    """About how many full estimates measuring takes, beside `own` steps."""
     profiling = CALIBRATION * CANDIDATES * 4
-    references = FINE * (CHOSEN + FRESH) + steps * (2 * CHOSEN + FRESH)
-    tried = CHOSEN * 10 * (steps / 3) * math.log2(max(steps, 2))
-    return round(profiling + references + tried)
+    references = FINE * (CHOSEN + FRESH) + own * (2 * CHOSEN + FRESH)
+    tried = (own / 3) * math.log2(max(own, 2)) if steps is None else steps
+    return round(profiling + references + CHOSEN * 10 * tried)
 
 
 def _samples(examples: Sequence[Call], count: int, seed: int) -> list[Sample]:

@@ -50,6 +50,7 @@ def accelerate(
     pipe: P,
     plan: Plan | Path | str = AUTO,
     *,
+    steps: int | None = None,
     examples: Sequence[Call] = (),
     family: Family | None = None,
     folder: Path | None = None,
@@ -67,6 +68,8 @@ def accelerate(
             where the model has no folder that can be written to; "original" is the
             pipeline's own schedule. Or a plan, a plan file, the name of one beside the model, in
             its folder or on the hub it was loaded from, or a repository with one, "owner/name".
+        steps: of "auto", where that is not fast enough: the best plan for the price of so many full
+            estimates (two passes of the network where it is guided). What it keeps is in the plan.
         examples: arguments that the pipeline is called with while it is measured, all of the size
             and guidance that it will be used with. By default a few prompts, or none.
         family: how a pipeline that is not known asks its network.
@@ -74,9 +77,15 @@ def accelerate(
 
     Raises:
         MissingExtra: diffusers is not installed.
-        InputError: the pipeline cannot be translated, or the plan was made for another model.
+        InputError: the pipeline cannot be translated, the plan was made for another model, or
+            `steps` are asked of a plan that has its own.
         FileFormatError: a plan file is missing or damaged.
     """
+    if steps is not None and (plan != AUTO or steps < 2):
+        raise InputError(
+            f"steps={steps} is not possible with the plan {getattr(plan, 'name', plan)!r}. Give 2 "
+            "or more with plan='auto', or leave it out."
+        )
     known: Acceleration | None = vars(pipe).get("_asymflow")
     base: Any = pipe if known is None else known.base
     family = family_of(base, family if family is not None or known is None else known.family)
@@ -89,7 +98,7 @@ def accelerate(
         case Path():
             found = _checked(load_plan(plan), base, family)
         case "auto":
-            found = _auto(base, family, examples, folder)
+            found = _auto(base, family, examples, folder, steps)
         case "original":
             original(base, family, default_steps(base))
             found = None
@@ -105,7 +114,9 @@ def accelerate(
     return made
 
 
-def _auto(base: Any, family: Family, examples: Sequence[Call], folder: Path | None) -> Plan:
+def _auto(
+    base: Any, family: Family, examples: Sequence[Call], folder: Path | None, steps: int | None
+) -> Plan:
     """A plan that was kept for this model and use; otherwise a new one, which is kept."""
     if not examples and "image" in inspect.signature(base.__call__).parameters:
         raise InputError(
@@ -113,16 +124,16 @@ def _auto(base: Any, family: Family, examples: Sequence[Call], folder: Path | No
             "Say how you call it: examples=[{'prompt': ..., 'image': ...}, ...]."
         )
     calls = auto.examples_of(base, examples)
-    begun = _beginning(base, calls[0])
+    begun = {**_beginning(base, calls[0]), "steps": "" if steps is None else str(steps)}
     wanted = {"adapter": name_of(base, family), **auto.conditions(base, family, calls[0]), **begun}
     places = _places(wanted, folder)
     known = {path: load_plan(path) for path in places if path.exists()}
     for plan in known.values():
         if _made_for(plan, wanted):
             return plan
-    plan = auto.make(base, family, adapt(base, family), calls)
-    if begun and plan.evidence is not None:
-        made = {**plan.evidence.made, **begun}
+    plan = auto.make(base, family, adapt(base, family), calls, steps)
+    if plan.evidence is not None:
+        made = {**plan.evidence.made, **{key: value for key, value in begun.items() if value}}
         plan = replace(plan, evidence=replace(plan.evidence, made=made))
     for path in places:
         # A plan for another use of the same weights stays; one for other weights is of no more use.
@@ -150,7 +161,7 @@ def _beginning(base: Any, call: Call) -> dict[str, str]:
 
 def _places(wanted: Mapping[str, str], folder: Path | None) -> list[Path]:
     """Where a plan may be kept: beside the model, or else with the user's caches."""
-    use = "-".join(value for key, value in wanted.items() if key != "adapter")
+    use = "-".join(value for key, value in wanted.items() if value and key != "adapter")
     own = default_cache() / "plans" / f"{wanted['adapter'].replace(':', '-')}-{use}.json"
     if folder is None:
         return [own]
@@ -159,7 +170,7 @@ def _places(wanted: Mapping[str, str], folder: Path | None) -> list[Path]:
 
 def _made_for(plan: Plan, wanted: Mapping[str, str]) -> bool:
     made = plan.evidence.made if plan.evidence is not None else {}
-    return all(made.get(key) == value for key, value in wanted.items())
+    return all(made.get(key, "") == value for key, value in wanted.items())
 
 
 def _checked(plan: Plan, base: Any, family: Family) -> Plan:
