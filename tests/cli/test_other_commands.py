@@ -88,9 +88,11 @@ def test_train_runs_a_recipe_and_copies_the_model(
         *,
         device: str | None,
         start: Path | None,
+        blend: float,
         on_progress: Callable[[Progress], None],
     ) -> Path:
-        assert (recipe.name, data, device, start) == ("smoke", Path("d"), "cpu", None)
+        assert (recipe.name, data, device) == ("smoke", Path("d"), "cpu")
+        assert (start, blend) == (Path("old"), 0.5)
         assert (recipe.minutes, recipe.seed) == (0.5, 3)
         on_progress(Progress(1, 0.5, 0.1, 0.7, 1.0, (32, 32), 9.0, saved=True))
         out.mkdir(parents=True)
@@ -100,7 +102,7 @@ def test_train_runs_a_recipe_and_copies_the_model(
     monkeypatch.setattr(train, "run", run)
     typed = type_(
         *("train", "smoke", "--data", "d", "--device", "cpu", "--minutes", "0.5", "--seed", "3"),
-        *("--export", "to/m.safetensors"),
+        *("--start", "old", "--blend", "0.5", "--export", "to/m.safetensors"),
     )
     assert typed.code == 0
     assert typed.out == "to/m.safetensors\n"
@@ -117,6 +119,8 @@ def test_train_refuses_before_it_starts(
         ("smoke", "--export", "/proc/m"),
         ("smoke", "--out", "/proc/run"),
         ("smoke", "--minutes", "0"),
+        ("smoke", "--blend", "0.5"),
+        ("smoke", "--start", "old", "--blend", "1.5"),
     ):
         typed = type_("train", *words)
         assert typed.code == 2

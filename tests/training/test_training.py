@@ -19,6 +19,7 @@ from asymflow.flow import coarse_time
 from asymflow.nets.transformer import TransformerConfig
 from asymflow.training.loop import build, draw_times, train
 from asymflow.training.recipes import RECIPES, Phase, Recipe, recipe
+from asymflow.training.run import blended
 
 TINY = Recipe(
     name="tiny",
@@ -115,3 +116,20 @@ def test_a_checkpoint_of_another_shape_is_refused(dataset: Dataset, tmp_path: Pa
     other = dataclasses.replace(TINY, rank=3)
     with pytest.raises(FileFormatError, match="another model shape"):
         next(train(build(other, dataset, vectors), other, dataset, tmp_path, device=cpu, steps=2))
+
+
+def test_a_blend_is_a_point_on_the_line_between_two_models(dataset: Dataset) -> None:
+    first, last = (
+        build(dataclasses.replace(TINY, seed=seed), dataset, torch.randn(3, 32)) for seed in (0, 1)
+    )
+    for share, expected in ((0.0, first), (1.0, last)):
+        found = blended(first, last, share)
+        for own, wanted in zip(found.parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(own, wanted)
+    middle = blended(first, last, 0.5)
+    triples = zip(middle.parameters(), first.parameters(), last.parameters(), strict=True)
+    for own, a, b in triples:
+        torch.testing.assert_close(own, (a + b) / 2)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(first.parameters(), last.parameters(), strict=True)
+    )

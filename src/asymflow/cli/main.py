@@ -440,6 +440,10 @@ def train(
     seed: Annotated[
         int, typer.Option(metavar="N", help="Of the pictures' order; another for each --start.")
     ] = 0,
+    blend: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Of the trained weights; the rest is that of --start."),
+    ] = 1.0,
     export: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Copy the finished model there."),
@@ -450,7 +454,15 @@ def train(
 
     folder = out or Path("runs") / recipe
     train.train(
-        recipe, data, folder, device=device, start=start, minutes=minutes, seed=seed, export=export
+        recipe,
+        data,
+        folder,
+        device=device,
+        start=start,
+        minutes=minutes,
+        seed=seed,
+        blend=blend,
+        export=export,
     )
 
 

@@ -27,12 +27,14 @@ def train(
     start: Path | None,
     minutes: float | None,
     seed: int,
+    blend: float,
     export: Path | None,
 ) -> None:
     """Train a recipe in the folder `out`, and print the path of the model file.
 
     Raises:
-        InputError: an unknown recipe, an impossible duration, or `export` cannot be written.
+        InputError: an unknown recipe, an impossible duration or blend, or `export` cannot be
+            written.
         FileFormatError: the dataset, the start or the checkpoint cannot be used.
     """
     recipe = dataclasses.replace(recipes.recipe(recipe_name), seed=seed)
@@ -40,6 +42,11 @@ def train(
         if not 0 < minutes < math.inf:
             raise InputError(f"--minutes {minutes:g} is no duration. Give a number above 0.")
         recipe = dataclasses.replace(recipe, minutes=minutes)
+    if not 0 < blend <= 1 or (blend < 1 and start is None):
+        raise InputError(
+            f"--blend {blend:g} is not possible. Give a share above 0 and up to 1, and below 1 the "
+            "--start that the rest comes from."
+        )
     for path in (out / "log.jsonl", export):
         if path is not None:
             require_writable(path, "Choose another place.")
@@ -57,7 +64,7 @@ def train(
             text = f"step {row.step}, loss {row.loss:.4f}, {row.pictures_per_second:.0f} pictures/s"
             bar.update(task, completed=row.progress, description=text)
 
-        model = run(recipe, data, out, device=device, start=start, on_progress=show)
+        model = run(recipe, data, out, device=device, start=start, blend=blend, on_progress=show)
     if export is not None:
         with model.open("rb") as source, replacing(export) as target:
             shutil.copyfileobj(source, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ def run(
     *,
     device: str | None = None,
     start: Path | None = None,
+    blend: float = 1.0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Path:
     """Train a recipe and return the model file `out/embedded.safetensors`.
@@ -52,6 +54,7 @@ def run(
         device: "cpu", "cuda", ...; by default a GPU where there is one.
         start: model file whose weights and word vectors the run begins with, instead of fresh
             ones. It must have the recipe's shape.
+        blend: share of what is trained in the weights that are written; the rest is `start`'s.
 
     Raises:
         FileFormatError: `start` or the checkpoint does not fit the recipe.
@@ -60,12 +63,13 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     dataset = Dataset(data, simple=recipe.simple)
     model = _begin(recipe, dataset, out, start)
+    first = copy.deepcopy(model)
     target = out / "embedded.safetensors"
     for row, average in train(model, recipe, dataset, out, device=where):
         if on_progress is not None:
             on_progress(row)
         if row.saved:
-            _export(average, recipe, row, target)
+            _export(blended(first, average, blend), recipe, row, target, blend)
             _draw(target, out / f"samples-{row.step:06d}.png")
             plot_loss(out / "log.jsonl", out / "loss.png")
     return target
@@ -97,14 +101,24 @@ def _vectors(out: Path) -> Tensor:
     return vectors
 
 
-def _export(average: PictureModel, recipe: Recipe, row: Progress, path: Path) -> None:
+@torch.no_grad()
+def blended(first: PictureModel, last: PictureModel, share: float) -> PictureModel:
+    """A model on the line from `first` (share 0) to `last` (1), in weights (arXiv 2109.01903)."""
+    made = copy.deepcopy(last)
+    for own, begin in zip(made.parameters(), first.parameters(), strict=True):
+        own.copy_(begin.to(own) + share * (own - begin.to(own)))
+    return made
+
+
+def _export(model: PictureModel, recipe: Recipe, row: Progress, path: Path, blend: float) -> None:
     training: dict[str, Any] = {
         "recipe": dataclasses.asdict(recipe),
+        "blend": blend,
         "steps": row.step,
         "minutes": round(row.minutes, 1),
         "torch": torch.__version__,
     }
-    embedded.save(average, path, training=training)
+    embedded.save(model, path, training=training)
 
 
 def _draw(weights: Path, path: Path) -> None:
