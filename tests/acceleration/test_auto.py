@@ -347,7 +347,8 @@ def test_a_better_sampler_is_harder_to_beat(caplog: pytest.LogCaptureFixture) ->
     pipe.scheduler = diffusers.DPMSolverMultistepScheduler()
     plan = asymflow.accelerate(pipe).asymflow_plan
     assert plan.evidence.made["original"] == "DPMSolverMultistepScheduler, 50 steps"
-    assert len(plan.steps) > 10
+    easier = asymflow.accelerate(pipeline(4, "DDPM")).asymflow_plan
+    assert len(plan.steps) > len(easier.steps)
     assert ("No cheaper plan" in caplog.text) == (len(plan.steps) >= 50)
 
 

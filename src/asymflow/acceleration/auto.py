@@ -41,7 +41,7 @@ from asymflow.errors import InputError
 from asymflow.flow import fine_time
 from asymflow.profiler import profile
 from asymflow.times import plan_of
-from asymflow.types import FULL, Evidence, Interval, Plan, Profile, Request, Solver, Tier
+from asymflow.types import FULL, Evidence, Interval, Plan, Profile, Request, Tier
 from asymflow.verifier import only, rms
 
 CANDIDATES = 24
@@ -53,7 +53,7 @@ LEAST = 0.005
 UNSEEN = 2 / 255
 """Root mean square below which a difference is none: one level of a byte. A sampler of many steps
 can be nearer to the limit than any picture file tells."""
-SHIFTS = (1.0, 0.5)
+SHIFTS = (1.0, 0.5, 0.25, 0.125)
 """Of the pipeline's own grid, where others would try it: as it is, and denser near the picture."""
 CALIBRATION, CHOSEN, FRESH = 4, 4, 8
 """Pictures to profile on, to choose a plan by, and to measure what it keeps."""
@@ -281,7 +281,7 @@ def _estimates(own: int, steps: int | None) -> int:
     profiling = CALIBRATION * CANDIDATES * 4
     references = FINE * (CHOSEN + FRESH) + own * (2 * CHOSEN + FRESH)
     tried = (own / 3) * math.log2(max(own, 2)) if steps is None else steps
-    return round(profiling + references + CHOSEN * 10 * tried)
+    return round(profiling + references + CHOSEN * 11 * tried)
 
 
 def _samples(examples: Sequence[Call], count: int, seed: int) -> list[Sample]:
@@ -299,12 +299,12 @@ def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> list[Pla
             plan = planner.plan(only(measured, tiers), budget=budget)
             for each in (plan, _corrected(plan)):
                 found[each.steps] = each
-    solvers: tuple[Solver, ...] = ("multistep2", "corrected2")
-    for solver in solvers:
-        for shift in SHIFTS:
-            inner = fine_time(torch.tensor(grid[1:], dtype=torch.float64), shift).tolist()
-            plan = plan_of((grid[0], *inner), solver=solver)
-            found[plan.steps] = plan
+    for shift in SHIFTS:
+        inner = fine_time(torch.tensor(grid[1:], dtype=torch.float64), shift).tolist()
+        plan = plan_of((grid[0], *inner), solver="corrected2")
+        found[plan.steps] = plan
+    own = plan_of(grid, solver="multistep2")
+    found[own.steps] = own
     return list(found.values())
 
 
