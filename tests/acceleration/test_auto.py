@@ -139,9 +139,9 @@ def test_a_price_can_be_given_instead(kept: Path) -> None:
     cheapest = asymflow.accelerate(pipe, folder=kept).asymflow_plan
     assert len(pipe.unet.asked) == asked
     assert "steps" not in cheapest.evidence.made
-    for wrong in ({"steps": 1}, {"plan": cheapest, "steps": 4}):
+    for plan, steps in (("auto", 1), (cheapest, 4)):
         with pytest.raises(InputError, match="is not possible"):
-            asymflow.accelerate(pipe, **wrong)
+            asymflow.accelerate(pipe, plan, steps=steps)
 
 
 def test_a_model_loaded_in_half_precision_is_the_same_model(kept: Path) -> None:
