@@ -24,8 +24,8 @@ Two measures say whether pictures are equal, on the same noise for all, that no 
 
 All are tried from few steps to many, and the first that passes counts. Others have eleven or
 fifteen tries, so luck is on their side.
-Time is that of one picture at a time, by turns, over the baseline's: of the clock, and of the
-processor, which other programs on the machine disturb less.
+Time is that of one picture at a time, by turns, over that of the plan of `accelerate`: of the
+clock, and of the processor, which other programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ diffusers: Any = importlib.import_module("diffusers")  # whose own types do not 
 HERE = Path(__file__).parent
 COUNTS = (4, 6, 8, 10, 12, 16, 20, 25)
 OURS = (4, 6, 8, 10)
+"""Prices of plans, in full estimates. `unet.json` was made before there was the first."""
 BATCH = 32
 FIRST_SEED = 100_000
 """Plans are chosen and proved on seeds below."""

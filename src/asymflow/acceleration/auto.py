@@ -209,10 +209,9 @@ def make(
             plan = _cheapest(best, baseline.steps, own, errors)
             if plan is None:
                 _log.warning("No cheaper plan comes as near to the limit as %s.", baseline.name)
+                plan, _ = best(baseline.steps)
         else:
-            plan = None
-        if plan is None:
-            plan, _ = best(steps or baseline.steps)
+            plan, _ = best(steps)
         evidence = _prove(pictures, plan, fine, baseline, fresh, measured)
     made = {**evidence.made, "measuring_forwards": str(pictures.forwards)}
     _log.info(

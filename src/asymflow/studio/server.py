@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import sqlite3
-import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -38,9 +37,6 @@ from asymflow.studio.worker import Worker
 
 STATIC = Path(__file__).parent / "static"
 _HOUR = 3600.0
-_SWITCH_SECONDS = 0.0001
-"""The thread that draws needs the interpreter for microseconds between two operations. Python lets
-another, which answers calls, keep it for fifty times as long as this, and the drawing waits."""
 _UPLOADS_KEPT = 7 * 24 * _HOUR
 _log = logging.getLogger("asymflow.studio")
 
@@ -63,7 +59,6 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        sys.setswitchinterval(_SWITCH_SECONDS)
         worker.start()
         cleaner = asyncio.create_task(_clean(settings, store))
         yield

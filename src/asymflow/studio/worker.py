@@ -102,10 +102,6 @@ class Worker(threading.Thread):
         try:
             self._walk(model, runs)
         except Exception as error:
-            if disk_is_full(error):
-                _log.error("the disk is full", extra={"pictures": len(runs)})
-                self._fail(runs, NO_ROOM, "disk_full")
-                return
             if not _no_memory(error):
                 _log.exception("a picture could not be made")
                 self._fail(runs, _OUR_FAULT, None)
@@ -137,9 +133,7 @@ class Worker(threading.Thread):
             return None
         except Exception:
             _log.exception("a picture could not be prepared")
-            self._engine.fail(
-                unit.job, Problem("Something went wrong in the server.", "server_error")
-            )
+            self._engine.fail(unit.job, Problem(_OUR_FAULT, "server_error"))
             return None
         return _Run(unit, made, truncated(made.record.plan, made.request.strength))
 
@@ -233,13 +227,10 @@ class Worker(threading.Thread):
         try:
             self._write(run, picture)
         except Exception as error:
-            full = disk_is_full(error)
-            _log.error("a picture could not be written", exc_info=None if full else error)
+            _log.exception("a picture could not be written")
+            message, code = (NO_ROOM, "disk_full") if disk_is_full(error) else (_OUR_FAULT, None)
             try:
-                if full:
-                    self._fail([run], NO_ROOM, "disk_full")
-                else:
-                    self._fail([run], _OUR_FAULT, None)
+                self._fail([run], message, code)
             except Exception:
                 # To a full disk, say, not even that can be written. The next start finds the job
                 # unfinished.

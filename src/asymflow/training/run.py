@@ -106,7 +106,7 @@ def blended(first: PictureModel, last: PictureModel, share: float) -> PictureMod
     """A model on the line from `first` (share 0) to `last` (1), in weights (arXiv 2109.01903)."""
     made = copy.deepcopy(last)
     for own, begin in zip(made.parameters(), first.parameters(), strict=True):
-        own.copy_(begin.to(own) + share * (own - begin.to(own)))
+        own.lerp_(begin.to(own), 1 - share)
     return made
 
 
