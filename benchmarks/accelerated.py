@@ -49,6 +49,7 @@ import numpy as np
 import torch
 from families import pipelines
 from families.train import STYLES, Faces
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -73,6 +74,7 @@ HERE = Path(__file__).parent
 COUNTS = (4, 6, 8, 10, 12, 16, 20, 25)
 OURS = (4, 6, 8, 10)
 """Prices of plans, in full estimates. `unet.json` was made before there was the first."""
+COLOURS: Any = colormaps["tab20"]
 BATCH = 32
 FIRST_SEED = 100_000
 """Plans are chosen and proved on seeds below."""
@@ -461,7 +463,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 def plot(report: dict[str, Any], path: Path) -> None:
     """Passes against both measures, one line per scheduler."""
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure = Figure(figsize=(14, 5), layout="constrained")
     panels: Any = figure.subplots(1, 2)
     rows = [row for row in report["rows"] if row["passes"]]
     for axes, key, label in (
@@ -474,15 +476,17 @@ def plot(report: dict[str, Any], path: Path) -> None:
                 [row["passes"] for row in members],
                 [row[key]["value"] for row in members],
                 {"asymflow": "*", "own": "s"}.get(group, "o--"),
-                color=f"C{number % 10}",
-                markersize=14 if group == "asymflow" else 5,
+                color={"asymflow": "black", "own": "grey"}.get(group, COLOURS(number % 20)),
+                markersize={"asymflow": 14, "own": 8}.get(group, 4),
                 linewidth=1,
+                zorder=3 if group == "asymflow" else 2,
                 label={"own": report["baseline"]}.get(group, group),
             )
         axes.set(xlabel="network passes per picture", ylabel=label, xscale="log")
         axes.set_yscale("symlog" if key == "more" else "log")
         axes.grid(visible=True, which="both", alpha=0.25)
-    panels[1].legend(fontsize=7)
+    handles, labels = panels[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
     with replacing(path) as file:
         figure.savefig(file, dpi=110, format="png")
 
