@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,13 +69,18 @@ def work(call: Call) -> Work:
         batch, heads, queries, width = q
         return 2 * batch * heads * queries * k[2] * (width + v[3])
 
+    def packed_product(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+        return product((math.prod(x[:-1]), x[-1]), (weight[1], weight[0]))
+
     aten = torch.ops.aten
-    formulas = {
+    formulas: dict[Any, Callable[..., int]] = {
         aten.mm: product,
         aten.addmm: biased_product,
         # PyTorch's own table has every fused attention but the CPU's, and would count it as 0.
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
     }
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # see `asymflow.nets.packed`
+        formulas[torch.ops.mkldnn._linear_pointwise] = packed_product
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         call()
     return Work(counter.get_total_flops(), tuple(shapes))

@@ -111,11 +111,11 @@ def test_rotary_places_a_picture_the_same_at_every_resolution() -> None:
 
 def test_training_attention_equals_the_fused_kernel() -> None:
     q, k, v = (torch.randn(2, 3, n, 8) for n in (5, 7, 7))
-    mask = torch.rand(2, 1, 1, 7) > 0.3
-    mask[..., 0] = True
-    spelled_out = attention(q, k, v, mask)
+    bias = torch.where(torch.rand(2, 1, 1, 7) > 0.3, 0.0, -torch.inf)
+    bias[..., 0] = 0.0
+    spelled_out = attention(q, k, v, bias)
     with torch.inference_mode():
-        assert torch.allclose(spelled_out, attention(q, k, v, mask), atol=1e-6)
+        assert torch.allclose(spelled_out, attention(q, k, v, bias), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(136, 136), (64, 512)])

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
@@ -26,6 +27,7 @@ from asymflow.adapter import Context
 from asymflow.data.emoji import spell
 from asymflow.errors import FileFormatError, InputError
 from asymflow.files import replacing
+from asymflow.nets.packed import pack
 from asymflow.nets.picture import PictureConfig, PictureModel
 from asymflow.nets.text import load_tokenizer, tokenize
 from asymflow.nets.transformer import TransformerConfig
@@ -103,6 +105,8 @@ class EmbeddedAdapter:
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         dtype = self.model.text.position.dtype
+        if x_t.device.type == "cpu":
+            context = _without_gaps(context)
         return self.model(x_t.to(dtype), t.float(), context).float()
 
     def to_state(self, picture: Picture) -> Tensor:
@@ -117,11 +121,12 @@ class EmbeddedAdapter:
     def _context(self, prompts: Sequence[str], styles: Tensor) -> Context:
         ids, mask = tokenize(self.tokenizer, prompts)
         device = self.model.basis.device
-        # Prompt by prompt: see `batch`.
-        rows = [
-            self.model.context(i[None], m[None], s[None])
-            for i, m, s in zip(ids.to(device), mask.to(device), styles.to(device), strict=True)
-        ]
+        # Prompt by prompt, without its padding: see `batch`.
+        rows: list[Context] = []
+        for i, m, style in zip(ids, mask, styles.to(device), strict=True):
+            length = int(m.sum())
+            used = (i[None, :length].to(device), m[None, :length].to(device), style[None])
+            rows.append(_padded(self.model.context(*used), ids.shape[1] - length))
         return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
 
     def _style(self, request: Request) -> int:
@@ -133,6 +138,27 @@ class EmbeddedAdapter:
             hint = f"Did you mean {close[0]!r}? " if close else ""
             raise InputError(f"Unknown style {style!r}. {hint}Styles: {', '.join(self.styles)}.")
         return self.styles.index(style) + 1
+
+
+def _padded(context: Context, count: int) -> Context:
+    """The context with so many more places, at the end, that hold no token."""
+    return {
+        **context,
+        "keys": F.pad(context["keys"], (0, 0, 0, count)),
+        "values": F.pad(context["values"], (0, 0, 0, count)),
+        "mask": F.pad(context["mask"], (0, count)),
+    }
+
+
+def _without_gaps(context: Context) -> Context:
+    """The context without the places where no prompt has a token: most of them, as a rule."""
+    used = torch.nonzero(context["mask"].any(0)).flatten()
+    return {
+        **context,
+        "keys": context["keys"].index_select(3, used),
+        "values": context["values"].index_select(3, used),
+        "mask": context["mask"].index_select(1, used),
+    }
 
 
 def save(model: PictureModel, path: Path, *, training: Mapping[str, Any]) -> None:
@@ -171,8 +197,13 @@ def load(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    packed: bool = True,
 ) -> EmbeddedAdapter:
     """Load a model file, by default the one shipped with the package.
+
+    Args:
+        packed: on a CPU, for being asked only, and faster: see `asymflow.nets.packed`. Without, the
+            model can be trained and saved.
 
     Raises:
         FileFormatError: the file is missing, damaged or holds another kind of model.
@@ -200,5 +231,7 @@ def load(
             "again or pass another file."
         ) from error
     model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    if packed:
+        pack(model)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return EmbeddedAdapter(model, digest, training, load_tokenizer())

@@ -99,17 +99,16 @@ def rotary(
     return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Softmax attention; q [b, heads, n, d], k and v [b, heads, l, d], mask [b, 1, 1, l].
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Softmax attention; q [b, heads, n, d], k and v [b, heads, l, d], bias [b, 1, 1, l].
 
     Training on a CPU spells it out: the backward pass of PyTorch's fused CPU kernel is four times
     slower in bfloat16 than that of two matrix products and a softmax.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled():
-        bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         return (scores + bias).softmax(dim=-1) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 class Block(nn.Module):
@@ -144,7 +143,7 @@ class Block(nn.Module):
         rope: tuple[Tensor, Tensor],
         context: tuple[Tensor, Tensor, Tensor],
     ) -> Tensor:
-        """x [b, n, width], modulation [b, 1, 6 width], context = (keys, values, mask)."""
+        """x [b, n, width], modulation [b, 1, 6 width], context = (keys, values, bias)."""
         if x.shape[1] > PART and not torch.is_grad_enabled():
             return self._in_parts(x, modulation, rope, context)
         shift, scale, *rest = (modulation + self.modulation).chunk(6, dim=-1)
@@ -158,14 +157,27 @@ class Block(nn.Module):
         context: tuple[Tensor, Tensor, Tensor],
     ) -> Tensor:
         """What all tokens together attend to [b, heads, n, head_dim]; all else is let go of."""
+        q, k, v = self._projected(x, modulation, rope)
+        text_k, text_v, bias = context
+        return attention(q, torch.cat((text_k, k), dim=2), torch.cat((text_v, v), dim=2), bias)
+
+    def _projected(
+        self,
+        x: Tensor,
+        modulation: tuple[Tensor, Tensor],
+        rope: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [b, heads, n, head_dim] of tokens x [b, n, width]."""
         b, n, width = x.shape
         shift, scale = modulation
         h = torch.addcmul(shift, F.layer_norm(x, (width,)), 1 + scale)
         q_k = self.query_key(h).reshape(b, n, 2 * self.heads, self.head_dim)
-        q, k = self._turned(q_k, rope).transpose(1, 2).chunk(2, dim=1)
+        q_k = F.layer_norm(q_k, (self.head_dim,), self.qk_scale)
+        cos, sin = rope
+        turned = torch.addcmul(q_k * cos, q_k.roll(self.head_dim // 2, dims=-1), sin)
+        q, k = turned.transpose(1, 2).chunk(2, dim=1)
         v = self.value(h).reshape(b, n, self.heads, self.head_dim).transpose(1, 2)
-        text_k, text_v, mask = context
-        return attention(q, torch.cat((text_k, k), dim=2), torch.cat((text_v, v), dim=2), mask)
+        return q, k, v
 
     def _in_parts(
         self,
@@ -176,36 +188,25 @@ class Block(nn.Module):
     ) -> Tensor:
         """The same with `PART` tokens at a time, so that little is as long as x.
 
-        First come the keys and values of all tokens; with them, the rest is token by token. To make
-        queries by themselves takes a second normalisation, and no memory.
+        First come queries, keys and values of all tokens; with them, the rest is token by token.
+        Queries wait where the result will be.
         """
-        b, n, width = x.shape
+        b, n, _ = x.shape
         shift, scale, *rest = (modulation + self.modulation).chunk(6, dim=-1)
-        text_k, text_v, mask = context
+        text_k, text_v, bias = context
         length = text_k.shape[2]
         k, v = (x.new_empty(b, self.heads, length + n, self.head_dim) for _ in range(2))
         k[:, :, :length], v[:, :, :length] = text_k, text_v
-        to_query, to_key = self.query_key.weight.chunk(2)
-        parts = [slice(begin, min(begin + PART, n)) for begin in range(0, n, PART)]
-
-        def normalised(part: slice) -> Tensor:
-            return torch.addcmul(shift, F.layer_norm(x[:, part], (width,)), 1 + scale)
-
-        def heads(h: Tensor) -> Tensor:
-            return h.reshape(b, -1, self.heads, self.head_dim)
-
-        def turned(part: slice, h: Tensor) -> Tensor:
-            return self._turned(heads(h), (rope[0][part], rope[1][part])).transpose(1, 2)
-
-        for part in parts:
-            h = normalised(part)
-            place = slice(length + part.start, length + part.stop)
-            k[:, :, place] = turned(part, F.linear(h, to_key))
-            v[:, :, place] = heads(self.value(h)).transpose(1, 2)
         result = torch.empty_like(x)
+        q = result.view(b, n, self.heads, self.head_dim).transpose(1, 2)
+        parts = [slice(begin, min(begin + PART, n)) for begin in range(0, n, PART)]
         for part in parts:
-            q = turned(part, F.linear(normalised(part), to_query))
-            result[:, part] = self._finished(x[:, part], rest, attention(q, k, v, mask))
+            there = slice(length + part.start, length + part.stop)
+            own = self._projected(x[:, part], (shift, scale), (rope[0][part], rope[1][part]))
+            q[:, :, part], k[:, :, there], v[:, :, there] = own
+        for part in parts:
+            attended = attention(q[:, :, part], k, v, bias)
+            result[:, part] = self._finished(x[:, part], rest, attended)
         return result
 
     def _finished(self, x: Tensor, modulation: Sequence[Tensor], attended: Tensor) -> Tensor:
@@ -218,12 +219,6 @@ class Block(nn.Module):
         x = torch.addcmul(x, gate_a, self.project(attended))
         h = torch.addcmul(shift_m, F.layer_norm(x, x.shape[-1:]), 1 + scale_m)
         return torch.addcmul(x, gate_m, self.contract(F.silu(self.gate(h)) * self.expand(h)))
-
-    def _turned(self, q_k: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Queries or keys [b, n, heads, head_dim], normalised and turned to their positions."""
-        q_k = F.layer_norm(q_k, (self.head_dim,), self.qk_scale)
-        cos, sin = rope
-        return torch.addcmul(q_k * cos, q_k.roll(self.head_dim // 2, dims=-1), sin)
 
 
 class PixelTransformer(nn.Module):
@@ -298,10 +293,11 @@ class PixelTransformer(nn.Module):
         keys, values = context["keys"].unbind(1), context["values"].unbind(1)
         own = context["mask"].new_ones((len(t), rows * columns))
         mask = torch.cat((context["mask"], own), dim=1)[:, None, None]
+        bias = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -torch.inf)
 
         tokens = self.embed(patches)
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens, modulation, rope, (keys[i], values[i], mask))
+            tokens = block(tokens, modulation, rope, (keys[i], values[i], bias))
         shift, scale = self.head_condition(c)[:, None].chunk(2, dim=-1)
         tokens = torch.addcmul(shift, F.layer_norm(tokens, (self.config.width,)), 1 + scale)
         return self.head(tokens)

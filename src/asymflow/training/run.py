@@ -78,7 +78,7 @@ def run(
 def _begin(recipe: Recipe, dataset: Dataset, out: Path, start: Path | None) -> PictureModel:
     if start is None:
         return build(recipe, dataset, _vectors(out))
-    model = embedded.load(start).model.requires_grad_(True).train()
+    model = embedded.load(start, packed=False).model.requires_grad_(True).train()
     if (model.config.transformer, model.config.rank) != (recipe.transformer, recipe.rank):
         raise FileFormatError(
             f"{start} holds a model of another shape than recipe {recipe.name!r}: "
