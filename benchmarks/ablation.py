@@ -4,8 +4,8 @@
 
 At the price of the shipped plan, chosen on the same pictures as it was and measured on the same
 fresh ones: without cheap tiers; on the best grid that others use instead of a planned one; as
-predicted, without real rollouts; and the plan itself without its corrector, and at order 1. Reads
-what benchmarks/plans.py left in --work; writes ablation-SIDE.json and .png.
+predicted, without real rollouts; and the plan itself with whole lines, and at order 1. Reads what
+benchmarks/plans.py left in --work; writes ablation-SIDE.json and .png.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from asymflow.profiler import silent
 from asymflow.types import CONDITIONAL, Interval, Plan, Solver
 
 
-def without_solver(plan: Plan, given: tuple[Solver, ...], instead: Solver) -> Plan:
-    """The plan with another solver in place of some."""
-    steps = (replace(step, solver=instead) if step.solver in given else step for step in plan.steps)
+def with_solver(plan: Plan, solver: Solver) -> Plan:
+    """The plan with another solver wherever one extrapolates."""
+    steps = (
+        step if step.solver == "multistep1" else replace(step, solver=solver) for step in plan.steps
+    )
     return Plan(plan.name, tuple(steps))
 
 
@@ -46,10 +48,8 @@ def variants(shop: Workshop, name: str, rollouts: int) -> dict[str, Plan]:
         ),
         "grids of others": verifier.best_of(judge, list(others), silent),
         "as predicted": planner.plan(profile, budget=budget),
-        "no corrector": without_solver(shipped, ("corrected2",), "multistep2"),
-        "order 1": without_solver(
-            shipped, ("corrected2", "multistep2", "multistep3"), "multistep1"
-        ),
+        "lines undamped": with_solver(shipped, "multistep2"),
+        "order 1": with_solver(shipped, "multistep1"),
     }
 
 

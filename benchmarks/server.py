@@ -37,7 +37,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +106,7 @@ class Server:
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[Server]:
+def serving(data: Path) -> Generator[Server]:
     """`asymflow serve` on a free port, with its own limits."""
     log = data.with_suffix(".log")
     command = [sys.executable, "-m", "asymflow", "serve", "--port", "0", "--data", str(data)]
@@ -340,6 +340,7 @@ async def _ask(
     [id] = ids
     seen.asked[id] += 1
     told: list[str] = []
+    picture: dict[str, Any] = {}
     async with http.stream("GET", f"/api/jobs/{id}/events") as events:
         async for line in events.aiter_lines():
             name, _, value = line.partition(": ")

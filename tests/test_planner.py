@@ -99,7 +99,7 @@ def every_plan(profile: Profile, tiers: Sequence[Tier]) -> Iterator[Plan]:
                 related = before is not None and (
                     before == tier or (before.faithful and tier.faithful)
                 )
-                solvers: list[Solver] = ["multistep1", "multistep2"] if related else ["multistep1"]
+                solvers: list[Solver] = ["multistep1", "damped2"] if related else ["multistep1"]
                 tails = list(rest(j, tier, full or tier.full))
                 for solver in solvers:
                     step = Step(profile.times[i], profile.times[j], tier, solver)
@@ -131,7 +131,7 @@ def assert_front(found: Sequence[Candidate], expected: Sequence[tuple[float, flo
 def chain(profile: Profile, *moves: tuple[int, Tier, int]) -> Plan:
     """A plan from (index of the time to move to, tier, order)."""
     starts = [0, *(j for j, _, _ in moves)]
-    solvers: tuple[Solver, Solver] = ("multistep1", "multistep2")
+    solvers: tuple[Solver, Solver] = ("multistep1", "damped2")
     return Plan(
         "chain",
         tuple(
@@ -224,7 +224,7 @@ def test_a_plan_without_any_error_has_no_shares() -> None:
     [
         ((Step(1.0, 0.3), Step(0.3, 0.0)), r"stops at t=0\.3.* 5 times"),
         ((Step(1.0, 0.0, Tier("tiny", shrink=8)),), "'tiny'.*full, conditional"),
-        ((Step(1.0, 0.0, FULL, "heun"),), "'heun'.*'multistep2'"),
+        ((Step(1.0, 0.0, FULL, "heun"),), "'heun'.*'damped2'"),
     ],
 )
 def test_only_what_was_measured_is_predicted(steps: tuple[Step, ...], message: str) -> None:

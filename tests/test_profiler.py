@@ -81,7 +81,7 @@ def test_every_defect_is_that_of_the_move_when_it_is_made(
                         at = answers.x.new_full((3,), TIMES[p])
                         x_0 = estimators.of(tier)(answers.x[p], at)
                         history = (Estimate(TIMES[p], x_0, tier),)
-                    step = Step(TIMES[i], TIMES[j], tier, "multistep2")
+                    step = Step(TIMES[i], TIMES[j], tier, "damped2")
                     x_s, _ = advance(estimators.of(tier), answers.x[i], step, history)
                     rms = float((x_s - answers.x[j]).square().mean().sqrt())
                     assert found == pytest.approx(rms, rel=1e-4, abs=1e-6)
@@ -107,11 +107,10 @@ def test_drift_is_what_carrying_changes(profile: Profile, answers: profiler.Answ
 
 def test_weights_are_those_of_the_newest_estimate(profile: Profile) -> None:
     x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    newest = Estimate(TIMES[2], x + 1, FULL)
     older = Estimate(TIMES[1], x, FULL)
-    assert profile.weight[1, 2, 4] == pytest.approx(
-        float(multistep(x, TIMES[4], [newest, older])), rel=1e-6
-    )
+    step = Step(TIMES[2], TIMES[4], FULL, "damped2")
+    x_s, _ = advance(lambda x_t, t, /: x_t + 1, x, step, (older,))
+    assert profile.weight[1, 2, 4] == pytest.approx(float(x_s), rel=1e-6)
 
 
 def test_amplification_ends_at_one_and_is_that_of_the_linear_flow(

@@ -213,7 +213,8 @@ def _roll(judge: Judge, plan: Plan) -> Rollout:
     decisions: list[list[Decision]] = [[] for _ in range(count)]
     frame = None
     for frame in engine.walk(judge.adapter, plan, judge.requests):
-        for row, rho in zip(frame.rows, frame.surprises, strict=True):
+        # A plan without rules looks at no surprise.
+        for row, rho in zip(frame.rows, frame.surprises, strict=bool(plan.adaptive)):
             if rho is not None:
                 surprises[row, frame.index] = rho
         for row, decision in frame.decisions.items():

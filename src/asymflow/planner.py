@@ -86,7 +86,7 @@ class Prediction:
 def predict(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> Prediction:
     """The expected error of a plan, step by step, and its cost.
 
-    A "multistep2" step without a history to use is of order 1, as it is when the plan runs.
+    A "damped2" step without a history to use is of order 1, as it is when the plan runs.
 
     Raises:
         InputError: the plan uses a time, tier or solver that the profile has not measured.
@@ -97,7 +97,7 @@ def predict(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> Prediction:
     spent = 0.0
     for index, move in enumerate(_moves(profile, path)):
         tier = path[index][1]
-        move = move if plan.steps[index].solver == "multistep2" else move.first_order
+        move = move if plan.steps[index].solver == "damped2" else move.first_order
         errors.append(_error(profile, tier, move))
         spent += _price(profile, tier, cost)
         biased = not profile.tiers[tier].faithful
@@ -318,10 +318,10 @@ def _path(profile: Profile, plan: Plan) -> _Path:
                 f"Plan {plan.name!r} uses the tier {step.tier.name!r}, which the profile has not "
                 f"measured. Choose from: {names}."
             )
-        if step.solver not in ("multistep1", "multistep2"):
+        if step.solver not in ("multistep1", "damped2"):
             raise InputError(
                 f"Plan {plan.name!r} uses the solver {step.solver!r}, and profiles know orders 1 "
-                "and 2. Use 'multistep1' or 'multistep2'."
+                "and 2. Use 'multistep1' or 'damped2'."
             )
     return [(nodes[step.t], profile.tiers.index(step.tier)) for step in plan.steps]
 
@@ -331,7 +331,7 @@ def _plan(profile: Profile, path: _Path, name: str) -> Plan:
     steps: list[Step] = []
     for move, (_, tier) in zip(_moves(profile, path), path, strict=True):
         second = _error(profile, tier, move) < _error(profile, tier, move.first_order)
-        solver: Solver = "multistep2" if second else "multistep1"
+        solver: Solver = "damped2" if second else "multistep1"
         t, s = profile.times[move.i], profile.times[move.j]
         steps.append(Step(t, s, profile.tiers[tier], solver))
     return Plan(name, tuple(steps))

@@ -37,7 +37,7 @@ class Grid:
     """
 
     steps: int = 30
-    solver: Solver = "multistep2"
+    solver: Solver = "damped2"
     guidance_interval: tuple[float, float] = GUIDED
     shift: float = 2.0
 

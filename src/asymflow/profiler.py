@@ -3,7 +3,7 @@
 A fine reference trajectory visits all candidate times. There, every tier is asked once. The rest is
 arithmetic on what they said, because a move is linear in its estimates,
 
-    x_s = (s/t) x_t + w D_t + v D_p        (`asymflow.solvers.multistep_weights`)
+    x_s = (s/t) x_t + w D_t + v D_p        (`asymflow.solvers.damped_weights`)
 
 so that the defect of every move, |x_s - reference|, is a quadratic form in the inner products of
 states and estimates: times x tiers network calls, instead of times^3.
@@ -30,7 +30,7 @@ from asymflow.errors import InputError
 from asymflow.estimators import Estimators, Guided, Memory, carry, estimate
 from asymflow.flow import interpolate, pool, smooth
 from asymflow.resume import recorded
-from asymflow.solvers import Estimate, History, advance, multistep, multistep_weights
+from asymflow.solvers import Estimate, History, advance, damped_weights, multistep
 from asymflow.times import shifted
 from asymflow.types import FULL, Profile, Request, Step, Tier, cheaper_tiers
 
@@ -100,10 +100,10 @@ def profile(
     weights = np.zeros((len(times),) * 3)
     second = np.zeros_like(weights)
     for p, i, j in _moves(len(times)):
-        earlier = [times[p]] if p < i else []
-        newest, *older = multistep_weights(times[i], times[j], earlier)
-        weights[p, i, j] = newest
-        second[p, i, j] = older[0] if older else 0.0
+        if p < i:
+            weights[p, i, j], second[p, i, j] = damped_weights(times[i], times[j], times[p])
+        else:
+            weights[p, i, j] = 1 - times[j] / times[i]
     defect = np.stack([_defects(answers, tier, weights, second) for tier in tiers])
     low, high = guidance_interval
     for i, t in enumerate(times):
@@ -207,7 +207,8 @@ def reference(
         nodes = [t + (s - t) * part / FINER for part in range(FINER)]
         for part, (now, then) in enumerate(pairwise([*nodes, s])):
             before, estimators.model = x_t, models.at(now)
-            x_t, history = advance(estimators.of(FULL), x_t, Step(now, then), history)
+            step = Step(now, then, FULL, "multistep2")
+            x_t, history = advance(estimators.of(FULL), x_t, step, history)
             if part == 0:
                 memory = estimators.memory
                 assert memory is not None, "the full tier remembers"
@@ -315,7 +316,7 @@ def _follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
     history: History = ()
     for t, s in pairwise(nodes):
         estimators.model = answers.models.at(t)
-        x_t, history = advance(estimators.of(FULL), x_t, Step(t, s), history)
+        x_t, history = advance(estimators.of(FULL), x_t, Step(t, s, FULL, "multistep2"), history)
     return x_t
 
 

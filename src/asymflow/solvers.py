@@ -10,6 +10,16 @@ Adams-Bashforth method of order N. Why tau^2: trajectories depend smoothly on th
 noise, so D reaches t = 0 without a slope in tau; elsewhere tau^2 is as good as tau. The weights are
 rational in the times, free of cancellation, and finite from t = 1 to s = 0.
 
+`damped2` follows the line of `multistep2` only in part,
+
+    1 / (1 + 2 r h) of it,   r = t (t - s) / (p^2 - t^2),   h = log t/(1-t) - log s/(1-s)
+
+where h is how far the move goes in log-SNR, and r how far that line overshoots: its weight on the
+older estimate, made at p, is -r times that of Euler's whole move. Short moves keep their order;
+long ones, and all that extrapolate far from two estimates close to each other, fall back to
+Euler's, the one into t = 0 entirely. Estimates differ by more than the slope of D: an error made in
+the move before makes the network answer differently for a while, and a line takes that for a slope.
+
 `corrected2` draws lines in tau^4, which leave more of the slope to where there is more noise. And
 it makes each move a second time when the estimate at its end is known, through that and the one at
 its beginning: an Adams-Moulton corrector. It costs no network call, since the estimate is needed
@@ -18,6 +28,7 @@ for the next move anyway (the idea of UniPC, arXiv 2302.04867).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +62,7 @@ ORDERS = {
     "multistep1": 1,
     "multistep2": 2,
     "multistep3": 3,
+    "damped2": 2,
     "corrected2": 2,
 }
 """Estimates that a solver takes from the history, the newest included."""
@@ -73,6 +85,8 @@ def advance(
     history = (estimate, *older[: max(ORDERS.values()) - 1])
     if before is not None:
         x_s = line(x_t, estimate, before, step.s)
+    elif older and step.solver == "damped2":
+        x_s = _combine(x_t, step.s, history[:2], damped_weights(step.t, step.s, float(older[0].t)))
     else:
         x_s = multistep(x_t, step.s, history[: ORDERS[step.solver]])
     if step.evaluations == 2:
@@ -82,9 +96,14 @@ def advance(
 
 def multistep(x_t: Tensor, s: Time, estimates: Sequence[Estimate]) -> Tensor:
     """x_s from x_t at t = estimates[0].t, of the order of the number of estimates (1 to 3)."""
-    t = estimates[0].t
-    weights = multistep_weights(t, s, [e.t for e in estimates[1:]])
-    x_s = per_image(s / t, x_t) * x_t
+    weights = multistep_weights(estimates[0].t, s, [e.t for e in estimates[1:]])
+    return _combine(x_t, s, estimates, weights)
+
+
+def _combine(
+    x_t: Tensor, s: Time, estimates: Sequence[Estimate], weights: Sequence[Time]
+) -> Tensor:
+    x_s = per_image(s / estimates[0].t, x_t) * x_t
     for weight, estimate in zip(weights, estimates, strict=True):
         x_s = x_s + per_image(weight, x_t) * estimate.x_0
     return x_s
@@ -142,6 +161,17 @@ def multistep_weights(t: Time, s: Time, earlier: Sequence[Time]) -> tuple[Time, 
     w_1 = (m_1 * b - m_2) / (a * (b - a))
     w_2 = (m_2 - m_1 * a) / (b * (b - a))
     return m_0 - w_1 - w_2, w_1, w_2
+
+
+def damped_weights(t: float, s: float, p: float) -> tuple[float, float]:
+    """Weights (w, v) with x_s = (s/t) x_t + w D_t + v D_p of `damped2`; p > t > s."""
+    m_0 = (t - s) / t
+    if s == 0:
+        return m_0, 0.0
+    overshoot = t * (t - s) / ((p - t) * (p + t))
+    length = math.log(t * (1 - s) / (s * (1 - t)))
+    v = -m_0 * overshoot / (1 + 2 * overshoot * length)
+    return m_0 - v, v
 
 
 def _agree(one: Tier, other: Tier) -> bool:

@@ -29,6 +29,8 @@ from asymflow.types import (
 
 FORMAT = "asymflow plan"
 SCHEMA = 1
+PROFILE_SCHEMA = 2
+"""1 had other weights of moves: those of `multistep2`."""
 PROFILE_FORMAT = "asymflow profile"
 _ARRAYS = ("amplification", "defect", "weight", "drift")
 MAX_BYTES = 4_000_000
@@ -203,7 +205,7 @@ def save_profile(profile: Profile, path: Path) -> None:
     """
     data = {
         "format": PROFILE_FORMAT,
-        "schema": SCHEMA,
+        "schema": PROFILE_SCHEMA,
         "times": profile.times,
         "tiers": [_tier_to_json(tier) for tier in profile.tiers],
         "cost_ms": profile.cost_ms,
@@ -231,7 +233,7 @@ def load_profile(path: Path) -> Profile:
     if "profile" not in header or set(arrays) != set(_ARRAYS):
         raise FileFormatError(f"{path} is no profile. Make one with `asymflow profile`.")
     fields = Fields(parse(header["profile"], str(path)), str(path))
-    fields.expect(PROFILE_FORMAT, SCHEMA, "Pass a file that `asymflow profile` wrote")
+    fields.expect(PROFILE_FORMAT, PROFILE_SCHEMA, "Pass a file that `asymflow profile` wrote")
     tiers: list[Tier] = []
     for i, item in enumerate(fields.items("tiers")):
         tiers.append(_tier(Fields(item, f"{path}: tier {i}")))

@@ -72,7 +72,7 @@ def log_snr(n: int, start: float = 0.99, last: float = 0.01) -> tuple[float, ...
 def plan_of(
     times: Sequence[float],
     *,
-    solver: Solver = "multistep2",
+    solver: Solver = "damped2",
     guidance_interval: tuple[float, float] = (0.0, 1.0),
     name: str = "unnamed",
 ) -> Plan:

@@ -17,10 +17,11 @@ from asymflow.errors import InputError
 Picture = NDArray[np.float32]
 """A picture as people have it: [h, w, c] in [0, 1]; RGBA is premultiplied by alpha."""
 
-Solver = Literal["euler", "heun", "multistep1", "multistep2", "multistep3", "corrected2"]
+Solver = Literal["euler", "heun", "multistep1", "multistep2", "multistep3", "damped2", "corrected2"]
 """How a move uses the estimates of x_0.
 
-`multistepN` extrapolates from N of them; `corrected2` first makes the move that led here again, now
+`multistepN` extrapolates from N of them, `damped2` from two but less far where the move is long;
+`corrected2` first makes the move that led here again, now
 that the estimate at its end is known, and then extrapolates from two.
 """
 
@@ -30,6 +31,7 @@ SOLVERS: tuple[Solver, ...] = (
     "multistep1",
     "multistep2",
     "multistep3",
+    "damped2",
     "corrected2",
 )
 
@@ -114,7 +116,7 @@ class Step:
     t: float
     s: float
     tier: Tier = FULL
-    solver: Solver = "multistep2"
+    solver: Solver = "damped2"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.s < self.t <= 1.0:

@@ -141,7 +141,7 @@ def peers(
     light = FULL not in profile.tiers
     shift = math.sqrt(size[0] * size[1]) / 64
     intervals = dict.fromkeys(((0.0, 1.0), (0.1, 1.0), guidance_interval))
-    solvers: tuple[Solver, ...] = ("multistep2", "corrected2")
+    solvers: tuple[Solver, ...] = ("multistep2", "damped2", "corrected2")
     for interval, (name, grid), solver in product(intervals, _grids(shift).items(), solvers):
         longest = None
         for n in range(2, MAX_STEPS + 1):
@@ -247,7 +247,7 @@ def _changes(step: Step, tiers: Sequence[Tier]) -> Iterator[Step]:
         # A tier in turn says what it says in one call: nothing to try.
         if replace(tier, name="", in_turn=False) != replace(step.tier, name="", in_turn=False):
             yield replace(step, tier=tier)
-    for solver in ("multistep1", "multistep2", "multistep3", "corrected2"):
+    for solver in ("multistep1", "multistep2", "multistep3", "damped2", "corrected2"):
         if solver != step.solver:
             yield replace(step, solver=solver)
 
@@ -348,7 +348,9 @@ def prove(judge: Judge, plan: Plan, profile: Profile, features: Distance | None 
     return replace(plan, evidence=evidence)
 
 
-_PROFILED: dict[Solver, Solver] = {"multistep3": "multistep2", "corrected2": "multistep2"}
+_PROFILED: dict[Solver, Solver] = dict.fromkeys(
+    ("multistep2", "multistep3", "corrected2"), "damped2"
+)
 
 
 def _on_lattice(plan: Plan, profile: Profile) -> Plan | None:

@@ -321,7 +321,7 @@ def test_what_it_says_can_be_pooled_it_answers(case: Case) -> None:
 def test_a_picture_depends_on_its_own_request_only(case: Case) -> None:
     plan = plan_of([0.98 * t for t in shifted(4, 2.0)], guidance_interval=(0.2, 1.0))
     scale = 2.5 if case.guided else 1.0
-    requests = [case.request(0, 3), case.request(1, 4), case.request(0, 5, 1.0)]
+    requests = [case.request(0, 3), case.request(1, 4), case.request(0, 6, 1.0)]
     requests.append(case.request(0, 3, scale))
     together = engine.run(case.adapter, plan, requests)
     assert np.array_equal(together[0].picture, together[3].picture)

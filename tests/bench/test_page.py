@@ -117,7 +117,7 @@ def test_the_page_says_what_was_measured(found: Account) -> None:
         "predicted 0.300",
         "0.100 (0.000 to 0.200)",
         "24 pictures",
-        "guidance carried, multistep2",
+        "guidance carried, damped2",
         "not guided, heun",
         f"difference {found.difference(found.plan):.3f}",
         *WORDS,
@@ -126,7 +126,7 @@ def test_the_page_says_what_was_measured(found: Account) -> None:
     rows = re.findall(r"<tr>(.*?)</tr>", page(found, {}))
     cells = re.findall(r"<td.*?>(.*?)</td>", rows[2])
     assert cells == [
-        "2", "0.7000", "0.4000", "conditional+", "full", "carried", "multistep2", "1", "50%", "20%",
+        "2", "0.7000", "0.4000", "conditional+", "full", "carried", "damped2", "1", "50%", "20%",
     ]  # fmt: skip
 
 

@@ -377,7 +377,7 @@ def test_a_run_is_complete_resumes_and_writes_its_files(
     assert heun.speedup.median == heun.speedup.low == 1
     assert report.peer("GITS + iPNDM, 3 steps").forwards == 6
     taylor = report.peer("TaylorSeer 1 of 2, 6 steps")
-    plain = report.peer("multistep2, 6 steps")
+    plain = report.peer("damped2, 6 steps")
     assert taylor.forwards == plain.forwards == plain.whole > taylor.whole > 0
     assert plain.macs > taylor.macs > 0
     # A forward costs the same everywhere; the prompt is read once.

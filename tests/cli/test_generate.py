@@ -312,7 +312,7 @@ def test_png_carries_what_other_tools_read(model: FakeModel, type_: Type) -> Non
         info = image.info
     prompt, negative, settings = info["parameters"].split("\n")
     assert (prompt, negative) == ("a fox", "Negative prompt: dogs")
-    assert settings.startswith("Steps: 4, Sampler: multistep2, CFG scale: 3, Seed: 7, Size: 64x64,")
+    assert settings.startswith("Steps: 4, Sampler: damped2, CFG scale: 3, Seed: 7, Size: 64x64,")
     assert "Model hash: ababababab, Model: fake, Style: noto, Version: asymflow" in settings
     assert "digitalsourcetype/trainedAlgorithmicMedia" in info["XML:com.adobe.xmp"]
     assert json.loads(info["asymflow"])["seed"] == 7

@@ -173,7 +173,7 @@ def test_a_plan_of_the_shipped_model_needs_its_weights(tiny: Path, type_: Type) 
     assert "The plan 'fast' was made for embedded:" in refused.err
     # Nobody asked for a plan: a grid will do.
     drawn = json.loads(type_("generate", "a fox", "--weights", tiny, "--json").out)
-    assert drawn["plan"]["name"] == "multistep2-30"
+    assert drawn["plan"]["name"] == "damped2-30"
 
 
 def test_a_strip_shows_every_estimate(tiny: Path, type_: Type) -> None:

@@ -84,6 +84,7 @@ def order(errors: dict[int, float]) -> float:
         ("multistep1", 1),
         ("multistep2", 2),
         ("multistep3", 3),
+        ("damped2", 2),
         ("heun", 2),
     ],
 )
@@ -94,7 +95,8 @@ def test_order(model: GaussianAdapter, solver: Solver, expected: int, end: float
 
 
 @pytest.mark.parametrize(
-    ("solver", "expected"), [("euler", 1), ("multistep2", 2), ("heun", 2), ("corrected2", 2)]
+    ("solver", "expected"),
+    [("euler", 1), ("multistep2", 2), ("damped2", 2), ("heun", 2), ("corrected2", 2)],
 )
 def test_order_of_a_whole_trajectory(model: GaussianAdapter, solver: Solver, expected: int) -> None:
     errors = {n: roll(model, solver, 1.0, 0.0, n, exact=False) for n in (64, 128, 256, 512)}

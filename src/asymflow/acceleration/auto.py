@@ -300,8 +300,9 @@ def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> list[Pla
                 found[each.steps] = each
     for shift in SHIFTS:
         inner = fine_time(torch.tensor(grid[1:], dtype=torch.float64), shift).tolist()
-        plan = plan_of((grid[0], *inner), solver="corrected2")
-        found[plan.steps] = plan
+        for solver in ("damped2", "corrected2"):
+            plan = plan_of((grid[0], *inner), solver=solver)
+            found[plan.steps] = plan
     own = plan_of(grid, solver="multistep2")
     found[own.steps] = own
     return list(found.values())

@@ -429,7 +429,8 @@ def ipndm(
 def caches(size: int) -> tuple[Sampler, ...]:
     """Block caches over our default grid of 20 steps for a side in pixels."""
     plan = presets.Grid(steps=_CACHE_STEPS).plan((size, size))
-    uncached = planned(plan, f"multistep2, {_CACHE_STEPS} steps", "default grid")
+    solver = plan.steps[0].solver
+    uncached = planned(plan, f"{solver}, {_CACHE_STEPS} steps", "default grid")
     first = (
         planned(
             plan,

@@ -118,7 +118,7 @@ Solver = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="euler, heun, multistep1, multistep2, multistep3 or corrected2."
+        help="euler, heun, multistep1, multistep2, multistep3, damped2 or corrected2."
         + _default(_GRID.solver),
         rich_help_panel=_HOW,
     ),

@@ -1,9 +1,9 @@
 """Plan a network of another kind, and compare with diffusers' own samplers on that same network.
 
-    python benchmarks/second/plan_unet.py runs/unet32 data/emoji
+    python benchmarks/families/second.py runs/families/told data/emoji
 
 writes second.json, second.png and sheet.png beside this file. Everything is measured in one run, on
-the network that `train_unet.py` made: a convolutional DDPM in v. What is compared:
+the network that `train.py told-unet` made: a convolutional DDPM in v. What is compared:
 
 - **DDIM, DPM-Solver++ 2M, UniPC**: diffusers' schedulers in their own state and parameterisation,
   asking the network itself, over the trailing grid and over that of Karras.
@@ -37,6 +37,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
+from train import SIDE, STYLES
 
 from asymflow import costs, engine, profiler, store, times, verifier
 from asymflow.adapters.diffusers import DiffusersAdapter, load
@@ -49,7 +50,6 @@ from asymflow.types import Plan, Request, Solver
 diffusers: Any = importlib.import_module("diffusers")  # whose own types do not describe its calls
 
 HERE = Path(__file__).parent
-SIDE = 32
 STEPS = (6, 10, 20)
 FINE = 100
 BASELINE = "DDIM 50"
@@ -356,7 +356,7 @@ def real_faces(dataset: Dataset) -> NDArray[np.uint8]:
     for entry in dataset.entries:
         if entry.split == "train" and entry.subgroup == "face-smiling":
             first.setdefault(entry.style, entry.index)
-    return np.stack([dataset.image(first[style], SIDE) for style in dataset.styles])
+    return np.stack([dataset.image(first[style], SIDE) for style in STYLES])
 
 
 def main() -> None:
@@ -377,8 +377,7 @@ def main() -> None:
         print(f"{time.monotonic() - began:7.0f} s  {what}", flush=True)
 
     dataset = Dataset(given.data)
-    styles = dataset.styles
-    adapter = load(given.model, null=len(styles))
+    adapter = load(given.model, null=len(STYLES))
     config = diffusers.DDPMScheduler.load_config(given.model / "scheduler")
     reports: list[dict[str, Any]] = []
     for scale in given.guidance:
@@ -396,7 +395,7 @@ def main() -> None:
         }
         plot(reports, given.out / "second.png")
         suffix = "" if scale == given.guidance[0] else f"-{scale:g}"
-        draw(real_faces(dataset), made, styles, given.out / f"sheet{suffix}.png")
+        draw(real_faces(dataset), made, STYLES, given.out / f"sheet{suffix}.png")
         write_text(given.out / "second.json", json.dumps(result, indent=1) + "\n")
 
 
