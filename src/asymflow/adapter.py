@@ -95,6 +95,20 @@ def settled(adapter: Adapter, x_0: Tensor) -> Tensor:
     return adapter.settle(x_0) if isinstance(adapter, Settling) else x_0
 
 
+@runtime_checkable
+class Pushing(Protocol):
+    """An adapter whose sampler takes only a part of what guidance adds."""
+
+    def push(self, estimate: Tensor, guidance: Tensor) -> Tensor:
+        """Of `guidance` the part that is added to the conditional `estimate`, all [b, c, h, w]."""
+        ...
+
+
+def pushed(adapter: Adapter, estimate: Tensor, guidance: Tensor) -> Tensor:
+    """What is added to the conditional estimate, all [b, c, h, w]."""
+    return adapter.push(estimate, guidance) if isinstance(adapter, Pushing) else guidance
+
+
 class Wrapped:
     """An adapter around another one, which does all that a subclass does not do itself."""
 
@@ -131,6 +145,9 @@ class Wrapped:
 
     def settle(self, x_0: Tensor) -> Tensor:
         return settled(self.inner, x_0)
+
+    def push(self, estimate: Tensor, guidance: Tensor) -> Tensor:
+        return pushed(self.inner, estimate, guidance)
 
     def to_state(self, picture: Picture) -> Tensor:
         return self.inner.to_state(picture)

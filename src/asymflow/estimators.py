@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asymflow.adapter import Adapter, Context, Denoiser, settled
+from asymflow.adapter import Adapter, Context, Denoiser, pushed, settled
 from asymflow.errors import InputError
 from asymflow.flow import detail, enlarge, pool, shrink, smooth
 from asymflow.types import Tier
@@ -97,6 +97,7 @@ def carry(tier: Tier, x_0: Tensor, memory: Memory) -> Tensor:
 class Guided:
     """A model under classifier-free guidance: D_cond + (w - 1) (D_cond - D_null), w per picture.
 
+    Or with that part of the sum which the model's sampler takes, see `asymflow.adapter.Pushing`.
     Both passes of a picture share one network call, of at most `adapter.batch` pictures, or are
     made in turn, to need half the memory. A picture with w = 1 takes the conditional pass only.
     """
@@ -157,9 +158,9 @@ class _Part:
         else:
             x_0 = adapter.denoise(torch.cat([x_t, x_t[again]]), torch.cat([t, t[again]]), self.both)
             d_cond, d_null = x_0[: len(t)], x_0[len(t) :]
-        guidance = torch.zeros_like(d_cond).index_add(
-            0, again, self.weight * (d_cond[again] - d_null)
-        )
+        own = d_cond[again]
+        added = pushed(adapter, own, self.weight * (own - d_null))
+        guidance = torch.zeros_like(d_cond).index_add(0, again, added)
         return d_cond + guidance, guidance
 
 

@@ -28,7 +28,7 @@ def shifted(n: int, shift: float) -> tuple[float, ...]:
     """
     _positive("shift", shift)
     ratios = (1 - i / n for i in _nodes(n))
-    return _grid(shift * t / (1 + (shift - 1) * t) for t in ratios)
+    return _grid(shift * t / (shift * t + (1 - t)) for t in ratios)  # exactly 1 at 1
 
 
 def logit_normal(n: int, mean: float = 0.0, std: float = 1.0) -> tuple[float, ...]:
