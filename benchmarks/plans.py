@@ -34,7 +34,7 @@ from asymflow.verifier import Judge
 
 REAL_SEED = 7
 BUDGETS = {
-    64: {"draft": 2.25, "fast": 3.75, "balanced": 6.0, "best": 12.0},
+    64: {"draft": 2.25, "fast": 3.75, "balanced": 8.0, "best": 12.0},
     128: {"draft": 1.25, "fast": 1.75, "balanced": 2.5, "best": 4.0},
 }
 BY_REAL = {64: ("draft", "fast"), 128: plans.NAMES}

@@ -334,12 +334,16 @@ def test_addresses_are_not_fetched(server: Running) -> None:
 
 def test_the_server_has_no_way_to_run_or_fetch_what_it_is_sent() -> None:
     """No pickle, no code by name, no shell, no client for addresses, no model of others."""
-    forbidden = {
+    everywhere = {
         *("pickle", "marshal", "shelve", "importlib", "runpy", "subprocess", "ctypes"),
         *("urllib.request", "http.client", "requests", "httpx", "aiohttp", "diffusers", "zmq"),
     }
     calls = {"eval", "exec", "compile", "__import__", "getattr", "setattr", "system", "popen"}
+    # One starts the network's own process, with nothing that was sent: the command is made once,
+    # of settings.
+    starts = {"apart.py": {"subprocess"}}
     for path in Path(security.__file__).parent.glob("*.py"):
+        forbidden = everywhere - starts.get(path.name, set())
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 assert not forbidden & {name.name for name in node.names}, path

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -328,7 +328,7 @@ class Engine:
                     limit, lambda a, b: recipes.alike(a.job.request, b.job.request)
                 )
                 if units:
-                    self._running = units
+                    self._running += units
                     self.metrics.queue.set(len(self._queue))
                     self._move_up()
                     return units
@@ -400,10 +400,10 @@ class Engine:
                 self.metrics.failures.labels(problem.code or "unknown").inc()
                 self._end(job, "failed", "failed", {"error": problem.as_json()})
 
-    def rest(self) -> None:
+    def rest(self, units: Sequence[Unit]) -> None:
         """What was taken is done with."""
         with self._lock:
-            self._running = []
+            self._running = [unit for unit in self._running if unit not in units]
 
     def learn(self, work: float, seconds: float) -> None:
         """Correct what is expected of this machine by what a picture really took."""

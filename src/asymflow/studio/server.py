@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from asymflow import __version__, generation
 from asymflow.errors import AsymflowError, InputError
 from asymflow.generation import Model
-from asymflow.studio import api, contract, openai
+from asymflow.studio import apart, api, contract, openai
 from asymflow.studio.failures import NO_ROOM, Problem, Refusal, disk_is_full, envelope
 from asymflow.studio.jobs import Engine
 from asymflow.studio.logs import Logged
@@ -209,7 +209,11 @@ class _Static(StaticFiles):
 
 
 def _loader(settings: Settings) -> Load:
-    return lambda: generation.load(settings.weights, dtype=settings.dtype, device=settings.device)
+    def load() -> Model:
+        model = generation.load(settings.weights, dtype=settings.dtype, device=settings.device)
+        return apart.moved(model, settings.weights)
+
+    return load
 
 
 async def _clean(settings: Settings, store: Store) -> None:

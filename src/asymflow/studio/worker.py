@@ -1,6 +1,8 @@
-"""The one thread that makes pictures: it loads the model, warms up, and serves the queue.
+"""The thread that makes pictures: it loads the model, warms up, and serves the queue.
 
-A second one writes them: while it compresses and waits for the disk, the next are drawn.
+Another one writes them: while it compresses and waits for the disk, the next are drawn. Where the
+network is in a process of its own (`asymflow.studio.apart`), two threads draw, so that it always
+has a question: while one of them goes on from an answer, the network is on that of the other.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +22,7 @@ from asymflow import engine, generation, plans, presets
 from asymflow.adapter import Adapter
 from asymflow.errors import AsymflowError
 from asymflow.generation import Model
-from asymflow.studio import media, recipes
+from asymflow.studio import apart, media, recipes
 from asymflow.studio.failures import NO_ROOM, Problem, disk_is_full
 from asymflow.studio.jobs import Engine, Unit
 from asymflow.times import truncated
@@ -64,7 +66,7 @@ class Worker(threading.Thread):
         self._load = load
         self._abandoned = threading.Event()
         self._writer = ThreadPoolExecutor(1, "asymflow-writer")
-        self._unwritten: list[Future[None]] = []
+        self._last = threading.local()  # what each thread handed to the writer
 
     def abandon(self) -> None:
         """Leave what is being made at its next step; its job is kept for the next start."""
@@ -82,8 +84,11 @@ class Worker(threading.Thread):
         self._engine.metrics.ready.set(1)
         _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
         limit = self._engine.settings.together or model.adapter.batch or _TOGETHER
-        with self._writer:  # which is waited for
-            self._draw(model, limit)
+        count = 2 if apart.is_apart(model) else 1
+        with self._writer, ThreadPoolExecutor(count, "asymflow-drawing") as drawing:
+            for each in [drawing.submit(self._draw, model, limit) for _ in range(count)]:
+                each.result()
+        apart.end(model)
 
     def _draw(self, model: Model, limit: int) -> None:
         while units := self._engine.take(limit):
@@ -93,7 +98,7 @@ class Worker(threading.Thread):
                 # The next start finds these jobs unfinished; this one must go on.
                 _log.exception("pictures were given up")
             finally:
-                self._engine.rest()
+                self._engine.rest(units)
 
     def _serve(self, model: Model, units: Sequence[Unit]) -> None:
         runs = [run for unit in units if (run := self._prepared(model, unit)) is not None]
@@ -154,8 +159,9 @@ class Worker(threading.Thread):
             walk.close()
         assert frame is not None, "a plan has at least one step"
         made = engine.pictures(adapter, requests, frame.x_t)
-        wait(self._unwritten)  # a disk that is slower than the model must not fill the memory
-        self._unwritten = [
+        # A disk that is slower than the model must not fill the memory.
+        wait(getattr(self._last, "written", ()))
+        self._last.written = [
             self._writer.submit(self._finish, run, picture)
             for run, picture in zip(runs, made, strict=True)
         ]
@@ -187,7 +193,7 @@ class Worker(threading.Thread):
                 "not_finite",
             )
             return
-        seconds = frame.seconds / len(frame.rows)
+        seconds = (frame.seconds - apart.waited(adapter)) / len(frame.rows)
         run.seconds += seconds
         decision = frame.decisions.get(row)
         if decision is not None:

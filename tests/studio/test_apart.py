@@ -1,0 +1,164 @@
+"""The network in a process of its own: the same answers, and every way in which it can end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from asymflow import engine, times
+from asymflow.generation import Model
+from asymflow.studio import apart
+from asymflow.studio.settings import Settings
+from asymflow.types import Request
+
+from .conftest import SMALL, running
+
+PLAN = times.plan_of(times.shifted(2, 2.0))
+
+
+@pytest.fixture(scope="module")
+def distant(real_model: Model) -> Generator[Model]:
+    model = apart.moved(real_model, None)
+    yield model
+    apart.end(model)
+
+
+def network(model: Model) -> apart.Network:
+    assert isinstance(model.adapter, apart.Apart)
+    return model.adapter.network
+
+
+def child(model: Model) -> subprocess.Popen[bytes]:
+    return network(model).child.process
+
+
+def requests(count: int) -> list[Request]:
+    return [Request({"prompt": f"{n} red apples"}, (32, 32), n, 3.0) for n in range(count)]
+
+
+def test_answers_are_the_same(real_model: Model, distant: Model) -> None:
+    # More contexts than are remembered, and again those of the first.
+    for group in (requests(6), requests(1)):
+        near = engine.run(real_model.adapter, PLAN, group)
+        far = engine.run(distant.adapter, PLAN, group)
+        assert all((a.picture == b.picture).all() for a, b in zip(near, far, strict=True))
+
+
+def test_threads_share_it(real_model: Model, distant: Model) -> None:
+    wanted = requests(3)
+    with ThreadPoolExecutor(3) as pool:
+        found = [
+            each.result()[0]
+            for each in [pool.submit(engine.run, distant.adapter, PLAN, [one]) for one in wanted]
+        ]
+    near = engine.run(real_model.adapter, PLAN, wanted)
+    assert all((a.picture == b.picture).all() for a, b in zip(near, found, strict=True))
+
+
+def test_all_who_ask_hear_that_it_was_killed(distant: Model) -> None:
+    context, _ = distant.adapter.encode(requests(1))
+    child(distant).send_signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [
+            pool.submit(distant.adapter.denoise, torch.zeros(1, 4, 32, 32), torch.ones(1), context)
+            for _ in range(2)
+        ]
+        time.sleep(0.2)  # both have asked
+        child(distant).kill()
+        assert [type(each.exception()) for each in asked] == [MemoryError, MemoryError]
+
+
+def test_a_model_on_a_gpu_stays(real_model: Model) -> None:
+    model = replace(real_model, device="cuda")
+    assert apart.moved(model, None) is model
+
+
+def test_an_error_is_told_and_the_next_question_answered(distant: Model) -> None:
+    context, _ = distant.adapter.encode(requests(1))
+    with pytest.raises(RuntimeError, match=r"primitive|shape|size"):
+        distant.adapter.denoise(torch.zeros(1, 3, 32, 32), torch.ones(1), context)
+    assert (
+        distant.adapter.denoise(torch.zeros(1, 4, 32, 32), torch.ones(1), context).isfinite().all()
+    )
+
+
+def test_a_child_that_was_killed_is_out_of_memory_and_replaced(distant: Model) -> None:
+    context, _ = distant.adapter.encode(requests(1))
+    x_t, t = torch.zeros(1, 4, 32, 32), torch.ones(1)
+    before = distant.adapter.denoise(x_t, t, context)
+    child(distant).kill()
+    child(distant).wait()
+    with pytest.raises(MemoryError):
+        distant.adapter.denoise(x_t, t, context)
+    assert torch.equal(distant.adapter.denoise(x_t, t, context), before)
+
+
+def test_a_child_that_ends_otherwise_is_an_error(distant: Model) -> None:
+    context, _ = distant.adapter.encode(requests(1))
+    child(distant).terminate()
+    child(distant).wait()
+    with pytest.raises(RuntimeError, match="ended with -15"):
+        distant.adapter.denoise(torch.zeros(1, 4, 32, 32), torch.ones(1), context)
+
+
+def test_it_ends_with_a_server_that_is_killed() -> None:
+    code = (
+        "from asymflow.studio.apart import Network; import time; "
+        "print(Network(None, 'float32').child.process.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        pid = int(server.stdout.readline())
+        server.kill()
+    until = time.monotonic() + 60
+    while _alive(pid):
+        assert time.monotonic() < until, "the child is an orphan"
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # One that has ended but that nobody has asked about is a zombie.
+    state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2]
+    return state.split()[0] != "Z"
+
+
+def test_a_server_draws_with_it_and_survives_its_end(
+    real_model: Model, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = apart.moved(real_model, None)
+    settings = Settings(data=tmp_path_factory.mktemp("apart"), port=0, burst=10_000)
+    with running(settings, lambda: model) as found:
+        first = _made(found.http)
+        assert first["state"] == "done"
+        os.kill(child(model).pid, signal.SIGKILL)
+        failed = _made(found.http)
+        assert failed["state"] == "failed"
+        assert "memory" in failed["error"]["message"]
+        assert _made(found.http)["state"] == "done"
+    assert child(model).poll() is not None
+
+
+def _made(http: httpx.Client) -> dict[str, Any]:
+    job = http.post("/api/jobs", json={"prompt": "a fox", **SMALL}).json()
+    until = time.monotonic() + 60
+    while job["state"] not in ("done", "failed"):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+        job = http.get(f"/api/jobs/{job['id']}").json()
+    return job
