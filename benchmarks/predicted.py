@@ -166,7 +166,7 @@ def plot(rows: Sequence[Row], title: str) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", type=Path, default=Path("runs/plans/profile-64.safetensors"))
-    parser.add_argument("--pictures", type=int, default=4)
+    parser.add_argument("--pictures", type=int, default=16)
     parser.add_argument("--work", type=Path, default=Path("runs/plans"))
     given = parser.parse_args()
     profile = store.load_profile(given.profile)
