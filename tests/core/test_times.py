@@ -37,6 +37,12 @@ def test_grids_fall_in_n_steps_to_exactly_zero(grid: Callable[[int], Grid], n: i
     assert all(t > s for t, s in pairwise(nodes))
 
 
+@given(st.floats(1e-3, 1e3), st.integers(1, 40))
+def test_a_shifted_grid_begins_and_ends_exactly(shift: float, n: int) -> None:
+    grid = times.shifted(n, shift)
+    assert (grid[0], grid[-1]) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize("name", ["uniform", "shifted", "logit_normal"])
 @pytest.mark.parametrize("n", [1, 7, 64])
 def test_grids_without_a_largest_noise_level_begin_at_one(name: str, n: int) -> None:

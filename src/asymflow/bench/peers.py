@@ -83,7 +83,7 @@ Walk = Callable[[Adapter, Request], Tensor]
 Wrap = Callable[[EmbeddedAdapter], Counted]
 """The model as a sampler sees it, made anew for every picture."""
 
-_VERSION = 2  # Part of every cache key: raise it whenever a sampler or a measurement changes.
+_VERSION = 3  # Part of every cache key: raise it whenever a sampler or a measurement changes.
 _STEPS, _GITS_STEPS, _FEW_STEPS = (4, 5, 6, 8, 12, 20), (6, 8, 12), (5, 6, 8)
 _SEARCH_PAIRS = 12
 _CACHE_STEPS = 20

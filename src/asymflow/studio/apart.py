@@ -39,6 +39,8 @@ from asymflow.generation import Model
 _CONTEXTS = 8
 """That both sides remember: two of every picture on its way."""
 _LENGTH = struct.Struct("<Q")
+_KILLED = -9
+"""What a process returns that was ended by SIGKILL, a signal that not every system has."""
 _PIPE = 2**20
 """Bytes on their way, where the system lets one choose: more than a question has."""
 _TYPES = {
@@ -146,7 +148,7 @@ class Network:
             code = child.close()
             if self.child is child:
                 self.child = _Child(self._command)
-        if code == -signal.SIGKILL:
+        if code == _KILLED:
             return MemoryError("The process of the network was killed.")
         return RuntimeError(f"The process of the network ended with {code}; see above.")
 
