@@ -4,9 +4,9 @@
 
 Goes on where it was stopped. Budgets are in full estimates: a guided call of the network.
 
-Plans are chosen by how near their pictures come to those of the reference, and `BY_REAL` by how
-near they come to real pictures of the same things, both in features: quick plans have no budget for
-the reference, and at 128 px the model draws better when it is not asked whole, as the reference is.
+Plans are chosen by how near their pictures come to the reference, and `BY_REAL` by how near they
+come to real pictures of the same things, in features: quick plans have no budget for the reference,
+and at 128 px the model draws better when it is not asked whole, as the reference is.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Workshop:
     """What plans are made from and judged by, kept in a folder.
 
     Attributes:
-        chosen: judges by features of the reference, of the pictures that plans are chosen by.
+        chosen: judges by the reference, of the pictures that plans are chosen by.
         real: judges by real pictures, of seen pairs that no benchmark asks for.
         fresh: by the reference, of the pictures that plans are measured on.
     """
@@ -93,10 +93,7 @@ class Workshop:
             store.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), path)
         profile = store.load_profile(path)
         planning.check_fits(profile, model.adapter.name)
-        features = planning.perceptual(model)
-        assert features is not None, "the bench extra is installed"
         chosen = _judge(model, requests(given.calibration, planning.VERIFIED), given.work)
-        chosen = replace(chosen, distance=features)
         fresh = _judge(model, requests(given.pictures, planning.PROVED), given.work)
         real = by_real(model, size, given.data, given.real, REAL_SEED)
         return cls(model, size, profile, chosen, real, fresh)
@@ -161,7 +158,7 @@ def main() -> None:
             if evidence and evidence.made["adapter"] == shop.model.adapter.name:
                 continue
         budget = full * profile.cost_ms[0]
-        judge, few = (shop.real, 16) if name in BY_REAL[given.side] else (shop.chosen, 4)
+        judge, few = (shop.real, 16) if name in BY_REAL[given.side] else (shop.chosen, 2)
         plan = verifier.best_within(
             judge, profile, budget, name=name, rollouts=given.rollouts, few=few
         )
