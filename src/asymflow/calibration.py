@@ -214,7 +214,7 @@ def _roll(judge: Judge, plan: Plan) -> Rollout:
     frame = None
     for frame in engine.walk(judge.adapter, plan, judge.requests):
         # A plan without rules looks at no surprise.
-        for row, rho in zip(frame.rows, frame.surprises, strict=bool(plan.adaptive)):
+        for row, rho in zip(frame.rows, frame.surprises or [None] * len(frame.rows), strict=True):
             if rho is not None:
                 surprises[row, frame.index] = rho
         for row, decision in frame.decisions.items():

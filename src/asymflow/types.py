@@ -21,8 +21,8 @@ Solver = Literal["euler", "heun", "multistep1", "multistep2", "multistep3", "dam
 """How a move uses the estimates of x_0.
 
 `multistepN` extrapolates from N of them, `damped2` from two but less far where the move is long;
-`corrected2` first makes the move that led here again, now
-that the estimate at its end is known, and then extrapolates from two.
+`corrected2` first makes the move that led here again, now that the estimate at its end is known,
+and then extrapolates from two.
 """
 
 SOLVERS: tuple[Solver, ...] = (

@@ -51,6 +51,9 @@ def test_it_is_an_adapter_and_keeps_its_provenance(weights: Path) -> None:
 def test_saved_and_loaded_again_it_draws_the_same(weights: Path, tmp_path: Path) -> None:
     adapter = embedded.load(weights)
     copy = tmp_path / "copy.safetensors"
+    with pytest.raises(InputError, match="packed=False"):
+        embedded.save(adapter.model, copy, training={})
+    assert not copy.exists()
     unpacked = embedded.load(weights, packed=False)
     embedded.save(unpacked.model, copy, training=unpacked.training)
     plan = plan_of(shifted(3, 2.0))

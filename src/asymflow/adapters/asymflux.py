@@ -196,7 +196,7 @@ def load(
     try:
         transformer = library.Flux2Transformer2DModel.from_pretrained(
             base, subfolder="transformer", dtype=dtype, local_files_only=True
-        )
+        ).to(device)
         pipe = library.Flux2KleinPipeline.from_pretrained(
             base, transformer=None, vae=None, dtype=dtype, local_files_only=True
         ).to(device)
@@ -206,7 +206,7 @@ def load(
             "saves it, with transformer, text_encoder and tokenizer."
         ) from error
     try:
-        state = load_file(adapter)
+        state = load_file(adapter, device=str(device))
     except (OSError, SafetensorError) as error:
         raise FileFormatError(
             f"Cannot read {adapter}: {error}. Give the safetensors file of the adapter."
@@ -217,17 +217,18 @@ def load(
         return pipe.encode_prompt(list(texts), device=torch.device(device))[0]
 
     try:
-        made = adapt(transformer, state, prompts)
+        return adapt(transformer, state, prompts)
     except FileFormatError as error:
         raise FileFormatError(f"{adapter} does not fit {base}. {error}") from error
-    transformer.to(device)
-    return AsymFluxAdapter(
-        transformer, prompts, made.basis.to(device), made.scale.to(device), made.digest
-    )
 
 
 def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> AsymFluxAdapter:
     """A latent transformer in memory with the tensors of an adapter, which changes it for good.
+
+    Args:
+        state: named as in the published file: "proj_buffer" [3 p^2, r], "scale_buffer" [], weights
+            that replace others, and pairs of "NAME.lora_A.weight" and "NAME.lora_B.weight". On the
+            device of the transformer.
 
     Raises:
         FileFormatError: they do not fit each other.
@@ -250,10 +251,10 @@ def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> As
             setattr(transformer, name, new.to(old.weight))
     rest = {name: value for name, value in own.items() if name not in pairs}
     try:
-        missing, unknown = transformer.load_state_dict(rest, strict=False)
+        # What an adapter leaves as it was is missing.
+        _, unknown = transformer.load_state_dict(rest, strict=False)
     except RuntimeError as error:
         raise FileFormatError(f"{str(error).splitlines()[-1].strip()}.") from error
-    del missing  # what an adapter leaves as it was
     if unknown:
         raise FileFormatError(f"The network has no {unknown[0]!r}.")
     width = transformer.x_embedder.weight.shape[1], transformer.proj_out.weight.shape[0]

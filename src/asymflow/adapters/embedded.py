@@ -27,7 +27,7 @@ from asymflow.adapter import Context
 from asymflow.data.emoji import spell
 from asymflow.errors import FileFormatError, InputError
 from asymflow.files import replacing
-from asymflow.nets.packed import pack
+from asymflow.nets.packed import PackedLinear, pack
 from asymflow.nets.picture import PictureConfig, PictureModel
 from asymflow.nets.text import load_tokenizer, tokenize
 from asymflow.nets.transformer import TransformerConfig
@@ -162,7 +162,16 @@ def _without_gaps(context: Context) -> Context:
 
 
 def save(model: PictureModel, path: Path, *, training: Mapping[str, Any]) -> None:
-    """Write a model file; `training` says how it was made and is kept in the metadata."""
+    """Write a model file; `training` says how it was made and is kept in the metadata.
+
+    Raises:
+        InputError: the model is packed, so its weights cannot be read.
+    """
+    if any(isinstance(module, PackedLinear) for module in model.modules()):
+        raise InputError(
+            "A packed model cannot be saved: its weights are laid out for one kernel. Load it "
+            "with packed=False."
+        )
     tensors = {
         name: (value.to(torch.bfloat16) if value.ndim > 1 and value.is_floating_point() else value)
         .detach()
