@@ -2,9 +2,9 @@
 
     python benchmarks/predicted.py --profile runs/plans/profile-64.safetensors
 
-writes benchmarks/predicted.json and .png: 40 plans on the profile's lattice, 3 to 16 steps between
-random candidate times, on pictures that were not profiled. Real and predicted are root mean squares
-over pixels and pictures. Goes on where it was stopped.
+writes benchmarks/predicted.json and .png: three draws of 40 plans on the profile's lattice, 3 to 16
+steps between random candidate times, on pictures that were not profiled. Real and predicted are
+root mean squares over pixels and pictures. Goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from asymflow.files import write_text
 from asymflow.types import CONDITIONAL, FULL, Plan, Profile, Step, Tier
 
 KINDS = {"full only": "#2f6f9f", "with carried tiers": "#5f9f4f", "with biased tiers": "#d98c2b"}
-COUNT = 40
+COUNT, DRAWS = 40, 3
 SHORTEST, LONGEST = 3, 16
 
 
@@ -37,6 +37,7 @@ SHORTEST, LONGEST = 3, 16
 class Row:
     """One plan: `predicted` and `real` error, and how often it asks each tier."""
 
+    draw: int
     kind: str
     steps: int
     tiers: Mapping[str, int]
@@ -44,7 +45,7 @@ class Row:
     real: float
 
 
-def draw(profile: Profile, count: int, seed: int = 0) -> list[tuple[str, Plan]]:
+def draw(profile: Profile, seed: int, count: int = COUNT) -> list[tuple[str, Plan]]:
     """(kind, plan) of random plans, in turns of every kind."""
     rng = np.random.default_rng(seed)
     carried = [tier for tier in profile.tiers if tier.carried]
@@ -98,13 +99,15 @@ def measure(profile: Profile, pictures: int, work: Path) -> list[Row]:
     cache = work / f"predicted-{key}.json"
     known: dict[str, list[float]] = json.loads(cache.read_text()) if cache.exists() else {}
     rows: list[Row] = []
-    for kind, plan in draw(profile, COUNT):
+    drawn = [(seed, *each) for seed in range(DRAWS) for each in draw(profile, seed)]
+    for seed, kind, plan in drawn:
         name = store.plan_hash(plan)
         if name not in known:
             known[name] = judge.errors(plan).tolist()
             write_text(cache, json.dumps(known))
         names = [step.tier.name for step in plan.steps]
         row = Row(
+            seed,
             kind,
             len(plan.steps),
             {tier: names.count(tier) for tier in dict.fromkeys(names)},
@@ -172,6 +175,7 @@ def main() -> None:
     profile = store.load_profile(given.profile)
     rows = measure(profile, given.pictures, given.work)
     groups = {"all": rows} | {kind: [r for r in rows if r.kind == kind] for kind in KINDS}
+    groups |= {f"draw {seed}": [r for r in rows if r.draw == seed] for seed in range(DRAWS)}
     found = {name: summary(group) for name, group in groups.items()}
     for name, each in found.items():
         print(name, {key: round(value, 3) for key, value in each.items()})
@@ -183,7 +187,7 @@ def main() -> None:
     }
     here = Path(__file__)
     write_text(here.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
-    title = f"{COUNT} random plans, {profile.made['size']}, {given.pictures} fresh pictures"
+    title = f"{len(rows)} random plans, {profile.made['size']}, {given.pictures} fresh pictures"
     plot(rows, title).savefig(here.with_suffix(".png"), dpi=120)
 
 

@@ -57,11 +57,18 @@ def lattice(
         macs=tuple(int(1000 * price) for price in prices),
         peak_bytes=tuple(int(10 * price) for price in prices),
         amplification=rng.uniform(0.5, 2, size).astype(np.float32),
+        saturation=0.5,
         defect=np.array(defect, np.float32),
         weight=rng.uniform(0.5, 2, length.shape).astype(np.float32),
         drift=np.array(drift, np.float32),
         made={},
     )
+
+
+def grown(profile: Profile, error: float, j: int) -> float:
+    """An error at a time, as it is at t = 0."""
+    a = float(profile.amplification[j])
+    return error * (1 + (a - 1) / math.hypot(1, a * error / profile.saturation))
 
 
 def flat(tiers: Sequence[Tier], prices: Sequence[float], size: int = 4) -> Profile:
@@ -147,18 +154,18 @@ def chain(profile: Profile, *moves: tuple[int, Tier, int]) -> Plan:
 def test_full_and_carried_errors_add_in_squares_and_share_a_history() -> None:
     profile = lattice(1)
     steps = chain(profile, (1, FULL, 2), (2, CARRIED, 2), (3, HALF_CARRIED, 2), (4, FULL, 1))
-    amp, defect = profile.amplification, profile.defect
+    defect = profile.defect
     weight, drift = profile.weight, profile.drift
     older = 1 - profile.times[3] / profile.times[2] - weight[1, 2, 3]
     expected = [
-        amp[1] * defect[0, 0, 0, 1],  # no history yet
-        amp[2] * np.hypot(defect[2, 0, 1, 2], weight[0, 1, 2] * drift[2, 0, 1]),
+        grown(profile, defect[0, 0, 0, 1], 1),  # no history yet
+        grown(profile, math.hypot(defect[2, 0, 1, 2], weight[0, 1, 2] * drift[2, 0, 1]), 2),
         # Both estimates were carried, from the same full one.
-        amp[3]
-        * np.linalg.norm(
-            [defect[4, 1, 2, 3], weight[1, 2, 3] * drift[4, 0, 2], older * drift[2, 0, 1]]
+        math.hypot(
+            grown(profile, math.hypot(defect[4, 1, 2, 3], weight[1, 2, 3] * drift[4, 0, 2]), 3),
+            grown(profile, older * drift[2, 0, 1], 3),
         ),
-        amp[4] * defect[0, 3, 3, 4],
+        grown(profile, defect[0, 3, 3, 4], 4),
     ]
     found = predict(profile, steps)
     assert found.errors == pytest.approx(expected)
@@ -179,13 +186,13 @@ def test_errors_of_a_biased_stretch_add_up_before_they_are_squared() -> None:
         (4, FULL, 2),
         (5, HALF, 2),
     )
-    amp, defect = profile.amplification, profile.defect
+    defect = profile.defect
     expected = [
-        amp[1] * defect[3, 0, 0, 1],
-        amp[2] * defect[3, 0, 1, 2],
-        amp[3] * defect[1, 2, 2, 3],
-        amp[4] * defect[0, 3, 3, 4],
-        amp[5] * defect[3, 4, 4, 5],
+        grown(profile, defect[3, 0, 0, 1], 1),
+        grown(profile, defect[3, 0, 1, 2], 2),
+        grown(profile, defect[1, 2, 2, 3], 3),
+        grown(profile, defect[0, 3, 3, 4], 4),
+        grown(profile, defect[3, 4, 4, 5], 5),
     ]
     found = predict(profile, steps)
     assert found.errors == pytest.approx(expected)
@@ -198,18 +205,28 @@ def test_errors_of_a_biased_stretch_add_up_before_they_are_squared() -> None:
 def test_what_is_carried_ages_from_the_last_full_estimate() -> None:
     profile = lattice(3)
     steps = chain(profile, (1, FULL, 1), (2, FULL, 1), (3, HALF, 1), (4, CARRIED, 1))
-    expected = np.hypot(
-        profile.defect[2, 3, 3, 4], profile.weight[3, 3, 4] * profile.drift[2, 1, 3]
-    )
-    assert predict(profile, steps).errors[-1] == pytest.approx(profile.amplification[4] * expected)
+    aged = profile.weight[3, 3, 4] * profile.drift[2, 1, 3]
+    expected = grown(profile, math.hypot(profile.defect[2, 3, 3, 4], aged), 4)
+    assert predict(profile, steps).errors[-1] == pytest.approx(expected)
 
 
 def test_a_full_move_extrapolates_from_an_estimate_that_was_carried() -> None:
     profile = lattice(3)
     steps = chain(profile, (1, FULL, 1), (2, FULL, 1), (3, CARRIED, 1), (4, FULL, 2))
     older = 1 - profile.times[4] / profile.times[3] - profile.weight[2, 3, 4]
-    expected = np.hypot(profile.defect[0, 2, 3, 4], older * profile.drift[2, 1, 2])
-    assert predict(profile, steps).errors[-1] == pytest.approx(profile.amplification[4] * expected)
+    aged = older * profile.drift[2, 1, 2]
+    expected = math.hypot(grown(profile, profile.defect[0, 2, 3, 4], 4), grown(profile, aged, 4))
+    assert predict(profile, steps).errors[-1] == pytest.approx(expected)
+
+
+def test_small_errors_are_amplified_and_large_ones_are_not() -> None:
+    profile = replace(flat((FULL,), (1,)), saturation=0.5)
+    amplified = replace(profile, amplification=np.full_like(profile.amplification, 4))
+    for error, factor in ((1e-4, 4), (0.125, 1 + 3 / 2**0.5), (1e3, 1)):
+        found = replace(amplified, defect=error * profile.defect)
+        assert predict(found, chain(found, (3, FULL, 1))).error == pytest.approx(
+            factor * error, rel=1e-3
+        )
 
 
 def test_a_plan_without_any_error_has_no_shares() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from asymflow import planner, profiler, verifier
+from asymflow.adapters.empirical import EmpiricalAdapter
 from asymflow.adapters.gaussian import GaussianAdapter
 from asymflow.errors import InputError
 from asymflow.estimators import Estimators, Memory, carry
@@ -126,6 +127,38 @@ def test_amplification_ends_at_one_and_is_that_of_the_linear_flow(
     ends = [model.guided_solution(x, TIMES[j], 0.0, label, 3.0) for x in (euler, answers.x[j])]
     exact = float((ends[0] - ends[1]).square().mean().sqrt() / error.square().mean().sqrt())
     assert profile.amplification[j] == pytest.approx(exact, rel=0.15)
+
+
+def test_errors_of_a_linear_model_grow_however_large_they_are(profile: Profile) -> None:
+    assert profile.saturation == 1e3
+
+
+def test_errors_stop_growing_where_they_have_led_to_another_picture() -> None:
+    """A model of 1024 colours: how an error grows that is neither of the measured sizes."""
+    colours = torch.rand(1024, 3, 1, 1, generator=torch.Generator().manual_seed(0)).double()
+    labels = torch.zeros(1024, dtype=torch.long)
+    model = EmpiricalAdapter((2 * colours - 1).expand(-1, 3, 8, 8), labels)
+    requests = [Request({"label": 0}, (8, 8), seed) for seed in range(16)]
+    found = profiler.profile(model, requests, times=TIMES, tiers=(), repeats=3)
+    assert found.amplification[1:6].min() > 2
+    answers = profiler.reference(model, requests, TIMES, (FULL,))
+    for j in (1, 2, 3):
+        newest = Estimate(TIMES[j - 1], answers.memories[j - 1].x_0, FULL)
+        direction = multistep(answers.x[j - 1], TIMES[j], [newest]) - answers.x[j]
+        direction /= direction.square().mean().sqrt()
+        for error in (0.05, 0.1, 0.4):
+            x_t = answers.x[j] + error * direction
+            moved = profiler.follow(answers, x_t, j) - profiler.follow(answers, answers.x[j], j)
+            growth = float(moved.square().mean().sqrt()) / error
+            a = float(found.amplification[j])
+            expected = 1 + (a - 1) / np.hypot(1, a * error / found.saturation)
+            assert growth == pytest.approx(expected, rel=0.25)
+
+
+def test_a_saturation_gives_back_the_growth_it_was_found_from() -> None:
+    limit = profiler.saturating(5.0, 2.5, 0.2)
+    assert 1 + 4 / np.hypot(1, 5.0 * 0.2 / limit) == pytest.approx(2.5)
+    assert profiler.saturating(5.0, 5.1, 0.2) == 1e3
 
 
 def test_predictions_rank_plans_as_rollouts_do(model: GaussianAdapter, profile: Profile) -> None:

@@ -266,6 +266,7 @@ def profile() -> Profile:
         macs=tuple(range(k)),
         peak_bytes=tuple(range(10, 10 + k)),
         amplification=array(i),
+        saturation=0.3,
         defect=array(k, i, i, i),
         weight=array(i, i, i),
         drift=array(k, i, i),
@@ -277,7 +278,7 @@ def test_a_profile_keeps_every_bit(tmp_path: Path) -> None:
     first = profile()
     save_profile(first, tmp_path / "p.safetensors")
     again = load_profile(tmp_path / "p.safetensors")
-    for name in ("times", "tiers", "cost_ms", "macs", "peak_bytes", "made"):
+    for name in ("times", "tiers", "cost_ms", "macs", "peak_bytes", "saturation", "made"):
         assert getattr(again, name) == getattr(first, name)
     for name in ("amplification", "defect", "weight", "drift"):
         assert np.array_equal(getattr(again, name), getattr(first, name))
@@ -295,4 +296,7 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path) -> None:
         load_profile(path)
     save_profile(replace(profile(), times=(1.0, 0.5, 0.0)), path)
     with pytest.raises(FileFormatError, match=r"has amplification of shape \(4,\), not \(3,\)"):
+        load_profile(path)
+    save_profile(replace(profile(), saturation=0.0), path)
+    with pytest.raises(FileFormatError, match="has a saturation of 0, which is not positive"):
         load_profile(path)

@@ -6,11 +6,17 @@ carried tiers share one, a biased tier (all others) has its own. Without history
 
 What a path is expected to be off by at t = 0, root mean square, is built from single moves:
 
-    every tier     e = amplification[j] * defect[tier, p, i, j]
-    carried at i   e^2 = that^2 + (amplification[j] * w * drift[tier, k, i])^2, w = weight[p, i, j],
-                   where the last full move began at k < i
-    carried at p   e^2 = that^2 + (amplification[j] * v * drift[tier at p, k, p])^2,
-                   where v = 1 - s/t - w is the weight of the estimate at p
+    every tier     e = grown(defect[tier, p, i, j])
+    carried at i   e = grown(sqrt(defect[tier, p, i, j]^2 + (w * drift[tier, k, i])^2)), where
+                   w = weight[p, i, j] and the last full move began at k < i
+    carried at p   e^2 = that^2 + grown(v * drift[tier at p, k, p])^2, where v = 1 - s/t - w is the
+                   weight of the estimate at p
+
+What is wrong by d at times[j] is wrong by this much at t = 0, with a = amplification[j]:
+
+    grown(d) = d (1 + (a - 1) / sqrt(1 + (a d / saturation)^2))
+
+A small error grows by a. A large one has led to another picture, and that is only so far away.
 
 Errors of full and carried moves are taken for independent: they add in squares. A biased tier errs
 in the same direction every time, so the errors of consecutive moves of one biased tier, a stretch,
@@ -266,14 +272,21 @@ def _share(one: Tier, other: Tier) -> bool:
 def _error(profile: Profile, tier: int, move: _Move) -> float:
     """Of one move, root mean square at t = 0."""
     p, i, j, k = move.p, move.i, move.j, move.k
-    error = float(profile.defect[tier, p, i, j])
-    w = float(profile.weight[p, i, j])
+    parts = [profile.defect[tier, p, i, j]]
+    w = profile.weight[p, i, j]
     if profile.tiers[tier].carried:
-        error = math.hypot(error, w * float(profile.drift[tier, k, i]))
+        parts[0] = np.hypot(parts[0], w * profile.drift[tier, k, i])
     if p < i and profile.tiers[move.older].carried:
         v = 1 - profile.times[j] / profile.times[i] - w
-        error = math.hypot(error, v * float(profile.drift[move.older, k, p]))
-    return float(profile.amplification[j]) * error
+        parts.append(v * profile.drift[move.older, k, p])
+    return math.hypot(*_grown(profile, np.array(parts), j))
+
+
+def _grown(profile: Profile, error: _Table, j: int | slice) -> _Table:
+    """Errors at a time, or [..., j] at some, as they are at t = 0."""
+    a = profile.amplification[j]
+    growth = 1 + (a - 1) / np.sqrt(1 + np.square(a * error / profile.saturation))
+    return error * growth.astype(np.float32, copy=False)
 
 
 def price(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> float:
@@ -476,19 +489,21 @@ def _errors(profile: Profile, tier: int, i: int, ks: slice, js: slice) -> _Table
 
     For a full tier, which does not depend on k, the second axis has length 1.
     """
-    amplification = profile.amplification[js]
-    square = np.square(amplification * profile.defect[tier, : i + 1, i, js])[:, None]
+    error = profile.defect[tier, : i + 1, None, i, js]
     if profile.tiers[tier].carried:
-        weight = (amplification * profile.weight[: i + 1, i, js])[:, None]
-        square = square + np.square(weight * profile.drift[tier, ks, i, None])
-    return square
+        weight = profile.weight[: i + 1, None, i, js]
+        error = np.hypot(error, weight * profile.drift[tier, ks, i, None])
+    return np.square(_grown(profile, error, js))
 
 
-def _stale(profile: Profile, tiers: Sequence[int], p: int, i: int, ks: slice, js: slice) -> _Table:
-    """What moves from i add to squared errors since the estimate at p was carried [tier, k, j]."""
+def _stale(
+    profile: Profile, tiers: Sequence[int], ps: slice, i: int, ks: slice, js: slice
+) -> _Table:
+    """What moves from i add to squared errors since estimates at p were carried [tier, p, k, j]."""
     ratio = (np.array(profile.times[js]) / profile.times[i]).astype(np.float32)
-    v = 1 - ratio - profile.weight[p, i, js]
-    return np.square(profile.amplification[js] * v * profile.drift[tiers, ks, p, None])
+    v = 1 - ratio - profile.weight[ps, None, i, js]
+    drift = profile.drift[tiers, ks, ps].swapaxes(1, 2)[..., None]
+    return np.square(_grown(profile, v * drift, js))
 
 
 def _solve_stretches(profile: Profile, tier: int, most: int) -> _Stretches:
@@ -504,7 +519,8 @@ def _solve_stretches(profile: Profile, tier: int, most: int) -> _Stretches:
             squares[:i, i] = least**2
         if i == nodes - 1:
             break
-        error = profile.amplification[i + 1 :] * profile.defect[tier, : i + 1, i, i + 1 :]
+        later = slice(i + 1, None)
+        error = _grown(profile, profile.defect[tier, : i + 1, i, later], later)
         error = np.minimum(error, error[i])
         reached = np.full((i + 1, nodes - 1 - i, most), _INF)
         for p in range(i):
@@ -599,7 +615,7 @@ def _history(profile: Profile, grid: _Grid, arrived: _Table, p: int, i: int, js:
     history = np.full((p + 1, nodes, arrived.shape[2]), _INF)
     history[p] = arrived[first, p + 1]
     if grid.carried and p > 0:
-        older = _stale(profile, grid.carried, p, i, slice(p), js)[..., None]
+        older = _stale(profile, grid.carried, slice(p, p + 1), i, slice(p), js)[:, 0, ..., None]
         for kind, each in enumerate(older, 1):
             part = history[:p]
             np.minimum(part, arrived[first + kind, 1 : p + 1, None] + each, out=part)
@@ -651,7 +667,7 @@ def _trace_stretch(
     while begins[-1] != s:
         m -= 1
         i = begins[-1]
-        error = profile.amplification[e] * profile.defect[tier, : i + 1, i, e]
+        error = _grown(profile, profile.defect[tier, : i + 1, i, e], e)
         longer = stretch.sums[i][:, s, m] + np.minimum(error, error[i])[:i]
         begins.append(int(longer.argmin()))
         e = i
@@ -674,12 +690,13 @@ def _trace_faithful(
         for k in (each - 1 for each in rows):
             square = _errors(profile, tier, i, slice(k, k + 1), end)[:, 0, 0]
             values = arrived[:, k + 1] + square[i]
-            for p in range(max(k, 0), i) if k >= 0 else ():
-                ways = slice(grid.way(p, 0), grid.way(p + 1, 0))
-                older = np.zeros(grid.kinds, np.float32)
-                if k < p and grid.carried:
-                    older[1:] = _stale(profile, grid.carried, p, i, slice(k, k + 1), end)[:, 0, 0]
-                longer = arrived[ways, k + 1] + square[p] + older
+            if k >= 0:
+                older = np.zeros((i - k, grid.kinds), np.float32)
+                if grid.carried:
+                    ps, ks = slice(k + 1, i), slice(k, k + 1)
+                    older[1:, 1:] = _stale(profile, grid.carried, ps, i, ks, end)[..., 0, 0].T
+                ways = slice(grid.way(k, 0), grid.way(i, 0))
+                longer = arrived[ways, k + 1] + (square[k:i, None] + older).ravel()
                 values[ways] = np.minimum(values[ways], longer)
             way = int(values.argmin())
             if values[way] < best:

@@ -40,8 +40,14 @@ PERTURBED = 6
 """Candidate times at which amplification is measured; between them it is interpolated."""
 LATE = 5
 """Moves, at least, through the second half of the candidates for a disturbance in the first."""
+DISTURBANCES = (0.02, 0.2)
+"""Root mean squares of a small error, and of a large one."""
 _FORGOTTEN = 1e-6
 """Stands for no error at all, and for the growth of one that leaves no trace in the picture."""
+_GROWING = 1.25
+"""How much a small error grows, at least, where it is asked when it stops."""
+_NEVER = 1e3
+"""Saturation where errors grow all the same, however large they are."""
 
 Progress = Callable[[str, int, int], None]
 """Hears what is being done, how much of it is done, and how much there is."""
@@ -95,7 +101,7 @@ def profile(
     tiers = (FULL, *tiers)
     with nullcontext(adapter) if partial is None else recorded(adapter, partial) as asked:
         answers = reference(asked, requests, times, tiers, guidance_interval, progress)
-        amplification = _amplification(answers, progress)
+        amplification, saturation = _growth(answers, progress)
     cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress)
     weights = np.zeros((len(times),) * 3)
     second = np.zeros_like(weights)
@@ -116,6 +122,7 @@ def profile(
         macs=macs,
         peak_bytes=peaks,
         amplification=amplification,
+        saturation=saturation,
         defect=defect,
         weight=weights.astype(np.float32),
         drift=np.stack([_drift(answers, tier) for tier in tiers]),
@@ -283,27 +290,41 @@ def _drift(answers: Answers, tier: Tier) -> Array:
 
 
 @torch.inference_mode()
-def _amplification(answers: Answers, progress: Progress) -> Array:
-    """How a real error at a candidate time, that of one Euler move, grows until t = 0 [I]."""
+def _growth(answers: Answers, progress: Progress) -> tuple[Array, float]:
+    """How a real error, that of one Euler move, grows until t = 0: amplification, saturation."""
     count = len(answers.times)
     nodes = sorted({round(1 + (count - 2) * k / PERTURBED) for k in range(PERTURBED)})
     grown: list[float] = []
+    limits: list[float] = []
     for number, j in enumerate(nodes):
         t, s = answers.times[j - 1], answers.times[j]
         x_0 = answers.settled(answers.memories[j - 1].x_0)
         euler = multistep(answers.x[j - 1], s, [Estimate(t, x_0, FULL)])
         error = euler - answers.x[j]
         size = error.square().mean().sqrt().clamp_min(_FORGOTTEN)
-        ends = [_follow(answers, answers.x[j] + sign * error * (0.02 / size), j) for sign in (0, 1)]
-        grown.append(float((ends[1] - ends[0]).square().mean().sqrt()) / 0.02)
+        disturbed = [answers.x[j] + error * (each / size) for each in (0, *DISTURBANCES)]
+        end, *ends = [follow(answers, x_t, j) for x_t in disturbed]
+        distances = [float((each - end).square().mean().sqrt()) for each in ends]
+        small, large = (d / size for d, size in zip(distances, DISTURBANCES, strict=True))
+        grown.append(small)
+        if small > _GROWING:
+            limits.append(saturating(small, large, DISTURBANCES[1]))
         progress("measuring how errors grow", number + 1, len(nodes))
     logs = np.interp(
         np.arange(count), [*nodes, count - 1], [*np.log(np.maximum(grown, _FORGOTTEN)), 0.0]
     )
-    return np.exp(logs).astype(np.float32)
+    return np.exp(logs).astype(np.float32), min(float(np.median(limits or [_NEVER])), _NEVER)
 
 
-def _follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
+def saturating(amplification: float, growth: float, error: float) -> float:
+    """The saturation with which an error grows by that much, where a small one is amplified."""
+    if growth >= amplification:
+        return _NEVER
+    part = max(growth - 1, _FORGOTTEN) / (amplification - 1)
+    return amplification * error * part / math.sqrt(1 - part**2)
+
+
+def follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
     """x_0 that the full tier reaches from `times[begin]`.
 
     Over all candidates, but in the second half over some for what comes from the first: errors

@@ -29,8 +29,8 @@ from asymflow.types import (
 
 FORMAT = "asymflow plan"
 SCHEMA = 1
-PROFILE_SCHEMA = 2
-"""1 had other weights of moves: those of `multistep2`."""
+PROFILE_SCHEMA = 3
+"""1 had other weights of moves, those of `multistep2`, and 2 no saturation."""
 PROFILE_FORMAT = "asymflow profile"
 _ARRAYS = ("amplification", "defect", "weight", "drift")
 MAX_BYTES = 4_000_000
@@ -211,6 +211,7 @@ def save_profile(profile: Profile, path: Path) -> None:
         "cost_ms": profile.cost_ms,
         "macs": profile.macs,
         "peak_bytes": profile.peak_bytes,
+        "saturation": profile.saturation,
         "made": dict(profile.made),
     }
     arrays = {name: np.ascontiguousarray(getattr(profile, name)) for name in _ARRAYS}
@@ -243,6 +244,7 @@ def load_profile(path: Path) -> Profile:
         cost_ms=tuple(fields.numbers("cost_ms")),
         macs=tuple(int(each) for each in fields.numbers("macs")),
         peak_bytes=tuple(int(each) for each in fields.numbers("peak_bytes")),
+        saturation=fields.number("saturation"),
         made=fields.texts("made"),
         **arrays,
     )
@@ -257,4 +259,6 @@ def load_profile(path: Path) -> Profile:
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             fields.refuse(f"has {name} of shape {arrays[name].shape}, not {shape}")
+    if profile.saturation <= 0:
+        fields.refuse(f"has a saturation of {profile.saturation:g}, which is not positive")
     return profile

@@ -381,7 +381,8 @@ class Profile:
         times: falling, from the start of the trajectory to exactly 0 [I].
         tiers: the first is full [K].
         cost_ms, macs, peak_bytes: of one estimate [K].
-        amplification: how much an error at `times[j]` has grown when it reaches t = 0 [I].
+        amplification: how much a small error at `times[j]` has grown when it reaches t = 0 [I].
+        saturation: an error stops growing when it is about that large at t = 0.
         defect: of a move [K, I, I, I], indexed [tier, p, i, j]; inf unless p <= i < j. For a
             carried tier, as if it had just been full.
         weight: how much the newest estimate counts in that move [I, I, I], indexed [p, i, j].
@@ -396,6 +397,7 @@ class Profile:
     macs: tuple[int, ...]
     peak_bytes: tuple[int, ...]
     amplification: NDArray[np.float32]
+    saturation: float
     defect: NDArray[np.float32]
     weight: NDArray[np.float32]
     drift: NDArray[np.float32]

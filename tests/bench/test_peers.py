@@ -163,6 +163,7 @@ def profile(count: int, made: dict[str, str] | None = None) -> Profile:
         (1,),
         (1,),
         nothing[0, 0],
+        1.0,
         defect,
         nothing,
         nothing[:1],

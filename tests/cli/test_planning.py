@@ -97,7 +97,7 @@ def test_an_interrupted_profile_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(profiler, "_amplification", stop)
+        patch.setattr(profiler, "_growth", stop)
         typed = type_(*words)
     assert typed.code == 130
     assert "the same command goes on" in " ".join(typed.err.split())
