@@ -93,8 +93,8 @@ class Workshop:
             store.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), path)
         profile = store.load_profile(path)
         planning.check_fits(profile, model.adapter.name)
-        chosen = _judge(model, requests(given.calibration, planning.VERIFIED), given.work)
-        fresh = _judge(model, requests(given.pictures, planning.PROVED), given.work)
+        chosen = kept_judge(model, requests(given.calibration, planning.VERIFIED), given.work)
+        fresh = kept_judge(model, requests(given.pictures, planning.PROVED), given.work)
         real = by_real(model, size, given.data, given.real, REAL_SEED)
         return cls(model, size, profile, chosen, real, fresh)
 
@@ -102,7 +102,7 @@ class Workshop:
         print(f"{time.monotonic() - self.began:7.0f} s  {what}", flush=True)
 
 
-def _judge(model: generation.Model, requests: list[Request], work: Path) -> Judge:
+def kept_judge(model: generation.Model, requests: list[Request], work: Path) -> Judge:
     """By a reference that is kept in a folder."""
     what = repr([(each.inputs, each.seed, each.size) for each in requests])
     key = hashlib.sha256(f"{model.adapter.name} {model.dtype} {what}".encode()).hexdigest()[:12]
