@@ -29,7 +29,7 @@ from asymflow.bench.pairs import job, pick
 from asymflow.bench.quality import real_pictures
 from asymflow.cli import planning
 from asymflow.data.dataset import Dataset
-from asymflow.types import Profile, Request
+from asymflow.types import Plan, Profile, Request
 from asymflow.verifier import Judge
 
 REAL_SEED = 7
@@ -149,21 +149,24 @@ def main() -> None:
     profile = shop.profile
     shop.say(f"a full estimate takes {profile.cost_ms[0]:.1f} ms")
     features = planning.perceptual(shop.model)
+    known: list[Plan] = []
     for name, full in BUDGETS[given.side].items():
         if name not in (given.only or plans.NAMES):
             continue
         target = given.out / f"{name}-{given.side}.json"
         if target.exists():
-            evidence = store.load_plan(target).evidence
-            if evidence and evidence.made["adapter"] == shop.model.adapter.name:
+            made = store.load_plan(target)
+            if made.evidence and made.evidence.made["adapter"] == shop.model.adapter.name:
+                known.append(made)
                 continue
         budget = full * profile.cost_ms[0]
         judge, few = (shop.real, 16) if name in BY_REAL[given.side] else (shop.chosen, 2)
         plan = verifier.best_within(
-            judge, profile, budget, name=name, rollouts=given.rollouts, few=few
+            judge, profile, budget, name=name, known=known, rollouts=given.rollouts, few=few
         )
         plan = verifier.prove(shop.fresh, plan, profile, features)
         store.save_plan(plan, target)
+        known.append(plan)
         shop.say(f"{name}: chosen at {judge.error(plan):.4f}\n{plan}")
 
 

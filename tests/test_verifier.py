@@ -92,6 +92,18 @@ def test_what_is_chosen_beats_its_start_and_every_peer(
     assert all(judge.error(plan) <= judge.error(peer) for peer in peers)
 
 
+def test_a_larger_budget_is_no_worse_where_the_smaller_one_is_known(
+    judge: verifier.Judge, profile: Profile
+) -> None:
+    budget = 4 * profile.cost_ms[0]
+    cheap = verifier.best_within(judge, profile, budget, rollouts=40)
+    plan = verifier.best_within(judge, profile, 1.01 * budget, known=[cheap], rollouts=0)
+    assert judge.error(plan) <= judge.error(cheap)
+    assert judge.error(verifier.best_within(judge, profile, 1.01 * budget, rollouts=0)) > (
+        judge.error(cheap)
+    )
+
+
 def test_climbing_never_makes_worse_and_respects_the_budget(
     judge: verifier.Judge, profile: Profile
 ) -> None:

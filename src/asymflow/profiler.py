@@ -305,7 +305,7 @@ def _growth(answers: Answers, progress: Progress) -> tuple[Array, float]:
         disturbed = [answers.x[j] + error * (each / size) for each in (0, *DISTURBANCES)]
         end, *ends = [follow(answers, x_t, j) for x_t in disturbed]
         distances = [float((each - end).square().mean().sqrt()) for each in ends]
-        small, large = (d / size for d, size in zip(distances, DISTURBANCES, strict=True))
+        small, large = (d / by for d, by in zip(distances, DISTURBANCES, strict=True))
         grown.append(small)
         if small > _GROWING:
             limits.append(saturating(small, large, DISTURBANCES[1]))

@@ -269,6 +269,7 @@ def best_within(
     *,
     cost: Cost = "ms",
     name: str = "verified",
+    known: Sequence[Plan] = (),
     rollouts: int = 60,
     few: int = 2,
     progress: Progress = silent,
@@ -279,6 +280,8 @@ def best_within(
     what others would run (`peers`), whole and coarse, and climbs from the best of them.
 
     Args:
+        known: plans within the budget that the result must not be worse than, such as those of
+            smaller budgets.
         rollouts: of the climb.
         few: pictures that candidates are screened by.
 
@@ -297,7 +300,7 @@ def best_within(
     size, interval = judge.requests[0].size, judge.guidance_interval
     for shrink in sorted({tier.shrink for tier in profile.tiers}):
         starts += peers(profile, budget, size, guidance_interval=interval, shrink=shrink, cost=cost)
-    begin = best_of(judge, starts, progress, few=few)
+    begin = min((best_of(judge, starts, progress, few=few), *known), key=judge.error)
     plan = climb(judge, begin, profile, budget, rollouts=rollouts, cost=cost, progress=progress)
     return Plan(name, plan.steps)
 
