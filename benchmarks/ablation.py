@@ -38,7 +38,7 @@ def variants(shop: Workshop, name: str, rollouts: int) -> dict[str, Plan]:
     """The shipped plan, and those that miss one mechanism, at no higher price."""
     profile, judge = shop.profile, shop.chosen
     shipped = plans.load(name, shop.size)
-    budget = BUDGETS[shop.size[0]][name] * profile.cost_ms[0]
+    budget = BUDGETS[name] * profile.cost_ms[0]
     whole = [tier for tier in profile.tiers if tier.full or tier == CONDITIONAL]
     others = verifier.peers(profile, budget, shop.size, guidance_interval=judge.guidance_interval)
     return {

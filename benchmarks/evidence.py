@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from plans import kept_judge
+from plans import FACTORS, kept_judge
 
 from asymflow import generation, plans, presets
 from asymflow.cli import planning
@@ -36,7 +36,7 @@ def main() -> None:
         requests = planning.requests(
             model.adapter.styles, size, presets.GUIDANCE, given.pictures, FRESH
         )
-        judge = kept_judge(model, requests, given.work)
+        judge = kept_judge(model, requests, given.work, FACTORS[side])
         for name in plans.NAMES:
             plan = plans.load(name, size)
             evidence = plan.evidence
@@ -46,7 +46,7 @@ def main() -> None:
                 "stated": evidence.rms.value,
                 "interval": [evidence.rms.low, evidence.rms.high],
                 "found": float(errors.mean()),
-                "inside": evidence.rms.low <= errors.mean() <= evidence.rms.high,
+                "inside": evidence.rms.low <= float(errors.mean()) <= evidence.rms.high,
             }
             report[f"{name}-{side}"] = found
             print(f"{name}-{side}", json.dumps(found), flush=True)

@@ -5,11 +5,11 @@
 
 The first writes growth.json and growth.png beside this file. *Uniform* is Heun's method with 50
 steps and guidance, 99 full estimates: one is measured, and time is multiplied. *Planned* is the
-default plan at that size, *lighter* the same with guidance in turn, and *coarse* that plan asked at
-64 px, in its last step at 128. Of their tiers one estimate each is measured, and time is added up.
+default plan of 64 px at that size, *lighter* the same with guidance in turn, and *pooled* that plan
+asked at 64 px. Of their tiers one estimate each is measured, and time is added up.
 The peak is that of the largest estimate, beyond the weights.
 
-The second draws one scene at those sides, with 12 full steps and with the coarse plan, and writes
+The second draws one scene at those sides, with 12 full steps and with the pooled plan, and writes
 growth-sheet.png: the network was trained up to 128 px, so that pictures are what decides.
 """
 
@@ -32,15 +32,15 @@ from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.estimators import Guided, estimate
 from asymflow.files import replacing, write_text
 from asymflow.profiler import candidates
-from asymflow.times import coarse, lighter, plan_of, within
+from asymflow.times import lighter, plan_of, pooled, rescaled
 from asymflow.types import FULL, Plan, Request, Step, Tier
 
 UNIFORM = 99
 """Estimates of Heun's method with 50 steps: two each, but for the last one."""
 SIDES = (32, 64, 128, 256, 512)
 NATIVE = 64
-"""The side that the coarse plan is asked at: what the default plan was made for."""
-NAMES = ("uniform", "planned", "lighter", "coarse")
+"""The side that the pooled plan is asked at: what the default plan was made for."""
+NAMES = ("uniform", "planned", "lighter", "pooled")
 HERE = Path(__file__)
 
 
@@ -80,13 +80,13 @@ def main() -> None:
 def measured(adapter: EmbeddedAdapter, side: int, repeats: int) -> dict[str, Any]:
     """Milliseconds and peak bytes of one picture of side x side pixels, by plan."""
     size = (side, side)
-    planned = within(plans.load(plans.DEFAULT, size), adapter.shrinks(size))
+    planned = rescaled(plans.load(plans.DEFAULT, (NATIVE, NATIVE)), side / NATIVE)
     uniform = Plan("uniform", (Step(1.0, 0.0, FULL),))
     chosen = {
         "uniform": uniform,
         "planned": planned,
         "lighter": lighter(planned),
-        "coarse": coarse_plan(side),
+        "pooled": pooled_plan(side),
     }
     tiers = tuple({step.tier for plan in chosen.values() for step in plan.steps})
     request = Request({"prompt": "a cat left of a dog"}, size, 0, presets.GUIDANCE)
@@ -112,20 +112,20 @@ def measured(adapter: EmbeddedAdapter, side: int, repeats: int) -> dict[str, Any
     return found
 
 
-def coarse_plan(side: int) -> Plan:
-    """The default plan asked at `NATIVE` and twice that, with guidance in turn."""
-    return lighter(coarse(plans.load(plans.DEFAULT, (side, side)), max(1, side // NATIVE)))
+def pooled_plan(side: int) -> Plan:
+    """The default plan asked at `NATIVE`, with guidance in turn."""
+    return lighter(pooled(plans.load(plans.DEFAULT, (side, side)), max(1, side // NATIVE)))
 
 
 def write_sheet(adapter: EmbeddedAdapter, sides: list[int]) -> None:
-    """A scene on white: a row for every side, 12 full steps on the left, coarse on the right."""
+    """A scene on white: a row for every side, 12 full steps on the left, pooled on the right."""
     figure = Figure(figsize=(9, 4.6 * len(sides)), layout="constrained")
     for row, side in enumerate(sides):
         size = (side, side)
         full = plan_of(candidates(size, 12), name="12 full steps")
         inputs = {"prompt": "a cat left of a dog", "style": "noto"}
         request = Request(inputs, size, 0, presets.GUIDANCE)
-        named = {full.name: full, "coarse": coarse_plan(side)}
+        named = {full.name: full, "pooled": pooled_plan(side)}
         for column, (name, plan) in enumerate(named.items(), 1):
             [result] = engine.run(adapter, plan, [request])
             title = f"{side} px, {name}, {result.seconds:.1f} s"

@@ -1,12 +1,16 @@
 """Make the plans that come with asymflow: profile the shipped model, choose, improve, measure.
 
     python benchmarks/plans.py --side 64 --work runs/plans
+    python benchmarks/plans.py --side 128 --work runs/plans
 
 Goes on where it was stopped. Budgets are in full estimates: a guided call of the network.
 
 Plans are chosen by how near their pictures come to the reference, and `BY_REAL` by how near they
-come to real pictures of the same things, in features: quick plans have no budget for the reference,
-and at 128 px the model draws better when it is not asked whole, as the reference is.
+come to real pictures of the same things, in features: quick plans have no budget for the reference.
+
+At 128 px the model draws best when it is asked at half the side (`benchmarks/larger.py`). So there
+the plans are those of 64 px, enlarged, and what they are measured by is a reference that is asked
+at half the side, too.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asymflow import generation, plans, presets, profiler, store, verifier
+from asymflow import generation, plans, presets, profiler, store, times, verifier
 from asymflow.bench import metrics
 from asymflow.bench.features import as_unit_float, extract, load_network
 from asymflow.bench.pairs import job, pick
@@ -33,11 +37,10 @@ from asymflow.types import Plan, Profile, Request
 from asymflow.verifier import Judge
 
 REAL_SEED = 7
-BUDGETS = {
-    64: {"draft": 2.25, "fast": 3.75, "balanced": 8.0, "best": 12.0},
-    128: {"draft": 1.25, "fast": 1.75, "balanced": 2.5, "best": 4.0},
-}
-BY_REAL = {64: ("draft", "fast"), 128: plans.NAMES}
+BUDGETS = {"draft": 2.25, "fast": 3.75, "balanced": 8.0, "best": 12.0}
+BY_REAL = ("draft", "fast")
+FACTORS = {64: 1, 128: 2}
+"""By what the plans of a side are enlarged from those that are chosen here."""
 ROOT = Path(plans.__file__).parent
 
 
@@ -61,7 +64,7 @@ class Workshop:
 
     @staticmethod
     def options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--side", type=int, choices=BUDGETS, default=64)
+        parser.add_argument("--side", type=int, choices=FACTORS, default=64)
         parser.add_argument("--work", type=Path, default=Path("runs/plans"))
         parser.add_argument("--dtype", default="float32")
         parser.add_argument("--rollouts", type=int, default=40)
@@ -83,11 +86,10 @@ class Workshop:
         path = given.work / f"profile-{given.side}.safetensors"
         if not path.exists():
             calibration = requests(given.calibration, planning.PROFILED)
-            times = profiler.candidates(size, given.candidates)
             found = profiler.profile(
                 model.adapter,
                 calibration,
-                times=times,
+                times=profiler.candidates(size, given.candidates),
                 guidance_interval=presets.guidance_interval(size),
             )
             store.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), path)
@@ -102,15 +104,21 @@ class Workshop:
         print(f"{time.monotonic() - self.began:7.0f} s  {what}", flush=True)
 
 
-def kept_judge(model: generation.Model, requests: list[Request], work: Path) -> Judge:
-    """By a reference that is kept in a folder."""
+def kept_judge(
+    model: generation.Model, requests: list[Request], work: Path, factor: int = 1
+) -> Judge:
+    """By a reference that is kept in a folder: the fine plan, enlarged by a factor."""
     what = repr([(each.inputs, each.seed, each.size) for each in requests])
     key = hashlib.sha256(f"{model.adapter.name} {model.dtype} {what}".encode()).hexdigest()[:12]
-    kept = work / f"reference-{key}.pt"
-    guided = presets.guidance_interval(requests[0].size)
+    kept = work / (f"reference-{key}.pt" if factor == 1 else f"reference-{key}-{factor}.pt")
+    height, width = requests[0].size
+    guided = presets.guidance_interval((height, width))
     if not kept.exists():
-        made = Judge.of(model.adapter, requests, verifier.rms, guidance_interval=guided)
-        torch.save(made.reference, kept)
+        work.mkdir(parents=True, exist_ok=True)
+        small = (height // factor, width // factor)
+        fine = verifier.fine_plan(small, guidance_interval=presets.guidance_interval(small))
+        reference = verifier.rollout(model.adapter, times.enlarged(fine, factor), requests)
+        torch.save(reference, kept)
     reference = torch.load(kept, weights_only=True)
     return Judge(model.adapter, tuple(requests), reference, verifier.rms, guided)
 
@@ -139,18 +147,14 @@ def by_real(
     return Judge(model.adapter, tuple(requests), torch.stack(states), distance, guided)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    Workshop.options(parser)
-    parser.add_argument("--only", action="append", choices=plans.NAMES, help="these; all of them")
-    parser.add_argument("--out", type=Path, default=ROOT)
-    given = parser.parse_args()
+def choose(given: argparse.Namespace) -> None:
+    """Plans for the side that the model was trained for most."""
     shop = Workshop.of(given)
     profile = shop.profile
     shop.say(f"a full estimate takes {profile.cost_ms[0]:.1f} ms")
     features = planning.perceptual(shop.model)
     known: list[Plan] = []
-    for name, full in BUDGETS[given.side].items():
+    for name, full in BUDGETS.items():
         if name not in (given.only or plans.NAMES):
             continue
         target = given.out / f"{name}-{given.side}.json"
@@ -160,7 +164,7 @@ def main() -> None:
                 known.append(made)
                 continue
         budget = full * profile.cost_ms[0]
-        judge, few = (shop.real, 16) if name in BY_REAL[given.side] else (shop.chosen, 2)
+        judge, few = (shop.real, 16) if name in BY_REAL else (shop.chosen, 2)
         plan = verifier.best_within(
             judge, profile, budget, name=name, known=known, rollouts=given.rollouts, few=few
         )
@@ -168,6 +172,39 @@ def main() -> None:
         store.save_plan(plan, target)
         known.append(plan)
         shop.say(f"{name}: chosen at {judge.error(plan):.4f}\n{plan}")
+
+
+def enlarge(given: argparse.Namespace, factor: int) -> None:
+    """Plans for larger pictures, of which the model is asked small ones."""
+    model = generation.load(None, dtype=given.dtype, device=None)
+    size, small = (given.side, given.side), given.side // factor
+    chosen = [store.load_plan(given.out / f"{name}-{small}.json") for name in plans.NAMES]
+    larger = [times.enlarged(plan, factor) for plan in chosen]
+    tiers = tuple(dict.fromkeys(step.tier for plan in larger for step in plan.steps))
+    styles = model.adapter.styles
+    requests = planning.requests(styles, size, presets.GUIDANCE, given.pictures, planning.PROVED)
+    # Of one move, for what it says of costs: its errors would be those to the whole reference.
+    profile = profiler.profile(model.adapter, requests[:1], times=(1.0, 0.0), tiers=tiers)
+    made = {**profile.made, "dtype": model.dtype, "reference": f"at 1/{factor} of the side"}
+    profile = replace(profile, made=made)
+    judge = kept_judge(model, requests, given.work, factor)
+    features = planning.perceptual(model)
+    for plan in larger:
+        plan = verifier.prove(judge, plan, profile, features)
+        store.save_plan(plan, given.out / f"{plan.name}-{given.side}.json")
+        print(plan, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    Workshop.options(parser)
+    parser.add_argument("--only", action="append", choices=plans.NAMES, help="these; all of them")
+    parser.add_argument("--out", type=Path, default=ROOT)
+    given = parser.parse_args()
+    if (factor := FACTORS[given.side]) > 1:
+        enlarge(given, factor)
+    else:
+        choose(given)
 
 
 if __name__ == "__main__":

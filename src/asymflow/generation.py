@@ -18,7 +18,7 @@ from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.data.sources import STYLES
 from asymflow.errors import InputError
 from asymflow.provenance import Record
-from asymflow.times import coarse, truncated, within
+from asymflow.times import pooled, truncated, within
 from asymflow.types import Decision, Picture, Plan, Request
 from asymflow.wanted import Chosen, Wanted
 
@@ -178,14 +178,14 @@ def plan_for(model: Model, chosen: Chosen, size: tuple[int, int]) -> Plan:
 def _as_trained(plan: Plan, model: Model, size: tuple[int, int]) -> Plan:
     """The plan that asks for large pictures at about the size that training was at most.
 
-    Asked for whole, they come out as mosaics. The last step is made at twice the side of the
-    others. A plan that was measured at the very size stays as it is.
+    Asked for whole, they come out as mosaics. A plan that was measured at the very size stays as it
+    is.
     """
     side = min(size)
     if side <= 1.5 * embedded.NATIVE or plan.evidence is not None:
         return plan
     shrinks = (1, *model.adapter.shrinks(size))
-    return coarse(plan, next((f for f in shrinks if side <= f * embedded.NATIVE), shrinks[-1]))
+    return pooled(plan, next((f for f in shrinks if side <= f * embedded.NATIVE), shrinks[-1]))
 
 
 def _require(model: Model, name: str, adapter: str | None) -> None:

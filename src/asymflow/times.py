@@ -135,6 +135,32 @@ def rescaled(plan: Plan, factor: float) -> Plan:
     return Plan(plan.name, tuple(steps))
 
 
+def enlarged(plan: Plan, factor: int) -> Plan:
+    """The plan for pictures of `factor` times the side, of which the model is asked small ones.
+
+    A pooled state of a large picture is the state of a small one (`asymflow.flow.pool`), at times
+    that are moved as in `rescaled`. So the model is asked what the plan asks it, and its answers
+    are enlarged: the path of the pooled picture is that of the plan, exactly for order 1.
+    `factor` is a power of 2.
+
+    Raises:
+        InputError: the plan carries from full estimates, of which there are none.
+    """
+    if factor < 1 or factor & (factor - 1):
+        raise InputError(f"Plans cannot be enlarged {factor} times. Choose 1, 2, 4 or 8.")
+    if factor == 1:
+        return plan
+    steps: list[Step] = []
+    for step in rescaled(plan, factor).steps:
+        if step.tier.carried:
+            raise InputError(
+                f"Plan {plan.name!r} carries from full estimates ({step.tier.name!r}), which are "
+                "not made when it is enlarged. Give a plan without tiers that end in +."
+            )
+        steps.append(replace(step, tier=_smaller(step.tier, factor * step.tier.shrink)))
+    return Plan(plan.name, tuple(steps))
+
+
 def within(plan: Plan, shrinks: Sequence[int]) -> Plan:
     """The plan for a model that can be asked at 1/f the side for f in `shrinks` only.
 
@@ -154,22 +180,26 @@ def within(plan: Plan, shrinks: Sequence[int]) -> Plan:
     return Plan(plan.name, tuple(steps))
 
 
-def coarse(plan: Plan, shrink: int) -> Plan:
-    """The plan asked at 1/`shrink` of the side, and in its last step at twice that.
+def pooled(plan: Plan, shrink: int) -> Plan:
+    """The plan asked at 1/`shrink` of the side, a power of 2.
 
     For pictures larger than those that a model was trained on: it is asked where it is good, which
-    takes a fraction of time and memory, and the answer is enlarged. `shrink` is a power of 2.
+    takes a fraction of time and memory, and the answer is enlarged.
     """
     if shrink < 1 or shrink & (shrink - 1):
         raise InputError(f"Pictures cannot be asked for at 1/{shrink}. Choose 1, 2, 4 or 8.")
     if shrink == 1:
         return plan
-    last = len(plan.steps) - 1
-    steps = (
-        replace(step, tier=_smaller(step.tier, shrink // 2 if i == last else shrink))
-        for i, step in enumerate(plan.steps)
-    )
+    steps = (replace(step, tier=_smaller(step.tier, shrink)) for step in plan.steps)
     return Plan(plan.name, tuple(steps))
+
+
+def coarse(plan: Plan, shrink: int) -> Plan:
+    """The plan asked at 1/`shrink` of the side, and in its last step at twice that."""
+    if shrink == 1:
+        return plan
+    last = replace(plan.steps[-1], tier=_smaller(plan.steps[-1].tier, shrink // 2))
+    return Plan(plan.name, (*pooled(plan, shrink).steps[:-1], last))
 
 
 def _smaller(tier: Tier, shrink: int) -> Tier:

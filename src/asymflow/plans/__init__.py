@@ -1,7 +1,7 @@
 """Plans that come with asymflow, verified on the embedded model: `draft, fast, balanced, best`.
 
-Each was made for pictures of a side in `SIDES`. Other sizes take the nearest one, with its times
-moved to the same visible amount of noise.
+Each was made for pictures of a side in `SIDES`. Other sizes take the one of the next smaller side,
+or of the smallest, with its times moved to the same visible amount of noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from asymflow.types import Plan
 NAMES = ("draft", "fast", "balanced", "best")
 """From the quickest to the most faithful."""
 DEFAULT = "balanced"
-SIDES = (64,)
+SIDES = (64, 128)
 """Sides of the pictures that plans were made for."""
 
 
@@ -32,8 +32,8 @@ def load(name: str, size: tuple[int, int]) -> Plan:
     if name not in NAMES:
         raise InputError(f"There is no plan called {name!r}. Choose one of {', '.join(NAMES)}.")
     side = math.sqrt(size[0] * size[1])
-    nearest = min(SIDES, key=lambda each: abs(math.log(each / side)))
-    return rescaled(_file(name, nearest), side / nearest)
+    made = max((each for each in SIDES if each <= side), default=SIDES[0])
+    return rescaled(_file(name, made), side / made)
 
 
 def made_for(name: str) -> str:
