@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from plans import BUDGETS, Workshop  # beside this file
+from plans import BUDGETS, FACTORS, Workshop  # beside this file
 
 from asymflow import planner, plans, verifier
 from asymflow.files import write_text
@@ -75,6 +75,8 @@ def main() -> None:
     Workshop.options(parser)
     parser.add_argument("--plan", action="append", choices=plans.NAMES)
     given = parser.parse_args()
+    if FACTORS[given.side] > 1:
+        parser.error(f"plans of {given.side} px are enlarged ones: take --side 64")
     shop = Workshop.of(given)
     report: dict[str, list[dict[str, Any]]] = {}
     for name in given.plan or ("balanced",):

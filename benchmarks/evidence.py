@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from plans import FACTORS, kept_judge
+from plans import kept_judge
 
 from asymflow import generation, plans, presets
 from asymflow.cli import planning
@@ -36,7 +36,7 @@ def main() -> None:
         requests = planning.requests(
             model.adapter.styles, size, presets.GUIDANCE, given.pictures, FRESH
         )
-        judge = kept_judge(model, requests, given.work, FACTORS[side])
+        judge = kept_judge(model, requests, given.work)
         for name in plans.NAMES:
             plan = plans.load(name, size)
             evidence = plan.evidence

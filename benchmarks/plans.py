@@ -104,22 +104,18 @@ class Workshop:
         print(f"{time.monotonic() - self.began:7.0f} s  {what}", flush=True)
 
 
-def kept_judge(
-    model: generation.Model, requests: list[Request], work: Path, factor: int = 1
-) -> Judge:
-    """By a reference that is kept in a folder: the fine plan, enlarged by a factor."""
+def kept_judge(model: generation.Model, requests: list[Request], work: Path) -> Judge:
+    """By a reference that is kept in a folder."""
+    size = requests[0].size
+    fine = generation.reference(model, size)
     what = repr([(each.inputs, each.seed, each.size) for each in requests])
-    key = hashlib.sha256(f"{model.adapter.name} {model.dtype} {what}".encode()).hexdigest()[:12]
-    kept = work / (f"reference-{key}.pt" if factor == 1 else f"reference-{key}-{factor}.pt")
-    height, width = requests[0].size
-    guided = presets.guidance_interval((height, width))
+    name = f"{model.adapter.name} {model.dtype} {store.plan_hash(fine)} {what}"
+    kept = work / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:12]}.pt"
     if not kept.exists():
         work.mkdir(parents=True, exist_ok=True)
-        small = (height // factor, width // factor)
-        fine = verifier.fine_plan(small, guidance_interval=presets.guidance_interval(small))
-        reference = verifier.rollout(model.adapter, times.enlarged(fine, factor), requests)
-        torch.save(reference, kept)
+        torch.save(verifier.rollout(model.adapter, fine, requests), kept)
     reference = torch.load(kept, weights_only=True)
+    guided = presets.guidance_interval(size)
     return Judge(model.adapter, tuple(requests), reference, verifier.rms, guided)
 
 
@@ -187,7 +183,7 @@ def enlarge(given: argparse.Namespace, factor: int) -> None:
     profile = profiler.profile(model.adapter, requests[:1], times=(1.0, 0.0), tiers=tiers)
     made = {**profile.made, "dtype": model.dtype, "reference": f"at 1/{factor} of the side"}
     profile = replace(profile, made=made)
-    judge = kept_judge(model, requests, given.work, factor)
+    judge = kept_judge(model, requests, given.work)
     features = planning.perceptual(model)
     for plan in larger:
         plan = verifier.prove(judge, plan, profile, features)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from asymflow import __version__, controller, engine, pictures, plans
+from asymflow import __version__, controller, engine, pictures, plans, presets, verifier
 from asymflow.adapters import embedded
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.data.sources import STYLES
@@ -173,6 +173,12 @@ def plan_for(model: Model, chosen: Chosen, size: tuple[int, int]) -> Plan:
             return _as_trained(within(plan, model.adapter.shrinks(size)), model, size)
     assert chosen.grid is not None, "without a plan or a name there is a grid"
     return _as_trained(chosen.grid.plan(size), model, size)
+
+
+def reference(model: Model, size: tuple[int, int]) -> Plan:
+    """The fine plan for (height, width) that others are measured by, asked as plans are."""
+    fine = verifier.fine_plan(size, guidance_interval=presets.guidance_interval(size))
+    return _as_trained(fine, model, size)
 
 
 def _as_trained(plan: Plan, model: Model, size: tuple[int, int]) -> Plan:

@@ -21,9 +21,9 @@ from asymflow.bench.account import Account, account, on_white
 from asymflow.bench.markup import Markup, element
 from asymflow.bench.page import WORDS, page
 from asymflow.bench.poster import poster
+from asymflow.times import pooled
 from asymflow.types import (
     CONDITIONAL,
-    FULL,
     Evidence,
     Interval,
     Plan,
@@ -45,6 +45,7 @@ EVIDENCE = Evidence(
     pictures=24,
 )
 REQUEST = Request({"label": 1, "prompt": "a <fox> & “owl”"}, (8, 8), 3, 2.0)
+FINE = verifier.fine_plan((8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def model() -> GaussianAdapter:
 @pytest.fixture(scope="module")
 def found(model: GaussianAdapter) -> Account:
     against = Plan("<other>", (Step(1.0, 0.5), Step(0.5, 0.0)))
-    return account(model, Plan("mine", STEPS, EVIDENCE), REQUEST, against)
+    return account(model, Plan("mine", STEPS, EVIDENCE), REQUEST, FINE, against)
 
 
 class Reader(HTMLParser):
@@ -133,7 +134,7 @@ def test_the_page_says_what_was_measured(found: Account) -> None:
 def test_without_evidence_the_page_says_so_and_costs_are_of_this_run(
     model: GaussianAdapter, found: Account
 ) -> None:
-    plain = account(model, Plan("mine", STEPS), REQUEST)
+    plain = account(model, Plan("mine", STEPS), REQUEST, FINE)
     text = Reader(page(plain, {})).text
     assert "carries no evidence" in text
     assert "share of error" not in text
@@ -156,7 +157,8 @@ def test_pictures_are_those_of_the_rollouts(model: GaussianAdapter, found: Accou
 def test_a_picture_without_alpha_is_shown_too() -> None:
     shape = (2, 3, 8, 8)
     model = GaussianAdapter(torch.zeros(shape), torch.ones(shape))
-    made = account(model, Plan("mine", (Step(1.0, 0.0),)), replace(REQUEST, guidance_scale=1.0))
+    request = replace(REQUEST, guidance_scale=1.0)
+    made = account(model, Plan("mine", (Step(1.0, 0.0),)), request, FINE)
     assert "1 step that costs" in Reader(page(made, {})).text
     assert np.array_equal(on_white(made.plan.picture), made.plan.picture)
 
@@ -165,11 +167,18 @@ def test_a_picture_without_alpha_is_shown_too() -> None:
 def test_a_poster_holds_every_step(steps: int, model: GaussianAdapter, tmp_path: Path) -> None:
     nodes = np.linspace(1, 0, steps + 1).tolist()
     plan = Plan("mine", tuple(Step(t, s) for t, s in pairwise(nodes)))
-    poster(account(model, plan, REQUEST), tmp_path / "p.png")
+    poster(account(model, plan, REQUEST, FINE), tmp_path / "p.png")
     with Image.open(tmp_path / "p.png") as image:
         assert image.width > 1000
         assert image.height > (700 if steps == 3 else 1000)
 
 
-def test_full_tier_is_what_the_reference_has(found: Account) -> None:
-    assert {step.tier for step in found.reference.plan.steps} == {FULL}
+def test_costs_are_counted_in_full_estimates_where_no_run_makes_any(
+    model: GaussianAdapter,
+) -> None:
+    """As on large pictures, of which plans and the reference are asked at a part of the side."""
+    plan = Plan("mine", (Step(1.0, 0.0),))
+    made = account(model, pooled(plan, 2), REQUEST, pooled(FINE, 2))
+    assert {step.tier.shrink for _, run in made.runs for step in run.plan.steps} == {2}
+    assert made.costs(made.full) == (1.0,)
+    assert all(cost > 0 for cost in made.costs(made.reference))

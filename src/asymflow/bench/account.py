@@ -13,7 +13,7 @@ from torch import Tensor
 
 from asymflow import engine, verifier
 from asymflow.adapter import Adapter
-from asymflow.types import FULL, Picture, Plan, Request, Tier
+from asymflow.types import FULL, Picture, Plan, Request, Step, Tier
 
 _COLOURS = ("#2f6f9f", "#d98c2b", "#5f9f4f", "#a04f7f", "#8f8f8f", "#4fa0a0", "#c0504d", "#70659f")
 
@@ -44,11 +44,16 @@ class Watched:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Account:
-    """A plan, perhaps another one, and the fine reference, on one request and the same noise."""
+    """A plan, perhaps another one, and the fine reference, on one request and the same noise.
+
+    Attributes:
+        full: one full estimate, which costs are counted in.
+    """
 
     plan: Watched
     against: Watched | None
     reference: Watched
+    full: Watched
 
     @property
     def runs(self) -> list[tuple[str, Watched]]:
@@ -65,12 +70,12 @@ class Account:
     @property
     def lead(self) -> str:
         """The one sentence to remember."""
-        count, most = len(self.plan.plan.steps), len(self.reference.plan.steps)
-        cost = sum(self.costs(self.plan))
+        count = len(self.plan.plan.steps)
+        cost, most = (sum(self.costs(run)) for run in (self.plan, self.reference))
         steps = "1 step that costs" if count == 1 else f"{count} steps that cost"
         return (
             f"{steps} as much as {cost:.1f} full estimates of the network: {most / cost:.1f} times "
-            f"less than the reference, which makes {most} of them."
+            f"less than the reference, which costs {most:.0f} of them."
         )
 
     def difference(self, watched: Watched) -> float:
@@ -84,10 +89,10 @@ class Account:
         if evidence is not None:
             return tuple(ms / evidence.full_ms for ms in evidence.cost_ms)
         seconds: dict[Tier, list[float]] = defaultdict(list)
-        for _, run in self.runs:
+        for run in (self.full, *(run for _, run in self.runs)):
             for step, spent in zip(run.plan.steps, run.seconds, strict=True):
                 seconds[step.tier].append(spent / step.evaluations)
-        full = statistics.median(seconds[FULL])  # the reference has some
+        full = statistics.median(seconds[FULL])
         return tuple(
             step.evaluations * statistics.median(seconds[step.tier]) / full
             for step in watched.plan.steps
@@ -114,23 +119,19 @@ def account(
     adapter: Adapter,
     plan: Plan,
     request: Request,
+    reference: Plan,
     against: Plan | None = None,
-    *,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> Account:
-    """Run a plan, another one if it is to be compared with, and the reference.
-
-    Args:
-        guidance_interval: (low, high) in t, of the reference.
+    """Run a plan, the fine reference, and another plan if it is to be compared with.
 
     Raises:
         InputError: the request or a plan does not fit the model.
     """
-    fine = verifier.fine_plan(request.size, guidance_interval=guidance_interval)
     return Account(
         watch(adapter, plan, request),
         None if against is None else watch(adapter, against, request),
-        watch(adapter, fine, request),
+        watch(adapter, reference, request),
+        watch(adapter, Plan("full", (Step(1.0, 0.0),)), request),
     )
 
 

@@ -29,7 +29,8 @@ WORDS: Mapping[str, str] = {
     "guided": "The network is asked twice, with the prompt and without it, and the difference is "
     "enlarged: it follows the prompt harder, with twice the passes.",
     "solver": "How a step uses this estimate and earlier ones to look ahead.",
-    "reference": "64 full steps. More would change nothing that is seen.",
+    "reference": "64 steps, asked at the size that the model draws best. More would change nothing "
+    "that is seen.",
     "difference": "Root mean square over all pixels, which lie in [-1, 1]: 0 is the same picture, "
     "2 is white in place of black.",
 }

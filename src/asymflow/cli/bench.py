@@ -162,8 +162,8 @@ def plan(asked: Asked, against: str | None, output: Path) -> None:
         model.adapter,
         generation.plan_for(model, wanted.plan, size),
         job.request,
+        generation.reference(model, size),
         None if other is None else generation.plan_for(model, other, size),
-        guidance_interval=presets.guidance_interval(size),
     )
     if output.suffix.lower() == ".png":
         poster(found, output)
