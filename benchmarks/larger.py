@@ -5,7 +5,7 @@
 One grid, asked at the whole side, at a half, at a quarter, and changing on the way; and the plans
 that come with the model for that side. Every picture is compared, in features, with a real picture
 of the same thing in the same style, and with itself asked at half the side. Writes larger.json and
-larger.png, some of the pictures.
+larger.png, some of the pictures: a row for every way, in their order.
 """
 
 from __future__ import annotations
@@ -110,9 +110,8 @@ def main() -> None:
     write_text(here.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
     sheet = Image.fromarray(np.concatenate(rows))
     white = Image.new("RGBA", sheet.size, "white")
-    Image.alpha_composite(white, sheet.convert("RGBA")).convert("RGB").save(
-        here.with_suffix(".png"), optimize=True
-    )
+    opaque = Image.alpha_composite(white, sheet.convert("RGBA")).convert("RGB")
+    opaque.quantize(128).save(here.with_suffix(".png"), optimize=True)
 
 
 if __name__ == "__main__":
