@@ -15,7 +15,6 @@ asked for. Goes on where it was stopped; writes adaptive-REAL_OR_REFERENCE.json 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import statistics
 import time
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from plans import by_real
+from plans import by_real, kept_judge
 from torch import Tensor
 
 from asymflow import calibration, controller, engine, generation, plans, presets, store, verifier
@@ -87,9 +86,7 @@ def main() -> None:
         if given.by == "real":
             return by_real(model, size, given.data, count, purpose)
         requests = planning.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
-        reference = torch.cat([_reference(adapter, each, given.work) for each in requests])
-        say(f"references of {count} pictures")
-        return verifier.Judge(adapter, tuple(requests), reference, verifier.rms)
+        return kept_judge(model, requests, given.work)
 
     measured: dict[str, Plan] = {}
     goals: dict[str, str] = {}
@@ -177,21 +174,6 @@ def _quality(
         return {"KID": asdict(metrics.kid(extract(made, network), real))}
 
     return quality
-
-
-def _reference(adapter: Adapter, request: Request, work: Path) -> Tensor:
-    """Where the fine plan takes a picture, kept in a file."""
-    what = (
-        f"{adapter.name} {dict(request.inputs)} {request.seed} {request.size} "
-        f"{request.guidance_scale}"
-    )
-    path = work / f"reference-{hashlib.sha256(what.encode()).hexdigest()[:16]}.pt"
-    if not path.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        guided = presets.guidance_interval(request.size)
-        fine = verifier.fine_plan(request.size, guidance_interval=guided)
-        torch.save(verifier.rollout(adapter, fine, [request]), path)
-    return torch.load(path, weights_only=True)
 
 
 def _effects(forecast: calibration.Forecast) -> str:

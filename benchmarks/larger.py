@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from asymflow.bench.pairs import pick
 from asymflow.bench.quality import real_pictures
 from asymflow.data.dataset import Dataset
 from asymflow.files import write_text
-from asymflow.types import Plan, Tier, part_name
+from asymflow.types import Plan
 
 SIDE, STEPS, SHIFT = 128, 16, 12.0
 SEED = 21
@@ -55,9 +55,7 @@ def asked(grid: Plan, way: Callable[[float, bool], int]) -> Plan:
     steps = list(grid.steps)
     for i, step in enumerate(steps):
         if (f := way(step.t, i == len(steps) - 1)) > 1:
-            guided = step.tier.guided
-            name = part_name(f) if guided else f"{part_name(f)} conditional"
-            steps[i] = replace(step, tier=Tier(name, guided=guided, shrink=f))
+            steps[i] = times.pooled(Plan(grid.name, (step,)), f).steps[0]
     return Plan(grid.name, tuple(steps))
 
 

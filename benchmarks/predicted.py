@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from plans import kept_judge
 
-from asymflow import generation, planner, presets, store, verifier
+from asymflow import generation, planner, store
 from asymflow.cli import planning
 from asymflow.files import write_text
 from asymflow.types import CONDITIONAL, FULL, Plan, Profile, Step, Tier
@@ -89,13 +89,7 @@ def measure(profile: Profile, pictures: int, work: Path) -> list[Row]:
     )
     what = repr([(each.inputs, each.seed, each.size, scale) for each in requests])
     key = hashlib.sha256(f"{model.adapter.name} {what}".encode()).hexdigest()[:12]
-    kept = work / f"reference-predicted-{key}.pt"
-    guided = presets.guidance_interval((height, width))
-    if not kept.exists():
-        fine = verifier.fine_plan((height, width), guidance_interval=guided)
-        torch.save(verifier.rollout(model.adapter, fine, requests), kept)
-    reference = torch.load(kept, weights_only=True)
-    judge = verifier.Judge(model.adapter, tuple(requests), reference, verifier.rms, guided)
+    judge = kept_judge(model, requests, work)
     cache = work / f"predicted-{key}.json"
     known: dict[str, list[float]] = json.loads(cache.read_text()) if cache.exists() else {}
     rows: list[Row] = []

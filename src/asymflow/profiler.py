@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import platform
+import statistics
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -313,19 +314,27 @@ def _growth(answers: Answers, progress: Progress) -> tuple[Array, float]:
     logs = np.interp(
         np.arange(count), [*nodes, count - 1], [*np.log(np.maximum(grown, _FORGOTTEN)), 0.0]
     )
-    return np.exp(logs).astype(np.float32), min(float(np.median(limits or [_NEVER])), _NEVER)
+    # A time at which errors do not stop growing says nothing of where they do at others.
+    found = [each for each in limits if each < _NEVER] or [_NEVER]
+    return np.exp(logs).astype(np.float32), statistics.median(found)
 
 
 def saturating(amplification: float, growth: float, error: float) -> float:
-    """The saturation with which an error grows by that much, where a small one is amplified."""
+    """The saturation that explains how little a large error grows (`asymflow.planner`).
+
+    Args:
+        amplification: how many times a small error grows until t = 0; more than 1.
+        growth: how many times the large one does.
+        error: how large it is, root mean square.
+    """
     if growth >= amplification:
         return _NEVER
     part = max(growth - 1, _FORGOTTEN) / (amplification - 1)
-    return amplification * error * part / math.sqrt(1 - part**2)
+    return min(amplification * error * part / math.sqrt(1 - part**2), _NEVER)
 
 
 def follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
-    """x_0 that the full tier reaches from `times[begin]`.
+    """x_0 [b, c, h, w] that the full tier reaches from x_t [b, c, h, w] at `times[begin]`.
 
     Over all candidates, but in the second half over some for what comes from the first: errors
     hardly grow there, and it would be most of the way.

@@ -144,7 +144,8 @@ def enlarged(plan: Plan, factor: int) -> Plan:
     `factor` is a power of 2.
 
     Raises:
-        InputError: the plan carries from full estimates, of which there are none.
+        InputError: `factor` is no power of 2, or the plan carries from full estimates, of which
+            there are none.
     """
     if factor < 1 or factor & (factor - 1):
         raise InputError(f"Plans cannot be enlarged {factor} times. Choose 1, 2, 4 or 8.")
@@ -185,6 +186,9 @@ def pooled(plan: Plan, shrink: int) -> Plan:
 
     For pictures larger than those that a model was trained on: it is asked where it is good, which
     takes a fraction of time and memory, and the answer is enlarged.
+
+    Raises:
+        InputError: `shrink` is no power of 2.
     """
     if shrink < 1 or shrink & (shrink - 1):
         raise InputError(f"Pictures cannot be asked for at 1/{shrink}. Choose 1, 2, 4 or 8.")
@@ -195,7 +199,11 @@ def pooled(plan: Plan, shrink: int) -> Plan:
 
 
 def coarse(plan: Plan, shrink: int) -> Plan:
-    """The plan asked at 1/`shrink` of the side, and in its last step at twice that."""
+    """The plan asked at 1/`shrink` of the side, and in its last step at twice that.
+
+    Raises:
+        InputError: `shrink` is no power of 2.
+    """
     if shrink == 1:
         return plan
     last = replace(plan.steps[-1], tier=_smaller(plan.steps[-1].tier, shrink // 2))

@@ -382,7 +382,7 @@ class Profile:
         tiers: the first is full [K].
         cost_ms, macs, peak_bytes: of one estimate [K].
         amplification: how much a small error at `times[j]` has grown when it reaches t = 0 [I].
-        saturation: an error stops growing when it is about that large at t = 0.
+        saturation: an error stops growing when it is about that large at t = 0, root mean square.
         defect: of a move [K, I, I, I], indexed [tier, p, i, j]; inf unless p <= i < j. For a
             carried tier, as if it had just been full.
         weight: how much the newest estimate counts in that move [I, I, I], indexed [p, i, j].
