@@ -51,8 +51,15 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, action="append", help="model files to compare")
     given = parser.parse_args()
     dataset = Dataset(given.data)
-    simple = Dataset(given.data, simple=1e9).sample(
-        np.random.default_rng(0), COUNT, 64, p_background=0, p_scene=0, p_flip=0, p_style=1
+    simple = dataset.sample(
+        np.random.default_rng(0),
+        COUNT,
+        64,
+        p_background=0,
+        p_scene=0,
+        p_flip=0,
+        p_style=1,
+        simple=1e9,
     )
     held = pick([e for e in dataset.entries if e.split == "heldout"], COUNT, seed=0)
     report: dict[str, dict[str, list[float]]] = {}

@@ -54,7 +54,11 @@ def test_every_size_in_multiples_of_the_patch(size: tuple[int, int]) -> None:
 def test_output_is_read_as_rank_asymmetric_velocity(rank: int) -> None:
     model = picture_model(rank)
     x_t, t, context = torch.randn(2, 4, 16, 16), torch.tensor([0.3, 0.9]), some_context(model)
-    u_a = unpatchify(model.transformer(patchify(x_t, 8), t, (2, 2), context), 8, 16, 16)
+    trunk = model.transformer
+    tokens = trunk(
+        trunk.embed(patchify(x_t, 8)), trunk.conditioned(t, (2, 2), context), (2, 2), context
+    )
+    u_a = unpatchify(trunk.head(tokens), 8, 16, 16)
 
     def project(x: Tensor) -> Tensor:
         return unpatchify(patchify(x, 8) @ model.basis.T @ model.basis, 8, 16, 16)

@@ -73,7 +73,7 @@ def test_recipes_cover_the_whole_run_and_multiples_of_the_patch() -> None:
         assert each.phases[-1].until == 1.0
         assert sorted(phase.until for phase in each.phases) == [p.until for p in each.phases]
         for progress in (0.0, 0.5, 1.0):
-            for (height, width), weight in each.sizes(progress):
+            for (height, width), weight in each.phase(progress).shares:
                 assert weight > 0
                 assert height % each.transformer.patch == 0 == width % each.transformer.patch
 

@@ -18,22 +18,28 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
 from asymflow.adapter import Context
+from asymflow.adapters.library import Library, shipped
 from asymflow.data.emoji import spell
 from asymflow.errors import FileFormatError, InputError
 from asymflow.files import replacing
+from asymflow.nets.detail import DetailConfig
 from asymflow.nets.packed import PackedLinear, pack
 from asymflow.nets.picture import PictureConfig, PictureModel
 from asymflow.nets.text import load_tokenizer, tokenize
 from asymflow.nets.transformer import TransformerConfig
+from asymflow.pictures import fit
 from asymflow.types import Picture, Request
 
-FORMAT = "asymflow-embedded-1"
+FORMAT = "asymflow-embedded-2"
+READ = ("asymflow-embedded-1", FORMAT)
+"""Formats that can be read; the first has no convolutions and no references."""
 DEFAULT_SIZE = (64, 64)
 SMALLEST = 32
 """Side of the smallest pictures that the model was trained on."""
@@ -45,9 +51,10 @@ SIDE_LIMITS = (16, 512)
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedAdapter:
-    """Pictures from prompts; inputs are "prompt", and optionally "style" and "negative".
+    """Pictures from prompts; inputs are "prompt", and optionally "style", "negative", "reference".
 
-    An emoji in a prompt is read as its name.
+    An emoji in a prompt is read as its name. A model that looks at references looks its prompt up
+    in the library, unless "reference" is a picture [h, w, 4] to look at instead, or None for none.
 
     The state is premultiplied RGBA in [-1, 1] and always float32; the network may run in bfloat16.
     """
@@ -56,6 +63,8 @@ class EmbeddedAdapter:
     weights_hash: str
     training: Mapping[str, Any]
     tokenizer: Any
+    library: Library | None = None
+    """What prompts are looked up in, for a model that looks at references."""
 
     @property
     def name(self) -> str:
@@ -101,7 +110,40 @@ class EmbeddedAdapter:
         prompts = [spell(str(request.inputs.get("prompt", ""))) for request in requests]
         negatives = [spell(str(request.inputs.get("negative", ""))) for request in requests]
         styles = torch.tensor([self._style(request) for request in requests])
-        return self._context(prompts, styles), self._context(negatives, torch.zeros_like(styles))
+        drawings = [self.looked_at(request)[0] for request in requests]
+        nothing = [drawing[:0] for drawing in drawings]
+        return (
+            self._context(prompts, styles, drawings),
+            self._context(negatives, torch.zeros_like(styles), nothing),
+        )
+
+    def looked_at(self, request: Request) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        """The references of a request [r, h, w, 4], of its size, and what each is.
+
+        "fox, noto" is a drawing from the library; a picture that was given is "given".
+        """
+        count, none = self.model.config.references, np.zeros((0, *request.size, 4), np.float32)
+        if not count:
+            return none, ()
+        if "reference" in request.inputs:
+            given = request.inputs["reference"]
+            return (none, ()) if given is None else (fit(given, request.size)[None], ("given",))
+        if self.library is None:
+            return none, ()
+        match = self.library.find(str(request.inputs.get("prompt", "")), self._meaning)
+        if match is None:
+            return none, ()
+        style = request.inputs.get("style")
+        drawings, styles = self.library.drawings(match, style, request.size, count)
+        what = " + ".join(dict.fromkeys(concept.names[0] for concept in match.concepts))
+        return drawings.astype(np.float32) / 255, tuple(f"{what}, {style}" for style in styles)
+
+    def _meaning(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The mean static vector of the word pieces of each text [n, d]."""
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        table, scale = self.model.text.table, self.model.text.table_scale
+        means = [(table[e.ids] * scale[e.ids].float()).mean(dim=0) for e in encodings]
+        return torch.stack(means).cpu().numpy()
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         dtype = self.model.text.position.dtype
@@ -118,16 +160,32 @@ class EmbeddedAdapter:
         picture[:3] = torch.minimum(picture[:3], picture[3:])
         return np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy())
 
-    def _context(self, prompts: Sequence[str], styles: Tensor) -> Context:
+    def _context(
+        self, prompts: Sequence[str], styles: Tensor, drawings: Sequence[NDArray[np.float32]]
+    ) -> Context:
         ids, mask = tokenize(self.tokenizer, prompts)
         device = self.model.basis.device
         # Prompt by prompt, without its padding: see `batch`.
         rows: list[Context] = []
-        for i, m, style in zip(ids, mask, styles.to(device), strict=True):
+        for i, m, style, seen in zip(ids, mask, styles.to(device), drawings, strict=True):
             length = int(m.sum())
             used = (i[None, :length].to(device), m[None, :length].to(device), style[None])
-            rows.append(_padded(self.model.context(*used), ids.shape[1] - length))
+            context = self.model.context(*used, self._references(seen))
+            rows.append(_padded(context, ids.shape[1] - length))
         return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+
+    def _references(self, drawings: NDArray[np.float32]) -> Tensor | None:
+        """Pictures [r, h, w, 4] as the network takes them, filled up with absent ones."""
+        count = self.model.config.references
+        if not count:
+            return None
+        states = torch.zeros(1, count, 4, *drawings.shape[1:3])
+        present = torch.zeros(1, count, dtype=torch.bool)
+        for place, drawing in enumerate(drawings[:count]):
+            states[0, place] = torch.from_numpy(drawing).permute(2, 0, 1) * 2 - 1
+            present[0, place] = True
+        dtype, device = self.model.text.position.dtype, self.model.basis.device
+        return self.model.looked_at(states.to(device, dtype), present.to(device))
 
     def _style(self, request: Request) -> int:
         style = request.inputs.get("style")
@@ -221,14 +279,16 @@ def load(
     try:
         with safe_open(path, "pt") as file:
             metadata = cast("dict[str, str]", file.metadata() or {})
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") not in READ:
             raise FileFormatError(
                 f"{path} is a safetensors file of another kind (format "
-                f"{metadata.get('format')!r}, expected {FORMAT!r}). Pass a file that "
+                f"{metadata.get('format')!r}, expected {' or '.join(map(repr, READ))}). Pass a file that "
                 "`asymflow train` exported."
             )
         values = cast("dict[str, Any]", json.loads(metadata["config"]))
         values["transformer"] = TransformerConfig(**values["transformer"])
+        if values.get("detail") is not None:
+            values["detail"] = DetailConfig(**values["detail"])
         values["styles"] = tuple(values["styles"])
         with torch.device("meta"):
             model = PictureModel(PictureConfig(**values))
@@ -243,4 +303,5 @@ def load(
     if packed:
         pack(model)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return EmbeddedAdapter(model, digest, training, load_tokenizer())
+    library = shipped() if model.config.references else None
+    return EmbeddedAdapter(model, digest, training, load_tokenizer(), library)

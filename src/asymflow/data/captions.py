@@ -65,6 +65,7 @@ def caption(
     style: bool,
     background: str | None,
     colour: str | None = None,
+    insist: bool = False,
 ) -> str:
     """A caption of one picture.
 
@@ -75,9 +76,13 @@ def caption(
         background: what the picture lies on, as a noun phrase without article ("light blue",
             "red to white gradient"), or None where it is transparent.
         colour: the basic colour that most of the picture has; said now and then.
+        insist: say the colour. Some name of the picture can: see :func:`can_say_colour`.
     """
     u: list[float] = rng.random(7).tolist()
-    chosen = name(entry.name, u[0], u[1], colour)
+    if insist:
+        chosen = noun(f"{colour} {pick(_colourable(entry.name), u[1]).bare}")
+    else:
+        chosen = name(entry.name, u[0], u[1], colour)
     forms = _styled(entry.style) if style else _PLAIN
     if not chosen.thing:
         forms = _without_article(forms)
@@ -100,9 +105,14 @@ def name(label: str, u: float, v: float, colour: str | None, *, things: bool = F
         chosen = choices[0]
     else:
         chosen = pick(choices[1:], (v - LABEL_SHARE) / (1 - LABEL_SHARE))
-    if says_colour and chosen.thing and not chosen.coloured and " of " not in chosen.bare:
+    if says_colour and chosen in _colourable(label):
         return noun(f"{colour} {chosen.bare}")
     return chosen
+
+
+def can_say_colour(label: str) -> bool:
+    """Whether a colour can stand before some name of the picture."""
+    return bool(_colourable(label))
 
 
 def is_nameable(label: str) -> bool:
@@ -145,6 +155,13 @@ def finish(text: str, u: float) -> str:
 @cache
 def _things(label: str) -> tuple[Noun, ...]:
     return tuple(choice for choice in nouns(label) if choice.thing)
+
+
+@cache
+def _colourable(label: str) -> tuple[Noun, ...]:
+    return tuple(
+        choice for choice in _things(label) if not choice.coloured and " of " not in choice.bare
+    )
 
 
 @cache

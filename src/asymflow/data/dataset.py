@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from asymflow.data import backgrounds, scenes
-from asymflow.data.captions import caption, is_nameable
+from asymflow.data import backgrounds, references, scenes
+from asymflow.data.captions import can_say_colour, caption, is_nameable
 from asymflow.data.colours import main_colours
 from asymflow.data.holdout import Pair
 from asymflow.data.manifest import Entry, Split, read_manifest
 from asymflow.data.render import Pixels, resize
 from asymflow.data.scenes import Scene, Thing
-from asymflow.data.sources import style_ids
+from asymflow.data.sources import LIBRARY, style_ids
 from asymflow.data.weights import COMMON
 from asymflow.data.words import everyday_names, plain_name
 from asymflow.errors import FileFormatError, InputError
@@ -31,19 +31,25 @@ _GROUPS = ("animals-nature", "food-drink", "travel-places", "activities", "objec
 _SIMPLE = frozenset(name for name in everyday_names() if len(name.split()) == 1)
 _FACES = ("face", "cat-", "monkey-")  # how subgroups of faces begin
 _SCENE_WORDS = 3  # the longest CLDR name that a sentence about several things can carry
+_USUAL = 3.0  # how much more often a reference is of a style of the library than of another
+_TURNS = (45.0, 315.0)  # degrees that hues are turned by: less would hardly be another colour
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Captioned pictures.
+    """Captioned pictures, and drawings to look at while they are drawn.
 
     ``images`` is uint8 [n, h, w, 4], RGBA premultiplied by alpha; ``captions`` has n strings;
-    ``styles`` is int64 [n], positions in :attr:`Dataset.styles`.
+    ``styles`` is int64 [n], positions in :attr:`Dataset.styles`. ``references`` is like
+    ``images``, [n, r, h, w, 4], and ``present`` [n, r] says which of them there are; the others
+    are empty.
     """
 
     images: Pixels
     captions: list[str]
     styles: _Ints
+    references: Pixels
+    present: _Bools
 
 
 class Dataset:
@@ -52,14 +58,12 @@ class Dataset:
     Args:
         root: the folder that ``asymflow data build`` filled.
         split: ``"train"``, or ``"heldout"`` for the pairs that training never sees.
-        simple: factor on the weight of simple things, those that have an everyday name of one
-            word: "fox", "pizza", "rocket".
 
     Raises:
         FileFormatError: the folder holds no complete build, or nothing in this split.
     """
 
-    def __init__(self, root: str | Path, split: Split = "train", *, simple: float = 1.0) -> None:
+    def __init__(self, root: str | Path, split: Split = "train") -> None:
         self.root = Path(root)
         self.entries: tuple[Entry, ...] = read_manifest(self.root / "manifest.jsonl")
         self._images = {size: self._load(size) for size in SIZES}
@@ -70,14 +74,8 @@ class Dataset:
                 "hold any back. Build more styles."
             )
         self._members: _Ints = np.array(members, np.int64)
-        weights: _Floats = np.array(
-            [
-                self.entries[i].weight * (simple if _is_simple(self.entries[i]) else 1)
-                for i in members
-            ],
-            np.float64,
-        )
-        self._cumulative: _Floats = np.cumsum(weights) / weights.sum()
+        self._weights: _Floats = np.array([self.entries[i].weight for i in members], np.float64)
+        self._simple: _Bools = np.array([is_simple(self.entries[i]) for i in members], np.bool_)
         numbers = {style: number for number, style in enumerate(self.styles)}
         self._style_of: _Ints = np.array([numbers[e.style] for e in self.entries], np.int64)
         self._flip_ok: _Bools = np.array([e.flip_ok for e in self.entries], np.bool_)
@@ -90,6 +88,10 @@ class Dataset:
             colour if entry.group in _GROUPS else None
             for entry, colour in zip(self.entries, main_colours(coarse), strict=True)
         ]
+        self._others = references.others(self.entries)
+        self._liking: _Floats = np.array(
+            [_USUAL if e.style in LIBRARY else 1.0 for e in self.entries], np.float64
+        )
         self._things = self._scene_things(members)
         self._has_scenes: _Bools = np.array(
             [len({t.entry.key for t in things}) >= scenes.MOST_KINDS for things in self._things]
@@ -121,6 +123,29 @@ class Dataset:
             )
         return np.array(self._images[size][index])
 
+    def images(self, indices: Sequence[int], size: int) -> Pixels:
+        """Pictures of any split, premultiplied uint8 [n, size, size, 4]."""
+        return np.stack([self.image(index, size) for index in indices])
+
+    def looks(self, entries: Sequence[Entry], size: int, count: int) -> tuple[Pixels, _Bools]:
+        """References as they are shipped: no draw decides, and styles of the library come first.
+
+        Returns:
+            Drawings [n, count, size, size, 4], and which there are [n, count].
+        """
+        shown = np.zeros((len(entries), count, size, size, 4), np.uint8)
+        present = np.zeros((len(entries), count), np.bool_)
+
+        def place_of(index: int) -> int:
+            style = self.entries[index].style
+            return LIBRARY.index(style) if style in LIBRARY else len(LIBRARY)
+
+        for row, entry in enumerate(entries):
+            for place, other in enumerate(sorted(self._others[entry.index], key=place_of)[:count]):
+                shown[row, place] = self.image(other, size)
+                present[row, place] = True
+        return shown, present
+
     def heldout_pairs(self) -> tuple[Pair, ...]:
         """Every (key, style) that training never sees, sorted."""
         return tuple(sorted({(e.key, e.style) for e in self.entries if e.split == "heldout"}))
@@ -135,6 +160,10 @@ class Dataset:
         p_scene: float = 0.15,
         p_style: float = 0.7,
         p_flip: float = 0.5,
+        simple: float = 1.0,
+        count: int = 0,
+        p_disturb: float = 0.0,
+        p_recolour: float = 0.0,
     ) -> Batch:
         """Draw ``n`` captioned pictures; the same ``rng`` state gives the same batch.
 
@@ -146,14 +175,31 @@ class Dataset:
             p_scene: share showing several things, or one off centre.
             p_style: share of captions that name the style.
             p_flip: share mirrored, among pictures that may be.
+            simple: factor on the draws of simple things, those that have an everyday name of one
+                word: "fox", "pizza", "rocket".
+            count: most references of a picture: drawings of what it shows in other styles. Half
+                of those that have more than one show fewer. A scene's are laid out as it is.
+            p_disturb: share of references that are changed, see `asymflow.data.references`.
+            p_recolour: share, among single things of a clear colour, that gets another: with its
+                references, or alone, and then the caption says it.
 
         Raises:
             InputError: a size or share is out of range.
         """
         height, width = _canvas(size)
-        _check(n, p_background=p_background, p_scene=p_scene, p_style=p_style, p_flip=p_flip)
+        _check(
+            n,
+            p_background=p_background,
+            p_scene=p_scene,
+            p_style=p_style,
+            p_flip=p_flip,
+            p_disturb=p_disturb,
+            p_recolour=p_recolour,
+        )
         u: _Floats = rng.random((5, n))
-        chosen = self._members[np.searchsorted(self._cumulative, u[0], side="right")]
+        weights = self._weights * np.where(self._simple, simple, 1.0)
+        cumulative: _Floats = np.cumsum(weights) / weights.sum()
+        chosen = self._members[np.searchsorted(cumulative, u[0], side="right")]
         styles = self._style_of[chosen]
         is_scene: _Bools = (u[1] < p_scene) & self._has_scenes[styles]
         backed: _Bools = (u[2] < p_background) & (is_scene | self._cut_out[chosen])
@@ -169,6 +215,15 @@ class Dataset:
             planned[row] = scenes.plan(rng, things, height, width)
             images[row] = scenes.draw(planned[row], self._nearest)
 
+        # Of its own stream, so that the same pictures come with and without references.
+        (looking,) = rng.spawn(1)
+        shown, present = self._looked_at(looking, chosen, planned, count, (height, width))
+        single = plain[rng.random(len(plain)) < p_recolour] if p_recolour else plain[:0]
+        recoloured = self._recolour(rng, images, shown, chosen, single)
+        if p_disturb:
+            disturbed = present & (looking.random(present.shape) < p_disturb)
+            for row, place in np.argwhere(disturbed).tolist():
+                shown[row, place] = references.disturb(looking, shown[row, place])
         ground = backgrounds.choose(rng, self._shown_colours(chosen, planned))
         rows = np.flatnonzero(backed)
         columns = backgrounds.gradient(ground.upper[rows], ground.lower[rows], height)
@@ -186,10 +241,11 @@ class Dataset:
                     rng,
                     style=styled[row],
                     background=name,
-                    colour=self._main[index],
+                    colour=recoloured.get(row, self._main[index]),
+                    insist=row in recoloured,
                 )
             captions.append(text)
-        return Batch(images, captions, styles)
+        return Batch(images, captions, styles, shown, present)
 
     def _load(self, size: int) -> Pixels:
         path = self.root / f"images-{size}.npy"
@@ -225,6 +281,84 @@ class Dataset:
         top, left = (height - side) // 2, (width - side) // 2
         images[rows, top : top + side, left : left + side] = squares
 
+    def _looked_at(
+        self,
+        rng: np.random.Generator,
+        chosen: _Ints,
+        planned: dict[int, Scene],
+        count: int,
+        canvas: tuple[int, int],
+    ) -> tuple[Pixels, _Bools]:
+        """References [n, count, h, w, 4] of what each row shows, and which there are."""
+        shown = np.zeros((len(chosen), count, *canvas, 4), np.uint8)
+        present = np.zeros((len(chosen), count), np.bool_)
+        single: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+        for row, index in enumerate(chosen.tolist() if count else ()):
+            most = count if rng.random() < 0.5 else 1
+            if row in planned:
+                for place, scene in enumerate(self._in_other_styles(rng, planned[row], most)):
+                    shown[row, place] = scenes.draw(scene, self._nearest)
+                    present[row, place] = True
+                continue
+            found = references.choose(rng, self._others[index], self._liking, most)
+            for place, other in enumerate(found):
+                single[place].append((row, other))
+        for place, pairs in enumerate(single):
+            if pairs:
+                rows, drawings = np.array(pairs, np.int64).T
+                self._place(shown[:, place], rows, drawings, np.zeros(len(rows), np.bool_))
+                present[rows, place] = True
+        return shown, present
+
+    def _in_other_styles(
+        self, rng: np.random.Generator, scene: Scene, most: int
+    ) -> Iterator[Scene]:
+        """Up to `most` scenes of the same layout; what no other style has is missing there."""
+        drawings = {
+            index: references.choose(rng, self._others[index], self._liking, most)
+            for index in dict.fromkeys(placed.thing.entry.index for placed in scene.placed)
+        }
+        for place in range(max(map(len, drawings.values()))):
+            placed: list[scenes.Placed] = []
+            for item in scene.placed:
+                found = drawings[item.thing.entry.index]
+                if found:
+                    other = found[min(place, len(found) - 1)]
+                    placed.append(replace(item, thing=self._thing(other)))
+            yield replace(scene, placed=tuple(placed))
+
+    def _recolour(
+        self,
+        rng: np.random.Generator,
+        images: Pixels,
+        shown: Pixels,
+        chosen: _Ints,
+        rows: _Ints,
+    ) -> dict[int, str]:
+        """Turn hues of some rows in place; returns the new colours that captions must say.
+
+        Half of the rows change alone, where a caption can say so; with the others their
+        references change too, and nobody needs to say it.
+        """
+        said: dict[int, str] = {}
+        for row in rows.tolist():
+            entry = self.entries[int(chosen[row])]
+            alone, turn = rng.random() < 0.5, rng.uniform(*_TURNS)
+            if self._main[entry.index] is None or not can_say_colour(entry.name):
+                continue
+            turned = references.turn_hues(images[row], turn)
+            colour = main_colours(turned[None])[0]
+            if colour is None or colour == self._main[entry.index]:
+                continue
+            images[row] = turned
+            if alone:
+                said[row] = colour
+            else:
+                shown[row] = references.turn_hues(shown[row], turn)
+                if rng.random() < 0.5:
+                    said[row] = colour
+        return said
+
     def _shown_colours(self, chosen: _Ints, planned: dict[int, Scene]) -> _Floats:
         """Mean colours [n, k, 3] of what each picture shows, repeated where it shows fewer."""
         shown = np.repeat(chosen[:, None], scenes.MOST_KINDS, axis=1)
@@ -241,13 +375,16 @@ class Dataset:
             concrete = entry.group in _GROUPS or entry.subgroup.startswith(_FACES)
             short = len(entry.name.split()) <= _SCENE_WORDS and is_nameable(entry.name)
             if entry.weight == COMMON and self._cut_out[index] and concrete and short:
-                top, left, bottom, right = self._ink[index].tolist()
-                thing = Thing(entry, (top, left, bottom, right), self._main[index])
-                found[int(self._style_of[index])].append(thing)
+                found[int(self._style_of[index])].append(self._thing(index))
         return tuple(tuple(things) for things in found)
 
+    def _thing(self, index: int) -> Thing:
+        top, left, bottom, right = self._ink[index].tolist()
+        return Thing(self.entries[index], (top, left, bottom, right), self._main[index])
 
-def _is_simple(entry: Entry) -> bool:
+
+def is_simple(entry: Entry) -> bool:
+    """Whether this is a thing with an everyday name of one word, which people ask for most."""
     name = plain_name(entry.name)
     return entry.weight == COMMON and entry.group in _GROUPS and name in _SIMPLE
 

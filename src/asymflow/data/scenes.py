@@ -193,7 +193,7 @@ def _several(
     if chosen.plural is None:
         return _alone(rng, (thing,), height, width)
     count = pick((2, 2, 2, 3, 3, 4), rng.random())
-    cells = _cells(count, height, width)
+    cells = cells_of(count, height, width)
     scale = 0.72 + 0.2 * rng.random()
     flip = thing.entry.flip_ok and rng.random() < 0.3
     placed = tuple(_fit(rng, thing, cell, scale, flip=flip) for cell in cells)
@@ -206,7 +206,7 @@ def _three(rng: np.random.Generator, things: Sequence[Thing], height: int, width
     """Three things in a row or a column."""
     chosen = _draw(rng, things, 3)
     across = width > height or (width == height and rng.random() < 0.7)
-    cells = _row(3, height, width) if across else _column(3, height, width)
+    cells = row(3, height, width) if across else column(3, height, width)
     scale = 0.8 + 0.15 * rng.random()
     placed = tuple(
         _fit(rng, thing, cell, scale, flip=_flip(rng, thing))
@@ -225,20 +225,20 @@ def _three(rng: np.random.Generator, things: Sequence[Thing], height: int, width
 def _alone(rng: np.random.Generator, things: Sequence[Thing], height: int, width: int) -> _Planned:
     """One thing, off centre or small."""
     (thing,) = _draw(rng, things, 1)
-    row, column = int(rng.integers(3)), int(rng.integers(3))
+    down, across = int(rng.integers(3)), int(rng.integers(3))
     tiny = rng.random() < 0.4
     side = min(height, width) * (0.28 if tiny else 0.45) * (0.9 + 0.2 * rng.random())
     box_height, box_width = _shape(thing, side, height, width)
     slack = 0.06 * rng.random()
-    top = round((height - box_height) * (slack, 0.5, 1 - slack)[row])
-    left = round((width - box_width) * (slack, 0.5, 1 - slack)[column])
+    top = round((height - box_height) * (slack, 0.5, 1 - slack)[down])
+    left = round((width - box_width) * (slack, 0.5, 1 - slack)[across])
     box = Box(top, left, box_height, box_width)
     what = _name(rng, thing, "small" if tiny else "")
-    where = pick(_PLACES[row][column], rng.random())
+    where = pick(PLACES[down][across], rng.random())
     return (Placed(thing, box, _flip(rng, thing)),), f"{what} {where}"
 
 
-_PLACES = (
+PLACES = (
     (("in the top left corner", "at the top left"), ("at the top",),
      ("in the top right corner", "at the top right")),
     (("on the left", "on the left side"), ("in the middle", "in the center"),
@@ -312,28 +312,30 @@ def _shape(thing: Thing, side: float, most_high: int, most_wide: int) -> tuple[i
     return height, width
 
 
-def _row(count: int, height: int, width: int) -> list[Box]:
+def row(count: int, height: int, width: int) -> list[Box]:
+    """Equal parts of a canvas, from left to right."""
     cuts = [round(width * i / count) for i in range(count + 1)]
     return [Box(0, a, height, b - a) for a, b in pairwise(cuts)]
 
 
-def _column(count: int, height: int, width: int) -> list[Box]:
+def column(count: int, height: int, width: int) -> list[Box]:
+    """Equal parts of a canvas, from top to bottom."""
     cuts = [round(height * i / count) for i in range(count + 1)]
     return [Box(a, 0, b - a, width) for a, b in pairwise(cuts)]
 
 
-def _cells(count: int, height: int, width: int) -> list[Box]:
+def cells_of(count: int, height: int, width: int) -> list[Box]:
     """Cells for ``count`` equal things: a line on long canvases, else as square as can be."""
     if width > height and (count < 4 or width >= 2 * height):
-        return _row(count, height, width)
+        return row(count, height, width)
     if height > width and (count < 4 or height >= 2 * width):
-        return _column(count, height, width)
+        return column(count, height, width)
     if count == 2:
-        return _row(2, height, width)
+        return row(2, height, width)
     half = height // 2
-    upper = _row(count // 2, half, width)
+    upper = row(count // 2, half, width)
     lower = [
-        Box(half, b.left, height - half, b.width) for b in _row(count - count // 2, half, width)
+        Box(half, b.left, height - half, b.width) for b in row(count - count // 2, half, width)
     ]
     return upper + lower
 

@@ -140,6 +140,10 @@ STYLES: tuple[Style, ...] = (
     ),
 )
 
+LIBRARY = ("noto", "fluent-flat", "twemoji")
+"""Styles whose drawings are shipped to be looked at, the first choice first: clear, complete, and
+each unlike the others."""
+
 NAMES = Package(
     "emojibase-data",
     "17.0.0",

@@ -224,8 +224,8 @@ class Block(nn.Module):
 class PixelTransformer(nn.Module):
     """Maps patches of a noisy picture, a time and a prompt context to one output per patch.
 
-    What the output *means* (x_0, velocity, rank-asymmetric velocity) is decided outside, by
-    `asymflow.nets.picture`.
+    What goes in beside the patches, and what the output *means* (x_0, velocity, rank-asymmetric
+    velocity), is decided outside, by `asymflow.nets.picture`.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -274,30 +274,44 @@ class PixelTransformer(nn.Module):
             "summary": self.summary(summary),
         }
 
-    def forward(
-        self, patches: Tensor, t: Tensor, grid: tuple[int, int], context: Mapping[str, Tensor]
+    def conditioned(
+        self, t: Tensor, grid: tuple[int, int], context: Mapping[str, Tensor]
     ) -> Tensor:
-        """Outputs [b, n, c p p] for patches [b, n, c p p] at times t [b].
+        """What modulates every layer [b, width]: time, size and prompt.
 
-        `grid` is (rows, columns) of the patches, n = rows * columns; `context` comes from
-        `PixelTransformer.context` and has the same batch.
+        Args:
+            t: times [b].
+            grid: (rows, columns) of the patches.
+            context: from `PixelTransformer.context`, of the same batch.
         """
         rows, columns = grid
-        dtype = patches.dtype
+        dtype = context["summary"].dtype
         side = math.sqrt(rows * columns) * self.config.patch
         log_side = t.new_full(t.shape, math.log2(side / 64))
         c = self.time(sinusoid(t, 256, 1000.0).to(dtype)) + context["summary"]
-        c = F.silu(c + self.resolution(sinusoid(log_side, 64, 4.0).to(dtype)))
-        modulation = self.condition(c)[:, None]
-        rope = rotary(rows, columns, self.config.head_dim, patches.device, dtype)
+        return F.silu(c + self.resolution(sinusoid(log_side, 64, 4.0).to(dtype)))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        condition: Tensor,
+        grid: tuple[int, int],
+        context: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Normed tokens [b, n, width], for `head` to read, from embedded ones of the same shape.
+
+        `grid` is (rows, columns) of the patches, n = rows * columns; `condition` [b, width] comes
+        from `conditioned`.
+        """
+        rows, columns = grid
+        dtype = tokens.dtype
+        modulation = self.condition(condition)[:, None]
+        rope = rotary(rows, columns, self.config.head_dim, tokens.device, dtype)
         keys, values = context["keys"].unbind(1), context["values"].unbind(1)
-        own = context["mask"].new_ones((len(t), rows * columns))
+        own = context["mask"].new_ones((len(tokens), rows * columns))
         mask = torch.cat((context["mask"], own), dim=1)[:, None, None]
         bias = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -torch.inf)
-
-        tokens = self.embed(patches)
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, modulation, rope, (keys[i], values[i], bias))
-        shift, scale = self.head_condition(c)[:, None].chunk(2, dim=-1)
-        tokens = torch.addcmul(shift, F.layer_norm(tokens, (self.config.width,)), 1 + scale)
-        return self.head(tokens)
+        shift, scale = self.head_condition(condition)[:, None].chunk(2, dim=-1)
+        return torch.addcmul(shift, F.layer_norm(tokens, (self.config.width,)), 1 + scale)

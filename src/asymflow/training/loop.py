@@ -15,34 +15,51 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asymflow.adapters.embedded import fast_dtype
 from asymflow.data.dataset import Dataset
 from asymflow.errors import FileFormatError
-from asymflow.files import replacing
+from asymflow.files import replacing, write_text
 from asymflow.flow import interpolate
 from asymflow.nets.picture import PictureConfig, PictureModel, patch_basis
 from asymflow.nets.text import load_tokenizer, tokenize
 from asymflow.training.muon import Muon
 from asymflow.training.recipes import Recipe
 
+SHAPE = ("transformer", "rank", "detail", "skip", "references")
+"""What of a recipe decides the shape and the meaning of its weights."""
+_KERNELS = ("first", "second")
 _MATRICES = ("qkv", "query_key", "value", "project", "text_kv", "gate", "expand", "contract")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """x_0 [b, 4, h, w] in [-1, 1] with its conditioning: ids and mask [b, l], style [b]."""
+    """x_0 [b, 4, h, w] in [-1, 1], its times t [b], and its conditioning.
+
+    That is ids and mask [b, l], style [b], and references [b, r, 4, h, w] with which of them are
+    present [b, r].
+    """
 
     x_0: Tensor
+    t: Tensor
     ids: Tensor
     mask: Tensor
     style: Tensor
+    references: Tensor
+    present: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
 
 
 @dataclass(slots=True)
@@ -58,99 +75,135 @@ class State:
 
 
 def draw_times(rng: np.random.Generator, n: int, size: tuple[int, int], recipe: Recipe) -> Tensor:
-    """Times [n] for pictures of `size`: logit-normal, with one in ten uniform.
+    """Times [n] for pictures of `size`: logit-normal, and a share uniform.
 
     Pooling by f divides t/(1 - t) by f at equal signal (`asymflow.flow.coarse_time`), so the mean
     of the logit moves by the logarithm of the side.
     """
     side = math.sqrt(size[0] * size[1])
     logit = rng.normal(recipe.time_mean + math.log(side / 64), recipe.time_std, n)
-    t = np.where(rng.random(n) < 0.1, rng.random(n), 1 / (1 + np.exp(-logit)))
+    uniform = rng.random(n) < recipe.time_uniform
+    t = np.where(uniform, rng.uniform(0.02, 0.95, n), 1 / (1 + np.exp(-logit)))
     return torch.from_numpy(np.clip(t, 1e-3, 1.0).astype(np.float32))
 
 
-def loss(
-    model: PictureModel, batch: Batch, t: Tensor, noise: Tensor, context: Mapping[str, Tensor]
-) -> Tensor:
+def loss(model: PictureModel, batch: Batch, noise: Tensor, context: Mapping[str, Tensor]) -> Tensor:
     """Velocity loss |x_0_hat - x_0|^2 / t^2, with t at least 0.05 as in JiT."""
-    x_t = interpolate(batch.x_0, noise, t)
-    x_0 = model(x_t.to(context["summary"].dtype), t, context)
-    return ((x_0.float() - batch.x_0) / t.clamp_min(0.05).view(-1, 1, 1, 1)).square().mean()
+    x_t = interpolate(batch.x_0, noise, batch.t)
+    x_0 = model(x_t.to(context["summary"].dtype), batch.t, context)
+    return ((x_0.float() - batch.x_0) / batch.t.clamp_min(0.05).view(-1, 1, 1, 1)).square().mean()
 
 
-def batches(dataset: Dataset, recipe: Recipe, state: State) -> Iterator[tuple[Batch, Tensor]]:
-    """Endless batches with their times, prepared ahead on a thread."""
-    tokenizer = load_tokenizer()
-    patch = recipe.transformer.patch
+def draw(dataset: Dataset, recipe: Recipe, step: int, progress: float) -> tuple[Batch, int]:
+    """The batch of a step, and the seed of its noise: a function of recipe, step and progress."""
+    rng = np.random.default_rng((recipe.seed, step))
+    phase, patch = recipe.phase(min(1.0, progress)), recipe.transformer.patch
+    weights = np.array([weight for _, weight in phase.shares])
+    size = phase.shares[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
+    n = max(1, recipe.tokens // ((size[0] // patch) * (size[1] // patch)))
+    sample = dataset.sample(
+        rng,
+        n,
+        size,
+        p_background=recipe.background,
+        p_scene=recipe.scene,
+        p_flip=recipe.flip,
+        simple=phase.simple,
+        count=recipe.references,
+        p_disturb=recipe.disturb,
+        p_recolour=recipe.recolour,
+    )
+    u = rng.random((5, n))
+    nothing, words = u[0] < recipe.drop_all, u[1] < recipe.drop_words
+    no_text = nothing | words | (u[2] < recipe.drop_text)
+    no_style = nothing | words | (u[3] < recipe.drop_style)
+    no_look = nothing | (~words & (u[4] < recipe.drop_reference))
+    captions = [
+        "" if absent else caption for caption, absent in zip(sample.captions, no_text, strict=True)
+    ]
+    ids, mask = tokenize(_tokenizer(), captions, length=None)
+    style = np.where(no_style, 0, np.asarray(sample.styles) + 1).astype(np.int64)
+    batch = Batch(
+        x_0=states(sample.images),
+        t=draw_times(rng, n, size, recipe),
+        ids=ids,
+        mask=mask,
+        style=torch.from_numpy(style),
+        references=states(sample.references),
+        present=torch.from_numpy(sample.present & ~no_look[:, None]),
+    )
+    return batch, int(rng.integers(2**62))
 
-    def draw(rng: np.random.Generator) -> tuple[Batch, Tensor]:
-        shares = recipe.sizes(min(1.0, state.progress))
-        weights = np.array([weight for _, weight in shares])
-        size = shares[int(rng.choice(len(shares), p=weights / weights.sum()))][0]
-        n = max(1, recipe.tokens // ((size[0] // patch) * (size[1] // patch)))
-        sample = dataset.sample(rng, n, size, p_background=recipe.background, p_scene=recipe.scene)
-        no_text = rng.random(n) < recipe.drop_text
-        no_style = rng.random(n) < recipe.drop_style
-        neither = rng.random(n) < recipe.drop_all
-        captions = [
-            "" if absent else caption
-            for caption, absent in zip(sample.captions, no_text | neither, strict=True)
-        ]
-        ids, mask = tokenize(tokenizer, captions, length=None)
-        style = np.where(no_style | neither, 0, np.asarray(sample.styles) + 1)
-        pixels = torch.from_numpy(np.ascontiguousarray(sample.images)).permute(0, 3, 1, 2)
-        x_0 = pixels.float() / 127.5 - 1
-        return (
-            Batch(x_0, ids, mask, torch.from_numpy(style.astype(np.int64))),
-            draw_times(rng, n, size, recipe),
-        )
 
-    rng = np.random.default_rng((recipe.seed, state.step))
-    # One thread, so that the draws keep their order.
+def states(pictures: NDArray[np.uint8]) -> Tensor:
+    """Premultiplied RGBA [..., h, w, 4] as states [..., 4, h, w] in [-1, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, -3)))
+    return pixels.float() / 127.5 - 1
+
+
+_tokenizer = cache(load_tokenizer)
+
+
+def _batches(dataset: Dataset, recipe: Recipe, state: State) -> Iterator[tuple[Batch, int]]:
+    """Endless batches from the state's step on, prepared ahead on a thread."""
+
+    def at(step: int) -> tuple[Batch, int]:
+        done = state.progress if recipe.steps is None else step / recipe.steps
+        return draw(dataset, recipe, step, done)
+
     with ThreadPoolExecutor(1) as pool:
-        ahead = deque(pool.submit(draw, rng) for _ in range(3))
-        while True:
+        ahead = deque(pool.submit(at, state.step + i) for i in range(3))
+        for step in count(state.step + 3):
             yield ahead.popleft().result()
-            ahead.append(pool.submit(draw, rng))
+            ahead.append(pool.submit(at, step))
 
 
 def build(recipe: Recipe, dataset: Dataset, vectors: Tensor) -> PictureModel:
-    """A fresh model: static text vectors set, patch basis from pictures of 64 px."""
+    """A fresh model: static text vectors set, mean or patch basis from pictures of 64 px."""
     config = PictureConfig(
         styles=tuple(dataset.styles),
         transformer=recipe.transformer,
         vocabulary=len(vectors),
         rank=recipe.rank,
+        detail=recipe.detail,
+        skip=recipe.skip,
+        references=recipe.references,
     )
     torch.manual_seed(recipe.seed)
     model = PictureModel(config)
     model.text.set_vectors(vectors)
+    pictures = states(dataset.sample(np.random.default_rng(recipe.seed), 1024, (64, 64)).images)
+    if recipe.skip is not None or recipe.references:
+        model.mean.copy_(pictures.mean((0, 2, 3)))
     if recipe.rank:
-        sample = dataset.sample(np.random.default_rng(recipe.seed), 1024, (64, 64))
-        pictures = torch.from_numpy(np.ascontiguousarray(sample.images)).permute(0, 3, 1, 2)
-        basis = patch_basis(pictures.float() / 127.5 - 1, recipe.transformer.patch, recipe.rank)
-        model.basis.copy_(basis)
+        model.basis.copy_(patch_basis(pictures, recipe.transformer.patch, recipe.rank))
     return model
 
 
 def _optimizers(
     model: PictureModel, recipe: Recipe, device: torch.device
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the matrices of the blocks, AdamW for the rest."""
+    """Muon for the matrices of the blocks and for kernels, AdamW for the rest.
+
+    Every group keeps its peak rate as "peak".
+    """
     named = dict(model.named_parameters())
-    matrices = [p for name, p in named.items() if name.split(".")[-2] in _MATRICES and p.ndim == 2]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in named.values() if id(p) not in chosen]
+
+    def chosen(names: tuple[str, ...], ndim: int) -> list[nn.Parameter]:
+        return [p for n, p in named.items() if n.split(".")[-2] in names and p.ndim == ndim]
+
+    matrices, kernels = chosen(_MATRICES, 2), chosen(_KERNELS, 4)
+    taken = {id(p) for p in (*matrices, *kernels)}
+    others = [p for p in named.values() if id(p) not in taken]
+    groups: list[dict[str, Any]] = [
+        {"params": params, "peak": peak}
+        for params, peak in ((matrices, recipe.muon_rate), (kernels, recipe.kernel_rate))
+        if params
+    ]
+    rest: list[dict[str, Any]] = [{"params": others, "peak": recipe.adam_rate}]
     return (
-        Muon(
-            matrices,
-            lr=recipe.muon_rate,
-            weight_decay=recipe.weight_decay,
-            dtype=fast_dtype(device),
-        ),
-        torch.optim.AdamW(
-            others, lr=recipe.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
-        ),
+        Muon(groups, lr=0.0, weight_decay=recipe.weight_decay, dtype=fast_dtype(device)),
+        torch.optim.AdamW(rest, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     )
 
 
@@ -172,8 +225,8 @@ def _save(state: State, recipe: Recipe, path: Path) -> None:
 
 def _restore(state: State, recipe: Recipe, path: Path, device: torch.device) -> None:
     saved = cast("dict[str, Any]", torch.load(path, map_location=device, weights_only=True))
-    shape = dataclasses.asdict(recipe.transformer) | {"rank": recipe.rank}
-    if saved["recipe"]["transformer"] | {"rank": saved["recipe"]["rank"]} != shape:
+    fresh = dataclasses.asdict(Recipe("", 0, ()))  # for what older checkpoints do not say
+    if any((fresh | saved["recipe"])[k] != dataclasses.asdict(recipe)[k] for k in SHAPE):
         raise FileFormatError(
             f"{path} was trained with another model shape than recipe {recipe.name!r}. "
             "Train into another folder, or go on with the recipe it was begun with."
@@ -181,7 +234,10 @@ def _restore(state: State, recipe: Recipe, path: Path, device: torch.device) -> 
     state.model.load_state_dict(saved["model"])
     state.average.load_state_dict(saved["average"])
     for optimizer, values in zip(state.optimizers, saved["optimizers"], strict=True):
+        peaks = [group["peak"] for group in optimizer.param_groups]
         optimizer.load_state_dict(values)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["peak"] = peak
     state.step, state.seconds = saved["step"], saved["seconds"]
     state.progress = saved["progress"]
 
@@ -213,9 +269,10 @@ def train(
     """Train `model` and yield after every step; the second value is the averaged model.
 
     Checkpoints and `log.jsonl` go to `out`. When `out` holds a checkpoint the run goes on from it.
-    The run ends after the recipe's minutes, or after `steps` steps where given (then the schedule
-    counts steps too, so that runs can be compared at equal compute).
+    The run ends after the recipe's steps, or where it has none after its minutes; `steps` stands
+    in for the recipe's.
     """
+    recipe = recipe if steps is None else dataclasses.replace(recipe, steps=steps)
     out.mkdir(parents=True, exist_ok=True)
     model = model.to(device)
     state = State(model, copy.deepcopy(model), _optimizers(model, recipe, device))
@@ -226,26 +283,29 @@ def train(
     # The word-piece scales are data, not weights: keep them out of the cast's rounding.
     passes.text.table_scale = model.text.table_scale
     forward = cast("PictureModel", torch.compile(passes)) if recipe.compile else passes
-    generator = torch.Generator(device).manual_seed(recipe.seed + state.step)
-    source = batches(dataset, recipe, state)
+    generator = torch.Generator(device)
+    source = _batches(dataset, recipe, state)
     total = 60 * recipe.minutes
     last_save = state.seconds
+    _forget(out / "log.jsonl", state.step)
 
     with (out / "log.jsonl").open("a") as log:
         while state.progress < 1:
             begun = time.perf_counter()
-            host, t = next(source)
-            batch = Batch(*(getattr(host, f.name).to(device) for f in dataclasses.fields(host)))
+            host, noise_seed = next(source)
+            batch = host.to(device)
+            generator.manual_seed(noise_seed)
             noise = torch.randn(batch.x_0.shape, generator=generator, device=device)
-            context = passes.context(batch.ids, batch.mask, batch.style)
-            value = loss(forward, batch, t.to(device), noise, context)
+            value = loss(forward, batch, noise, context_of(passes, batch))
             value.backward()
             factor = recipe.rate(state.step, state.progress)
             _update(state, passes, recipe, factor)
             took = time.perf_counter() - begun
             state.step += 1
             state.seconds += took
-            state.progress = state.seconds / total if steps is None else state.step / steps
+            state.progress = (
+                state.seconds / total if recipe.steps is None else state.step / recipe.steps
+            )
             saved = (
                 state.progress >= 1 or state.seconds - last_save > 60 * recipe.checkpoint_minutes
             )
@@ -259,12 +319,30 @@ def train(
                 loss=float(value.detach()),
                 rate=factor,
                 size=(batch.x_0.shape[-2], batch.x_0.shape[-1]),
-                pictures_per_second=len(t) / took,
+                pictures_per_second=len(batch.t) / took,
                 saved=saved,
             )
             log.write(json.dumps(dataclasses.asdict(row)) + "\n")
             log.flush()
             yield row, state.average
+
+
+def context_of(model: PictureModel, batch: Batch) -> dict[str, Tensor]:
+    """The context of a batch, with its references where the model looks at some."""
+    seen = None
+    if model.config.references:
+        seen = model.looked_at(batch.references, batch.present)
+    return model.context(batch.ids, batch.mask, batch.style, seen)
+
+
+def _forget(log: Path, step: int) -> None:
+    """Drop lines of steps after `step`: they were made after the checkpoint, and are made again."""
+    if not log.exists():
+        return
+    lines = log.read_text("utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    if len(kept) < len(lines):
+        write_text(log, "".join(line + "\n" for line in kept))
 
 
 def _update(state: State, passes: PictureModel, recipe: Recipe, factor: float) -> None:
@@ -274,9 +352,8 @@ def _update(state: State, passes: PictureModel, recipe: Recipe, factor: float) -
         copied.grad = None
     nn.utils.clip_grad_norm_(state.model.parameters(), 2.0)
     for optimizer in state.optimizers:
-        rate = recipe.muon_rate if isinstance(optimizer, Muon) else recipe.adam_rate
         for group in optimizer.param_groups:
-            group["lr"] = rate * factor
+            group["lr"] = group["peak"] * factor
         optimizer.step()
     keep = min(recipe.ema, (1 + state.step) / (10 + state.step))
     with torch.no_grad():

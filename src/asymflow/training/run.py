@@ -5,24 +5,31 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from asymflow import engine, presets
 from asymflow.adapters import embedded
-from asymflow.data.dataset import Dataset
+from asymflow.data.dataset import Dataset, is_simple
+from asymflow.data.manifest import Entry
 from asymflow.errors import FileFormatError, MissingExtra
 from asymflow.files import replacing
 from asymflow.nets.picture import PictureModel
 from asymflow.sheets import sheet
-from asymflow.training.loop import Progress, build, train
+from asymflow.training import curve
+from asymflow.training.errors import squared_errors
+from asymflow.training.loop import SHAPE, Progress, build, train
 from asymflow.training.recipes import Recipe
 from asymflow.training.vectors import distil, encoder_folder
 from asymflow.types import Request
+
+PAIRS = 64
+"""Pictures of each split that a point of the curve is measured on."""
 
 VECTORS = "vectors.pt"
 """Name of the static word vectors in the output folder (`asymflow.training.vectors`)."""
@@ -46,8 +53,8 @@ def run(
 ) -> Path:
     """Train a recipe and return the model file `out/embedded.safetensors`.
 
-    Goes on from `out/checkpoint.pt` where there is one. `out` also receives `log.jsonl`,
-    `loss.png` and a sheet of samples at every checkpoint.
+    Goes on from `out/checkpoint.pt` where there is one. `out` also receives `log.jsonl`, and now
+    and then a sheet of samples, `loss.png` and a point of the curve (`asymflow.training.curve`).
 
     Args:
         data: folder that `asymflow data build` wrote.
@@ -61,29 +68,67 @@ def run(
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     out.mkdir(parents=True, exist_ok=True)
-    dataset = Dataset(data, simple=recipe.simple)
+    dataset = Dataset(data)
     model = _begin(recipe, dataset, out, start)
     first = copy.deepcopy(model)
     target = out / "embedded.safetensors"
+    pairs = _pairs(dataset)
     for row, average in train(model, recipe, dataset, out, device=where):
         if on_progress is not None:
             on_progress(row)
-        if row.saved:
-            _export(blended(first, average, blend), recipe, row, target, blend)
+        points = curve.read(out) if row.saved else []
+        since = row.minutes - (points[-1].minutes if points else 0)
+        if row.saved and (since >= recipe.sample_minutes or row.progress >= 1):
+            made = blended(first, average, blend)
+            _export(made, recipe, row, target, blend)
+            _measure(made, dataset, pairs, row, out)
             _draw(target, out / f"samples-{row.step:06d}.png")
             plot_loss(out / "log.jsonl", out / "loss.png")
     return target
+
+
+def _pairs(dataset: Dataset) -> dict[str, list[Entry]]:
+    """What the curve is measured on: everyday things, seen and held out, few enough to be quick."""
+    everyday = [entry for entry in dataset.entries if is_simple(entry)] or list(dataset.entries)
+    splits: dict[str, list[Entry]] = {
+        "seen": [entry for entry in everyday if entry.split == "train"],
+        "held out": [entry for entry in everyday if entry.split == "heldout"],
+    }
+    return {
+        split: [entries[i] for i in np.random.default_rng(0).permutation(len(entries))[:PAIRS]]
+        for split, entries in splits.items()
+        if entries
+    }
+
+
+def _measure(
+    model: PictureModel,
+    dataset: Dataset,
+    pairs: Mapping[str, Sequence[Entry]],
+    row: Progress,
+    out: Path,
+) -> None:
+    """Add a point to the curve."""
+    errors = {
+        split: {
+            f"{t:g}": round(value, 6)
+            for t, value in squared_errors(model, dataset, entries, embedded.NATIVE).items()
+        }
+        for split, entries in pairs.items()
+    }
+    point = {"step": row.step, "minutes": round(row.minutes, 2), "errors": errors}
+    with (out / curve.ERRORS).open("a") as file:
+        file.write(json.dumps(point) + "\n")
 
 
 def _begin(recipe: Recipe, dataset: Dataset, out: Path, start: Path | None) -> PictureModel:
     if start is None:
         return build(recipe, dataset, _vectors(out))
     model = embedded.load(start, packed=False).model.requires_grad_(True).train()
-    if (model.config.transformer, model.config.rank) != (recipe.transformer, recipe.rank):
+    if any(getattr(model.config, part) != getattr(recipe, part) for part in SHAPE):
         raise FileFormatError(
-            f"{start} holds a model of another shape than recipe {recipe.name!r}: "
-            f"{model.config.transformer} against {recipe.transformer}. Choose the recipe it was "
-            "trained with, or begin with fresh weights."
+            f"{start} holds a model of another shape than recipe {recipe.name!r}. Choose the "
+            "recipe it was trained with, or begin with fresh weights."
         )
     return model
 
@@ -123,17 +168,13 @@ def _export(model: PictureModel, recipe: Recipe, row: Progress, path: Path, blen
 
 def _draw(weights: Path, path: Path) -> None:
     adapter = embedded.load(weights)
-    styles = adapter.styles
-    rows: list[list[Any]] = []
-    for size in ((32, 32), (64, 64), (128, 128)):
-        requests = [
-            Request({"prompt": prompt, "style": styles[i % len(styles)]}, size, i, presets.GUIDANCE)
-            for i, prompt in enumerate(SHEET_PROMPTS)
-        ]
-        results = engine.run(adapter, presets.DEFAULT.plan(size), requests)
-        rows.append([result.picture for result in results])
-    enlarged = [[p.repeat(128 // len(p), 0).repeat(128 // len(p), 1) for p in row] for row in rows]
-    sheet(enlarged, row_labels=("32 px", "64 px", "128 px"), col_labels=SHEET_PROMPTS).save(path)
+    size, styles = (embedded.NATIVE, embedded.NATIVE), adapter.styles
+    requests = [
+        Request({"prompt": prompt, "style": styles[i % len(styles)]}, size, i, presets.GUIDANCE)
+        for i, prompt in enumerate(SHEET_PROMPTS)
+    ]
+    results = engine.run(adapter, presets.Grid(steps=12).plan(size), requests)
+    sheet([[result.picture for result in results]], col_labels=SHEET_PROMPTS, scale=2).save(path)
 
 
 def plot_loss(log: Path, path: Path) -> None:

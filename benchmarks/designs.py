@@ -1,0 +1,143 @@
+"""Which design learns fastest? Short runs from scratch on the same batches, one after the other.
+
+    python benchmarks/designs.py DATA designs.json                # the designs, at 64 px
+    python benchmarks/designs.py DATA skips.json --set skips      # what the network predicts, at 32 px
+
+Every run sees the same pictures, captions, times and noise. Squared errors are those of single
+estimates, averaged weights, on pairs that training saw and on pairs that it did not, with
+references as they would be shipped; `without` is the same model with none. The sheet has, of
+held-out pairs, the references, the real drawing, and what each design makes of pure noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asymflow.adapters import embedded
+from asymflow.bench.pairs import pick
+from asymflow.data.dataset import Dataset, is_simple
+from asymflow.files import replacing
+from asymflow.nets.transformer import TransformerConfig
+from asymflow.training.errors import squared_errors
+from asymflow.training.loop import build, train
+from asymflow.training.recipes import V2, Phase, Recipe
+
+PAIRS = 160
+
+
+def recipes(which: str) -> tuple[int, dict[str, Recipe]]:
+    """Side in pixels, and the recipes to compare."""
+    side = 64 if which == "designs" else 32
+    base = dataclasses.replace(
+        V2,
+        tokens=2304 if side == 64 else 1152,
+        warmup_steps=40,
+        decay=0.35,
+        ema=0.98,
+        disturb=0.0,
+        recolour=0.0,
+        scene=0.0,
+        checkpoint_minutes=1e9,
+        phases=(Phase(1.0, (((side, side), 1.0),), simple=1e6),),
+    )
+    hybrid = dataclasses.replace(base, references=0)
+    if which == "designs":
+        transformer = TransformerConfig()
+        shipped = dataclasses.replace(
+            hybrid, transformer=transformer, detail=None, skip=None, rank=16
+        )
+        return side, {"shipped": shipped, "hybrid": hybrid, "hybrid + references": base}
+    skips = {f"skip {s}": dataclasses.replace(base, skip=s) for s in (0.1, 0.15, 0.25, 0.4)}
+    return side, skips | {"rank 16": dataclasses.replace(base, skip=None, rank=16)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--set", choices=("designs", "skips"), default="designs")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--keep", type=Path, help="folder for the model files")
+    parser.add_argument("--only", help="one design")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    side, chosen = recipes(given.set)
+    dataset = Dataset(given.data)
+    everyday = [entry for entry in dataset.entries if is_simple(entry)]
+    pairs = {
+        "seen": pick([e for e in everyday if e.split == "train"], PAIRS, 0),
+        "held out": pick([e for e in everyday if e.split == "heldout"], PAIRS, 0),
+    }
+    vectors = embedded.load(packed=False).model.text.vectors()
+    report: dict[str, Any] = {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": subprocess.check_output(("git", "rev-parse", "HEAD"), text=True).strip(),
+        "machine": platform.platform(),
+        "torch": torch.__version__,
+        "side": side,
+        "pairs": {split: len(entries) for split, entries in pairs.items()},
+    }
+    rows: dict[str, Any] = {}
+    for name, recipe in chosen.items():
+        if given.only not in (None, name):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            run = train(
+                build(recipe, dataset, vectors),
+                recipe,
+                dataset,
+                Path(folder),
+                device=torch.device("cpu"),
+                steps=given.steps,
+            )
+            losses: list[float] = []
+            begun = time.process_time()
+            average, pictures = None, 0
+            for row, average in run:
+                losses.append(row.loss)
+                pictures += recipe.tokens // (side // 8) ** 2
+                if row.step % 10 == 0:
+                    spent = time.process_time() - begun
+                    print(f"{name}: step {row.step}, loss {sum(losses[-10:]) / 10:.4f}, "
+                          f"{spent:.0f} s", flush=True)  # fmt: skip
+        assert average is not None
+        spent = time.process_time() - begun
+        average.eval()
+        rows[name] = {
+            "steps": given.steps,
+            "pictures": pictures,
+            "seconds a picture": spent / pictures,
+            "loss": sum(losses[-30:]) / 30,
+            "squared errors": {
+                split: squared_errors(average, dataset, entries, side)
+                for split, entries in pairs.items()
+            },
+        }
+        if recipe.references:
+            rows[name]["without"] = {
+                split: squared_errors(average, dataset, entries, side, count=0)
+                for split, entries in pairs.items()
+            }
+        print(json.dumps(rows[name]), flush=True)
+        if given.keep is not None:
+            given.keep.mkdir(parents=True, exist_ok=True)
+            embedded.save(
+                average, given.keep / f"{name.replace(' ', '-')}.safetensors", training={}
+            )
+    with replacing(given.out) as file:
+        file.write((json.dumps(report | {"designs": rows}, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
