@@ -1,7 +1,7 @@
 """Which design learns fastest? Short runs from scratch on the same batches, one after the other.
 
-    python benchmarks/designs.py DATA designs.json                # the designs, at 64 px
-    python benchmarks/designs.py DATA skips.json --set skips      # what the network predicts, at 32 px
+    python benchmarks/designs.py DATA designs.json             # the designs, at 64 px
+    python benchmarks/designs.py DATA skips.json --set skips   # what is predicted, at 32 px
 
 Every run sees the same pictures, captions, times and noise. Squared errors are those of single
 estimates, averaged weights, on pairs that training saw and on pairs that it did not, with
@@ -103,38 +103,38 @@ def main() -> None:
             )
             losses: list[float] = []
             begun = time.process_time()
-            average, pictures = None, 0
+            model, pictures = None, 0
             for row, average in run:
+                model = average
                 losses.append(row.loss)
                 pictures += recipe.tokens // (side // 8) ** 2
                 if row.step % 10 == 0:
                     spent = time.process_time() - begun
                     print(f"{name}: step {row.step}, loss {sum(losses[-10:]) / 10:.4f}, "
                           f"{spent:.0f} s", flush=True)  # fmt: skip
-        assert average is not None
+        assert model is not None
         spent = time.process_time() - begun
-        average.eval()
+        model.eval()
         rows[name] = {
             "steps": given.steps,
             "pictures": pictures,
             "seconds a picture": spent / pictures,
             "loss": sum(losses[-30:]) / 30,
             "squared errors": {
-                split: squared_errors(average, dataset, entries, side)
+                split: squared_errors(model, dataset, entries, side)
                 for split, entries in pairs.items()
             },
         }
         if recipe.references:
             rows[name]["without"] = {
-                split: squared_errors(average, dataset, entries, side, count=0)
+                split: squared_errors(model, dataset, entries, side, count=0)
                 for split, entries in pairs.items()
             }
         print(json.dumps(rows[name]), flush=True)
         if given.keep is not None:
             given.keep.mkdir(parents=True, exist_ok=True)
-            embedded.save(
-                average, given.keep / f"{name.replace(' ', '-')}.safetensors", training={}
-            )
+            path = given.keep / f"{name.replace(' ', '-')}.safetensors"
+            embedded.save(model, path, training={"steps": given.steps})
     with replacing(given.out) as file:
         file.write((json.dumps(report | {"designs": rows}, indent=1) + "\n").encode())
 

@@ -50,13 +50,13 @@ def recipes() -> str:
     rows = (
         (
             f"`{recipe.name}`",
-            f"{recipe.minutes:g}",
+            f"{recipe.minutes:g} minutes" if recipe.steps is None else f"{recipe.steps} steps",
             f"{recipe.transformer.depth} x {recipe.transformer.width}",
             f"{recipe.tokens}",
         )
         for recipe in RECIPES.values()
     )
-    return table(("recipe", "minutes", "layers x width", "patches in a batch"), rows)
+    return table(("recipe", "length", "layers x width", "patches in a batch"), rows)
 
 
 def plan() -> str:

@@ -101,6 +101,13 @@ class Fields:
         """Whatever is there."""
         return self._take(key, object, "given")
 
+    def strings(self, key: str) -> list[str]:
+        """A list of strings."""
+        found = self.items(key)
+        if not all(isinstance(item, str) for item in found):
+            self.refuse(f"has something else than texts in {key}")
+        return cast("list[str]", found)
+
     def texts(self, key: str) -> dict[str, str]:
         """An object whose values are all strings."""
         fields = self.fields(key)

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import torch
 
-from asymflow import __version__, controller, engine, pictures, plans, presets, verifier
+from asymflow import (
+    __version__,
+    controller,
+    engine,
+    pictures,
+    plans,
+    presets,
+    provenance,
+    verifier,
+)
 from asymflow.adapters import embedded
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.data.sources import STYLES
@@ -208,10 +217,13 @@ def _look(adapter: EmbeddedAdapter, requests: Sequence[Request], x_0: torch.Tens
 
 
 def _job(model: Model, wanted: Wanted, size: tuple[int, int], plan: Plan) -> Job:
-    inputs = {"prompt": wanted.prompt, "negative": wanted.negative}
+    inputs: dict[str, object] = {"prompt": wanted.prompt, "negative": wanted.negative}
     style = style_id(wanted.style)
     if style is not None:
         inputs["style"] = style
+    if wanted.reference != "library":
+        inputs["reference"] = None if wanted.reference == "none" else wanted.reference.pixels
+    request = Request(inputs, size, wanted.seed, wanted.guidance)
     record = Record(
         prompt=wanted.prompt,
         negative=wanted.negative,
@@ -230,8 +242,42 @@ def _job(model: Model, wanted: Wanted, size: tuple[int, int], plan: Plan) -> Job
         strength=wanted.strength,
         background=wanted.background,
         versions={"asymflow": __version__, "torch": torch.__version__},
+        reference=_reference(model.adapter, wanted, request),
     )
-    return Job(Request(inputs, size, wanted.seed, wanted.guidance), record)
+    return Job(request, record)
+
+
+def _reference(
+    adapter: EmbeddedAdapter, wanted: Wanted, request: Request
+) -> provenance.Reference | None:
+    """What the picture will be drawn from, for its record.
+
+    Raises:
+        InputError: a picture was given to a model that looks at nothing, or the library has
+            changed since the picture was made that is repeated.
+    """
+    if not adapter.references:
+        if wanted.reference not in ("library", "none"):
+            raise InputError(
+                f"The model {adapter.name} looks at no reference. Drop --reference, or use "
+                "--image to start from a picture."
+            )
+        return None
+    if wanted.reference == "none":
+        return provenance.Reference("none")
+    if wanted.reference != "library":
+        return provenance.Reference("given", source=wanted.reference.source)
+    library = adapter.library
+    found = provenance.Reference(
+        "library", adapter.looked_at(request)[1], None if library is None else library.digest
+    )
+    if wanted.looked_at is not None and wanted.looked_at != found:
+        was, now = ("; ".join(each.shown) or "nothing" for each in (wanted.looked_at, found))
+        raise InputError(
+            f"That picture was drawn from {was}, of another library of drawings; this one has "
+            f"{now}. Use the version of asymflow that made it, or give --reference."
+        )
+    return found
 
 
 def _with_inputs(request: Request, wanted: Wanted) -> Request:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 from xml.sax.saxutils import escape
 
 from asymflow import __version__
@@ -49,6 +49,27 @@ class Source:
     sha256: str
 
 
+ReferenceKind = Literal["library", "given", "none"]
+_KINDS: tuple[ReferenceKind, ...] = ("library", "given", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a picture was drawn from.
+
+    Attributes:
+        kind: looked up in the library, given as a file, or nothing.
+        shown: what each drawing is: "fox, noto".
+        library: SHA-256 of the library file that was looked at.
+        source: of a given picture.
+    """
+
+    kind: ReferenceKind
+    shown: tuple[str, ...] = ()
+    library: str | None = None
+    source: Source | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """Everything that decides the pixels of a picture.
@@ -63,6 +84,7 @@ class Record:
         background: a colour, or None for a transparent picture.
         versions: of asymflow and of what it computes with.
         decisions: where the picture left the plan. The plan's rules make them again.
+        reference: None for a model that looks at nothing.
     """
 
     prompt: str
@@ -83,6 +105,7 @@ class Record:
     background: str | None
     versions: Mapping[str, str]
     decisions: tuple[Decision, ...] = ()
+    reference: Reference | None = None
 
 
 def notes(record: Record, *, in_xmp: bool) -> Notes:
@@ -131,6 +154,8 @@ def parameters(record: Record) -> str:
     }
     if record.style is not None:
         settings["Style"] = record.style
+    if record.reference is not None and record.reference.shown:
+        settings["Reference"] = json.dumps("; ".join(record.reference.shown))
     if record.image is not None:
         settings["Denoising strength"] = f"{record.strength:g}"
     settings["Version"] = f"asymflow {__version__}"
@@ -177,6 +202,13 @@ def to_json(record: Record) -> dict[str, Any]:
     }
     if record.decisions:
         data["decisions"] = [asdict(decision) for decision in record.decisions]
+    if record.reference is not None:
+        data["reference"] = {
+            "kind": record.reference.kind,
+            "shown": list(record.reference.shown),
+            "library": record.reference.library,
+            "source": _source_to_json(record.reference.source),
+        }
     return data
 
 
@@ -211,6 +243,9 @@ def from_json(text: str, where: str) -> Record:
         background=fields.optional_text("background"),
         versions=fields.texts("versions"),
         decisions=_decisions(fields, where) if "decisions" in fields else (),
+        reference=_reference(fields.optional_fields("reference"))
+        if "reference" in fields
+        else None,
     )
     fields.finish()
     return record
@@ -226,6 +261,19 @@ def _source(fields: Fields | None) -> Source | None:
     source = Source(fields.text("path"), fields.text("sha256"))
     fields.finish()
     return source
+
+
+def _reference(fields: Fields | None) -> Reference | None:
+    if fields is None:
+        return None
+    reference = Reference(
+        fields.choice("kind", _KINDS),
+        tuple(fields.strings("shown")),
+        fields.optional_text("library"),
+        _source(fields.optional_fields("source")),
+    )
+    fields.finish()
+    return reference
 
 
 def _grid(fields: Fields | None) -> Grid | None:

@@ -10,11 +10,12 @@ import secrets
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asymflow import presets
+from asymflow import presets, provenance
 from asymflow.errors import InputError
 from asymflow.presets import Grid
 from asymflow.provenance import Source
@@ -35,6 +36,10 @@ class Given:
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.pixels.shape[0], self.pixels.shape[1]
+
+
+Reference = Given | Literal["library", "none"]
+"""What a model looks at that looks at references: a picture, what it finds, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Wanted:
         exact: no rules that let a picture leave its plan.
         background: a colour, or None for transparent pictures.
         needs: SHA-256 that the weights must have, to repeat a picture.
+        looked_at: what must be found in the library, to repeat a picture.
     """
 
     prompt: str
@@ -81,6 +87,8 @@ class Wanted:
     needs: str | None
     dtype: str | None
     device: str | None
+    reference: Reference = "library"
+    looked_at: provenance.Reference | None = None
 
 
 def random_seed() -> int:

@@ -93,7 +93,7 @@ def embedded() -> Case:
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     model.text.set_vectors(torch.randn(30522, 32))
-    this = EmbeddedAdapter(model.eval().requires_grad_(False), "0" * 64, {}, load_tokenizer())
+    this = EmbeddedAdapter(model.eval().requires_grad_(False), "0" * 64, {}, load_tokenizer(), None)
     bad = (Request({"prompt": "x", "style": "none"}, (32, 32)), Request({}, (33, 32)))
     return Case(this, ({"prompt": "a fox"}, {"prompt": "two cats"}), (32, 32), bad=bad)
 

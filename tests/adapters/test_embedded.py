@@ -14,6 +14,7 @@ from asymflow import engine
 from asymflow.adapter import Adapter
 from asymflow.adapters import embedded
 from asymflow.errors import FileFormatError, InputError
+from asymflow.nets.detail import DetailConfig
 from asymflow.nets.picture import PictureConfig, PictureModel
 from asymflow.nets.transformer import TransformerConfig
 from asymflow.times import plan_of, shifted
@@ -120,3 +121,69 @@ def test_damaged_foreign_and_missing_files_are_refused(weights: Path, tmp_path: 
     for path in (damaged, foreign, tmp_path / "missing.safetensors", Path(__file__)):
         with pytest.raises(FileFormatError, match=path.name):
             embedded.load(path)
+
+
+@pytest.fixture(scope="module")
+def looking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the second format, that looks at two drawings."""
+    torch.manual_seed(0)
+    config = PictureConfig(
+        ("noto", "twemoji"), SHAPE, rank=0, detail=DetailConfig(8, 12), skip=0.2, references=2
+    )
+    model = PictureModel(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.text.set_vectors(torch.randn(30522, 32))
+    path = tmp_path_factory.mktemp("looking") / "tiny.safetensors"
+    embedded.save(model, path, training={})
+    return path
+
+
+def drawn(adapter: embedded.EmbeddedAdapter, *requests: Request) -> list[np.ndarray]:
+    plan = plan_of(shifted(3, 2.0))
+    return [result.picture for result in engine.run(adapter, plan, requests)]
+
+
+def test_a_model_with_references_is_kept_in_a_file(looking: Path) -> None:
+    adapter = embedded.load(looking)
+    assert adapter.references == 2
+    assert adapter.model.config.detail == DetailConfig(8, 12)
+    assert adapter.model.config.skip == 0.2
+    one, other = drawn(adapter, request()), drawn(embedded.load(looking), request())
+    assert np.array_equal(one[0], other[0])
+
+
+def test_it_looks_the_prompt_up_and_says_what_it_found(looking: Path) -> None:
+    adapter = embedded.load(looking)
+    pictures, shown = adapter.looked_at(request("a fox", style="noto"))
+    assert pictures.shape == (2, 32, 32, 4)
+    assert shown == ("fox, fluent-flat", "fox, twemoji")
+    assert adapter.looked_at(request("a fox", style="twemoji"))[1] == (
+        "fox, noto",
+        "fox, fluent-flat",
+    )
+    assert adapter.looked_at(request("qqqqq"))[1] == ()
+    assert adapter.looked_at(request("a fox", reference=None))[1] == ()
+
+
+def test_what_it_looks_at_changes_the_picture(looking: Path) -> None:
+    adapter = embedded.load(looking)
+    own = np.random.default_rng(0).random((48, 40, 4)).astype(np.float32)
+    own[..., 3] = 1
+    found, nothing, given = drawn(
+        adapter, request(), request(reference=None), request(reference=own)
+    )
+    assert adapter.looked_at(request(reference=own))[1] == ("given",)
+    assert not np.array_equal(found, nothing)
+    assert not np.array_equal(found, given)
+    # In a batch as alone.
+    [alone] = drawn(adapter, request(reference=own))
+    assert np.array_equal(given, alone)
+
+
+def test_half_the_side_sees_pooled_drawings(looking: Path) -> None:
+    adapter = embedded.load(looking)
+    [cond, _] = adapter.encode([request(side=64)])
+    x_t, t = torch.randn(1, 4, 32, 32), torch.tensor([0.7])
+    assert adapter.denoise(x_t, t, cond).shape == x_t.shape

@@ -54,7 +54,7 @@ def adapter() -> EmbeddedAdapter:
             parameter.add_(0.05 * torch.randn_like(parameter))
     model.text.set_vectors(torch.randn(30522, 32))
     model = model.eval().requires_grad_(False)
-    return EmbeddedAdapter(model, "0" * 64, {}, load_tokenizer())
+    return EmbeddedAdapter(model, "0" * 64, {}, load_tokenizer(), None)
 
 
 def ends(sampler: peers.Sampler, adapter: Adapter, request: Request = EXACT) -> tuple[Tensor, int]:

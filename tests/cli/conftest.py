@@ -33,6 +33,7 @@ class FakeModel:
 
     name = "fake:abab"
     channels = 4
+    references = 0
 
     @property
     def like(self) -> Tensor:

@@ -5,19 +5,29 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import asymflow
 from asymflow.data.dataset import SIZES as IMAGE_SIZES
 from asymflow.data.dataset import Dataset
 from asymflow.data.manifest import Entry, write_manifest
 from asymflow.errors import FileFormatError, InputError
 from asymflow.flow import coarse_time
+from asymflow.nets.detail import DetailConfig
 from asymflow.nets.transformer import TransformerConfig
-from asymflow.training.loop import build, draw_times, train
+from asymflow.training import curve
+from asymflow.training.errors import squared_errors
+from asymflow.training.loop import Batch, build, draw, draw_times, states, train
 from asymflow.training.recipes import RECIPES, Phase, Recipe, recipe
 from asymflow.training.run import blended
 
@@ -38,24 +48,24 @@ TINY = Recipe(
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Eight flat discs, each of a colour of its own."""
+    """Eight flat discs in two styles, each of a colour of its own."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:128, :128] - 63.5
     disc = (np.hypot(x, y) < 50)[..., None]
-    colours = np.concatenate((rng.integers(0, 256, (8, 3)), np.full((8, 1), 255)), axis=1)
+    colours = np.concatenate((rng.integers(0, 256, (16, 3)), np.full((16, 1), 255)), axis=1)
     large = (disc * colours[:, None, None]).astype(np.uint8)
     for size in IMAGE_SIZES:
         f = 128 // size
-        pooled = large.reshape(8, size, f, size, f, 4).mean((2, 4)).round().astype(np.uint8)
+        pooled = large.reshape(16, size, f, size, f, 4).mean((2, 4)).round().astype(np.uint8)
         np.save(root / f"images-{size}.npy", pooled)
     names = ("fox", "apple", "car", "tree", "house", "rocket", "guitar", "pizza")
     write_manifest(
         root / "manifest.jsonl",
         (
-            Entry(i, f"{i:04x}", name, "noto", name, (), "objects", "tool", 1.0, "train", True,
+            Entry(i, f"{i % 8:04x}", name, style, name, (), "objects", "tool", 1.0, "train", True,
                   "Apache-2.0", "drawn", "1")
-            for i, name in enumerate(names)
+            for i, (style, name) in enumerate(product(("noto", "twemoji"), names))
         ),
     )  # fmt: skip
     return Dataset(root)
@@ -133,3 +143,141 @@ def test_a_blend_is_a_point_on_the_line_between_two_models(dataset: Dataset) -> 
     assert any(
         not torch.equal(a, b) for a, b in zip(first.parameters(), last.parameters(), strict=True)
     )
+
+
+LOOKING = dataclasses.replace(
+    TINY,
+    rank=0,
+    detail=DetailConfig(half=8, quarter=8),
+    skip=0.2,
+    references=2,
+    time_uniform=0.5,
+    disturb=0.5,
+    recolour=0.5,
+    drop_reference=0.1,
+    drop_words=0.1,
+    flip=0.0,
+    checkpoint_minutes=0.0,
+    steps=24,
+)
+
+# What a process that will be killed runs: the same as `train`, from a file of the recipe.
+RUN = """
+import sys, pickle, torch
+from pathlib import Path
+from asymflow.data.dataset import Dataset
+from asymflow.training.loop import build, train
+torch.set_num_threads(1)
+recipe = pickle.loads(Path(sys.argv[1]).read_bytes())
+dataset = Dataset(sys.argv[2])
+vectors = torch.randn(30522, 32, generator=torch.Generator().manual_seed(0))
+for row, _ in train(build(recipe, dataset, vectors), recipe, dataset, Path(sys.argv[3]),
+                    device=torch.device("cpu")):
+    print(row.step, flush=True)
+"""
+
+
+def test_a_run_killed_in_a_moved_checkout_comes_out_the_same_bit_for_bit(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.pickle"
+    recipe.write_bytes(pickle.dumps(LOOKING))
+    here = Path(asymflow.__file__).parent
+    moved = tmp_path / "elsewhere" / "asymflow"
+    shutil.copytree(here, moved, ignore=shutil.ignore_patterns("__pycache__", "static"))
+
+    def start(source: Path, out: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            (sys.executable, "-c", RUN, recipe, dataset.root, out),
+            env=os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    with start(here.parent, tmp_path / "whole") as process:
+        assert process.stdout is not None
+        assert len(process.stdout.readlines()) == LOOKING.steps
+    for source, steps in ((here.parent, 5), (moved.parent, 9)):
+        with start(source, tmp_path / "parts") as process:
+            assert process.stdout is not None
+            for _ in range(steps):
+                assert process.stdout.readline()
+            process.kill()
+    with start(moved.parent, tmp_path / "parts") as process:
+        assert process.stdout is not None
+        last = [int(line) for line in process.stdout]
+        assert last[-1] == LOOKING.steps
+        assert len(last) < last[-1] - 10
+
+    whole, parts = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)
+        for name in ("whole", "parts")
+    )
+    for part in ("model", "average"):
+        for name, value in whole[part].items():
+            assert torch.equal(value, parts[part][name]), name
+    for one, other in zip(whole["optimizers"], parts["optimizers"], strict=True):
+        for number, state in one["state"].items():
+            for name, value in state.items():
+                assert torch.equal(value, other["state"][number][name]), name
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    losses = [[(row["step"], row["loss"]) for row in map(json.loads, log)] for log in logs]
+    assert losses[0] == losses[1]
+
+
+def test_kernels_take_muon_and_their_own_rate(dataset: Dataset, tmp_path: Path) -> None:
+    still = dataclasses.replace(LOOKING, muon_rate=0.0, adam_rate=0.0, kernel_rate=0.1)
+    model = build(still, dataset, torch.randn(30522, 32))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    list(train(model, still, dataset, tmp_path, device=torch.device("cpu"), steps=2))
+    moved = {n for n, value in model.named_parameters() if not torch.equal(value, before[n])}
+    assert moved
+    assert all(name.rsplit(".", 2)[-2] in ("first", "second") for name in moved)
+    assert all(before[name].ndim == 4 for name in moved)
+
+
+def test_a_batch_is_decided_by_recipe_and_step_alone(dataset: Dataset) -> None:
+    one, again = (draw(dataset, LOOKING, 7, 0.3) for _ in range(2))
+    other = draw(dataset, LOOKING, 8, 0.3)
+    assert one[1] == again[1] != other[1]
+    for field in dataclasses.fields(Batch):
+        assert torch.equal(getattr(one[0], field.name), getattr(again[0], field.name))
+    assert not torch.equal(one[0].t, other[0].t)
+
+
+def test_what_is_dropped_together(dataset: Dataset) -> None:
+    bare = dataclasses.replace(LOOKING, tokens=6400, drop_text=0.0, drop_style=0.0)
+    nothing, _ = draw(dataset, dataclasses.replace(bare, drop_all=1.0), 0, 0.5)
+    assert not nothing.present.any()
+    assert not nothing.style.any()
+    assert int(nothing.mask.sum(dim=1).max()) == 2  # the two markers of an empty prompt
+    words = dataclasses.replace(bare, drop_all=0.0, drop_words=1.0, drop_reference=1.0)
+    looked, _ = draw(dataset, words, 0, 0.5)
+    assert not looked.style.any()
+    assert looked.present[:, 0].all()  # or nothing at all would be left
+    alone, _ = draw(dataset, dataclasses.replace(words, drop_words=0.0), 0, 0.5)
+    assert not alone.present.any()
+    assert alone.style.all()
+
+
+def test_squared_errors_of_a_fresh_model_are_those_of_its_mean(dataset: Dataset) -> None:
+    model = build(dataclasses.replace(LOOKING, skip=1e-4), dataset, torch.randn(30522, 32))
+    errors = squared_errors(model, dataset, dataset.entries, 32, times=(1.0, 0.5))
+    pictures = states(dataset.images(range(len(dataset.entries)), 32))
+    expected = (pictures - model.mean.view(1, 4, 1, 1)).square().mean()
+    assert errors[1.0] == pytest.approx(float(expected), rel=1e-4)
+    assert errors[0.5] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_curve_follows_a_power_law_exactly(tmp_path: Path) -> None:
+    minutes = [20.0 * i for i in range(1, 9)]
+    values = [3 * m**-0.4 for m in minutes]
+    assert curve.extrapolated(minutes, values, 6000) == pytest.approx(3 * 6000**-0.4)
+    assert curve.table(curve.read(tmp_path)) == "no point of the curve yet"
+    with (tmp_path / curve.ERRORS).open("w") as file:
+        for step, (minute, value) in enumerate(zip(minutes, values, strict=True)):
+            point = {"step": step, "minutes": minute, "errors": {"seen": {"1": value}}}
+            file.write(json.dumps(point) + "\n")
+    text = curve.table(curve.read(tmp_path))
+    assert f"{3 * 600**-0.4:7.4f}" in text.splitlines()[-3]
+    assert "predicted      60" in text

@@ -63,7 +63,7 @@ class EmbeddedAdapter:
     weights_hash: str
     training: Mapping[str, Any]
     tokenizer: Any
-    library: Library | None = None
+    library: Library | None
     """What prompts are looked up in, for a model that looks at references."""
 
     @property
@@ -87,6 +87,11 @@ class EmbeddedAdapter:
     @property
     def styles(self) -> tuple[str, ...]:
         return self.model.config.styles
+
+    @property
+    def references(self) -> int:
+        """Drawings that the model can look at."""
+        return self.model.config.references
 
     def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
         grain = self.model.config.transformer.patch
@@ -122,7 +127,7 @@ class EmbeddedAdapter:
 
         "fox, noto" is a drawing from the library; a picture that was given is "given".
         """
-        count, none = self.model.config.references, np.zeros((0, *request.size, 4), np.float32)
+        count, none = self.references, np.zeros((0, *request.size, 4), np.float32)
         if not count:
             return none, ()
         if "reference" in request.inputs:
@@ -136,7 +141,8 @@ class EmbeddedAdapter:
         style = request.inputs.get("style")
         drawings, styles = self.library.drawings(match, style, request.size, count)
         what = " + ".join(dict.fromkeys(concept.names[0] for concept in match.concepts))
-        return drawings.astype(np.float32) / 255, tuple(f"{what}, {style}" for style in styles)
+        unit = np.asarray(drawings, np.float32) / np.float32(255)
+        return unit, tuple(f"{what}, {style}" for style in styles)
 
     def _meaning(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The mean static vector of the word pieces of each text [n, d]."""
@@ -176,7 +182,7 @@ class EmbeddedAdapter:
 
     def _references(self, drawings: NDArray[np.float32]) -> Tensor | None:
         """Pictures [r, h, w, 4] as the network takes them, filled up with absent ones."""
-        count = self.model.config.references
+        count = self.references
         if not count:
             return None
         states = torch.zeros(1, count, 4, *drawings.shape[1:3])
@@ -282,7 +288,7 @@ def load(
         if metadata.get("format") not in READ:
             raise FileFormatError(
                 f"{path} is a safetensors file of another kind (format "
-                f"{metadata.get('format')!r}, expected {' or '.join(map(repr, READ))}). Pass a file that "
+                f"{metadata.get('format')!r}, expected {' or '.join(map(repr, READ))}). Pass a "
                 "`asymflow train` exported."
             )
         values = cast("dict[str, Any]", json.loads(metadata["config"]))

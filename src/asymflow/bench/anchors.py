@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asymflow.bench.features import as_unit_float
 from asymflow.data.manifest import Entry
+from asymflow.data.sources import LIBRARY
 
 _TURN = np.deg2rad(6)
 _SCALE = 0.08
@@ -39,6 +40,22 @@ def half_size(pictures: NDArray[Any]) -> NDArray[np.float32]:
     """Pictures [n, s, s, 4] averaged over 2 x 2 pixels and enlarged again, bilinearly."""
     small = F.avg_pool2d(_channels_first(pictures), 2)
     return _channels_last(F.interpolate(small, scale_factor=2, mode="bilinear"))
+
+
+def reference(entries: Sequence[Entry], among: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Entries whose concept is in the library, and the drawing that a model looks at first."""
+    pairs = [(entry, library_of(entry, among)) for entry in entries]
+    served = [(entry, found[0]) for entry, found in pairs if found]
+    return [entry for entry, _ in served], [drawing for _, drawing in served]
+
+
+def library_of(entry: Entry, among: Sequence[Entry]) -> list[Entry]:
+    """What of `among` a model may look at for an entry: two styles of the library, not its own."""
+    found: dict[str, Entry] = {}
+    for other in among:
+        if other.key == entry.key and other.style in LIBRARY and other.style != entry.style:
+            found.setdefault(other.style, other)
+    return [found[style] for style in LIBRARY if style in found][:2]
 
 
 def other_style(

@@ -42,7 +42,7 @@ from asymflow.bench import anchors, metrics
 from asymflow.bench.features import DIM, as_unit_float, extract, load_network
 from asymflow.bench.metrics import Estimate
 from asymflow.bench.pairs import Job, job, pick
-from asymflow.bench.report import QualityReport, Score, Source, Split
+from asymflow.bench.report import NEAREST, Nearest, QualityReport, Score, Source, Split
 from asymflow.data.dataset import Dataset
 from asymflow.data.manifest import Entry
 from asymflow.errors import InputError
@@ -105,6 +105,7 @@ def quality(
     real = {split: real_pictures(dataset, entries, size) for split, entries in chosen.items()}
     made: dict[Split, NDArray[np.float32]] = {}
     scores: list[Score] = []
+    nearest: dict[Split, Mapping[Nearest, float]] = {}
     seconds: dict[str, float] = {}
 
     with _bars(progress) as bars:
@@ -124,12 +125,16 @@ def quality(
             with stage(f"scoring {split} pairs", 3 * len(entries)) as step:
                 score = partial(scores_of, split=split, gallery=gallery)
                 features_of = partial(extract, network=network, on_batch=step)
-                scores += score("generated", entries, features_of(made[split]))
+                drawn = features_of(made[split])
+                scores += score("generated", entries, drawn)
+                nearest[split] = nearest_of(entries, drawn, gallery)
                 features_of = partial(features_of, cache=cache)
                 changed = anchors.nudged(real[split], seed)
                 scores += score("nudged", entries, features_of(changed))
                 changed = anchors.half_size(real[split])
                 scores += score("half size", entries, features_of(changed))
+                same, others = anchors.reference(entries, common)
+                scores += score("reference", same, gallery.of(others))
                 same, others = anchors.other_style(entries, common, seed)
                 scores += score("other style", same, gallery.of(others))
                 same, others = anchors.other_concept(entries, common, seed)
@@ -156,6 +161,7 @@ def quality(
         },
         seconds=seconds,
         scores=tuple(scores),
+        nearest=nearest,
     )
     if out is not None:
         for split, entries in chosen.items():
@@ -246,6 +252,26 @@ def scores_of(
         return []
     kid = metrics.weighted_mean([part.kid for part in each], [part.n for part in each])
     return [score(None, range(len(entries)), kid), *each]
+
+
+def nearest_of(
+    entries: Sequence[Entry], features: Features, gallery: _Gallery
+) -> Mapping[Nearest, float]:
+    """Of pictures that stand for entries, the shares whose nearest real picture is of each kind."""
+    real = gallery.features / np.linalg.norm(gallery.features, axis=1, keepdims=True)
+    kinds: list[Nearest] = []
+    for entry, row in zip(entries, (features @ real.T).argmax(axis=1).tolist(), strict=True):
+        found = gallery.entries[row]
+        looked_at = anchors.library_of(entry, gallery.entries)
+        if (found.key, found.style) == (entry.key, entry.style):
+            kinds.append("own")
+        elif found in looked_at:
+            kinds.append("reference")
+        elif found.key == entry.key:
+            kinds.append("concept")
+        else:
+            kinds.append("style" if found.style == entry.style else "none")
+    return {kind: kinds.count(kind) / len(kinds) for kind in NEAREST}
 
 
 def rows_by(field: Field, entries: Sequence[Entry]) -> dict[str, list[int]]:

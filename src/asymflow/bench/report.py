@@ -11,16 +11,28 @@ from asymflow.errors import InputError
 SCHEMA = 1
 
 Split = Literal["seen", "heldout"]
-Source = Literal["generated", "nudged", "half size", "other style", "other concept"]
+Source = Literal["generated", "nudged", "half size", "reference", "other style", "other concept"]
+Nearest = Literal["own", "reference", "concept", "style", "none"]
 
 MEANING: Mapping[Source, str] = {
     "generated": "what is being measured",
     "nudged": "the real picture turned, scaled and shifted a little: the best to hope for",
     "half size": "the real picture at half its side, enlarged: right but blurred",
+    "reference": "a copy of the drawing of the library that a model would look at first",
     "other style": "a real picture of the concept in another style",
     "other concept": "a real picture of another concept in the same style: recall by chance, "
     "KID and FD between real sets",
 }
+
+
+NEAREST: Mapping[Nearest, str] = {
+    "own": "the real picture of the pair",
+    "reference": "a drawing of the library that a model would look at",
+    "concept": "another drawing of the concept",
+    "style": "another concept in the style asked for",
+    "none": "another concept in another style",
+}
+"""What the nearest of all real pictures can be, of every concept and style."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,8 @@ class QualityReport:
     """Scores of a generator and of the anchors, with what is needed to repeat them.
 
     `config` describes the generator in its owner's words; `settings`, `versions` and `hashes`
-    describe the measurement; `seconds` says where the time went.
+    describe the measurement; `seconds` says where the time went. `nearest` has the share of
+    generated pictures whose nearest real picture is of each kind: what is copied, and from where.
     """
 
     name: str
@@ -60,6 +73,7 @@ class QualityReport:
     hashes: Mapping[str, str]
     seconds: Mapping[str, float]
     scores: tuple[Score, ...]
+    nearest: Mapping[Split, Mapping[Nearest, float]]
 
     def score(self, source: Source, split: Split, style: str | None = None) -> Score:
         """One score; raises `InputError` when it was not measured."""
@@ -86,8 +100,13 @@ class QualityReport:
                 for score in self.scores
                 if score.split == split and (score.style is None or score.source == "generated")
             ]
+        lines += ["", "nearest of all real pictures, share of generated ones in %"]
+        for split, shares in self.nearest.items():
+            told = ", ".join(f"{kind} {100 * share:.1f}" for kind, share in shares.items())
+            lines.append(f"{split:14}{told}")
         lines.append("")
         lines += [f"{source:14}{text}" for source, text in MEANING.items()]
+        lines += [f"{kind:14}nearest is {text}" for kind, text in NEAREST.items()]
         lines.append("FD falls as n grows: compare it at equal n.")
         lines.append(
             "Features are EfficientNet-Lite0's: never compare with a published FID or KID."

@@ -58,6 +58,7 @@ class Asked:
     strength: float | None = None
     background: str | None = None
     transparent: bool = False
+    reference: str | None = None
     like: Path | None = None
     weights: Path | None = None
     dtype: str | None = None
@@ -101,6 +102,8 @@ def settle(asked: Asked, format: Format) -> Wanted:
         needs=like and like.weights,
         dtype=_dtype(_first(asked.dtype, like and like.dtype, None)),
         device=_first(asked.device, like and like.device, None),
+        reference=inputs.reference(asked.reference, asked.like, like),
+        looked_at=like and _same_look(asked, like),
     )
 
 
@@ -137,6 +140,12 @@ def _dtype(name: str | None) -> str | None:
     if name is not None and name not in DTYPES:
         raise InputError(f"Unknown dtype {name!r}. {nearest(name, DTYPES)}")
     return name
+
+
+def _same_look(asked: Asked, like: Record) -> provenance.Reference | None:
+    """What a repetition must find in the library again, unless it asks for something else."""
+    changed = (asked.prompt, asked.style, asked.reference) != (None, None, None)
+    return None if changed else like.reference
 
 
 def _first(asked: T | None, like: T | None, default: T) -> T:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from asymflow import pictures
 from asymflow.errors import InputError
 from asymflow.provenance import Record, Source
-from asymflow.wanted import Given, check_shapes
+from asymflow.wanted import Given, Reference, check_shapes
 
 Pixels = NDArray[np.float32]
 
@@ -43,6 +43,22 @@ def find(
     if from_image is not None and from_mask is not None:
         check_shapes(from_image, from_mask)
     return from_image, from_mask
+
+
+def reference(option: str | None, repeated: Path | None, record: Record | None) -> Reference:
+    """What to look at: as given, else as for the repeated picture, else what the library has.
+
+    Raises:
+        InputError: a recorded picture that is gone or has changed.
+        FileFormatError: a file cannot be read.
+    """
+    if option is not None:
+        return "none" if option == "none" else _read(Path(option), pictures.read)
+    if repeated is None or record is None or record.reference is None:
+        return "library"
+    if record.reference.source is not None:
+        return _read_again(record.reference.source, repeated, "reference", pictures.read)
+    return "none" if record.reference.kind == "none" else "library"
 
 
 def _read(path: Path, read: Callable[[Path], Pixels]) -> Given:

@@ -129,6 +129,7 @@ def generate(
     image: options.Image = None,
     strength: options.Strength = None,
     mask: options.Mask = None,
+    reference: options.Reference = None,
     like: options.Like = None,
     steps: options.Steps = None,
     solver: options.Solver = None,
@@ -164,6 +165,7 @@ def generate(
             image=image,
             strength=strength,
             mask=mask,
+            reference=reference,
             like=like,
             steps=steps,
             solver=solver,
@@ -420,7 +422,7 @@ def plan(
 
 @app.command(rich_help_panel="Make a model")
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="cpu, laptop, gpu or smoke.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="v2, gpu, cpu, laptop or smoke.")],
     data: DataFolder = DATA,
     out: Annotated[
         Path | None,
@@ -435,7 +437,7 @@ def train(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Train for this long instead of as long as the recipe."),
+        typer.Option(metavar="N", help="Train for this long instead of as the recipe says."),
     ] = None,
     seed: Annotated[
         int, typer.Option(metavar="N", help="Of the pictures' order; another for each --start.")
@@ -464,6 +466,21 @@ def train(
         blend=blend,
         export=export,
     )
+
+
+@data_app.command("library")
+def build_library(
+    data: DataFolder = DATA,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the library goes.")] = Path(
+        "library.zip"
+    ),
+) -> None:
+    """Collect the drawings that the model looks at, in one file."""
+    from asymflow.data import library
+    from asymflow.data.dataset import Dataset
+
+    count = library.build(Dataset(data), out)
+    report.say(f"{out}, {count} drawings, {out.stat().st_size / 1e6:.1f} MB")
 
 
 @data_app.command()

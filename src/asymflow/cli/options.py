@@ -76,6 +76,15 @@ Background = Annotated[
     ),
 ]
 
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|none",
+        help="A picture of what to draw, for models that look at one."
+        + _default("what their library has"),
+        rich_help_panel=_FROM,
+    ),
+]
 Image = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A picture to start from.", rich_help_panel=_FROM),

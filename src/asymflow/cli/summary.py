@@ -8,6 +8,7 @@ from typing import Any
 
 from asymflow import generation, store
 from asymflow.generation import Job, Model
+from asymflow.provenance import Reference
 
 
 def as_json(
@@ -41,6 +42,7 @@ def as_json(
             "background": record.background,
             "image": record.image and record.image.path,
             "mask": record.mask and record.mask.path,
+            "reference": None if record.reference is None else _looked_at(record.reference),
             "weights": record.weights,
             "dtype": record.dtype,
             "device": record.device,
@@ -57,7 +59,16 @@ def sentence(jobs: Sequence[Job], seconds: float) -> str:
     each = f", {seconds / len(jobs):.2f} s each" if len(jobs) > 1 else ""
     forwards = _forwards(jobs)
     passes = f"{min(forwards)}" if len({*forwards}) == 1 else f"{min(forwards)} to {max(forwards)}"
-    return f"{width}x{height}, {named}, {passes} forwards, {seconds:.2f} s{each}"
+    made = f"{width}x{height}, {named}, {passes} forwards, {seconds:.2f} s{each}"
+    reference = jobs[0].record.reference
+    return made if reference is None else f"{made}\nreference: {_looked_at(reference)}"
+
+
+def _looked_at(reference: Reference) -> str:
+    """ "fox, noto; fox, twemoji", the path of a file, or "none"."""
+    if reference.source is not None:
+        return reference.source.path
+    return "; ".join(reference.shown) or "none"
 
 
 def _forwards(jobs: Sequence[Job]) -> list[int]:

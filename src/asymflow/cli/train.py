@@ -41,7 +41,7 @@ def train(
     if minutes is not None:
         if not 0 < minutes < math.inf:
             raise InputError(f"--minutes {minutes:g} is no duration. Give a number above 0.")
-        recipe = dataclasses.replace(recipe, minutes=minutes)
+        recipe = dataclasses.replace(recipe, minutes=minutes, steps=None)
     if not 0 < blend <= 1 or (blend < 1 and start is None):
         raise InputError(
             f"--blend {blend:g} is not possible. Give a share above 0 and up to 1, and below 1 the "

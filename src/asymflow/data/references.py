@@ -130,7 +130,7 @@ def laid(rng: np.random.Generator, pixels: Pixels) -> Pixels:
 
 def grainy(rng: np.random.Generator, pixels: Pixels) -> Pixels:
     """With the noise of a cheap camera, where there is ink."""
-    noise = rng.normal(0, rng.uniform(4, 16), pixels.shape[:2] + (3,))
+    noise = rng.normal(0, rng.uniform(4, 16), (*pixels.shape[:2], 3))
     out = pixels.copy()
     out[..., :3] = np.clip(pixels[..., :3] + noise, 0, pixels[..., 3:])
     return out

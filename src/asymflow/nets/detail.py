@@ -1,9 +1,9 @@
 """A light convolutional encoder and decoder around the trunk: everything local in a picture.
 
-A transformer on patches of 8 x 8 px places things, and renders them badly: every patch is decoded by
-itself, which shows as a grid and as mottled colours. Here convolutions read the picture at 1/2 and
-1/4 of its side on the way in and draw it on the way out, as the outer levels of a U-Net; the trunk
-is what lies between. They add a fifth to the cost of the trunk and take any size that it takes.
+A transformer on patches of 8 x 8 px places things, and renders them badly: every patch is decoded
+by itself, which shows as a grid and as mottled colours. Here convolutions read the picture at 1/2
+and 1/4 of its side on the way in and draw it on the way out, as the outer levels of a U-Net; the
+trunk is what lies between. They take any size that it takes.
 
 Feature maps are [b, h, w, c] throughout: LayerNorm and Linear want the channels last, and so do the
 fast kernels of convolutions.
@@ -45,7 +45,7 @@ class Conv(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
-        self.to(memory_format=torch.channels_last)
+        self.weight.data = self.weight.data.to(memory_format=torch.channels_last)
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -13,7 +13,6 @@ from asymflow.nets.detail import Detail, DetailConfig
 from asymflow.nets.text import TextTower
 from asymflow.nets.transformer import PixelTransformer, TransformerConfig, patchify, unpatchify
 
-
 DEVIATION = 0.7
 """Of a channel of x_0 about its mean, over pictures and pixels."""
 
@@ -112,8 +111,8 @@ class PictureModel(nn.Module):
             drawings: in state space [b, r, c, h, w].
             present: whether there is one [b, r]; all else about a missing one is ignored.
         """
-        b, r, c, h, w = drawings.shape
-        there = present.to(drawings.dtype)[:, :, None, None, None].expand(b, r, 1, h, w)
+        there = present.to(drawings.dtype)[:, :, None, None, None]
+        there = there.expand(*drawings.shape[:2], 1, *drawings.shape[3:])
         scaled = (drawings - self.mean.to(drawings)[:, None, None]) / DEVIATION * there
         return torch.cat((scaled, there), dim=2).flatten(1, 2)
 

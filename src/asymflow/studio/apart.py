@@ -169,7 +169,7 @@ def moved(model: Model, weights: Path | None) -> Model:
         return model
     own = model.adapter
     network = Network(weights, model.dtype)
-    adapter = Apart(own.model, own.weights_hash, own.training, own.tokenizer, network)
+    adapter = Apart(own.model, own.weights_hash, own.training, own.tokenizer, own.library, network)
     return replace(model, adapter=adapter)
 
 
