@@ -277,3 +277,37 @@ def test_colours(text: str, value: tuple[float, ...]) -> None:
 def test_what_is_no_colour(text: str) -> None:
     with pytest.raises(InputError, match="colour"):
         pictures.colour(text)
+
+
+def on_paper(paper: float, thing: tuple[slice, slice]) -> np.ndarray:
+    """A red thing on paper of a grey, opaque."""
+    picture = np.full((40, 30, 4), paper, np.float32)
+    picture[..., 3] = 1
+    picture[thing] = (0.8, 0.1, 0.1, 1)
+    return picture
+
+
+def test_paper_is_cut_away_and_the_thing_stays() -> None:
+    thing = (slice(8, 30), slice(5, 20))
+    picture = on_paper(0.96, thing)
+    picture[12:16, 8:12, :3] = 0.96  # a hole is not joined to the edge
+    cut = pictures.cut_out(picture)
+    expected = np.zeros((40, 30), np.float32)
+    expected[thing] = 1
+    assert np.array_equal(cut[..., 3], expected)
+    assert np.array_equal(cut[thing], picture[thing])
+    assert not cut[expected == 0].any()
+
+
+def test_a_thing_across_the_sheet_leaves_both_sides_empty() -> None:
+    cut = pictures.cut_out(on_paper(1.0, (slice(19, 21), slice(None))))
+    assert np.array_equal(np.flatnonzero(cut[..., 3].any(axis=1)), [19, 20])
+
+
+def test_photographs_and_transparent_pictures_stay_as_they_are() -> None:
+    photo = np.random.default_rng(0).random((30, 30, 4)).astype(np.float32)
+    photo[..., 3] = 1
+    assert pictures.cut_out(photo) is photo
+    clear = on_paper(1.0, (slice(8, 30), slice(5, 20)))
+    clear[0, 0] = 0
+    assert pictures.cut_out(clear) is clear

@@ -17,7 +17,7 @@ from xml.sax.saxutils import unescape
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageColor, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from asymflow.errors import FileFormatError, InputError
@@ -92,6 +92,12 @@ def digest(array: NDArray[np.float32]) -> str:
     return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
 
 
+_GROUND = 24
+"""Levels within which a pixel has the colour of the ground."""
+_EDGE = 0.9
+"""Share of the edge that has one colour where a picture lies on a flat ground."""
+
+
 def fit(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """A picture [h, w, 4] or a mask [h, w] at (height, width): centre cropped, never stretched."""
     height, width = array.shape[:2]
@@ -107,6 +113,27 @@ def fit(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32
     channels = [_resize(array[..., i], size, box, Image.Resampling.LANCZOS) for i in range(4)]
     result = np.stack(channels, axis=-1)
     return np.minimum(result, result[..., 3:])
+
+
+def cut_out(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A picture [h, w, 4] without the flat ground that it lies on, as scribbles lie on paper.
+
+    What is joined to the edge and of its colour becomes transparent. A picture that is transparent
+    somewhere already, or whose edge has several colours, as that of a photograph, stays as it is.
+    """
+    if array[..., 3].min() < 1:
+        return array
+    colours = np.rint(array[..., :3] * 255).astype(np.uint8)
+    edge = np.concatenate((colours[0], colours[-1], colours[:, 0], colours[:, -1])).astype(int)
+    ground = np.median(edge, axis=0)
+    if (np.abs(edge - ground).max(axis=1) <= _GROUND).mean() < _EDGE:
+        return array
+    alike = np.abs(colours - ground).max(axis=2) <= _GROUND
+    # One pixel more all around joins the parts of the ground that a thing at the edge separates.
+    mask = Image.fromarray(np.pad(alike, 1, constant_values=True).astype(np.uint8)).copy()
+    ImageDraw.floodfill(mask, (0, 0), 2)
+    kept = np.asarray(mask)[1:-1, 1:-1] != 2
+    return array * kept[..., None].astype(np.float32)
 
 
 def colour(text: str) -> Colour:

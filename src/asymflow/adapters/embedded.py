@@ -34,7 +34,7 @@ from asymflow.nets.packed import PackedLinear, pack
 from asymflow.nets.picture import PictureConfig, PictureModel
 from asymflow.nets.text import load_tokenizer, tokenize
 from asymflow.nets.transformer import TransformerConfig
-from asymflow.pictures import fit
+from asymflow.pictures import cut_out, fit
 from asymflow.types import Picture, Request
 
 FORMAT = "asymflow-embedded-2"
@@ -132,7 +132,9 @@ class EmbeddedAdapter:
             return none, ()
         if "reference" in request.inputs:
             given = request.inputs["reference"]
-            return (none, ()) if given is None else (fit(given, request.size)[None], ("given",))
+            if given is None:
+                return none, ()
+            return fit(cut_out(given), request.size)[None], ("given",)
         if self.library is None:
             return none, ()
         match = self.library.find(str(request.inputs.get("prompt", "")), self._meaning)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from asymflow.data import backgrounds
+from asymflow.data.captions import pick
 from asymflow.data.manifest import Entry
 from asymflow.data.render import Pixels, resize
 
@@ -69,15 +70,15 @@ def turn_hues(pixels: Pixels, degrees: float) -> Pixels:
 def disturb(rng: np.random.Generator, pixels: Pixels) -> Pixels:
     """A reference [h, w, 4] as somebody might give one: changed in one to three ways."""
     chances = rng.random(5)
-    if chances[0] < 0.75:
+    if chances[0] < 0.7:
         pixels = moved(rng, pixels)
     if chances[1] < 0.15:
         pixels = blurred(rng, pixels)
-    if chances[2] < 0.2:
+    if chances[2] < 0.15:
         pixels = outlined(pixels)
-    if chances[3] < 0.25:
-        pixels = laid(rng, pixels)
-    if chances[4] < 0.15:
+    elif chances[3] < 0.55:
+        pixels = pick((papered, laid_on_colour, cluttered), rng.random())(rng, pixels)
+    if chances[4] < 0.2:
         pixels = grainy(rng, pixels)
     return pixels
 
@@ -121,11 +122,26 @@ def outlined(pixels: Pixels) -> Pixels:
     return out
 
 
-def laid(rng: np.random.Generator, pixels: Pixels) -> Pixels:
+def papered(rng: np.random.Generator, pixels: Pixels) -> Pixels:
+    """Laid on paper: white, or nearly."""
+    shade = 255 - rng.integers(0, 24, 3) * (rng.random() < 0.5)
+    return backgrounds.lay(pixels, shade.astype(np.uint8))
+
+
+def laid_on_colour(rng: np.random.Generator, pixels: Pixels) -> Pixels:
     """Laid on a flat colour or a gradient that nobody mentions."""
     ground = backgrounds.choose(rng, rng.uniform(0, 255, (1, 1, 3)))
     column = backgrounds.gradient(ground.upper, ground.lower, pixels.shape[0])
     return backgrounds.lay(pixels[None], column)[0]
+
+
+def cluttered(rng: np.random.Generator, pixels: Pixels) -> Pixels:
+    """Laid on soft blots of colours: what is out of focus behind a thing in a photograph."""
+    height, width = pixels.shape[:2]
+    few = int(rng.integers(2, 7))
+    blots = rng.normal(rng.uniform(40, 215, 3), rng.uniform(10, 60), (few, few, 3))
+    blots = np.concatenate((np.clip(blots, 0, 255), np.full((few, few, 1), 255)), axis=2)
+    return backgrounds.lay(pixels, resize(blots.astype(np.uint8), height, width)[..., :3])
 
 
 def grainy(rng: np.random.Generator, pixels: Pixels) -> Pixels:
