@@ -468,6 +468,20 @@ def train(
     )
 
 
+@data_app.command("pack")
+def pack_data(
+    data: DataFolder = DATA,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where the packed dataset goes.")
+    ] = Path("data.zip"),
+) -> None:
+    """Pack the dataset into one file, for a machine that cannot build it."""
+    from asymflow.data import packing
+
+    packing.pack(data, out)
+    report.say(f"{out}, {out.stat().st_size / 1e6:.1f} MB")
+
+
 @data_app.command("library")
 def build_library(
     data: DataFolder = DATA,
