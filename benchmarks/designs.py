@@ -19,21 +19,32 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
+from asymflow import engine, presets
 from asymflow.adapters import embedded
-from asymflow.bench.pairs import pick
+from asymflow.bench.pairs import job, pick
 from asymflow.data.dataset import Dataset, is_simple
-from asymflow.files import replacing
+from asymflow.data.manifest import Entry
+from asymflow.data.words import nouns
+from asymflow.files import replacing, write_text
 from asymflow.nets.transformer import TransformerConfig
+from asymflow.sheets import sheet
 from asymflow.training.errors import squared_errors
 from asymflow.training.loop import build, train
 from asymflow.training.recipes import V2, Phase, Recipe
+from asymflow.types import Request
 
 PAIRS = 160
+COLUMNS = 12
+SCALE = 3.0
+"""Of guidance: networks that have learnt little take no more."""
 
 
 def recipes(which: str) -> tuple[int, dict[str, Recipe]]:
@@ -62,13 +73,34 @@ def recipes(which: str) -> tuple[int, dict[str, Recipe]]:
     return side, skips | {"rank 16": dataclasses.replace(base, skip=None, rank=16)}
 
 
+def held_out(
+    dataset: Dataset, entries: Sequence[Entry], files: Mapping[str, Path], side: int
+) -> Image.Image:
+    """References, real drawings, and what every model makes of pure noise, a column each."""
+    shown, _ = dataset.looks(entries, side, V2.references)
+    rows: dict[str, Sequence[NDArray[Any]]] = {
+        f"reference {place + 1}": shown[:, place] for place in range(V2.references)
+    }
+    rows["real"] = dataset.images([entry.index for entry in entries], side)
+    plan = presets.Grid(steps=14).plan((side, side))
+    requests = [
+        Request({"prompt": prompt, "style": style}, (side, side), seed, SCALE)
+        for prompt, style, seed in (job(entry, 0) for entry in entries)
+    ]
+    for name, path in files.items():
+        results = engine.run(embedded.load(path), plan, requests)
+        rows[name] = [result.picture for result in results]
+    labels = [f"{nouns(entry.name)[0].bare}, {entry.style}" for entry in entries]
+    return sheet(list(rows.values()), row_labels=list(rows), col_labels=labels, scale=128 // side)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--set", choices=("designs", "skips"), default="designs")
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--keep", type=Path, help="folder for the model files")
+    parser.add_argument("--keep", type=Path, default=Path("runs/designs"), help="model files")
     parser.add_argument("--only", help="one design")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -89,6 +121,7 @@ def main() -> None:
         "pairs": {split: len(entries) for split, entries in pairs.items()},
     }
     rows: dict[str, Any] = {}
+    files: dict[str, Path] = {}
     for name, recipe in chosen.items():
         if given.only not in (None, name):
             continue
@@ -131,12 +164,11 @@ def main() -> None:
                 for split, entries in pairs.items()
             }
         print(json.dumps(rows[name]), flush=True)
-        if given.keep is not None:
-            given.keep.mkdir(parents=True, exist_ok=True)
-            path = given.keep / f"{name.replace(' ', '-')}.safetensors"
-            embedded.save(model, path, training={"steps": given.steps})
-    with replacing(given.out) as file:
-        file.write((json.dumps(report | {"designs": rows}, indent=1) + "\n").encode())
+        files[name] = given.keep / f"{name.replace(' ', '-')}.safetensors"
+        embedded.save(model, files[name], training={"steps": given.steps})
+    write_text(given.out, json.dumps(report | {"designs": rows}, indent=1) + "\n")
+    with replacing(given.out.with_suffix(".png")) as file:
+        held_out(dataset, pairs["held out"][:COLUMNS], files, side).save(file, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

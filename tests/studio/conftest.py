@@ -44,6 +44,7 @@ class Slow:
     styles = ("noto",)
     name = "slow:cdcd"
     channels = 4
+    references = 0
     batch: int | None = 1
 
     def __post_init__(self) -> None:

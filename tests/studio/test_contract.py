@@ -31,6 +31,11 @@ PROMISES = [
 ]
 
 
+FRAMING = frozenset("connection content-length expect host te transfer-encoding upgrade".split())
+"""Headers that say where a request ends. Nonsense in them is no call of the API: it is answered by
+uvicorn, in plain text, before there is a request."""
+
+
 def usage(*about: object) -> dict[str, int]:
     """The slow model has no words to count."""
     return {"total_tokens": len(about)}
@@ -73,6 +78,8 @@ def test_no_call_breaks_the_server_or_its_promises(
             suppress_health_check=(HealthCheck.too_slow, HealthCheck.filter_too_much),
         )
         def check(case: schemathesis.Case[Any]) -> None:
+            for name in [name for name in case.headers if name.lower() in FRAMING]:
+                del case.headers[name]
             case.call_and_validate(base_url=server.url, timeout=60, checks=PROMISES)
 
         with subtests.test(operation.label):
