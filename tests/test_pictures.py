@@ -311,3 +311,5 @@ def test_photographs_and_transparent_pictures_stay_as_they_are() -> None:
     clear = on_paper(1.0, (slice(8, 30), slice(5, 20)))
     clear[0, 0] = 0
     assert pictures.cut_out(clear) is clear
+    blank = on_paper(1.0, (slice(0), slice(0)))
+    assert pictures.cut_out(blank) is blank

@@ -119,7 +119,8 @@ def cut_out(array: NDArray[np.float32]) -> NDArray[np.float32]:
     """A picture [h, w, 4] without the flat ground that it lies on, as scribbles lie on paper.
 
     What is joined to the edge and of its colour becomes transparent. A picture that is transparent
-    somewhere already, or whose edge has several colours, as that of a photograph, stays as it is.
+    somewhere already, that has one colour only, or whose edge has several, as that of a photograph,
+    stays as it is.
     """
     if array[..., 3].min() < 1:
         return array
@@ -133,7 +134,7 @@ def cut_out(array: NDArray[np.float32]) -> NDArray[np.float32]:
     mask = Image.fromarray(np.pad(alike, 1, constant_values=True).astype(np.uint8)).copy()
     ImageDraw.floodfill(mask, (0, 0), 2)
     kept = np.asarray(mask)[1:-1, 1:-1] != 2
-    return array * kept[..., None].astype(np.float32)
+    return array * kept[..., None].astype(np.float32) if kept.any() else array
 
 
 def colour(text: str) -> Colour:
