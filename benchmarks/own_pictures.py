@@ -78,7 +78,7 @@ def photographs() -> list[Own]:
     for name, prompt, box, credit in PHOTOS:
         with Image.open(folder / name) as image:
             cut = image.convert("RGBA").crop(box)
-        pixels = np.asarray(cut, np.float32) / 255
+        pixels = np.asarray(cut, np.float32) / np.float32(255)
         found.append(Own(prompt, pixels, f"photograph, {credit}"))
     return found
 
@@ -89,7 +89,8 @@ def clip_art() -> list[Own]:
     return [
         Own(
             prompt,
-            np.asarray(render_svg((CLIP_ART / path).read_text("utf-8"), 256), np.float32) / 255,
+            np.asarray(render_svg((CLIP_ART / path).read_text("utf-8"), 256), np.float32)
+            / np.float32(255),
             "Open Clip Art, public domain",
         )
         for path, prompt in DRAWINGS
@@ -98,24 +99,24 @@ def clip_art() -> list[Own]:
 
 def scribbles() -> list[Own]:
     """Lines of a wide pen on white paper, as a child would draw them."""
-    pen = {"fill": (30, 30, 60, 255), "width": 9, "joint": "curve"}
+    ink = (30, 30, 60, 255)
     red, green, blue, yellow = "#d33", "#3a5", "#36c", "#fc3"
 
     def paper(draw_on: Any) -> NDArray[np.float32]:
         image = Image.new("RGBA", (256, 256), "white")
         draw_on(ImageDraw.Draw(image))
-        return np.asarray(image, np.float32) / 255
+        return np.asarray(image, np.float32) / np.float32(255)
 
     def fish(d: ImageDraw.ImageDraw) -> None:
-        d.ellipse((40, 80, 180, 180), fill=blue, outline=pen["fill"], width=9)
-        d.line([(172, 130), (226, 84), (222, 178), (172, 130)], **pen)
-        d.ellipse((70, 112, 84, 126), fill=pen["fill"])
+        d.ellipse((40, 80, 180, 180), fill=blue, outline=ink, width=9)
+        d.line([(172, 130), (226, 84), (222, 178), (172, 130)], fill=ink, width=9, joint="curve")
+        d.ellipse((70, 112, 84, 126), fill=ink)
 
     def house(d: ImageDraw.ImageDraw) -> None:
-        d.rectangle((58, 120, 198, 224), fill=yellow, outline=pen["fill"], width=9)
+        d.rectangle((58, 120, 198, 224), fill=yellow, outline=ink, width=9)
         d.polygon([(40, 124), (130, 36), (216, 122)], fill=red)
-        d.line([(40, 124), (130, 36), (216, 122), (40, 124)], **pen)
-        d.line([(112, 224), (112, 168), (148, 168), (148, 224)], **pen)
+        d.line([(40, 124), (130, 36), (216, 122), (40, 124)], fill=ink, width=9, joint="curve")
+        d.line([(112, 224), (112, 168), (148, 168), (148, 224)], fill=ink, width=9, joint="curve")
 
     def tree(d: ImageDraw.ImageDraw) -> None:
         d.line([(128, 234), (126, 150)], fill="#853", width=30)
@@ -136,14 +137,14 @@ def scribbles() -> list[Own]:
         d.ellipse((104, 74, 148, 118), fill=yellow)
 
     def face(d: ImageDraw.ImageDraw) -> None:
-        d.ellipse((34, 30, 224, 222), outline=pen["fill"], width=9)
+        d.ellipse((34, 30, 224, 222), outline=ink, width=9)
         for x in (92, 166):
-            d.ellipse((x - 9, 92, x + 9, 116), fill=pen["fill"])
-        d.arc((80, 96, 178, 186), 15, 165, fill=pen["fill"], width=9)
+            d.ellipse((x - 9, 92, x + 9, 116), fill=ink)
+        d.arc((80, 96, 178, 186), 15, 165, fill=ink, width=9)
 
     def boat(d: ImageDraw.ImageDraw) -> None:
         d.polygon([(40, 176), (220, 170), (186, 220), (76, 222)], fill=red)
-        d.line([(128, 176), (130, 30)], **pen)
+        d.line([(128, 176), (130, 30)], fill=ink, width=9, joint="curve")
         d.polygon([(140, 44), (206, 150), (140, 154)], fill=blue)
 
     named = {

@@ -32,6 +32,10 @@ def pack(root: Path, path: Path) -> None:
         FileFormatError: the folder holds no complete build.
     """
     dataset = Dataset(root)
+
+    def encoded(index: int) -> bytes:
+        return _encode(dataset.image(index, _LARGEST))
+
     with (
         replacing(path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
@@ -40,8 +44,7 @@ def pack(root: Path, path: Path) -> None:
         for name in _KEPT:
             archive.write(root / name, name, zipfile.ZIP_DEFLATED)
         indices = range(len(dataset.entries))
-        encoded = pool_of_threads.map(lambda i: _encode(dataset.image(i, _LARGEST)), indices)
-        for index, data in enumerate(encoded):
+        for index, data in enumerate(pool_of_threads.map(encoded, indices)):
             archive.writestr(_member(index), data)
 
 
