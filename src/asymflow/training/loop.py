@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import json
 import math
+import statistics
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
@@ -287,6 +288,7 @@ def train(
     source = _batches(dataset, recipe, state)
     total = 60 * recipe.minutes
     last_save = state.seconds
+    recent: deque[float] = deque(maxlen=20)
     _forget(out / "log.jsonl", state.step)
 
     with (out / "log.jsonl").open("a") as log:
@@ -301,8 +303,10 @@ def train(
             factor = recipe.rate(state.step, state.progress)
             _update(state, passes, recipe, factor)
             took = time.perf_counter() - begun
+            recent.append(took)
             state.step += 1
-            state.seconds += took
+            # A process that was held did not train: no step takes ten times as long as others.
+            state.seconds += min(took, 10 * statistics.median(recent))
             state.progress = (
                 state.seconds / total if recipe.steps is None else state.step / recipe.steps
             )
