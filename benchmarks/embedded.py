@@ -5,7 +5,8 @@
 
 The same pairs, seeds and grid for every file. `--drop` says what the unconditional estimate does
 without: all of the request, its words and style, its style alone, or its references alone. Writes
-`embedded.json`, and of each file a sheet of seen and of held-out pairs: real drawings above.
+`embedded.json`, with squared errors of single estimates on the pairs of a run's curve, and of each
+file a sheet of seen and of held-out pairs: real drawings above.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from asymflow.adapters import embedded
 from asymflow.bench import pairs
 from asymflow.bench.quality import quality
 from asymflow.bench.report import QualityReport, Source, Split
+from asymflow.data.dataset import Dataset
 from asymflow.data.fetch import default_cache
 from asymflow.files import write_text
+from asymflow.training.errors import squared_errors
+from asymflow.training.run import curve_pairs
 from asymflow.types import Request
 
 DROPS: dict[str, tuple[str, ...]] = {
@@ -92,9 +96,16 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "plan": plan.name,
         "rows": {},
+        "squared errors": {},
     }
+    dataset = Dataset(given.data)
     for name in given.weights:
-        adapter = embedded.load(None if name == "shipped" else Path(name))
+        path = None if name == "shipped" else Path(name)
+        adapter = embedded.load(path)
+        found["squared errors"][adapter.name] = {
+            split: squared_errors(embedded.load(path, packed=False).model, dataset, entries, 64)
+            for split, entries in curve_pairs(dataset).items()
+        }
         for drop in given.drop:
             for scale in given.scale:
                 asked = adapter if drop == "all" else Dropping(adapter, DROPS[drop])

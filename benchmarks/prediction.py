@@ -37,6 +37,7 @@ def main() -> None:
     vectors = embedded.load().model.text.vectors()
     base = dataclasses.replace(
         recipe("cpu"),
+        steps=arguments.steps,
         tokens=2048,
         background=0.0,
         scene=0.0,
@@ -53,7 +54,6 @@ def main() -> None:
                 dataset,
                 Path(out),
                 device=torch.device("cpu"),
-                steps=arguments.steps,
             ):
                 losses.append(row.loss)
         results[name] = {

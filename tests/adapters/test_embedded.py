@@ -40,6 +40,13 @@ def request(prompt: str = "a fox", seed: int = 0, side: int = 32, **inputs: obje
     return Request({"prompt": prompt, **inputs}, (side, side), seed, guidance_scale=2.5)
 
 
+def test_a_file_of_another_format_says_what_to_pass(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"x": torch.zeros(1)}, path, {"format": "asymflow-embedded-99"})
+    with pytest.raises(FileFormatError, match="Pass a file that `asymflow train` exported"):
+        embedded.load(path)
+
+
 def test_it_is_an_adapter_and_keeps_its_provenance(weights: Path) -> None:
     adapter = embedded.load(weights)
     assert isinstance(adapter, Adapter)
@@ -165,6 +172,9 @@ def test_it_looks_the_prompt_up_and_says_what_it_found(looking: Path) -> None:
     )
     assert adapter.looked_at(request("qqqqq"))[1] == ()
     assert adapter.looked_at(request("a fox", reference=None))[1] == ()
+    # A style that only the words name keeps its own drawing away just the same.
+    named = adapter.looked_at(request("a fox in twemoji style"))[1]
+    assert named == ("fox, noto", "fox, fluent-flat")
 
 
 def test_what_it_looks_at_changes_the_picture(looking: Path) -> None:

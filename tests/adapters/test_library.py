@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asymflow.adapters.library import Library, default_path, shipped
+from asymflow.adapters.library import Library, default_path, shipped, style_in
 from asymflow.data.library import member
 from asymflow.data.sources import LIBRARY
 from asymflow.errors import FileFormatError
@@ -66,7 +66,7 @@ def test_words_that_are_no_names_are_found_by_what_they_mean() -> None:
     library = Library()  # the shipped one keeps its vectors
     match = library.find("a picture of reynard", meaning)
     assert match is not None
-    assert (match.how, match.concepts[0].names[0]) == ("meaning", "fox")
+    assert match.concepts[0].names[0] == "fox"
     assert library.find("a picture of nobody", meaning) is None
 
 
@@ -89,6 +89,21 @@ def test_the_style_that_is_asked_for_is_never_looked_at(style: str | None) -> No
     assert style not in styles
     assert len(set(styles)) == 2
     assert (drawings[..., :3] <= drawings[..., 3:]).all()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "style"),
+    [
+        ("a fox", None),
+        ("a fox, noto style", "noto"),
+        ("A fox in Noto Blob style!", "noto-v1"),
+        ("3d render of a fox", "fluent-3d"),
+        ("a flat fox", "fluent-flat"),
+        ("an inflated balloon", None),
+    ],
+)
+def test_styles_are_read_from_words(prompt: str, style: str | None) -> None:
+    assert style_in(prompt) == style
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 32), (64, 128), (128, 40)])

@@ -105,6 +105,11 @@ def test_a_process_that_only_took_the_number_over_is_left_alone(state: Path) -> 
         other.kill()
 
 
+def test_before_the_first_start_there_is_nothing_to_hold(tmp_path: Path) -> None:
+    for option in ("--pause", "--continue", "--stop"):
+        assert "v2 has not been started here" in call(tmp_path, option)
+
+
 def test_an_unknown_option_starts_nothing(state: Path) -> None:
     done = subprocess.run(
         (SCRIPT, "--help-me"),

@@ -104,14 +104,14 @@ def test_times_of_two_sizes_have_the_same_pooled_noise() -> None:
 def test_loss_falls_and_a_killed_run_goes_on(dataset: Dataset, tmp_path: Path) -> None:
     vectors = torch.randn(30522, 32, generator=torch.Generator().manual_seed(0))
     cpu = torch.device("cpu")
-    each_step = dataclasses.replace(TINY, checkpoint_minutes=0.0)
-    run = train(build(TINY, dataset, vectors), each_step, dataset, tmp_path, device=cpu, steps=60)
+    steps = dataclasses.replace(TINY, steps=60)
+    each_step = dataclasses.replace(steps, checkpoint_minutes=0.0)
+    run = train(build(TINY, dataset, vectors), each_step, dataset, tmp_path, device=cpu)
     for _ in itertools.islice(run, 30):
         pass
     run.close()  # killed between two steps
-    again = train(build(TINY, dataset, vectors), TINY, dataset, tmp_path, device=cpu, steps=60)
-    steps = [row.step for row, _ in again]
-    assert steps == list(range(31, 61))
+    again = train(build(TINY, dataset, vectors), steps, dataset, tmp_path, device=cpu)
+    assert [row.step for row, _ in again] == list(range(31, 61))
     losses = [
         json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
     ]
@@ -122,10 +122,11 @@ def test_loss_falls_and_a_killed_run_goes_on(dataset: Dataset, tmp_path: Path) -
 def test_a_checkpoint_of_another_shape_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     vectors = torch.randn(30522, 32)
     cpu = torch.device("cpu")
-    list(train(build(TINY, dataset, vectors), TINY, dataset, tmp_path, device=cpu, steps=1))
-    other = dataclasses.replace(TINY, rank=3)
+    one = dataclasses.replace(TINY, steps=1)
+    list(train(build(one, dataset, vectors), one, dataset, tmp_path, device=cpu))
+    other = dataclasses.replace(TINY, rank=3, steps=2)
     with pytest.raises(FileFormatError, match="another model shape"):
-        next(train(build(other, dataset, vectors), other, dataset, tmp_path, device=cpu, steps=2))
+        next(train(build(other, dataset, vectors), other, dataset, tmp_path, device=cpu))
 
 
 def test_a_blend_is_a_point_on_the_line_between_two_models(dataset: Dataset) -> None:
@@ -226,14 +227,28 @@ def test_a_run_killed_in_a_moved_checkout_comes_out_the_same_bit_for_bit(
 
 
 def test_kernels_take_muon_and_their_own_rate(dataset: Dataset, tmp_path: Path) -> None:
-    still = dataclasses.replace(LOOKING, muon_rate=0.0, adam_rate=0.0, kernel_rate=0.1)
+    still = dataclasses.replace(LOOKING, muon_rate=0.0, adam_rate=0.0, kernel_rate=0.1, steps=2)
     model = build(still, dataset, torch.randn(30522, 32))
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    list(train(model, still, dataset, tmp_path, device=torch.device("cpu"), steps=2))
+    list(train(model, still, dataset, tmp_path, device=torch.device("cpu")))
     moved = {n for n, value in model.named_parameters() if not torch.equal(value, before[n])}
     assert moved
     assert all(name.rsplit(".", 2)[-2] in ("first", "second") for name in moved)
     assert all(before[name].ndim == 4 for name in moved)
+
+
+def test_time_in_which_a_run_was_held_is_not_counted(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each step takes a second of this clock, but for the sixth, in which it was held for an hour.
+    ticks = iter([0.0, 1.0] * 5 + [0.0, 3600.0] + [0.0, 1.0] * 4)
+    monkeypatch.setattr("asymflow.training.loop.time.perf_counter", lambda: next(ticks))
+    ten = dataclasses.replace(LOOKING, steps=10)
+    run = train(build(ten, dataset, torch.randn(30522, 32)), ten, dataset, tmp_path,
+                device=torch.device("cpu"))  # fmt: skip
+    minutes = [row.minutes for row, _ in run]
+    assert minutes[4] == pytest.approx(5 / 60)
+    assert minutes[-1] < 30 / 60
 
 
 def test_a_batch_is_decided_by_recipe_and_step_alone(dataset: Dataset) -> None:

@@ -25,7 +25,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from asymflow.adapter import Context
-from asymflow.adapters.library import Library, shipped
+from asymflow.adapters.library import Library, shipped, style_in
 from asymflow.data.emoji import spell
 from asymflow.errors import FileFormatError, InputError
 from asymflow.files import replacing
@@ -123,9 +123,12 @@ class EmbeddedAdapter:
         )
 
     def looked_at(self, request: Request) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-        """The references of a request [r, h, w, 4], of its size, and what each is.
+        """The references of a request, and what each is.
 
-        "fox, noto" is a drawing from the library; a picture that was given is "given".
+        Returns:
+            Premultiplied RGBA [r, h, w, 4] in [0, 1], of the request's size, r at most
+            `references`; and r names: "fox, noto" is a drawing from the library, "given" the
+            picture that was given.
         """
         count, none = self.references, np.zeros((0, *request.size, 4), np.float32)
         if not count:
@@ -137,17 +140,18 @@ class EmbeddedAdapter:
             return fit(cut_out(given), request.size)[None], ("given",)
         if self.library is None:
             return none, ()
-        match = self.library.find(str(request.inputs.get("prompt", "")), self._meaning)
+        prompt = str(request.inputs.get("prompt", ""))
+        match = self.library.find(prompt, self.meaning)
         if match is None:
             return none, ()
-        style = request.inputs.get("style")
-        drawings, styles = self.library.drawings(match, style, request.size, count)
+        asked = request.inputs.get("style") or style_in(prompt)
+        drawings, styles = self.library.drawings(match, asked, request.size, count)
         what = " + ".join(dict.fromkeys(concept.names[0] for concept in match.concepts))
         unit = np.asarray(drawings, np.float32) / np.float32(255)
         return unit, tuple(f"{what}, {style}" for style in styles)
 
-    def _meaning(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The mean static vector of the word pieces of each text [n, d]."""
+    def meaning(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The mean static vectors of the word pieces of texts: float32 [n, d], for n texts."""
         encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         table, scale = self.model.text.table, self.model.text.table_scale
         means = [(table[e.ids] * scale[e.ids].float()).mean(dim=0) for e in encodings]
@@ -291,7 +295,7 @@ def load(
             raise FileFormatError(
                 f"{path} is a safetensors file of another kind (format "
                 f"{metadata.get('format')!r}, expected {' or '.join(map(repr, READ))}). Pass a "
-                "`asymflow train` exported."
+                "file that `asymflow train` exported."
             )
         values = cast("dict[str, Any]", json.loads(metadata["config"]))
         values["transformer"] = TransformerConfig(**values["transformer"])

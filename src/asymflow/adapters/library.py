@@ -8,6 +8,7 @@ names of nearly the same meaning. What is found is laid out as training laid out
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import zipfile
@@ -24,28 +25,26 @@ from numpy.typing import NDArray
 
 from asymflow.data import scenes
 from asymflow.data.emoji import spell
-from asymflow.data.library import FORMAT, Concept, member
+from asymflow.data.library import FORMAT, SIDE, Concept, member
 from asymflow.data.render import Pixels, render_bitmap, resize
-from asymflow.data.scenes import PLACES, Box
+from asymflow.data.scenes import ALONE, PLACES, SMALL, Box
 from asymflow.data.sources import LIBRARY, STYLES
 from asymflow.data.weights import COMMON
 from asymflow.data.words import noun
 from asymflow.errors import FileFormatError
 
 Layout = Literal["single", "row", "column", "several", "placed"]
-How = Literal["name", "keyword", "meaning"]
 Vectors = NDArray[np.float32]
 Meaning = Callable[[Sequence[str]], Vectors]
 """Texts to vectors [n, d]: near ones for texts of nearly the same meaning."""
 
 THRESHOLD = 0.75
-"""Cosine from which a name means what the prompt says. Of everyday names that were left out, 60%
-then led to the same concept, and many to one of its kind; below, to words only spelt alike."""
+"""Cosine from which a name means what the prompt says: `python benchmarks/lookup.py`."""
 KEYWORD_THRESHOLD = 0.4
 """The same among concepts that have the word as a keyword: those bring much to mind."""
 
 _LONGEST = 7  # words of a name
-_PAST = 0.12  # of the side, left free around things of a scene
+_MARGIN = 0.12  # of a cell's shorter side, left free around a thing of a scene
 _WORD = re.compile(r"[\w'’-]+|,")
 _ARTICLES = frozenset(("a", "an", "the"))
 _COUNTS = {"two": 2, "2": 2, "three": 3, "3": 3, "four": 4, "4": 4}
@@ -75,20 +74,18 @@ class Match:
     Attributes:
         concepts: in reading order; of several equal things, each.
         layout: how they lie.
-        how: what they were found by.
         place: row and column of nine, for a thing that is "placed".
         small: whether a placed thing is small.
     """
 
     concepts: tuple[Concept, ...]
     layout: Layout
-    how: How
     place: tuple[int, int] = (1, 1)
     small: bool = False
 
 
 class Library:
-    """The drawings of a library file, read when they are needed.
+    """The drawings of a library file, decoded when they are needed.
 
     Args:
         path: what `asymflow.data.library.build` wrote; by default what is shipped.
@@ -98,10 +95,12 @@ class Library:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path or default_path()
+        path = path or default_path()
         try:
-            with zipfile.ZipFile(self._path) as archive:
-                index = json.loads(archive.read("concepts.json"))
+            # All of it is kept, 8 MB: its directory alone takes longer to read than a drawing.
+            self._data = path.read_bytes()
+            self._archive = zipfile.ZipFile(io.BytesIO(self._data))
+            index = json.loads(self._archive.read("concepts.json"))
             if index["format"] != FORMAT:
                 raise ValueError(f"its format is {index['format']!r}, not {FORMAT!r}")
             self.concepts = tuple(
@@ -116,14 +115,14 @@ class Library:
             )
         except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(
-                f"Cannot read the library of drawings {self._path}: {error}. If it is damaged, "
+                f"Cannot read the library of drawings {path}: {error}. If it is damaged, "
                 "install asymflow again."
             ) from error
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file."""
-        return hashlib.sha256(self._path.read_bytes()).hexdigest()
+        return hashlib.sha256(self._data).hexdigest()
 
     def find(self, prompt: str, meaning: Meaning | None = None) -> Match | None:
         """What the prompt shows, or None where the library knows nothing like it.
@@ -132,7 +131,7 @@ class Library:
             meaning: compares names with words that are no names; without, only names are known.
         """
         words = _WORD.findall(spell(prompt).lower().replace("’", "'"))
-        groups = self._groups(words, self._by_name)
+        groups = self._groups(words)
         if groups:
             return _laid_out(words, groups)
         told = [word for word in words if _tells(word)]
@@ -141,22 +140,27 @@ class Library:
         asked = list(dict.fromkeys((" ".join(told), *told)))
         likeness = (_unit(meaning(asked)) @ self._name_vectors(meaning).T).max(axis=0)
         kept = np.array([not words.isdisjoint(asked) for words in self._keywords])
-        ways: tuple[tuple[NDArray[np.bool_], float, How], ...] = (
-            (kept, KEYWORD_THRESHOLD, "keyword"),
-            (np.ones_like(kept), THRESHOLD, "meaning"),
-        )
-        for usable, threshold, how in ways:
+        for usable, threshold in (
+            (kept, KEYWORD_THRESHOLD),
+            (np.ones_like(kept), THRESHOLD),
+        ):
             at = int(np.where(usable, likeness, -1).argmax())
             if usable[at] and likeness[at] >= threshold:
-                return Match((self._named[at][1],), "single", how)
+                return Match((self._named[at][1],), "single")
         return None
 
     def drawings(
         self, match: Match, style: str | None, size: tuple[int, int], count: int
     ) -> tuple[Pixels, tuple[str, ...]]:
-        """References [k, h, w, 4] of (height, width), k at most `count`, and their styles.
+        """What the things of a match look like in other styles than the one that is asked for.
 
-        The own drawing of the style that is asked for is never among them.
+        Args:
+            style: that is asked for; its own drawings are never shown.
+            size: (height, width) of the references, in pixels.
+            count: most references.
+
+        Returns:
+            Premultiplied RGBA uint8 [k, h, w, 4], k at most `count`, and the style of each.
         """
         styles = tuple(
             known
@@ -182,12 +186,9 @@ class Library:
         return canvas
 
     def _drawing(self, key: str, style: str) -> Pixels:
-        with zipfile.ZipFile(self._path) as archive:
-            return render_bitmap(archive.read(member(style, key)), 64)
+        return render_bitmap(self._archive.read(member(style, key)), SIDE)
 
-    def _groups(
-        self, words: Sequence[str], table: dict[str, Concept]
-    ) -> list[tuple[int, int, Concept]]:
+    def _groups(self, words: Sequence[str]) -> list[tuple[int, int, Concept]]:
         """What the words name: (begin, end, concept), the last of names that touch.
 
         In English the thing itself comes last: a "fire truck" is a truck.
@@ -197,10 +198,10 @@ class Library:
         while at < len(words):
             for length in range(min(_LONGEST, len(words) - at), 0, -1):
                 phrase = " ".join(words[at : at + length])
-                if phrase in table and (length > 1 or _tells(phrase)):
+                if phrase in self._by_name and (length > 1 or _tells(phrase)):
                     begin = found.pop()[0] if found and found[-1][1] == at else at
                     at += length
-                    found.append((begin, at, table[phrase]))
+                    found.append((begin, at, self._by_name[phrase]))
                     break
             else:
                 at += 1
@@ -245,6 +246,15 @@ class Library:
     _vectors: Vectors | None = None
 
 
+def style_in(prompt: str) -> str | None:
+    """The id of the style that the words of a prompt name ("a fox, noto style"), if any."""
+    words = f" {' '.join(_WORD.findall(prompt.lower()))} "
+    named = [
+        (len(name), style.id) for style in STYLES for name in style.names if f" {name} " in words
+    ]
+    return max(named)[1] if named else None
+
+
 @cache
 def shipped() -> Library:
     """The library that comes with the model."""
@@ -261,8 +271,9 @@ def _laid_out(words: Sequence[str], groups: Sequence[tuple[int, int, Concept]]) 
     begin, end, first = groups[0]
     number = _COUNTS.get(words[begin - 1]) if begin else None
     if number is not None:
-        return Match((first,) * number, "several", "name")
-    things, layout = [first], "single"
+        return Match((first,) * number, "several")
+    things = [first]
+    layout: Layout = "single"
     for (_, stop, _), (start, _, concept) in pairwise(groups):
         between = " ".join(word for word in words[stop:start] if word not in _ARTICLES)
         if "between" in between and len(groups) >= 3:
@@ -270,26 +281,23 @@ def _laid_out(words: Sequence[str], groups: Sequence[tuple[int, int, Concept]]) 
             layout = "row"
             break
         back = bool(_ROW_BACK.search(between) or _COLUMN_BACK.search(between))
-        if _COLUMN.search(between) or _COLUMN_BACK.search(between):
-            found = "column"
-        elif _ROW.search(between) or back:
-            found = "row"
-        else:
+        vertical = bool(_COLUMN.search(between) or _COLUMN_BACK.search(between))
+        if not (vertical or back or _ROW.search(between)):
             break
         if layout == "single":
-            layout = found
+            layout = "column" if vertical else "row"
         things.insert(0, concept) if back else things.append(concept)
         if len(things) == scenes.MOST_KINDS:
             break
     if layout != "single":
-        return Match(tuple(things), "row" if layout == "row" else "column", "name")
+        return Match(tuple(things), layout)
     rest = " ".join(words[end:])
     for down, line in enumerate(PLACES):
         for across, phrases in enumerate(line):
             if rest in phrases:
                 small = bool({"small", "tiny", "little"} & set(words[:begin]))
-                return Match((first,), "placed", "name", (down, across), small)
-    return Match((first,), "single", "name")
+                return Match((first,), "placed", (down, across), small)
+    return Match((first,), "single")
 
 
 def _boxes(match: Match, size: tuple[int, int]) -> list[Box]:
@@ -304,7 +312,7 @@ def _boxes(match: Match, size: tuple[int, int]) -> list[Box]:
     side = min(size)
     if match.layout == "single":
         return [Box((height - side) // 2, (width - side) // 2, side, side)]
-    side = round(side * (0.28 if match.small else 0.45))
+    side = round(side * (SMALL if match.small else ALONE))
     down, across = match.place
     top, left = round((height - side) * down / 2), round((width - side) * across / 2)
     return [Box(top, left, side, side)]
@@ -317,7 +325,7 @@ def _fit(canvas: Pixels, drawing: Pixels, cell: Box) -> None:
         return
     (top, left), (bottom, right) = ink.min(axis=0), ink.max(axis=0) + 1
     cut = drawing[top:bottom, left:right]
-    scale = (1 - _PAST) * min(cell.height, cell.width) / max(cut.shape[:2])
+    scale = (1 - _MARGIN) * min(cell.height, cell.width) / max(cut.shape[:2])
     height, width = (max(1, round(scale * side)) for side in cut.shape[:2])
     fitted = resize(np.ascontiguousarray(cut), height, width)
     scenes.paste(

@@ -282,7 +282,7 @@ def rows_by(field: Field, entries: Sequence[Entry]) -> dict[str, list[int]]:
 
 
 def real_pictures(dataset: Dataset, entries: Sequence[Entry], size: int) -> NDArray[np.uint8]:
-    return np.stack([dataset.image(entry.index, size) for entry in entries])
+    return dataset.images([entry.index for entry in entries], size)
 
 
 def _generate(

@@ -128,10 +128,15 @@ class Dataset:
         return np.stack([self.image(index, size) for index in indices])
 
     def looks(self, entries: Sequence[Entry], size: int, count: int) -> tuple[Pixels, _Bools]:
-        """References as they are shipped: no draw decides, and styles of the library come first.
+        """References that no draw decides: styles of the library first, held-out pictures never.
+
+        Args:
+            entries: n pictures that are to be drawn.
+            size: 32, 64 or 128.
+            count: most references of each.
 
         Returns:
-            Drawings [n, count, size, size, 4], and which there are [n, count].
+            Premultiplied uint8 [n, count, size, size, 4], and which there are [n, count].
         """
         shown = np.zeros((len(entries), count, size, size, 4), np.uint8)
         present = np.zeros((len(entries), count), np.bool_)

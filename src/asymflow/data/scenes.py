@@ -20,6 +20,7 @@ from asymflow.data.words import Noun, with_article
 MOST_KINDS = 3  # most different things in one scene
 STEP = 8  # every side is a multiple of this many pixels
 ASPECTS = ((1, 1), (2, 1), (1, 2), (3, 2), (2, 3))  # width : height
+ALONE, SMALL = 0.45, 0.28  # of the shorter side: a thing off centre, and a small one
 BIG = 1.6  # a side this many times another's is worth saying "big" or "small"
 
 
@@ -227,7 +228,7 @@ def _alone(rng: np.random.Generator, things: Sequence[Thing], height: int, width
     (thing,) = _draw(rng, things, 1)
     down, across = int(rng.integers(3)), int(rng.integers(3))
     tiny = rng.random() < 0.4
-    side = min(height, width) * (0.28 if tiny else 0.45) * (0.9 + 0.2 * rng.random())
+    side = min(height, width) * (SMALL if tiny else ALONE) * (0.9 + 0.2 * rng.random())
     box_height, box_width = _shape(thing, side, height, width)
     slack = 0.06 * rng.random()
     top = round((height - box_height) * (slack, 0.5, 1 - slack)[down])

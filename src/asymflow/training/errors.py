@@ -30,10 +30,16 @@ def squared_errors(
 ) -> Mapping[float, float]:
     """Mean of |x_0_hat - x_0|^2 at each time, with the same noise for every model.
 
-    Prompts are plain names, styles are given, and references are those that would be shipped.
+    Prompts are plain names, styles are given, and references are those of `Dataset.looks`.
 
     Args:
-        count: of references that are shown; all that the model can look at by default.
+        entries: the pictures to estimate.
+        size: their side in pixels: 32, 64 or 128.
+        count: most references that are shown; all that the model can look at by default.
+        times: t in (0, 1].
+
+    Returns:
+        By time, the mean over pictures, channels and pixels of states in [-1, 1].
     """
     most = model.config.references
     shown = most if count is None else count

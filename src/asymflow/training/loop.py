@@ -265,15 +265,12 @@ def train(
     out: Path,
     *,
     device: torch.device,
-    steps: int | None = None,
 ) -> Generator[tuple[Progress, PictureModel], None, None]:
     """Train `model` and yield after every step; the second value is the averaged model.
 
     Checkpoints and `log.jsonl` go to `out`. When `out` holds a checkpoint the run goes on from it.
-    The run ends after the recipe's steps, or where it has none after its minutes; `steps` stands
-    in for the recipe's.
+    The run ends after the recipe's steps, or where it has none after its minutes.
     """
-    recipe = recipe if steps is None else dataclasses.replace(recipe, steps=steps)
     out.mkdir(parents=True, exist_ok=True)
     model = model.to(device)
     state = State(model, copy.deepcopy(model), _optimizers(model, recipe, device))

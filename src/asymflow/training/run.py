@@ -72,7 +72,7 @@ def run(
     model = _begin(recipe, dataset, out, start)
     first = copy.deepcopy(model)
     target = out / "embedded.safetensors"
-    pairs = _pairs(dataset)
+    pairs = curve_pairs(dataset)
     for row, average in train(model, recipe, dataset, out, device=where):
         if on_progress is not None:
             on_progress(row)
@@ -87,8 +87,8 @@ def run(
     return target
 
 
-def _pairs(dataset: Dataset) -> dict[str, list[Entry]]:
-    """What the curve is measured on: everyday things, seen and held out, few enough to be quick."""
+def curve_pairs(dataset: Dataset) -> dict[str, list[Entry]]:
+    """What the curve is measured on: everyday things, "seen" and "held out", `PAIRS` of each."""
     everyday = [entry for entry in dataset.entries if is_simple(entry)] or list(dataset.entries)
     splits: dict[str, list[Entry]] = {
         "seen": [entry for entry in everyday if entry.split == "train"],
