@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from asymflow import engine, pictures, presets
+from asymflow import engine, presets
 from asymflow.adapters import embedded
 from asymflow.bench import metrics
 from asymflow.bench.features import extract, load_network
@@ -181,7 +181,8 @@ def main() -> None:
             rows.append([result.picture for result in engine.run(adapter, plan, requests)])
         return rows
 
-    shown = [pictures.fit(each.pixels, SIZE) for each in own]
+    asked = (Request({"reference": each.pixels}, SIZE) for each in own)
+    shown = [adapter.looked_at(request)[0][0] for request in asked]
     real = extract(np.stack(shown), network)
     found, distances = drawn(True), {}
     for name, rows in (("with", found), ("without", drawn(False))):

@@ -192,6 +192,17 @@ def test_what_it_looks_at_changes_the_picture(looking: Path) -> None:
     assert np.array_equal(given, alone)
 
 
+def test_a_thing_on_paper_is_looked_at_alone_and_as_large_as_an_emoji(looking: Path) -> None:
+    sheet = np.ones((200, 90, 4), np.float32)
+    sheet[150:180, 10:20, :3] = (0.8, 0.1, 0.1)
+    [seen], _ = embedded.load(looking).looked_at(request(reference=sheet))
+    ink = np.argwhere(seen[..., 3] > 0.5)
+    (top, left), (bottom, right) = ink.min(axis=0), ink.max(axis=0) + 1
+    assert (bottom - top, right - left) == (31, 10)
+    assert abs(top + bottom - 32) <= 1
+    assert abs(left + right - 32) <= 1
+
+
 def test_half_the_side_sees_pooled_drawings(looking: Path) -> None:
     adapter = embedded.load(looking)
     [cond, _] = adapter.encode([request(side=64)])

@@ -25,7 +25,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from asymflow.adapter import Context
-from asymflow.adapters.library import Library, shipped, style_in
+from asymflow.adapters.library import Library, alone, shipped, style_in
 from asymflow.data.emoji import spell
 from asymflow.errors import FileFormatError, InputError
 from asymflow.files import replacing
@@ -137,7 +137,11 @@ class EmbeddedAdapter:
             given = request.inputs["reference"]
             if given is None:
                 return none, ()
-            return fit(cut_out(given), request.size)[None], ("given",)
+            cut = cut_out(given)
+            if cut[..., 3].min() < 1:  # a thing by itself, wherever it lies on its sheet
+                drawing = alone(np.rint(cut * 255).astype(np.uint8), request.size)
+                return np.asarray(drawing[None], np.float32) / np.float32(255), ("given",)
+            return fit(cut, request.size)[None], ("given",)
         if self.library is None:
             return none, ()
         prompt = str(request.inputs.get("prompt", ""))

@@ -45,6 +45,7 @@ KEYWORD_THRESHOLD = 0.4
 
 _LONGEST = 7  # words of a name
 _MARGIN = 0.12  # of a cell's shorter side, left free around a thing of a scene
+_EDGE = 0.04  # the same around a single thing, as emoji have it
 _WORD = re.compile(r"[\w'’-]+|,")
 _ARTICLES = frozenset(("a", "an", "the"))
 _COUNTS = {"two": 2, "2": 2, "three": 3, "3": 3, "four": 4, "4": 4}
@@ -182,7 +183,7 @@ class Library:
                 fitted = resize(drawing, cell.height, cell.width)
                 scenes.paste(canvas, fitted, cell.top, cell.left)
             else:
-                _fit(canvas, drawing, cell)
+                _fit(canvas, drawing, cell, _MARGIN)
         return canvas
 
     def _drawing(self, key: str, style: str) -> Pixels:
@@ -318,14 +319,24 @@ def _boxes(match: Match, size: tuple[int, int]) -> list[Box]:
     return [Box(top, left, side, side)]
 
 
-def _fit(canvas: Pixels, drawing: Pixels, cell: Box) -> None:
-    """Lay the ink of a drawing into the middle of a cell, as large as its margins let it be."""
+def alone(drawing: Pixels, size: tuple[int, int]) -> Pixels:
+    """The ink of a drawing in the middle of a canvas of (height, width), as large as emoji are.
+
+    Premultiplied RGBA uint8, [h, w, 4] in and [height, width, 4] out.
+    """
+    canvas = np.zeros((*size, 4), np.uint8)
+    _fit(canvas, drawing, Box(0, 0, *size), _EDGE)
+    return canvas
+
+
+def _fit(canvas: Pixels, drawing: Pixels, cell: Box, margin: float) -> None:
+    """Lay the ink of a drawing into the middle of a cell, as large as its margin lets it be."""
     ink = np.argwhere(drawing[..., 3] > 8)
     if not len(ink):
         return
     (top, left), (bottom, right) = ink.min(axis=0), ink.max(axis=0) + 1
     cut = drawing[top:bottom, left:right]
-    scale = (1 - _MARGIN) * min(cell.height, cell.width) / max(cut.shape[:2])
+    scale = (1 - margin) * min(cell.height, cell.width) / max(cut.shape[:2])
     height, width = (max(1, round(scale * side)) for side in cut.shape[:2])
     fitted = resize(np.ascontiguousarray(cut), height, width)
     scenes.paste(
