@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
@@ -206,6 +208,28 @@ class TestWriting:
 
 
 class TestFitting:
+    def test_any_size_fits_into_any_other(self) -> None:
+        rng = np.random.default_rng(0)
+        pairs = rng.integers(1, 65, (100_000, 4))
+        for given_h, given_w, height, width in pairs.tolist():
+            mask = np.ones((given_h, given_w), np.float32)
+            fitted = pictures.fit(mask, (height, width))
+            assert fitted.shape == (height, width)
+            assert fitted.min() > 0.999  # nothing from outside
+
+    @given(st.tuples(*[st.integers(1, 4000)] * 2), st.tuples(*[st.integers(1, 300)] * 2))
+    @settings(max_examples=50)
+    def test_photographs_of_any_size_fit(self, own: tuple[int, int], size: tuple[int, int]) -> None:
+        picture = np.ones((*own, 4), np.float32)
+        fitted = pictures.fit(picture, size)
+        assert fitted.shape == (*size, 4)
+        assert fitted.min() > 0.999
+
+    @pytest.mark.parametrize("own", [(1854, 1065), (253, 430)])
+    def test_crops_that_rounding_moves_out(self, own: tuple[int, int]) -> None:
+        for size in ((1024, 588), (96, 72), (72, 96), (602, 1024)):
+            assert pictures.fit(np.ones(own, np.float32), size).shape == size
+
     def test_the_right_size_is_left_alone(self) -> None:
         picture = disc()
         assert pictures.fit(picture, (64, 64)) is picture

@@ -105,7 +105,8 @@ def fit(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32
         return array
     scale = max(size[0] / height, size[1] / width)
     crop_h, crop_w = size[0] / scale, size[1] / scale
-    left, top = (width - crop_w) / 2, (height - crop_h) / 2
+    # Rounding may leave an offset that is a little less than nothing.
+    left, top = max(0.0, (width - crop_w) / 2), max(0.0, (height - crop_h) / 2)
     box = (left, top, min(left + crop_w, width), min(top + crop_h, height))
     if array.ndim == 2:
         # An average keeps 0 exactly 0; Lanczos would ring into the part that has to stay.
