@@ -21,6 +21,7 @@ from asymflow import engine, times
 from asymflow.generation import Model
 from asymflow.studio import apart
 from asymflow.studio.settings import Settings
+from asymflow.studio.supervised import Lost
 from asymflow.types import Request
 
 from .conftest import SMALL, running
@@ -40,8 +41,14 @@ def network(model: Model) -> apart.Network:
     return model.adapter.network
 
 
-def child(model: Model) -> subprocess.Popen[bytes]:
-    return network(model).child.process
+def pid(model: Model) -> int:
+    """Of the child, as soon as there is one."""
+    process = network(model).process
+    until = time.monotonic() + 60
+    while process.pid is None:
+        assert time.monotonic() < until, "there is no child"
+        time.sleep(0.02)
+    return process.pid
 
 
 def requests(count: int) -> list[Request]:
@@ -69,15 +76,17 @@ def test_threads_share_it(real_model: Model, distant: Model) -> None:
 
 def test_all_who_ask_hear_that_it_was_killed(distant: Model) -> None:
     context, _ = distant.adapter.encode(requests(1))
-    child(distant).send_signal(signal.SIGSTOP)
+    number = pid(distant)
+    os.kill(number, signal.SIGSTOP)
+    x_t, t = torch.zeros(1, 4, 32, 32), torch.ones(1)
     with ThreadPoolExecutor(2) as pool:
-        asked = [
-            pool.submit(distant.adapter.denoise, torch.zeros(1, 4, 32, 32), torch.ones(1), context)
-            for _ in range(2)
-        ]
-        time.sleep(0.2)  # both have asked
-        child(distant).kill()
-        assert [type(each.exception()) for each in asked] == [MemoryError, MemoryError]
+        asked = [pool.submit(distant.adapter.denoise, x_t, t, context) for _ in range(2)]
+        until = time.monotonic() + 60
+        while network(distant).process.waiting < 2:
+            assert time.monotonic() < until, "nobody asks"
+            time.sleep(0.01)
+        os.kill(number, signal.SIGKILL)
+        assert [type(each.exception()) for each in asked] == [Lost, Lost]
 
 
 def test_a_model_on_a_gpu_stays(real_model: Model) -> None:
@@ -94,36 +103,36 @@ def test_an_error_is_told_and_the_next_question_answered(distant: Model) -> None
     )
 
 
-def test_a_child_that_was_killed_is_out_of_memory_and_replaced(distant: Model) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_that_was_ended_is_replaced(distant: Model, number: signal.Signals) -> None:
     context, _ = distant.adapter.encode(requests(1))
     x_t, t = torch.zeros(1, 4, 32, 32), torch.ones(1)
     before = distant.adapter.denoise(x_t, t, context)
-    child(distant).kill()
-    child(distant).wait()
-    with pytest.raises(MemoryError):
-        distant.adapter.denoise(x_t, t, context)
+    first = pid(distant)
+    os.kill(first, number)
+    until = time.monotonic() + 60
+    while (process := network(distant).process.pid) in (first, None):
+        assert time.monotonic() < until, f"no other child came for {process}"
+        time.sleep(0.02)
     assert torch.equal(distant.adapter.denoise(x_t, t, context), before)
 
 
-def test_a_child_that_ends_otherwise_is_an_error(distant: Model) -> None:
-    context, _ = distant.adapter.encode(requests(1))
-    child(distant).terminate()
-    child(distant).wait()
-    with pytest.raises(RuntimeError, match="ended with -15"):
-        distant.adapter.denoise(torch.zeros(1, 4, 32, 32), torch.ones(1), context)
-
-
-def test_it_ends_with_a_server_that_is_killed() -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_it_ends_with_a_server_that_is_killed(stopped: bool) -> None:
     code = (
-        "from asymflow.studio.apart import Network; import time; "
-        "print(Network(None, 'float32').child.process.pid, flush=True); time.sleep(600)"
+        "from asymflow.studio import apart; import time\n"
+        "network = apart.Network(apart.command(None, 'float32'))\n"
+        "while not network.process.live: time.sleep(0.02)\n"
+        "print(network.process.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
-        pid = int(server.stdout.readline())
+        number = int(server.stdout.readline())
+        if stopped:
+            os.kill(number, signal.SIGSTOP)
         server.kill()
     until = time.monotonic() + 60
-    while _alive(pid):
+    while _alive(number):
         assert time.monotonic() < until, "the child is an orphan"
         time.sleep(0.05)
 
@@ -144,14 +153,13 @@ def test_a_server_draws_with_it_and_survives_its_end(
     model = apart.moved(real_model, None)
     settings = Settings(data=tmp_path_factory.mktemp("apart"), port=0, burst=10_000)
     with running(settings, lambda: model) as found:
-        first = _made(found.http)
-        assert first["state"] == "done"
-        os.kill(child(model).pid, signal.SIGKILL)
-        failed = _made(found.http)
-        assert failed["state"] == "failed"
-        assert "memory" in failed["error"]["message"]
+        number = pid(model)
         assert _made(found.http)["state"] == "done"
-    assert child(model).poll() is not None
+        os.kill(number, signal.SIGKILL)
+        job = _made(found.http)
+        assert job["state"] == "done", job["error"]
+        assert pid(model) != number
+    assert network(model).process.pid is None
 
 
 def _made(http: httpx.Client) -> dict[str, Any]:

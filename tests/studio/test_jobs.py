@@ -489,13 +489,15 @@ def test_uploads_make_room_for_each_other(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_half_done_is_removed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     whole = new_id()
+    facts = {"prompt": "a", "seed": 1, "width": 8, "height": 8, "seconds": 0.1, "forwards": 2}
     store.write_picture(whole, b"whole")
-    store.add_picture(whole, "a", 0, {}, listed=True)
+    store.add_picture(whole, "a", 0, facts, listed=True)
     upload = store.add_upload(b"sent", 8, 8).id
     store.close()
     pictures, uploads, results = (tmp_path / n for n in ("pictures", "uploads", "results"))
-    unnoted = [pictures / f"{new_id()}.png", uploads / f"{new_id()}.png"]
+    unnoted = [folder / f"{new_id()}.png.pending" for folder in (pictures, uploads)]
     begun = [folder / f".{new_id()}.png.a1b2c3d4" for folder in (pictures, uploads, results)]
+    begun.append(pictures / f".{new_id()}.png.pending.a1b2c3d4")
     foreign = [pictures / "thesis.png", uploads / ".hidden", results / "notes.txt"]
     for path in (*unnoted, *begun, *foreign):
         path.write_bytes(b"something")
@@ -570,7 +572,7 @@ def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
 
     def start() -> subprocess.Popen[bytes]:
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ))
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while time.monotonic() < until:
             try:
                 if httpx.get(f"{url}/ready").status_code == 200:

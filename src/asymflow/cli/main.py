@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The pictures that the model learns from.")
 bench_app = typer.Typer(help="Measure the model and the machine.")
+gallery_app = typer.Typer(help="Look after the pictures of a studio.")
 
 DATA = Path("data/emoji")
 """Where a dataset is built, and looked for."""
@@ -54,6 +55,10 @@ DataDir = Annotated[
 AllowHost = Annotated[
     list[str] | None,
     typer.Option("--allow-host", metavar="NAME", help="Another name of this server."),
+]
+KeepFree = Annotated[
+    int,
+    typer.Option("--keep-free", metavar="MB", min=0, help="Of the disk; pictures stop before."),
 ]
 TokenFile = Annotated[
     Path | None,
@@ -252,6 +257,7 @@ def studio(
     weights: options.Weights = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    keep_free: KeepFree = 200,
 ) -> None:
     """Draw in the browser, with a gallery. Needs the extra [cyan]studio[/]."""
     from asymflow.cli import studio
@@ -265,6 +271,7 @@ def studio(
         weights=weights,
         dtype=dtype,
         device=device,
+        keep_free=keep_free,
         studio=True,
         browser=not no_browser,
     )
@@ -280,6 +287,7 @@ def serve(
     weights: options.Weights = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    keep_free: KeepFree = 200,
 ) -> None:
     """Serve programs: an HTTP API, and one like OpenAI's. Needs the extra [cyan]studio[/]."""
     from asymflow.cli import studio
@@ -293,9 +301,40 @@ def serve(
         weights=weights,
         dtype=dtype,
         device=device,
+        keep_free=keep_free,
         studio=False,
         browser=False,
     )
+
+
+@gallery_app.command("check")
+def check_gallery(data: DataDir = None, json: options.Json = False) -> None:
+    """Compare the database with the files; ends with 1 where something is wrong."""
+    from asymflow.cli import gallery
+
+    if not gallery.check(data, json=json):
+        raise typer.Exit(1)
+
+
+@gallery_app.command("import")
+def import_gallery(data: DataDir = None, json: options.Json = False) -> None:
+    """Take in pictures that the database does not know, by what their files say."""
+    from asymflow.cli import gallery
+
+    if not gallery.take_in(data, json=json):
+        raise typer.Exit(1)
+
+
+@gallery_app.command("backup")
+def backup_gallery(
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="Where the copy goes.")],
+    data: DataDir = None,
+    json: options.Json = False,
+) -> None:
+    """Copy everything, also while a studio runs; later into the same copy only what is new."""
+    from asymflow.cli import gallery
+
+    gallery.back_up(data, target, json=json)
 
 
 @app.command(rich_help_panel="Check")
@@ -684,4 +723,5 @@ def speed(
 
 
 app.add_typer(data_app, name="data", rich_help_panel="Make a model")
+app.add_typer(gallery_app, name="gallery", rich_help_panel="Draw")
 app.add_typer(bench_app, name="bench", rich_help_panel="Check")

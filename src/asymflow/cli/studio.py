@@ -26,12 +26,14 @@ def serve(
     weights: Path | None,
     dtype: str | None,
     device: str | None,
+    keep_free: int,
     studio: bool,
     browser: bool,
 ) -> None:
     """Run a server until Ctrl-C.
 
     Args:
+        keep_free: megabytes of the disk.
         studio: for one person at this machine, with the page; else for programs, with a log.
         browser: open the page.
 
@@ -47,7 +49,7 @@ def serve(
 
     token = _token(token_file)
     settings = Settings(
-        data=(data or _home()).expanduser().resolve(),
+        data=(data or home()).expanduser().resolve(),
         host=host,
         port=port,
         token=token,
@@ -55,6 +57,7 @@ def serve(
         weights=weights,
         dtype=dtype,
         device=device,
+        spare=keep_free * 1_000_000,
         browser=studio,
     )
     logs.set_up(logging.WARNING if studio else logging.INFO)
@@ -78,7 +81,7 @@ def _token(path: Path | None) -> str | None:
     return token
 
 
-def _home() -> Path:
+def home() -> Path:
     """Where data goes when nobody says: the place of the system for it."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local/share") / "asymflow" / "studio"

@@ -2,27 +2,22 @@
 
 A server answers people while it draws, and Python runs one thread of a process at a time: every
 operation of the network would wait for its turn. So on a CPU the network answers in a child, over
-its standard input and output. All else stays: the worker walks a plan here, step by step, and asks
-there.
+its standard input and output (see `asymflow.studio.supervised`). All else stays: the worker walks a
+plan here, step by step, and asks there.
 
-A message is its length in 8 bytes, then a safetensors file in memory: asked are "x_t", "t" and the
-"number" of a context, with its tensors when it is new; the answer is "x_0", or "error" as bytes of
-text.
+A message is a safetensors file in memory: asked are "x_t", "t" and the "number" of a context, with
+its tensors when it is new; the answer is "x_0", or "error" as bytes of text.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
-import struct
-import subprocess
 import sys
-import threading
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import IO
@@ -35,122 +30,76 @@ from asymflow.adapter import Adapter, Context
 from asymflow.adapters import embedded
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.generation import Model
+from asymflow.studio.supervised import Supervised, read, write
 
 _CONTEXTS = 8
 """That both sides remember: two of every picture on its way."""
-_LENGTH = struct.Struct("<Q")
-_KILLED = -9
-"""What a process returns that was ended by SIGKILL, a signal that not every system has."""
-_PIPE = 2**20
-"""Bytes on their way, where the system lets one choose: more than a question has."""
+_START_SECONDS = 300.0
+"""That a child may take until it can answer. It needs a few of a core that it has for itself."""
 _TYPES = {
     str(each).removeprefix("torch."): each
     for each in (torch.float32, torch.bfloat16, torch.float16)
 }
 
 
-class _Child:
-    """One process, what it has been asked, and what it remembers."""
+@dataclass(slots=True)
+class _Known:
+    """The contexts that a child remembers, with their numbers.
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=_PIPE
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.asked: IO[bytes] = self.process.stdin
-        self.told: IO[bytes] = self.process.stdout
-        self.last = threading.Event()
-        """Is set when the answer to the last question has been read."""
-        self.last.set()
-        self._numbers = count()
-        # Contexts are held, so that no other one can have the identity of one that is known.
-        self._known: OrderedDict[int, tuple[int, Context]] = OrderedDict()
+    They are held, so that no other one can have the identity of one that is known.
+    """
+
+    numbers: count[int] = field(default_factory=count)
+    contexts: OrderedDict[int, tuple[int, Context]] = field(
+        default_factory=lambda: OrderedDict[int, tuple[int, Context]]()
+    )
 
     def named(self, context: Context) -> dict[str, Tensor]:
         """The number of a context, and all of it when it is new."""
-        known = self._known.get(id(context))
+        known = self.contexts.get(id(context))
         if known is not None:
-            self._known.move_to_end(id(context))
+            self.contexts.move_to_end(id(context))
             return {"number": torch.tensor(known[0])}
-        number = next(self._numbers)
-        self._known[id(context)] = number, context
-        if len(self._known) > _CONTEXTS:
-            self._known.popitem(last=False)
+        number = next(self.numbers)
+        self.contexts[id(context)] = number, context
+        if len(self.contexts) > _CONTEXTS:
+            self.contexts.popitem(last=False)
         return {"number": torch.tensor(number)} | {f".{key}": context[key] for key in context}
-
-    def close(self) -> int:
-        """End it; how it ended."""
-        with suppress(OSError):
-            self.asked.close()  # whereupon it ends
-        code = self.process.wait()
-        self.told.close()
-        return code
 
 
 class Network:
-    """A child that answers; it is started again when it has ended. Threads may share it.
-
-    A question is sent while the one before is answered, so that the child need not wait for it.
+    """A network in a child. Threads may share it.
 
     Args:
-        weights: the model file, by default the one that comes with asymflow.
-        dtype: of the network, e.g. "bfloat16".
+        command: that starts the child.
+        answer_seconds: that the child may take for an answer, and `start_seconds` until it can
+            give one.
     """
 
-    def __init__(self, weights: Path | None, dtype: str) -> None:
-        self._command = (
-            *(sys.executable, "-m", "asymflow.studio.apart"),
-            *(str(weights or embedded.default_weights()), dtype, str(torch.get_num_threads())),
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        answer_seconds: float = 60.0,
+        start_seconds: float = _START_SECONDS,
+    ) -> None:
+        self.process: Supervised[_Known] = Supervised(
+            command, _Known, answer_seconds=answer_seconds, start_seconds=start_seconds
         )
-        self._asking = threading.Lock()
-        self._local = threading.local()
-        self.child = _Child(self._command)
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         """See `asymflow.adapter.Adapter`.
 
         Raises:
-            MemoryError: the system has ended the child, which is how it takes memory back.
+            Lost: there is no child, or it ended before it answered.
             RuntimeError: whatever went wrong there.
         """
-        since = time.perf_counter()
-        mine = threading.Event()
-        with self._asking:
-            child = self.child
-            before, child.last = child.last, mine
-            with suppress(OSError):  # it has ended, which reading will tell
-                _write(child.asked, {"x_t": x_t, "t": t} | child.named(context))
-        before.wait()
-        self._local.waited = time.perf_counter() - since
-        try:
-            answer = _read(child.told)
-        except (OSError, ValueError):  # or another thread has seen that it ended
-            answer = None
-        finally:
-            mine.set()
-        if answer is None:
-            raise self._ended(child)
+        answer = load(
+            self.process.ask(lambda known: _message({"x_t": x_t, "t": t} | known.named(context)))
+        )
         if "error" in answer:
             raise RuntimeError(bytes(answer["error"].tolist()).decode())
         return answer["x_0"]
-
-    def waited(self) -> float:
-        """Seconds that this thread's last question waited for that of another."""
-        return getattr(self._local, "waited", 0.0)
-
-    def close(self) -> None:
-        """End the child."""
-        self.child.close()
-
-    def _ended(self, child: _Child) -> Exception:
-        with self._asking:
-            code = child.close()
-            if self.child is child:
-                self.child = _Child(self._command)
-        if code == _KILLED:
-            return MemoryError("The process of the network was killed.")
-        return RuntimeError(f"The process of the network ended with {code}; see above.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,55 +112,56 @@ class Apart(EmbeddedAdapter):
         return self.network.denoise(x_t, t, context)
 
 
-def moved(model: Model, weights: Path | None) -> Model:
+def command(weights: Path | None, dtype: str) -> tuple[str, ...]:
+    """What starts a child with a model file, by default the one that comes with asymflow."""
+    file = str(weights or embedded.default_weights())
+    threads = str(torch.get_num_threads())
+    return (sys.executable, "-m", "asymflow.studio.apart", file, dtype, threads)
+
+
+def moved(model: Model, weights: Path | None, answer_seconds: float = 60.0) -> Model:
     """The model with its network in a child, if it computes on a CPU."""
     if model.device != "cpu":
         return model
     own = model.adapter
-    network = Network(weights, model.dtype)
+    network = Network(command(weights, model.dtype), answer_seconds=answer_seconds)
     adapter = Apart(own.model, own.weights_hash, own.training, own.tokenizer, own.library, network)
     return replace(model, adapter=adapter)
 
 
-def is_apart(model: Model) -> bool:
-    """Whether its network is in a child."""
-    return isinstance(model.adapter, Apart)
+def network_of(model: Model) -> Network | None:
+    """The network of a model that has it in a child."""
+    found = getattr(model.adapter, "network", None)
+    return found if isinstance(found, Network) else None
 
 
 def waited(adapter: Adapter) -> float:
     """Seconds of this thread's last question in which the network was on another's."""
-    return adapter.network.waited() if isinstance(adapter, Apart) else 0.0
+    found = getattr(adapter, "network", None)
+    return found.process.waited() if isinstance(found, Network) else 0.0
 
 
 def end(model: Model) -> None:
     """End the child of a model that has one."""
-    if isinstance(model.adapter, Apart):
-        model.adapter.network.close()
+    if (network := network_of(model)) is not None:
+        network.process.close()
 
 
-def _write(stream: IO[bytes], tensors: Mapping[str, Tensor]) -> None:
+def _message(tensors: Mapping[str, Tensor]) -> bytes:
     # Copies, since a file may not hold one memory twice.
-    message = save({name: value.clone().contiguous() for name, value in tensors.items()})
-    stream.write(_LENGTH.pack(len(message)))
-    stream.write(message)
-    stream.flush()
-
-
-def _read(stream: IO[bytes]) -> dict[str, Tensor] | None:
-    """The next message; None at the end."""
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        return None
-    [length] = _LENGTH.unpack(head)
-    message = stream.read(length)
-    return load(message) if len(message) == length else None
+    return save({name: value.clone().contiguous() for name, value in tensors.items()})
 
 
 @torch.inference_mode()
 def _answer(adapter: EmbeddedAdapter, asked: IO[bytes], told: IO[bytes]) -> None:
     """Answer until nobody asks."""
     contexts: OrderedDict[int, Context] = OrderedDict()
-    while (message := _read(asked)) is not None:
+    write(told, b"")
+    while (sent := read(asked)) is not None:
+        if not sent:
+            write(told, b"")
+            continue
+        message = load(sent)
         number = int(message["number"])
         own = {name[1:]: value for name, value in message.items() if name.startswith(".")}
         contexts[number] = own or contexts[number]
@@ -223,10 +173,18 @@ def _answer(adapter: EmbeddedAdapter, asked: IO[bytes], told: IO[bytes]) -> None
             answer = {"x_0": x_0}
         except (RuntimeError, MemoryError) as error:
             answer = {"error": torch.tensor(list(f"{error!r}".encode()), dtype=torch.uint8)}
-        _write(told, answer)
+        write(told, _message(answer))
+
+
+def _end_with_parent() -> None:
+    """Be ended with the server, also while this process is stopped or computes."""
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None, use_errno=True).prctl(set_death_signal, signal.SIGKILL)
 
 
 def _main(weights: str, dtype: str, threads: str) -> None:
+    _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this too
     # Whatever a library prints must not be taken for an answer.
     told = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

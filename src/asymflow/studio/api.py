@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
@@ -277,9 +279,13 @@ def picture_file(
 
 
 @router.delete("/pictures/{id}", responses=contract.answers(contract.Picture))
-def delete_picture(studio: Here, id: str) -> dict[str, Any]:
-    """Hide a picture. It can be restored for a day and is then gone for good."""
-    _picture(studio, id)
+def delete_picture(studio: Here, id: str, forever: Switch = False) -> dict[str, Any]:
+    """Hide a picture. It can be restored for a day, or until the disk is nearly full, and is then
+    gone for good; with `forever` it is gone at once."""
+    row = _picture(studio, id)
+    if forever:
+        studio.store.remove([id])
+        return picture_json(replace(row, deleted=time.time()))
     studio.store.hide(id, hidden=True)
     return picture_json(_picture(studio, id))
 

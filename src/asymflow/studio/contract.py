@@ -126,7 +126,7 @@ class Images(BaseModel):
 class Health(BaseModel):
     """Whether a server can be used."""
 
-    status: Literal["ok", "ready", "loading", "stopping", "failed"]
+    status: Literal["ok", "ready", "loading", "restarting", "stopping", "failed"]
 
 
 _EVENT = {

@@ -23,8 +23,9 @@ from asymflow.studio.failures import Problem, Refusal
 from asymflow.studio.metrics import Metrics
 from asymflow.studio.queue import FairQueue
 from asymflow.studio.settings import Settings
-from asymflow.studio.shapes import JobRequest, Slot
+from asymflow.studio.shapes import JobRequest, Slot, remembered, unknown
 from asymflow.studio.store import JobRow, PictureRow, Store, new_id
+from asymflow.studio.supervised import Supervised
 from asymflow.types import Picture
 
 _log = logging.getLogger("asymflow.studio")
@@ -36,6 +37,7 @@ _REMEMBERED = 256
 """Jobs that are over and whose steps can still be replayed."""
 _EPOCH = 1_000_000
 """Numbers of events between two starts, so that those of this one are larger than all before."""
+_DOWN = "The process that draws is not there, and is being started again. Try again in a moment."
 _CHANGES = 1000
 """Changes of jobs that a page which was away for a moment can catch up with."""
 
@@ -134,6 +136,7 @@ class Engine:
         self.model: Model | None = None
         self.failure: str | None = None
         self.ready = False
+        self.network: Supervised[Any] | None = None
         self.seconds_per_work = 0.05
         self.closing = False
         self.changes: deque[Event] = deque(maxlen=_CHANGES)
@@ -145,6 +148,7 @@ class Engine:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._running: list[Unit] = []
         self._next = store.start * _EPOCH
+        self._down_since: float | None = None
 
     # What clients do.
 
@@ -208,8 +212,9 @@ class Engine:
         Raises:
             Refusal: less is left than has to stay free.
         """
-        free, spare = self.store.free(), self.settings.spare
-        if free < spare:
+        spare = self.settings.spare
+        self.store.make_room(spare)
+        if (free := self.store.free()) < spare:
             raise Refusal(
                 507,
                 f"The disk has {free // 10**6} MB left, and {spare // 10**6} MB stay free. Delete "
@@ -230,7 +235,7 @@ class Engine:
         if found is not None:
             return found
         row = self.store.job(id)
-        return None if row is None else self._remembered(row)
+        return None if row is None else self._recalled(row)
 
     def recent(self, limit: int) -> list[Job]:
         """The newest jobs of the studio first."""
@@ -284,9 +289,9 @@ class Engine:
         Raises:
             Refusal: it is not there yet, or could not be loaded.
         """
+        if self.failure is not None:
+            raise Refusal(503, self.failure, code="model_failed", retry_after=5)
         if self.model is None:
-            if self.failure is not None:
-                raise Refusal(503, self.failure, code="model_failed")
             raise Refusal(
                 503,
                 "The model is being loaded. Try again in a moment.",
@@ -302,20 +307,50 @@ class Engine:
 
     # What the worker does.
 
-    def open(self, model: Model, seconds_per_work: float) -> None:
-        """Begin to serve, with the jobs that an earlier run left."""
+    @property
+    def alive(self) -> bool:
+        """Whether the network can answer now."""
+        return self.network is None or self.network.live
+
+    def open(
+        self, model: Model, seconds_per_work: float, network: Supervised[Any] | None = None
+    ) -> None:
+        """Begin to serve, with the jobs that an earlier run left.
+
+        Args:
+            network: the process that holds the network of the model, if one does.
+        """
         with self._lock:
-            self.model = model
             self.seconds_per_work = seconds_per_work
-            self._restore(model)
+            if self.model is None:
+                self._restore(model)
+            self.model, self.network, self.failure = model, network, None
             self.ready = True
+            if network is not None:
+                network.changed = self._network_changed
+            self._network_changed()
             self.opened.ring()
 
     def give_up(self, reason: str) -> None:
-        """There will be no model."""
+        """There is no model, and what waits has to wait for another start."""
         with self._lock:
             self.failure = reason
+            self.ready = False
+            self.metrics.ready.set(0)
             self.opened.ring()
+
+    def await_close(self, seconds: float) -> bool:
+        """Wait so long for the server to stop; whether it does."""
+        with self._lock:
+            return self._work.wait_for(lambda: self.closing, seconds)
+
+    def _network_changed(self) -> None:
+        with self._lock:
+            self.metrics.ready.set(self.alive)
+            if self.network is not None:
+                self.metrics.restarts.set(self.network.restarts)
+            self._down_since = None if self.alive else self._down_since or time.monotonic()
+            self._work.notify_all()
 
     def take(self, limit: int) -> list[Unit]:
         """Wait for pictures that can be made together; none when the server stops."""
@@ -324,15 +359,27 @@ class Engine:
                 if self.closing:
                     return []
                 self._expire()
-                units = self._queue.pop(
-                    limit, lambda a, b: recipes.alike(a.job.request, b.job.request)
-                )
+                units: list[Unit] = []
+                if self.alive:
+                    units = self._queue.pop(
+                        limit, lambda a, b: recipes.alike(a.job.request, b.job.request)
+                    )
                 if units:
                     self._running += units
                     self.metrics.queue.set(len(self._queue))
                     self._move_up()
                     return units
                 self._work.wait(timeout=5)
+
+    def await_network(self, jobs: Sequence[Job]) -> bool:
+        """Wait until the network is there; False when the server stops or nobody waits before."""
+        with self._lock:
+            while not self.alive:
+                self._expire()
+                if self.closing or all(job.over for job in jobs):
+                    return False
+                self._work.wait(timeout=1)
+            return True
 
     def begin(self, job: Job) -> None:
         """A job is being made: says so once."""
@@ -511,6 +558,11 @@ class Engine:
             _log.exception("the state of a job could not be written")
 
     def _expire(self) -> None:
+        down = self._down_since
+        if down is not None and time.monotonic() - down > self.settings.answer_seconds:
+            for job in {unit.job.id: unit.job for unit in (*self._queue, *self._running)}.values():
+                if job.kind == "api":  # somebody holds a connection open for it
+                    self.fail(job, Problem(_DOWN, "server_error", code="network_lost"))
         late = time.time() - self.settings.wait_seconds
         for job in {unit.job.id: unit.job for unit in self._queue}.values():
             if job.created < late and job.state == "queued":
@@ -587,13 +639,23 @@ class Engine:
 
     def _restore(self, model: Model) -> None:
         for row in self.store.unfinished_jobs():
-            job = self._remembered(row)
+            job = self._recalled(row)
+            if job is None:
+                continue
             job.log = [Event(self._number(), each.name, each.data) for each in job.log]
             if len(job.pictures) == len(job.slots):
                 self._end(job, "done", "done", {"seconds": job.seconds, "forwards": job.forwards})
             elif job.kind == "api" or job.request.live:
                 # Whoever waited for it is gone.
                 self._end(job, "cancelled", "cancelled", {})
+            elif strange := unknown(JobRequest, row.request):
+                job.error = Problem(
+                    "This job comes from another version of asymflow, and asks for what this one "
+                    f"does not know: {', '.join(strange)}. Ask for it again.",
+                    "server_error",
+                    code="other_version",
+                )
+                self._end(job, "failed", "failed", {"error": job.error.as_json()})
             else:
                 plan = recipes.plan(model, job.request)
                 job.cost = recipes.work(plan, job.request.size, job.request.guidance)
@@ -602,21 +664,29 @@ class Engine:
                 self._write(job)
                 self._enter(job)
 
+    def _recalled(self, row: JobRow) -> Job | None:
+        """A job from the database; None for one that cannot be read, which is set aside."""
+        try:
+            return self._remembered(row)
+        except (ValueError, TypeError, KeyError) as error:
+            self.store.set_aside("jobs", row.id, repr(error))
+            return None
+
     def _remembered(self, row: JobRow) -> Job:
         """A job from the database, with what can still be told of it as its log."""
         job = Job(
             id=row.id,
             client=row.client,
             kind="api" if row.kind == "api" else "studio",
-            request=JobRequest.model_validate(row.request),
-            slots=tuple(Slot.model_validate(slot) for slot in row.slots),
+            request=remembered(JobRequest, row.request),
+            slots=tuple(remembered(Slot, slot) for slot in row.slots),
             created=row.created,
             cost=0.0,
             steps=1,
             state=_state(row.state),
             started=row.started,
             finished=row.finished,
-            error=None if row.error is None else Problem(**row.error),
+            error=None if row.error is None else remembered(Problem, row.error),
             pictures={picture.slot: picture for picture in self.store.pictures_of(row.id)},
         )
         base = self.store.start * _EPOCH

@@ -68,6 +68,11 @@ class Metrics:
             "Times that memory ran out.",
             registry=into,
         )
+        self.restarts = Gauge(
+            "asymflow_network_restarts",
+            "Times that the process of the network was lost or could not be started.",
+            registry=into,
+        )
         self.calls = Counter(
             "asymflow_http_requests",
             "Calls.",

@@ -54,6 +54,14 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     """
     metrics = Metrics()
     store = Store(settings.data, upload_space=settings.upload_space)
+    if strangers := store.strangers():
+        _log.warning(
+            "pictures are not in the database, and in no gallery",
+            extra={
+                "count": len(strangers),
+                "next": f"asymflow gallery import --data {settings.data} takes them in",
+            },
+        )
     engine = Engine(settings, store, metrics)
     worker = Worker(engine, load or _loader(settings))
 
@@ -211,7 +219,7 @@ class _Static(StaticFiles):
 def _loader(settings: Settings) -> Load:
     def load() -> Model:
         model = generation.load(settings.weights, dtype=settings.dtype, device=settings.device)
-        return apart.moved(model, settings.weights)
+        return apart.moved(model, settings.weights, settings.answer_seconds)
 
     return load
 
@@ -247,11 +255,18 @@ async def _health() -> dict[str, str]:
     responses={**contract.answers(contract.Health), **contract.answers(contract.Health, 503)},
 )
 async def _ready(studio: Here) -> JSONResponse:
-    """The model is loaded and warm."""
+    """The model is loaded and warm, and its network answers."""
     engine = studio.engine
-    if engine.ready and not engine.closing:
+    if engine.closing:
+        state = "stopping"
+    elif engine.failure is not None:
+        state = "failed"
+    elif not engine.ready:
+        state = "loading"
+    elif not engine.alive:
+        state = "restarting"
+    else:
         return JSONResponse({"status": "ready"})
-    state = "stopping" if engine.closing else "failed" if engine.failure else "loading"
     return JSONResponse({"status": state}, 503, headers={"Retry-After": "1"})
 
 

@@ -30,6 +30,8 @@ class Settings:
         together: pictures that walk together; without it, as many as the model takes in one call.
         queue: pictures that may wait; `queue_of_one` of a single client.
         picture_seconds: that a picture may take, and `wait_seconds` that a job may wait.
+        answer_seconds: that the process of the network may take for one pass before it counts as
+            hung.
         drain_seconds: that what runs may go on when the server is stopped.
         upload_bytes, upload_pixels: of a picture that is sent.
         upload_space: bytes of all pictures that are sent, of which the oldest make room for new
@@ -54,6 +56,7 @@ class Settings:
     queue_of_one: int = 96
     picture_seconds: float = 600.0
     wait_seconds: float = 3600.0
+    answer_seconds: float = 60.0
     drain_seconds: float = 8.0
     upload_bytes: int = 20_000_000
     upload_pixels: int = pictures.MAX_PIXELS

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from asymflow import plans, presets
 from asymflow.studio.settings import PICTURES, SIDES
 from asymflow.wanted import MAX_PROMPT
 
+T = TypeVar("T")
 Quality = Literal["draft", "fast", "balanced", "best"]
 Fit = Literal["crop", "pad"]
 Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1], multiple_of=SIDES.step)]
@@ -83,3 +86,26 @@ class Slot(BaseModel):
     label: str | None
     prompt: str
     seed: int
+
+
+def remembered(shape: type[T], data: Mapping[str, Any]) -> T:
+    """A shape as another version may have written it, without the fields that this one lacks.
+
+    Raises:
+        ValueError: what it has is not of this shape.
+    """
+    adapter, fields = _known(shape)
+    return adapter.validate_python({key: data[key] for key in data if key in fields})
+
+
+def unknown(shape: type[object], data: Mapping[str, Any]) -> list[str]:
+    """The fields of another version that say something."""
+    _, fields = _known(shape)
+    return sorted(name for name, value in data.items() if value and name not in fields)
+
+
+@cache
+def _known(shape: type[T]) -> tuple[TypeAdapter[T], frozenset[str]]:
+    """What validates a shape, and its fields."""
+    adapter = TypeAdapter(shape)
+    return adapter, frozenset(adapter.json_schema()["properties"])

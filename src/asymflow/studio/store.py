@@ -1,73 +1,54 @@
 """What outlives the process: jobs, pictures, uploads and keys in SQLite, pixels in files.
 
 A file is written before the row that names it, and a row is gone before its file: what the database
-knows is there. Files are named by random ids, never by what somebody typed.
+knows is there. Until its row is written a file has a name of its own, so that a whole picture is
+never taken for a left-over. Files are named by random ids, never by what somebody typed.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from asymflow.errors import FileFormatError
+from PIL import Image
+
 from asymflow.files import replacing
+from asymflow.studio.database import Database
+from asymflow.studio.failures import disk_is_full
 
-_SCHEMA = 1
+_log = logging.getLogger("asymflow.studio")
+
 _RESULT = re.compile(r"[\w-]{22}\.(png|webp|jpg)", re.ASCII)
 """Names of results. Somebody else's files may lie beside them."""
 _FILE = re.compile(r"[\w-]{22}\.png", re.ASCII)
-_BEGUN = re.compile(r"\.[\w-]{22}\.(png|webp|jpg)\.\w+", re.ASCII)
+_PENDING = re.compile(r"[\w-]{22}\.png\.pending", re.ASCII)
+"""Names of whole files whose row is being written."""
+_BEGUN = re.compile(r"\.[\w-]{22}\.(png|webp|jpg)(\.pending)?\.\w+", re.ASCII)
 """Names of files that are being written, see `asymflow.files.replacing`."""
-_TABLES = """
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    client TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    state TEXT NOT NULL,
-    created REAL NOT NULL,
-    started REAL,
-    finished REAL,
-    request TEXT NOT NULL,
-    slots TEXT NOT NULL,
-    error TEXT
-);
-CREATE INDEX jobs_by_state ON jobs (state);
-CREATE TABLE pictures (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    job TEXT NOT NULL,
-    slot INTEGER NOT NULL,
-    created REAL NOT NULL,
-    listed INTEGER NOT NULL,
-    deleted REAL,
-    facts TEXT NOT NULL,
-    UNIQUE (job, slot)
-);
-CREATE TABLE uploads (
-    id TEXT PRIMARY KEY,
-    created REAL NOT NULL,
-    width INTEGER NOT NULL,
-    height INTEGER NOT NULL
-);
-CREATE TABLE keys (
-    key TEXT PRIMARY KEY,
-    created REAL NOT NULL,
-    body TEXT NOT NULL,
-    job TEXT NOT NULL
-);
-CREATE TABLE starts (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL);
-"""
+
+
+_FACTS = {
+    "prompt": str,
+    "seed": int,
+    "width": int,
+    "height": int,
+    "seconds": (int, float),
+    "forwards": int,
+}
+"""What is computed with, or named a file by, of what is known of a picture."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,64 +119,80 @@ class Store:
         for name in ("pictures", "uploads", "results"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        path = folder / "studio.sqlite"
-        self._db = sqlite3.connect(path, timeout=1, check_same_thread=False, isolation_level=None)
-        self._db.row_factory = sqlite3.Row
-        # One process per folder: two would run the same jobs.
-        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._database = Database(folder)
+        self._db = self._database.connection
         try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._prepare(path)
-        except sqlite3.OperationalError as error:
-            self._db.close()
-            raise FileFormatError(
-                f"Cannot use {path}: {error}. Another server may run on this folder: stop it, or "
-                "choose another one with --data."
-            ) from error
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise FileFormatError(
-                f"{path} is no database of the studio: {error}. Move it away, or choose another "
-                "folder with --data."
-            ) from error
-
-        self._tidy()
+            self._settle()
+            self._adopt_uploads()
+            self.start = self._although_full(self._started)
+        except BaseException:
+            self._database.close()
+            raise
+        self.keep_reserve()
         self._uploaded = sum(map(_room, (folder / "uploads").iterdir()))
 
-    def _tidy(self) -> None:
-        """Remove what a process that was killed had begun to write, or had not yet noted."""
-        known = {
-            "pictures": self._ids("SELECT id FROM pictures", ()),
-            "uploads": self._ids("SELECT id FROM uploads", ()),
-        }
-        for name in ("pictures", "uploads", "results"):
-            noted = {f"{id}.png" for id in known.get(name, ())}
+    def _started(self) -> int:
+        """The number of this start."""
+        with self._transaction():
+            cursor = self._db.execute("INSERT INTO starts (at) VALUES (?)", (time.time(),))
+        return cursor.lastrowid or 0
+
+    def _settle(self) -> None:
+        """Finish or undo what a process that was killed had begun.
+
+        Whole pictures stay, whatever the database says: it may be an older one, or new.
+        """
+        for name in ("pictures", "uploads"):
+            noted = {f"{id}.png" for id in self._ids(f"SELECT id FROM {name}", ())}
             for path in (self._folder / name).iterdir():
-                lost = name in known and _FILE.fullmatch(path.name) and path.name not in noted
-                if lost or _BEGUN.fullmatch(path.name):
-                    path.unlink(missing_ok=True)
+                if _PENDING.fullmatch(path.name):
+                    final = path.with_suffix("")
+                    if final.name in noted and not final.exists():
+                        path.replace(final)
+                    else:  # nobody was told of it, and its job makes it again
+                        path.unlink()
+        for name in ("pictures", "uploads", "results"):
+            for path in (self._folder / name).iterdir():
+                if _BEGUN.fullmatch(path.name):
+                    path.unlink()
+
+    def _adopt_uploads(self) -> None:
+        """Note files that were sent and that the database lacks, so that they go in their time."""
+        noted = set(self._ids("SELECT id FROM uploads", ()))
+        for path in self._strangers("uploads", noted):
+            try:
+                with Image.open(path) as image:
+                    width, height = image.size
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                _log.warning("a file in uploads is no picture", extra={"file": path.name})
+                continue
+            with self._transaction():
+                self._db.execute(
+                    "INSERT INTO uploads VALUES (?, ?, ?, ?)",
+                    (path.stem, path.stat().st_mtime, width, height),
+                )
+
+    def _strangers(self, name: str, noted: Container[str]) -> list[Path]:
+        return sorted(
+            path
+            for path in (self._folder / name).iterdir()
+            if _FILE.fullmatch(path.name) and path.stem not in noted
+        )
+
+    def strangers(self) -> list[Path]:
+        """Picture files that the database lacks: it was lost, or an older one was put back."""
+        return self._strangers("pictures", set(self._ids("SELECT id FROM pictures", ())))
+
+    def keep_reserve(self) -> None:
+        """Keep room for deleting when the disk is full, unless it is full already."""
+        try:
+            self._database.take_reserve()
+        except OSError as error:
+            _log.warning("no room can be kept free", extra={"reason": str(error)})
 
     def free(self) -> int:
         """Bytes that are left on the disk."""
         return shutil.disk_usage(self._folder).free
-
-    def _prepare(self, path: Path) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            with self._transaction():
-                for statement in filter(str.strip, _TABLES.split(";")):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {_SCHEMA}")
-        elif version != _SCHEMA:
-            self._db.close()
-            raise FileFormatError(
-                f"{path} has schema {version}, and this version of asymflow knows {_SCHEMA}. "
-                "Choose another folder with --data."
-            )
-        with self._transaction():
-            cursor = self._db.execute("INSERT INTO starts (at) VALUES (?)", (time.time(),))
-            self.start = cursor.lastrowid or 0
 
     @contextmanager
     def _transaction(self) -> Generator[None]:
@@ -209,20 +206,31 @@ class Store:
                     self._db.execute("ROLLBACK")
                 raise
 
+    def _although_full(self, work: Callable[[], T]) -> T:
+        """Do what frees room: where the disk has none left, in that which was kept for it."""
+        try:
+            return work()
+        except (OSError, sqlite3.Error) as error:
+            if not (disk_is_full(error) and self._database.give_reserve()):
+                raise
+            return work()
+
     @contextmanager
     def _noting(self, path: Path) -> Generator[None]:
-        """A transaction that names a file which is written: both or neither."""
+        """A transaction that names a file which is written, but pending: both or neither."""
+        pending = _pending(path)
         try:
             with self._transaction():
                 yield
         except BaseException:
-            path.unlink(missing_ok=True)
+            pending.unlink(missing_ok=True)
             raise
+        pending.replace(path)  # and the next start does, if this one is killed here
 
     def close(self) -> None:
         """Write everything back."""
         with self._lock:
-            self._db.close()
+            self._database.close()
 
     # Jobs.
 
@@ -266,24 +274,38 @@ class Store:
 
     def job(self, id: str) -> JobRow | None:
         """A job, or None where there is none."""
-        found = self._rows("SELECT * FROM jobs WHERE id = ?", (id,))
-        return _job(found[0]) if found else None
+        found = self._read("jobs", _job, "SELECT * FROM jobs WHERE id = ?", (id,))
+        return found[0] if found else None
 
     def recent_jobs(self, limit: int) -> list[JobRow]:
         """The newest jobs of the studio first; live ones are passing and not among them."""
-        rows = self._rows(
-            "SELECT * FROM jobs WHERE kind = 'studio' AND NOT json_extract(request, '$.live') "
-            "ORDER BY number DESC LIMIT ?",
+        return self._read(
+            "jobs",
+            _job,
+            "SELECT * FROM jobs WHERE kind = 'studio' AND NOT CASE WHEN json_valid(request) "
+            "THEN json_extract(request, '$.live') ELSE 0 END ORDER BY number DESC LIMIT ?",
             (limit,),
         )
-        return [_job(row) for row in rows]
 
     def unfinished_jobs(self) -> list[JobRow]:
         """Those that were waiting or running, oldest first."""
-        rows = self._rows(
-            "SELECT * FROM jobs WHERE state IN ('queued', 'running') ORDER BY number", ()
+        return self._read(
+            "jobs",
+            _job,
+            "SELECT * FROM jobs WHERE state IN ('queued', 'running') ORDER BY number",
+            (),
         )
-        return [_job(row) for row in rows]
+
+    def set_aside(self, table: Literal["jobs", "pictures"], id: str, reason: str) -> None:
+        """Take a row that cannot be read out of the way of all others, and keep what it holds."""
+        _log.error("a row cannot be read", extra={"table": table, "id": id, "reason": reason})
+        with self._transaction():
+            for row in self._rows(f"SELECT * FROM {table} WHERE id = ?", (id,)):
+                self._db.execute(
+                    "INSERT INTO unreadable (at, tab, id, reason, content) VALUES (?, ?, ?, ?, ?)",
+                    (time.time(), table, id, reason, json.dumps(dict(row), default=repr)),
+                )
+            self._db.execute(f"DELETE FROM {table} WHERE id = ?", (id,))
 
     def keyed_job(self, key: str) -> tuple[str, str] | None:
         """(hash of the body, id of the job) that came with an idempotency key."""
@@ -294,12 +316,12 @@ class Store:
 
     def write_picture(self, id: str, data: bytes) -> None:
         """The PNG file of a finished picture, which `add_picture` or `drop_picture` follows."""
-        with replacing(self.picture_path(id)) as file:
+        with replacing(_pending(self.picture_path(id))) as file:
             file.write(data)
 
     def drop_picture(self, id: str) -> None:
         """Remove a file that was written for nobody."""
-        self.picture_path(id).unlink(missing_ok=True)
+        _pending(self.picture_path(id)).unlink(missing_ok=True)
 
     def add_picture(
         self, id: str, job: str, slot: int, facts: Mapping[str, Any], *, listed: bool
@@ -308,41 +330,72 @@ class Store:
         created = time.time()
         with self._noting(self.picture_path(id)):
             # A job that was killed after its picture may make it again.
-            self._db.execute("DELETE FROM pictures WHERE job = ? AND slot = ?", (job, slot))
+            before = self._ids(
+                "DELETE FROM pictures WHERE job = ? AND slot = ? RETURNING id", (job, slot)
+            )
             cursor = self._db.execute(
                 "INSERT INTO pictures (id, job, slot, created, listed, facts) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (id, job, slot, created, listed, json.dumps(facts)),
             )
+        for old in before:
+            self.picture_path(old).unlink(missing_ok=True)
         return PictureRow(cursor.lastrowid or 0, id, job, slot, created, listed, None, facts)
 
     def picture(self, id: str) -> PictureRow | None:
         """A picture, hidden or not, or None where there is none."""
-        found = self._rows("SELECT * FROM pictures WHERE id = ?", (id,))
-        return _picture(found[0]) if found else None
+        found = self._read("pictures", _picture, "SELECT * FROM pictures WHERE id = ?", (id,))
+        return found[0] if found else None
 
     def pictures_of(self, job: str) -> list[PictureRow]:
         """The pictures of a job in the order of its slots."""
-        rows = self._rows("SELECT * FROM pictures WHERE job = ? ORDER BY slot", (job,))
-        return [_picture(row) for row in rows]
+        query = "SELECT * FROM pictures WHERE job = ? ORDER BY slot"
+        return self._read("pictures", _picture, query, (job,))
 
     def gallery(self, before: int | None, limit: int) -> list[PictureRow]:
         """The newest pictures first, from before a number."""
-        rows = self._rows(
+        return self._read(
+            "pictures",
+            _picture,
             "SELECT * FROM pictures WHERE listed AND deleted IS NULL AND number < ? "
             "ORDER BY number DESC LIMIT ?",
             (2**62 if before is None else before, limit),
         )
-        return [_picture(row) for row in rows]
 
     def hide(self, id: str, *, hidden: bool) -> PictureRow | None:
         """Hide a picture, or show it again; None where there is none."""
-        with self._transaction():
-            self._db.execute(
-                "UPDATE pictures SET deleted = ? WHERE id = ?",
-                (time.time() if hidden else None, id),
-            )
+
+        def change() -> None:
+            with self._transaction():
+                self._db.execute(
+                    "UPDATE pictures SET deleted = ? WHERE id = ?",
+                    (time.time() if hidden else None, id),
+                )
+
+        self._although_full(change)
         return self.picture(id)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Delete pictures for good."""
+
+        def change() -> None:
+            with self._transaction():
+                self._db.executemany("DELETE FROM pictures WHERE id = ?", [(id,) for id in ids])
+
+        self._although_full(change)
+        for id in ids:
+            self.picture_path(id).unlink(missing_ok=True)
+        self.keep_reserve()
+
+    def make_room(self, size: int) -> None:
+        """Remove hidden pictures, oldest first, until so many bytes are free or none is left."""
+        while self.free() < size:
+            hidden = self._ids(
+                "SELECT id FROM pictures WHERE deleted IS NOT NULL ORDER BY deleted LIMIT 20", ()
+            )
+            if not hidden:
+                return
+            self.remove(hidden)
 
     def picture_path(self, id: str) -> Path:
         """Where the pixels are."""
@@ -353,7 +406,7 @@ class Store:
     def add_upload(self, data: bytes, width: int, height: int) -> UploadRow:
         """Keep a picture that was sent, as the PNG it was made into."""
         id = new_id()
-        with replacing(self.upload_path(id)) as file:
+        with replacing(_pending(self.upload_path(id))) as file:
             file.write(data)
         with self._noting(self.upload_path(id)):
             self._db.execute(
@@ -370,8 +423,8 @@ class Store:
         rows = self._rows(
             "SELECT id FROM uploads WHERE id != ? AND id NOT IN (SELECT json_extract(request, each)"
             " FROM jobs, (SELECT '$.image' AS each UNION SELECT '$.mask')"
-            " WHERE state IN ('queued', 'running') AND json_extract(request, each) IS NOT NULL)"
-            " ORDER BY created",
+            " WHERE state IN ('queued', 'running') AND CASE WHEN json_valid(request)"
+            " THEN json_extract(request, each) IS NOT NULL ELSE 0 END) ORDER BY created",
             (newest,),
         )
         for row in rows:
@@ -414,19 +467,28 @@ class Store:
     def purge(self, *, undo: float, passing: float, uploads: float) -> int:
         """Remove for good what has been hidden, unlisted or sent for longer than these seconds."""
         now = time.time()
-        with self._transaction():
-            gone = self._ids(
-                "DELETE FROM pictures WHERE deleted < ? OR (NOT listed AND created < ?) "
-                "RETURNING id",
-                (now - undo, now - passing),
-            )
-            old = self._ids("DELETE FROM uploads WHERE created < ? RETURNING id", (now - uploads,))
-            self._db.execute("DELETE FROM keys WHERE created < ?", (now - undo,))
-            self._db.execute(
-                "DELETE FROM jobs WHERE state IN ('done', 'failed', 'cancelled') AND created < ? "
-                "AND id NOT IN (SELECT job FROM pictures)",
-                (now - undo,),
-            )
+        gone: list[str] = []
+        old: list[str] = []
+
+        def change() -> None:
+            nonlocal gone, old
+            with self._transaction():
+                gone = self._ids(
+                    "DELETE FROM pictures WHERE deleted < ? OR (NOT listed AND created < ?) "
+                    "RETURNING id",
+                    (now - undo, now - passing),
+                )
+                old = self._ids(
+                    "DELETE FROM uploads WHERE created < ? RETURNING id", (now - uploads,)
+                )
+                self._db.execute("DELETE FROM keys WHERE created < ?", (now - undo,))
+                self._db.execute(
+                    "DELETE FROM jobs WHERE state IN ('done', 'failed', 'cancelled') AND "
+                    "created < ? AND id NOT IN (SELECT job FROM pictures)",
+                    (now - undo,),
+                )
+
+        self._although_full(change)
         results = [
             path
             for path in (self._folder / "results").iterdir()
@@ -436,7 +498,24 @@ class Store:
             path.unlink(missing_ok=True)
         for id in old:
             self._drop_upload(id)
+        self.keep_reserve()
         return len(gone) + len(results) + len(old)
+
+    def _read(
+        self,
+        table: Literal["jobs", "pictures"],
+        read: Callable[[sqlite3.Row], T],
+        query: str,
+        values: Iterable[object],
+    ) -> list[T]:
+        """The rows of a query; those that cannot be read are set aside."""
+        found: list[T] = []
+        for row in self._rows(query, values):
+            try:
+                found.append(read(row))
+            except (ValueError, TypeError, KeyError) as error:
+                self.set_aside(table, row["id"], repr(error))
+        return found
 
     def _rows(self, query: str, values: Iterable[object]) -> list[sqlite3.Row]:
         with self._lock:
@@ -446,12 +525,18 @@ class Store:
         return [row["id"] for row in self._rows(query, values)]
 
 
+def _pending(path: Path) -> Path:
+    """What a file is called until its row is written."""
+    return path.with_name(f"{path.name}.pending")
+
+
 def _room(path: Path) -> int:
     """Bytes that a file takes on a disk, whose blocks have 4096."""
     return -(-path.stat().st_size // 4096) * 4096
 
 
 def _job(row: sqlite3.Row) -> JobRow:
+    """A job; ValueError where its row holds something else."""
     return JobRow(
         id=row["id"],
         client=row["client"],
@@ -467,6 +552,11 @@ def _job(row: sqlite3.Row) -> JobRow:
 
 
 def _picture(row: sqlite3.Row) -> PictureRow:
+    """A picture; ValueError, TypeError or KeyError where its row holds something else."""
+    facts = json.loads(row["facts"])
+    for name, kind in _FACTS.items():
+        if not isinstance(facts[name], kind):
+            raise TypeError(f"{name} is {facts[name]!r}")
     return PictureRow(
         number=row["number"],
         id=row["id"],
@@ -475,5 +565,5 @@ def _picture(row: sqlite3.Row) -> PictureRow:
         created=row["created"],
         listed=bool(row["listed"]),
         deleted=row["deleted"],
-        facts=json.loads(row["facts"]),
+        facts=facts,
     )

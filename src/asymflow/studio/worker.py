@@ -25,6 +25,7 @@ from asymflow.generation import Model
 from asymflow.studio import apart, media, recipes
 from asymflow.studio.failures import NO_ROOM, Problem, disk_is_full
 from asymflow.studio.jobs import Engine, Unit
+from asymflow.studio.supervised import Lost
 from asymflow.times import truncated
 from asymflow.types import Decision, Picture, Plan, Request
 
@@ -33,6 +34,10 @@ _log = logging.getLogger("asymflow.studio")
 _OUR_FAULT = "Something went wrong in the server. Its log says what."
 _TOGETHER = 8
 """Pictures that walk together where the model takes several per call."""
+_TRIES = 3
+"""That a picture gets whose network is lost: one of them may be lost by chance, or by another."""
+_FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
+"""Seconds between two attempts to load the model."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,30 +70,57 @@ class Worker(threading.Thread):
         self._engine = engine
         self._load = load
         self._abandoned = threading.Event()
-        self._writer = ThreadPoolExecutor(1, "asymflow-writer")
         self._last = threading.local()  # what each thread handed to the writer
 
     def abandon(self) -> None:
-        """Leave what is being made at its next step; its job is kept for the next start."""
+        """Leave what is being made; its job is kept for the next start."""
         self._abandoned.set()
+        if (network := self._engine.network) is not None:
+            network.abort()
 
     def run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                self._work()
+            except AsymflowError as error:
+                _log.exception("the model cannot be loaded")
+                self._engine.give_up(str(error))
+                return
+            except Exception:
+                # Such as files or threads that the system does not give now.
+                _log.exception("the model could not be loaded", extra={"pause_s": pause})
+                self._engine.give_up("The model could not be loaded. It is tried again.")
+            else:
+                return
+            if self._engine.await_close(pause):
+                return
+            pause = min(2 * pause, _LAST_PAUSE)
+
+    def _work(self) -> None:
+        """Load the model, and serve with it until the server closes.
+
+        Raises:
+            AsymflowError: the model is to blame.
+            Exception: whatever the system does not give.
+        """
+        model = self._load()
+        network = apart.network_of(model)
         try:
-            model = self._load()
-            self._engine.open(model, _warm_up(model))
-        except Exception as error:
-            _log.exception("the model could not be loaded")
-            known = isinstance(error, AsymflowError)
-            self._engine.give_up(str(error) if known else "The model could not be loaded.")
-            return
-        self._engine.metrics.ready.set(1)
-        _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
-        limit = self._engine.settings.together or model.adapter.batch or _TOGETHER
-        count = 2 if apart.is_apart(model) else 1
-        with self._writer, ThreadPoolExecutor(count, "asymflow-drawing") as drawing:
-            for each in [drawing.submit(self._draw, model, limit) for _ in range(count)]:
-                each.result()
-        apart.end(model)
+            seconds = _warm_up(model)
+            count = 1 if network is None else 2
+            with (
+                ThreadPoolExecutor(1, "asymflow-writer") as self._writer,
+                ThreadPoolExecutor(count, "asymflow-drawing") as drawing,
+            ):
+                self._writer.submit(int).result()  # its thread is there, before it is needed
+                self._engine.open(model, seconds, None if network is None else network.process)
+                _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
+                limit = self._engine.settings.together or model.adapter.batch or _TOGETHER
+                for each in [drawing.submit(self._draw, model, limit) for _ in range(count)]:
+                    each.result()
+        finally:
+            apart.end(model)
 
     def _draw(self, model: Model, limit: int) -> None:
         while units := self._engine.take(limit):
@@ -100,12 +132,16 @@ class Worker(threading.Thread):
             finally:
                 self._engine.rest(units)
 
-    def _serve(self, model: Model, units: Sequence[Unit]) -> None:
+    def _serve(self, model: Model, units: Sequence[Unit], tries: int = 1) -> None:
+        """Make pictures; each alone where they fail together for want of memory, or are lost."""
         runs = [run for unit in units if (run := self._prepared(model, unit)) is not None]
         if not runs:
             return
         try:
             self._walk(model, runs)
+        except Lost as error:
+            _log.error("lost", extra={"pictures": len(runs), "reason": str(error), "try": tries})
+            lost = error
         except Exception as error:
             if not _no_memory(error):
                 _log.exception("a picture could not be made")
@@ -113,21 +149,36 @@ class Worker(threading.Thread):
                 return
             self._engine.metrics.memory.inc()
             _log.error("out of memory", extra={"pictures": len(runs)})
+            lost = None
         else:
             return
         # Here, so that the error and what its frames held are gone.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(runs) > 1:
+        if lost is not None and lost.memory:
+            self._engine.metrics.memory.inc()
+        if lost is not None and not self._engine.await_network([run.unit.job for run in runs]):
+            return
+        if lost is not None and tries < _TRIES:
             for run in runs:
-                self._serve(model, [run.unit])
-        else:
+                self._serve(model, [run.unit], tries + 1)
+        elif lost is None and len(runs) > 1:
+            for run in runs:
+                self._serve(model, [run.unit], tries)
+        elif lost is None or lost.memory:
             self._fail(
                 runs,
                 "There is not enough memory for this picture. Ask for a smaller one, or stop other "
                 "programs that use the device.",
                 "out_of_memory",
+            )
+        else:
+            self._fail(
+                runs,
+                f"{lost} So it did {_TRIES} times with this picture. Ask for it again; where that "
+                "does not help, the server's log says more.",
+                "network_lost",
             )
 
     def _prepared(self, model: Model, unit: Unit) -> _Run | None:
