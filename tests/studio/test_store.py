@@ -6,9 +6,11 @@ import io
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -223,6 +225,65 @@ def test_a_field_of_another_version_is_kept_and_harms_nothing(slow: Slow, tmp_pa
     with closing(sqlite3.connect(tmp_path / "data" / NAME)) as found:
         texts = [text for [text] in found.execute("SELECT request FROM jobs")]
     assert all("glow" in json.loads(text) for text in texts)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Generator[Path]:
+    """A file system of 12 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
+    if (
+        sys.platform != "linux"
+        or subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("only root may mount a small disk, on Linux")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave not a byte."""
+    with (disk / "fill").open("ab", buffering=0) as file, suppress(OSError):
+        for size in (65536, 512):
+            with suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+
+
+def test_a_full_disk_can_be_emptied_by_deleting(small_disk: Path) -> None:
+    store = Store(small_disk / "data")
+    ids = [drawn(store) for _ in range(20)]
+    fill(small_disk)
+    with pytest.raises(OSError, match="space"):
+        drawn(store)
+    hidden = store.hide(ids[0], hidden=True)
+    assert hidden is not None
+    assert hidden.deleted is not None
+    fill(small_disk)  # somebody else takes what was kept for that
+    store.remove(ids[:5])
+    assert not any(store.picture_path(id).exists() for id in ids[:5])
+    store.close()
+    (small_disk / "fill").unlink()
+    store = Store(small_disk / "data")
+    assert {row.id for row in store.gallery(None, 99)} == set(ids[5:])
+    store.close()
+    fill(small_disk)
+    store = Store(small_disk / "data")  # also starts
+    store.remove(ids[5:])
+    store.close()
+
+
+def test_room_is_made_from_what_was_deleted_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    ids = [drawn(store) for _ in range(30)]
+    for id in ids[:25]:
+        store.hide(id, hidden=True)
+    store.make_room(store.free() // 2)
+    assert names(tmp_path) == set(ids)  # there was enough
+    store.make_room(2**62)
+    assert names(tmp_path) == set(ids[25:])
+    store.close()
 
 
 class Kills(RuleBasedStateMachine):

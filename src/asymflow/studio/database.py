@@ -103,11 +103,11 @@ class Database:
                 self.connection = self._opened()
             except sqlite3.Error as error:
                 if not (disk_is_full(error) and self.give_reserve()):
-                    raise _explained(self.path, error) from error
+                    raise explained(self.path, error) from error
                 try:
                     self.connection = self._opened()
                 except sqlite3.Error as again:
-                    raise _explained(self.path, again) from again
+                    raise explained(self.path, again) from again
             undo.pop_all()
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ def copy_to(connection: sqlite3.Connection, path: Path) -> None:
     begun.replace(path)
 
 
-def _explained(path: Path, error: sqlite3.Error) -> FileFormatError:
+def explained(path: Path, error: sqlite3.Error) -> FileFormatError:
     """What is wrong with a database that cannot be opened, and what to do."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     said = " ".join(str(error).split())

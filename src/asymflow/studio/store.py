@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 from PIL import Image
 
 from asymflow.files import replacing
-from asymflow.studio.database import Database
+from asymflow.studio.database import Database, explained
 from asymflow.studio.failures import disk_is_full
 
 _log = logging.getLogger("asymflow.studio")
@@ -125,6 +125,9 @@ class Store:
             self._settle()
             self._adopt_uploads()
             self.start = self._although_full(self._started)
+        except sqlite3.Error as error:
+            self._database.close()
+            raise explained(self._database.path, error) from error
         except BaseException:
             self._database.close()
             raise
@@ -338,8 +341,7 @@ class Store:
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (id, job, slot, created, listed, json.dumps(facts)),
             )
-        for old in before:
-            self.picture_path(old).unlink(missing_ok=True)
+        self._drop_pictures(before)
         return PictureRow(cursor.lastrowid or 0, id, job, slot, created, listed, None, facts)
 
     def picture(self, id: str) -> PictureRow | None:
@@ -382,10 +384,20 @@ class Store:
             with self._transaction():
                 self._db.executemany("DELETE FROM pictures WHERE id = ?", [(id,) for id in ids])
 
-        self._although_full(change)
+        try:
+            self._although_full(change)
+        except (OSError, sqlite3.Error) as error:
+            if not disk_is_full(error):
+                raise
+            # Then their own room is all there is. A row without its file does no harm.
+            self._drop_pictures(ids)
+            change()
+        self._drop_pictures(ids)
+        self.keep_reserve()
+
+    def _drop_pictures(self, ids: Iterable[str]) -> None:
         for id in ids:
             self.picture_path(id).unlink(missing_ok=True)
-        self.keep_reserve()
 
     def make_room(self, size: int) -> None:
         """Remove hidden pictures, oldest first, until so many bytes are free or none is left."""
