@@ -7,8 +7,8 @@ In every round one thing happens to a server that draws, at a moment and of a ki
 decides: `kill -9` of the server, of the child, or of both; SIGSTOP of the child, or of the server
 for a while; no more files that can be opened, so that the child cannot be started; a child that
 ends as soon as it is started. The server is started again where it was killed, as a service manager
-does, and nothing else is done for it. Every round asks for pictures, with an idempotency key that is
-repeated where the answer did not come.
+does, and nothing else is done for it. Every round asks for pictures, with an idempotency key; where
+no answer came, the request is repeated.
 
 At the end every job that was accepted has to be done, once, with as many pictures as it was asked
 for; every picture that was told of is there, with the bytes that it had; the database is sound and
@@ -202,7 +202,10 @@ def run(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
             # The next misfortune comes when something was drawn since this one.
             stuck += not wait(lambda done=done: found.look() > done)
             state = "back" if back else "NOT BACK"
-            print(f"{number + 1}/{given.rounds} {kind}: {state} after {found.recovered[-1]:.1f} s")
+            print(
+                f"{number + 1}/{given.rounds} {kind}: {state} after {found.recovered[-1]:.1f} s",
+                flush=True,
+            )
         stuck += not wait(lambda: not found.keys or found.ask() or not found.keys)
         stuck += not wait(lambda: found.look() == len(found.jobs))
         states = Counter(state_of(found, id) for id in found.jobs)
@@ -262,7 +265,9 @@ def account(found: Run) -> dict[str, int]:
         "seen_and_gone_or_changed": len(changed),
         "rows_without_file": len({id for id, _, _ in rows} - files.keys()),
         "files_without_row": len(files.keys() - {id for id, _, _ in rows}),
-        "left_overs": len([*(data / "pictures").glob("*.pending"), *(data / "pictures").glob(".*")]),
+        "left_overs": len(
+            [*(data / "pictures").glob("*.pending"), *(data / "pictures").glob(".*")]
+        ),
         "rows_set_aside": aside,
         "database_unsound": int(sound != "ok"),
     }
@@ -311,10 +316,11 @@ def no_files(found: Run) -> None:
 
     number = found.process.pid
     used = len(list(Path(f"/proc/{number}/fd").iterdir()))
-    before = resource.prlimit(number, resource.RLIMIT_NOFILE, (used, 4096))
+    soft, hard = resource.prlimit(number, resource.RLIMIT_NOFILE)
+    resource.prlimit(number, resource.RLIMIT_NOFILE, (used, hard))
     kill_child(found)
     time.sleep(found.chance.uniform(1, 4))
-    resource.prlimit(number, resource.RLIMIT_NOFILE, before)
+    resource.prlimit(number, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load, save
 
-from asymflow.studio.supervised import read, write
+from asymflow.studio.supervised import end_with_parent, read, write
 
 
 def main(folder: Path) -> None:
+    end_with_parent()
     asked, told = sys.stdin.buffer, sys.stdout.buffer
     if (folder / "exit").exists():
         sys.exit(3)

@@ -11,7 +11,6 @@ its tensors when it is new; the answer is "x_0", or "error" as bytes of text.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -30,7 +29,7 @@ from asymflow.adapter import Adapter, Context
 from asymflow.adapters import embedded
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.generation import Model
-from asymflow.studio.supervised import Supervised, read, write
+from asymflow.studio.supervised import Supervised, end_with_parent, read, write
 
 _CONTEXTS = 8
 """That both sides remember: two of every picture on its way."""
@@ -176,15 +175,8 @@ def _answer(adapter: EmbeddedAdapter, asked: IO[bytes], told: IO[bytes]) -> None
         write(told, _message(answer))
 
 
-def _end_with_parent() -> None:
-    """Be ended with the server, also while this process is stopped or computes."""
-    if sys.platform == "linux":
-        set_death_signal = 1
-        ctypes.CDLL(None, use_errno=True).prctl(set_death_signal, signal.SIGKILL)
-
-
 def _main(weights: str, dtype: str, threads: str) -> None:
-    _end_with_parent()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this too
     # Whatever a library prints must not be taken for an answer.
     told = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -11,6 +11,7 @@ asks anything, too.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -346,6 +347,13 @@ class Supervised(Generic[Memory]):
             limit = self._limits[heard > 0]
             if silent > limit:
                 process.kill(f"gave no sign of life for {limit:g} seconds and was ended")
+
+
+def end_with_parent() -> None:
+    """In the process: be ended with the one that started it, also while this one is stopped."""
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def read(stream: IO[bytes]) -> bytes | None:
