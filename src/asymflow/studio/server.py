@@ -25,6 +25,7 @@ from asymflow import __version__, generation
 from asymflow.errors import AsymflowError, InputError
 from asymflow.generation import Model
 from asymflow.studio import apart, api, contract, openai
+from asymflow.studio.connections import BACKLOG, Config, look_after
 from asymflow.studio.failures import NO_ROOM, Problem, Refusal, disk_is_full, envelope
 from asymflow.studio.jobs import Engine
 from asymflow.studio.logs import Logged
@@ -121,15 +122,8 @@ class Running:
     """
 
     def __init__(self, app: FastAPI, settings: Settings, started: Callable[[str], None]) -> None:
-        config = uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
-        )
+        config = Config(app, settings)
+        config.timeout_graceful_shutdown = int(settings.drain_seconds) + 1
         try:
             self._socket = listening(settings.host, settings.port)
         except OSError as error:
@@ -154,10 +148,9 @@ class Running:
 class _Server(uvicorn.Server):
     """Ends the streams that listen to jobs as soon as a signal comes: they never end themselves."""
 
-    def __init__(
-        self, config: uvicorn.Config, engine: Engine, started: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: Config, engine: Engine, started: Callable[[str], None]) -> None:
         super().__init__(config)
+        self._settings = config.settings
         self._engine = engine
         self._started = started
 
@@ -167,6 +160,11 @@ class _Server(uvicorn.Server):
             host, port = sockets[0].getsockname()[:2]
             shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
             self._started(f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}")
+
+    async def on_tick(self, counter: int) -> bool:
+        now = asyncio.get_running_loop().time()
+        look_after(self.server_state.connections, self._settings, now)
+        return await super().on_tick(counter)
 
     def stop(self) -> None:
         self._engine.close()
@@ -189,7 +187,7 @@ def listening(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         found.bind((host, port))
-        found.listen(256)
+        found.listen(BACKLOG)
     except OSError:
         found.close()
         raise

@@ -34,6 +34,12 @@ class Settings:
         upload_bytes, upload_pixels: of a picture that is sent.
         upload_space: bytes of all pictures that are sent, of which the oldest make room for new
             ones; `body_space` of all bodies that are held in memory at a time.
+        connections: that are open at a time; beyond that, those that wait for nothing make room.
+        head_seconds: that the head of a request may take, and `keep_alive_seconds` that a
+            connection stays open between two calls.
+        body_seconds: in each of which `body_pace` bytes per second of a body have to come.
+        answer_seconds: after which an answer is given up of which the client takes nothing;
+            `answer_space` bytes of all answers wait to be taken at a time.
         spare: bytes of the disk that stay free.
         rate: calls per second of one client in the long run, and `burst` at once.
         undo_seconds: after which a deleted picture is gone for good.
@@ -59,6 +65,13 @@ class Settings:
     upload_pixels: int = pictures.MAX_PIXELS
     upload_space: int = 1_000_000_000
     body_space: int = 200_000_000
+    connections: int = 2048
+    head_seconds: float = 10.0
+    keep_alive_seconds: int = 75
+    body_seconds: float = 30.0
+    body_pace: int = 1000
+    answer_seconds: float = 60.0
+    answer_space: int = 200_000_000
     spare: int = 200_000_000
     rate: float = 10.0
     burst: int = 120
@@ -77,6 +90,11 @@ class Settings:
                 f"The token has {len(self.token)} characters, which can be guessed. Give 16 or "
                 "more, such as from: openssl rand -hex 24."
             )
+
+    @property
+    def calls(self) -> int:
+        """That are answered at a time, so that connections are left to make room."""
+        return self.connections // 2
 
     @property
     def loopback(self) -> bool:
