@@ -94,12 +94,13 @@ class Running:
     url: str
     http: httpx.Client
     app: Any
-    server: server.Running
+    server: Any
 
     @property
     def connections(self) -> int:
         """That are open, that of `http` among them."""
-        return len(self.server._server.server_state.connections)
+        found: int = len(self.server._server.server_state.connections)
+        return found
 
     def connect(self, sent: bytes = b"", *, buffer: int | None = None) -> socket.socket:
         """A connection of its own, with what it sends first.

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Generator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -44,12 +45,15 @@ def container_command() -> list[str]:
 @pytest.fixture(autouse=True)
 def _quiet_afterwards() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
     """The commands send the log to the standard error of their process, which a test replaces."""
+    loggers = [logging.getLogger(name) for name in ("", "asymflow.studio", "uvicorn")]
+    before = [(logger, logger.handlers, logger.level) for logger in loggers]
+    hooks = sys.excepthook, threading.excepthook
     yield
-    for name in ("asymflow.studio", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers = []
-        logger.setLevel(logging.NOTSET)
-        logger.propagate = True
+    for logger, handlers, level in before:
+        logger.handlers = handlers
+        logger.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(capture=False)
 
 
 def test_a_missing_extra_is_named(

@@ -61,8 +61,12 @@ def serve(
 
     def started(address: str) -> None:
         link = address if token is None else f"{address}/?token={token}"
-        tell(f"asymflow {'studio' if studio else 'serves'} at {address}, Ctrl-C ends it")
-        tell(f"files are in {settings.data}")
+        if studio:
+            tell(f"asymflow studio at {address}, Ctrl-C ends it")
+            tell(f"files are in {settings.data}")
+        else:
+            log = logging.getLogger("asymflow.studio")
+            log.info("serving", extra={"address": address, "data": settings.data})
         if browser:
             threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
 

@@ -10,6 +10,7 @@ that the server does least for: the silent ones first, and never one whose call 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,9 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
+if sys.platform != "win32":
+    import resource
+
 from asymflow.studio.failures import Problem, envelope
 from asymflow.studio.settings import Settings
 
@@ -25,6 +29,12 @@ BACKLOG = 128
 """Connections that wait to be taken, and that are taken at a time."""
 _BATCH = 16
 """A connection too many makes one in so many go, so that the next ones need not look again."""
+
+
+_FILES = 100
+"""That the server itself has open: its database, pictures, pipes, libraries."""
+_SPOOLED = 2**20
+"""Bytes of a file in a form from which on it is a file on the disk, too."""
 
 
 class Config(uvicorn.Config):
@@ -156,6 +166,24 @@ class Connection(H11Protocol):
         ):
             self.transport.write(self.conn.send(event))
         self.transport.close()
+
+
+def fitting(settings: Settings) -> int:
+    """The connections that the files suffice for which this process may open.
+
+    As many more are allowed it as are lacking, where the system lets it have them.
+    """
+    if sys.platform == "win32":
+        return settings.connections
+    own = _FILES + BACKLOG + settings.body_space // _SPOOLED
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.connections + own
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return settings.connections
+    return min(settings.connections, max(soft - own, soft // 4))
 
 
 def look_after(connections: Iterable[Any], settings: Settings, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import html
 import logging
 import os
@@ -10,6 +11,7 @@ import socket
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,13 @@ from asymflow import __version__, generation
 from asymflow.errors import AsymflowError, InputError
 from asymflow.generation import Model
 from asymflow.studio import apart, api, contract, openai
-from asymflow.studio.connections import BACKLOG, Config, look_after
+from asymflow.studio.connections import (
+    BACKLOG,
+    Config,
+    fitting,
+    look_after,
+    make_room,
+)
 from asymflow.studio.failures import NO_ROOM, Problem, Refusal, disk_is_full, envelope
 from asymflow.studio.jobs import Engine
 from asymflow.studio.logs import Logged
@@ -40,6 +48,9 @@ STATIC = Path(__file__).parent / "static"
 _HOUR = 3600.0
 _UPLOADS_KEPT = 7 * 24 * _HOUR
 _log = logging.getLogger("asymflow.studio")
+
+_NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What accepting a connection fails with when the system has nothing left for one."""
 
 Load = Callable[[], Model]
 
@@ -102,7 +113,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
 
 
 def run(settings: Settings, *, started: Callable[[str], None], load: Load | None = None) -> None:
-    """Serve until a signal comes.
+    """Serve until a signal comes, with as many connections as the process may have files for.
 
     Args:
         started: is told the address, once the server listens.
@@ -111,6 +122,7 @@ def run(settings: Settings, *, started: Callable[[str], None], load: Load | None
         InputError: the port is taken.
         FileFormatError, OSError: the data folder cannot be used.
     """
+    settings = replace(settings, connections=fitting(settings))
     Running(create_app(settings, load), settings, started).serve()
 
 
@@ -155,11 +167,21 @@ class _Server(uvicorn.Server):
         self._started = started
 
     async def startup(self, sockets: Any = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._unexpected)
         await super().startup(sockets)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
             self._started(f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}")
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _NO_FILES:
+            # The listener tries again in a second.
+            make_room(self.server_state.connections)
+            _log.warning("a connection could not be taken", extra={"reason": error.strerror})
+        else:
+            _log.error("a task failed", exc_info=error, extra={"reason": context["message"]})
 
     async def on_tick(self, counter: int) -> bool:
         now = asyncio.get_running_loop().time()
