@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.generation import Model
@@ -23,8 +23,9 @@ from .conftest import Slow
 
 def main(given: str, seconds: str) -> None:
     logs.set_up(logging.INFO)
-    fields = json.loads(given)
-    settings = Settings(**{**fields, "data": Path(fields["data"])}, port=0)
+    fields: dict[str, Any] = json.loads(given)
+    fields["data"] = Path(fields["data"])
+    settings = Settings(**fields, port=0)
     adapter = cast("EmbeddedAdapter", Slow(float(seconds)))
 
     def started(address: str) -> None:

@@ -22,6 +22,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from asymflow import __version__, generation
 from asymflow.errors import AsymflowError, InputError
@@ -43,6 +44,7 @@ from asymflow.studio.settings import Settings
 from asymflow.studio.store import Store
 from asymflow.studio.studio import Here, Studio
 from asymflow.studio.worker import Worker
+from asymflow.studio.workshop import Workshop
 
 STATIC = Path(__file__).parent / "static"
 _HOUR = 3600.0
@@ -91,7 +93,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
         redoc_url=None,
         responses=contract.FAILURES,
     )
-    app.state.studio = Studio(settings, store, engine, metrics)
+    app.state.studio = Studio(settings, store, engine, metrics, Workshop(settings))
     app.include_router(api.router)
     app.include_router(openai.router)
     app.include_router(_operations)
@@ -103,6 +105,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OSError, _unwritten)
     app.add_exception_handler(sqlite3.Error, _unwritten)
+    app.add_exception_handler(ClientDisconnect, _hung_up)
     app.add_exception_handler(Exception, _broken)
     if settings.browser and (STATIC / "index.html").is_file():
         app.mount("/", _Static(directory=STATIC, html=True))
@@ -341,6 +344,12 @@ async def _http(request: Request, error: Exception) -> Response:
     detail = f"{error.detail}: {request.method} {request.url.path[:100]}. See /docs."
     problem = Problem(detail, code=codes.get(error.status_code))
     return JSONResponse(envelope(problem), error.status_code, headers=error.headers)
+
+
+async def _hung_up(request: Request, error: Exception) -> Response:
+    """For the log: nobody reads it, and nothing went wrong here."""
+    del request, error
+    return Response(status_code=499)
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:

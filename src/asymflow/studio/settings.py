@@ -34,6 +34,8 @@ class Settings:
         upload_bytes, upload_pixels: of a picture that is sent.
         upload_space: bytes of all pictures that are sent, of which the oldest make room for new
             ones; `body_space` of all bodies that are held in memory at a time.
+        slow_together: pictures that are read, enlarged or packed at a time; `slow_waiting` wait for
+            that, and `slow_waiting_of_one` of a single address.
         connections: that are open at a time; beyond that, those that wait for nothing make room.
         head_seconds: that the head of a request may take, and `keep_alive_seconds` that a
             connection stays open between two calls.
@@ -65,6 +67,9 @@ class Settings:
     upload_pixels: int = pictures.MAX_PIXELS
     upload_space: int = 1_000_000_000
     body_space: int = 200_000_000
+    slow_together: int = 2
+    slow_waiting: int = 64
+    slow_waiting_of_one: int = 32
     connections: int = 2048
     head_seconds: float = 10.0
     keep_alive_seconds: int = 75
