@@ -21,7 +21,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asymflow.studio.bodies import Bodies, too_long
-from asymflow.studio.failures import Refusal, envelope
+from asymflow.studio.failures import Refusal, envelope, stopping
+from asymflow.studio.jobs import Engine
 from asymflow.studio.settings import Settings
 
 POLICY = (
@@ -55,9 +56,10 @@ _CLIENTS = 10_000
 class Protected:
     """Lets good calls through to an application and answers the others."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, engine: Engine) -> None:
         self._app = app
         self._settings = settings
+        self._engine = engine
         self._buckets = Buckets(settings.rate, settings.burst)
         self._bodies = Bodies(settings)
 
@@ -82,6 +84,8 @@ class Protected:
             if await self._welcome(scope, receive, safely):
                 return
             self._check_token(scope, headers)
+            if self._engine.stopping and scope["method"] not in (*_SAFE, "DELETE"):
+                raise stopping()
             limit = self._check_body(scope, headers)
             self._check_rate(scope)
             self._check_calls(scope)

@@ -7,8 +7,10 @@ import errno
 import html
 import logging
 import os
+import signal
 import socket
 import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -23,6 +25,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from uvicorn.server import HANDLED_SIGNALS
 
 from asymflow import __version__, generation
 from asymflow.errors import AsymflowError, InputError
@@ -51,6 +54,8 @@ _HOUR = 3600.0
 _UPLOADS_KEPT = 7 * 24 * _HOUR
 _log = logging.getLogger("asymflow.studio")
 
+_STEP = 2.0
+"""Seconds that a step which is being made may take to its end when the server stops."""
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """What accepting a connection fails with when the system has nothing left for one."""
 
@@ -80,9 +85,8 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
         cleaner.cancel()
         with suppress(asyncio.CancelledError):
             await cleaner
-        await asyncio.to_thread(worker.join, settings.drain_seconds)
         worker.abandon()
-        await asyncio.to_thread(worker.join, settings.drain_seconds)
+        await asyncio.to_thread(worker.join, _STEP)
         store.close()
 
     app = FastAPI(
@@ -110,7 +114,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     if settings.browser and (STATIC / "index.html").is_file():
         app.mount("/", _Static(directory=STATIC, html=True))
     # The last one added is the outermost.
-    app.add_middleware(Protected, settings=settings)
+    app.add_middleware(Protected, settings=settings, engine=engine)
     app.add_middleware(Logged, metrics=metrics)
     return app
 
@@ -138,7 +142,6 @@ class Running:
 
     def __init__(self, app: FastAPI, settings: Settings, started: Callable[[str], None]) -> None:
         config = Config(app, settings)
-        config.timeout_graceful_shutdown = int(settings.drain_seconds) + 1
         try:
             self._socket = listening(settings.host, settings.port)
         except OSError as error:
@@ -161,13 +164,19 @@ class Running:
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams that listen to jobs as soon as a signal comes: they never end themselves."""
+    """Looks after its connections, and stops in good order.
+
+    When a signal comes it goes on listening, says that it is stopping, and takes no more work until
+    what is being made is done. Then it ends the streams that listen to jobs, which never end
+    themselves, and lets the answers that are on their way be sent.
+    """
 
     def __init__(self, config: Config, engine: Engine, started: Callable[[str], None]) -> None:
         super().__init__(config)
         self._settings = config.settings
         self._engine = engine
         self._started = started
+        self._since: float | None = None  # it has been stopping
 
     async def startup(self, sockets: Any = None) -> None:
         asyncio.get_running_loop().set_exception_handler(self._unexpected)
@@ -187,17 +196,42 @@ class _Server(uvicorn.Server):
             _log.error("a task failed", exc_info=error, extra={"reason": context["message"]})
 
     async def on_tick(self, counter: int) -> bool:
+        await super().on_tick(counter)
         now = asyncio.get_running_loop().time()
         look_after(self.server_state.connections, self._settings, now)
-        return await super().on_tick(counter)
+        if not self.should_exit:
+            return False
+        if self._since is None:
+            self._since = now
+            self._engine.drain()
+        waited, notice = now - self._since, self._settings.notice
+        if waited >= max(self._settings.drain_seconds, notice):
+            return True
+        return waited >= notice and self._engine.drained()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._engine.close()
+        now = asyncio.get_running_loop().time()
+        left = self._settings.drain_seconds - (now - (self._since or now))
+        self.config.timeout_graceful_shutdown = max(1, int(left))
+        await super().shutdown(sockets)
 
     def stop(self) -> None:
-        self._engine.close()
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        self._engine.close()
         super().handle_exit(sig, frame)
+        for each in HANDLED_SIGNALS:
+            signal.signal(each, signal.SIG_DFL)  # a second one ends the process at once
+        end = threading.Timer(self._settings.stop_seconds, _end)
+        end.daemon = True
+        end.start()
+
+
+def _end() -> None:
+    """End the process, whatever its threads are at. What is not written is made again."""
+    _log.critical("the server did not stop in time, and was ended")
+    os._exit(1)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -272,9 +306,9 @@ async def _health() -> dict[str, str]:
 async def _ready(studio: Here) -> JSONResponse:
     """The model is loaded and warm."""
     engine = studio.engine
-    if engine.ready and not engine.closing:
+    if engine.ready and not engine.stopping:
         return JSONResponse({"status": "ready"})
-    state = "stopping" if engine.closing else "failed" if engine.failure else "loading"
+    state = "stopping" if engine.stopping else "failed" if engine.failure else "loading"
     return JSONResponse({"status": state}, 503, headers={"Retry-After": "1"})
 
 

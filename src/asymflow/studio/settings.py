@@ -17,6 +17,9 @@ COMBINATIONS = 16
 LARGEST = 2048
 """Side to which a finished picture is enlarged at most."""
 
+_LEAVING = 3.5
+"""Seconds in which answers are sent, a step is left, and everything is closed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -30,7 +33,10 @@ class Settings:
         together: pictures that walk together; without it, as many as the model takes in one call.
         queue: pictures that may wait; `queue_of_one` of a single client.
         picture_seconds: that a picture may take, and `wait_seconds` that a job may wait.
-        drain_seconds: that what runs may go on when the server is stopped.
+        drain_seconds: that pictures and the calls that wait for them may go on when the server is
+            stopped. It ends within `stop_seconds` whatever happens.
+        notice_seconds: that it says so for before it stops listening, while others may still send
+            it calls; without it none on loopback, and else two.
         upload_bytes, upload_pixels: of a picture that is sent.
         upload_space: bytes of all pictures that are sent, of which the oldest make room for new
             ones; `body_space` of all bodies that are held in memory at a time.
@@ -62,7 +68,8 @@ class Settings:
     queue_of_one: int = 96
     picture_seconds: float = 600.0
     wait_seconds: float = 3600.0
-    drain_seconds: float = 8.0
+    drain_seconds: float = 6.0
+    notice_seconds: float | None = None
     upload_bytes: int = 20_000_000
     upload_pixels: int = pictures.MAX_PIXELS
     upload_space: int = 1_000_000_000
@@ -100,6 +107,21 @@ class Settings:
     def calls(self) -> int:
         """That are answered at a time, so that connections are left to make room."""
         return self.connections // 2
+
+    @property
+    def notice(self) -> float:
+        """Seconds between the signal to stop and the end of listening, at least."""
+        if self.notice_seconds is not None:
+            return self.notice_seconds
+        return 0.0 if self.loopback else 2.0
+
+    @property
+    def stop_seconds(self) -> float:
+        """Seconds from the signal to stop to the end of the process, at most.
+
+        By default less than the 10 seconds after which containers are killed.
+        """
+        return max(self.drain_seconds, self.notice) + _LEAVING
 
     @property
     def loopback(self) -> bool:
