@@ -111,6 +111,35 @@ def test_the_commands_of_the_guide_serve(
         assert not settings.loopback
 
 
+@pytest.mark.parametrize(
+    ("options", "drain", "notice", "most"),
+    [
+        ([], 6.0, 0.0, 10.0),
+        (["--host", "0.0.0.0"], 6.0, 2.0, 10.0),
+        (["--drain", "50", "--notice", "5"], 50.0, 5.0, 54.0),
+        (["--drain", "0"], 0.0, 0.0, 4.0),
+    ],
+)
+def test_how_long_a_stop_takes_is_chosen(
+    options: list[str],
+    drain: float,
+    notice: float,
+    most: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[Settings] = []
+
+    def run(settings: Settings, *, started: Callable[[str], None]) -> None:
+        found.append(settings)
+
+    monkeypatch.setattr(server, "run", run)
+    monkeypatch.setenv("ASYMFLOW_TOKEN", "0123456789abcdef-secret")
+    assert main.run(["serve", "--data", str(tmp_path), *options]) == 0
+    assert (found[0].drain_seconds, found[0].notice) == (drain, notice)
+    assert found[0].stop_seconds <= most
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_the_unit_of_the_guide_is_one(tmp_path: Path) -> None:
     unit = tmp_path / "asymflow.service"

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 
 from asymflow.cli.report import tell
@@ -23,6 +24,8 @@ def serve(
     data: Path | None,
     hosts: list[str],
     token_file: Path | None,
+    drain: float | None,
+    notice: float | None,
     weights: Path | None,
     dtype: str | None,
     device: str | None,
@@ -32,6 +35,8 @@ def serve(
     """Run a server until Ctrl-C.
 
     Args:
+        drain: seconds that a signal lets go on what is being made, if not the usual ones.
+        notice: seconds that it is told before the listener closes, if not the usual ones.
         studio: for one person at this machine, with the page; else for programs, with a log.
         browser: open the page.
 
@@ -56,7 +61,10 @@ def serve(
         dtype=dtype,
         device=device,
         browser=studio,
+        notice_seconds=notice,
     )
+    if drain is not None:
+        settings = replace(settings, drain_seconds=drain)
     logs.set_up(logging.WARNING if studio else logging.INFO)
 
     def started(address: str) -> None:
