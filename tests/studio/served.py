@@ -49,7 +49,7 @@ def main(given: str, seconds: str) -> None:
         print(address, flush=True)
 
     # The model has no words to count.
-    with patch("asymflow.studio.openai._usage", lambda *about: {"total_tokens": len(about)}):
+    with patch("asymflow.studio.openai._usage", return_value={"total_tokens": 1}):
         server.run(settings, started=started, load=lambda: Model(adapter, "float32", "cpu", 0.0))
 
 

@@ -62,14 +62,14 @@ def png(side: int = 8) -> bytes:
 
 def call(server: Running, name: str, picture: dict[str, Any]) -> httpx.Response:
     """One of the calls that take long."""
-    with httpx.Client(base_url=server.url, timeout=60) as http:
-        if name == "receive":
-            return http.post("/api/uploads", content=png(), headers=PNG)
-        if name == "record_of":
-            return http.post("/api/settings", content=png(), headers=PNG)
-        if name == "zipped":
-            return http.get(f"/api/pictures/zip?ids={picture['id']}")
-        return http.get(f"{picture['url']}&scale=9")
+    http, patient = server.http, 120.0
+    if name == "receive":
+        return http.post("/api/uploads", content=png(), headers=PNG, timeout=patient)
+    if name == "record_of":
+        return http.post("/api/settings", content=png(), headers=PNG, timeout=patient)
+    if name == "zipped":
+        return http.get(f"/api/pictures/zip?ids={picture['id']}", timeout=patient)
+    return http.get(f"{picture['url']}&scale=9", timeout=patient)
 
 
 @pytest.mark.parametrize("name", ["converted", "receive", "record_of", "zipped"])
