@@ -128,8 +128,8 @@ def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
     until = time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None:
         for line in log.read_text("utf-8").splitlines():
-            if line.startswith("asymflow serves at "):
-                return line.removeprefix("asymflow serves at ").partition(",")[0]
+            if '"message": "serving"' in line:
+                return json.loads(line)["address"]
         time.sleep(0.05)
     raise RuntimeError(f"the server did not start: {log.read_text('utf-8')[-2000:]}")
 

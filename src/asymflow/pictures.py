@@ -6,6 +6,7 @@ In memory a picture is premultiplied RGBA [h, w, 4] in [0, 1] (`asymflow.types.P
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from xml.sax.saxutils import unescape
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageColor, ImageDraw, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngInfo, PngStream
 
 from asymflow.errors import FileFormatError, InputError
 from asymflow.types import Picture
@@ -32,6 +33,7 @@ SUFFIXES: Mapping[str, Format] = MappingProxyType(
 )
 MAX_PIXELS = 16_000_000
 """Of a picture that is read. A file of a few kilobytes can declare billions."""
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT_CHUNK, RECORD_CHUNK, XMP_CHUNK = "parameters", "asymflow", "XML:com.adobe.xmp"
 
 
@@ -50,13 +52,13 @@ class Notes:
     xmp: str
 
 
-def read(path: Path) -> Picture:
+def read(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """A PNG, JPEG or WebP file, turned as its camera says.
 
     Raises:
-        FileFormatError: it is missing, damaged, of another kind, or larger than `MAX_PIXELS`.
+        FileFormatError: it is missing, damaged, of another kind, or has more than `max_pixels`.
     """
-    with _opened(path) as image:
+    with _opened(path, max_pixels=max_pixels) as image:
         straight = _unit(image, "RGBA")
     straight[..., :3] *= straight[..., 3:]
     return straight
@@ -74,16 +76,17 @@ def read_mask(path: Path) -> Mask:
 
 
 def read_record(path: Path) -> str | None:
-    """The record that `write` put into a file, or None when there is none.
+    """The record that `write` put into a file, or None when there is none. Decodes no pixels.
 
     Raises:
-        FileFormatError: as `read`.
+        FileFormatError: it is missing, of another kind, or what it says is damaged.
     """
-    with _opened(path, turned=False) as image:
-        record = image.info.get(RECORD_CHUNK)
-        if isinstance(record, str):
-            return record
-        xmp = image.info.get("xmp", b"")
+    with _opened(path, pixels=False) as image:
+        notes = _texts(path) if image.format == "PNG" else image.info
+    record = notes.get(RECORD_CHUNK)
+    if isinstance(record, str):
+        return record
+    xmp = notes.get("xmp", b"")
     return record_in_xmp(xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp))
 
 
@@ -232,8 +235,11 @@ def _exif(text: str) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path, *, turned: bool = True) -> Generator[Image.Image]:
-    """The decoded image; whatever its decoder complains about is a `FileFormatError`."""
+def _opened(
+    path: Path, *, pixels: bool = True, max_pixels: int = MAX_PIXELS
+) -> Generator[Image.Image]:
+    """The image, with its pixels turned as its camera says; whatever its decoder complains about
+    is a `FileFormatError`."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is not there"
         raise FileFormatError(f"Cannot read the picture {path}: it {what}.")
@@ -251,19 +257,33 @@ def _opened(path: Path, *, turned: bool = True) -> Generator[Image.Image]:
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise _damaged(path, error) from error
     with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise _too_large(path, f"{image.width}x{image.height} pixels, more than")
+        if image.width * image.height > max_pixels:
+            raise _too_large(path, f"{image.width}x{image.height} pixels, more than", max_pixels)
         try:
-            image.load()
-            yield ImageOps.exif_transpose(image) if turned else image
+            if pixels:
+                image.load()
+            yield ImageOps.exif_transpose(image) if pixels else image
         except Exception as error:
             raise _damaged(path, error) from error
 
 
-def _too_large(path: Path, how_much: str) -> FileFormatError:
-    return FileFormatError(
-        f"{path} has {how_much} the {MAX_PIXELS // 10**6} megapixels that are read. Shrink it."
-    )
+def _texts(path: Path) -> Mapping[Any, Any]:
+    """What the chunks of a PNG file say, also those behind its pixels."""
+    with path.open("rb") as file, PngStream(file) as stream:
+        file.seek(len(_SIGNATURE))
+        while True:
+            name, start, length = stream.read()
+            if name == b"IEND":
+                return stream.im_info
+            if name in (b"tEXt", b"zTXt", b"iTXt"):
+                stream.crc(name, stream.call(name, start, length))
+            else:
+                file.seek(length + 4, os.SEEK_CUR)
+
+
+def _too_large(path: Path, how_much: str, most: int = MAX_PIXELS) -> FileFormatError:
+    limit = f"{most // 10**6} megapixels" if most >= 10**6 else f"{most} pixels"
+    return FileFormatError(f"{path} has {how_much} the {limit} that are read. Shrink it.")
 
 
 def _damaged(path: Path, error: Exception) -> FileFormatError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -93,6 +94,29 @@ class Running:
     url: str
     http: httpx.Client
     app: Any
+    server: Any
+
+    @property
+    def connections(self) -> int:
+        """That are open, that of `http` among them."""
+        found: int = len(self.server._server.server_state.connections)
+        return found
+
+    def connect(self, sent: bytes = b"", *, buffer: int | None = None) -> socket.socket:
+        """A connection of its own, with what it sends first.
+
+        Args:
+            buffer: bytes that it takes before anybody reads.
+        """
+        url = httpx.URL(self.url)
+        assert url.port is not None
+        found = socket.socket()
+        if buffer is not None:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        found.settimeout(20)
+        found.connect((url.host, url.port))
+        found.sendall(sent)
+        return found
 
     def ask(self, prompt: str = "a red apple", **more: Any) -> dict[str, Any]:
         """Post a small job and give it back."""
@@ -114,6 +138,14 @@ class Running:
                 return job
             time.sleep(0.02)
         raise AssertionError(f"job {id} is not over: {self.job(id)}")
+
+
+def until(reached: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for something, which must not take long."""
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
 
 
 Serve = Callable[..., Running]
@@ -140,7 +172,7 @@ def running(settings: Settings, load: Callable[[], Model]) -> Generator[Running]
             until = time.monotonic() + 30
             while http.get("/ready").status_code != 200 and time.monotonic() < until:
                 time.sleep(0.02)
-            yield Running(address[0], http, app)
+            yield Running(address[0], http, app, running)
     finally:
         running.stop()
         thread.join(30)
@@ -164,6 +196,16 @@ def studio(real_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Gener
 @pytest.fixture
 def slow() -> Slow:
     return Slow()
+
+
+@pytest.fixture
+def wordless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow model has no words to count."""
+
+    def usage(*about: object) -> dict[str, int]:
+        return {"total_tokens": len(about)}
+
+    monkeypatch.setattr("asymflow.studio.openai._usage", usage)
 
 
 @pytest.fixture

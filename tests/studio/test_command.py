@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Generator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -44,12 +45,15 @@ def container_command() -> list[str]:
 @pytest.fixture(autouse=True)
 def _quiet_afterwards() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
     """The commands send the log to the standard error of their process, which a test replaces."""
+    loggers = [logging.getLogger(name) for name in ("", "asymflow.studio", "uvicorn")]
+    before = [(logger, logger.handlers, logger.level) for logger in loggers]
+    hooks = sys.excepthook, threading.excepthook
     yield
-    for name in ("asymflow.studio", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers = []
-        logger.setLevel(logging.NOTSET)
-        logger.propagate = True
+    for logger, handlers, level in before:
+        logger.handlers = handlers
+        logger.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(capture=False)
 
 
 def test_a_missing_extra_is_named(
@@ -105,6 +109,35 @@ def test_the_commands_of_the_guide_serve(
     if command == container_command():
         assert f"EXPOSE {settings.port}" in block("dockerfile")
         assert not settings.loopback
+
+
+@pytest.mark.parametrize(
+    ("options", "drain", "notice", "most"),
+    [
+        ([], 6.0, 0.0, 10.0),
+        (["--host", "0.0.0.0"], 6.0, 2.0, 10.0),
+        (["--drain", "50", "--notice", "5"], 50.0, 5.0, 54.0),
+        (["--drain", "0"], 0.0, 0.0, 4.0),
+    ],
+)
+def test_how_long_a_stop_takes_is_chosen(
+    options: list[str],
+    drain: float,
+    notice: float,
+    most: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[Settings] = []
+
+    def run(settings: Settings, *, started: Callable[[str], None]) -> None:
+        found.append(settings)
+
+    monkeypatch.setattr(server, "run", run)
+    monkeypatch.setenv("ASYMFLOW_TOKEN", "0123456789abcdef-secret")
+    assert main.run(["serve", "--data", str(tmp_path), *options]) == 0
+    assert (found[0].drain_seconds, found[0].notice) == (drain, notice)
+    assert found[0].stop_seconds <= most
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

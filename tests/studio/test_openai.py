@@ -281,16 +281,6 @@ def test_a_wrong_key_is_an_authentication_error(serve: Serve) -> None:
         assert [model.id for model in known.models.list()] == ["asymflow"]
 
 
-@pytest.fixture
-def wordless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slow model has no words to count."""
-
-    def usage(*about: object) -> dict[str, int]:
-        return {"total_tokens": len(about)}
-
-    monkeypatch.setattr("asymflow.studio.openai._usage", usage)
-
-
 @pytest.mark.usefixtures("wordless")
 def test_the_client_comes_again_when_it_is_told_to(serve: Serve) -> None:
     server = serve(rate=1.0, burst=1)

@@ -9,7 +9,6 @@ import logging
 import re
 import socket
 import struct
-import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -166,28 +165,6 @@ def test_bodies_are_limited_before_they_are_read(serve: Serve) -> None:
     kind = {"Content-Type": "application/json"}
     answer = server.http.post("/api/jobs", content=long(), headers=kind)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_long")
-
-
-def test_bodies_of_many_do_not_fill_the_memory(serve: Serve) -> None:
-    server = serve(body_space=30_000, upload_bytes=20_000)
-    url = httpx.URL(server.url)
-    head = f"POST /api/uploads HTTP/1.1\r\nHost: {url.netloc.decode()}\r\n"
-    head += "Content-Type: image/png\r\nContent-Length: 20000\r\n\r\n"
-    assert url.port is not None
-
-    def sent(size: int) -> httpx.Response:
-        return server.http.post("/api/uploads", content=bytes(size), headers=PNG)
-
-    with socket.create_connection((url.host, url.port)) as slow:
-        slow.sendall(head.encode() + b"only a part of it")
-        time.sleep(0.5)  # until the server has read that
-        answer = sent(15_000)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "too_busy")
-        assert answer.headers["retry-after"] == "1"
-        assert sent(1000).status_code == 400  # no picture, but there was room for it
-    until = time.monotonic() + 10
-    while (answer := sent(15_000)).status_code == 503:
-        assert time.monotonic() < until, answer.text
 
 
 def test_what_is_no_json_is_told_where(server: Running) -> None:

@@ -64,6 +64,25 @@ TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", metavar="FILE", help="Holds the token; or set ASYMFLOW_TOKEN."),
 ]
+Drain = Annotated[
+    int | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        max=3600,
+        help="A signal lets pictures and calls go on for so long; 6 by default.",
+    ),
+]
+Notice = Annotated[
+    int | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        max=3600,
+        help="A signal is told by /ready for so long before the listener closes; 2 by default, "
+        "and 0 on loopback.",
+    ),
+]
 
 
 def main() -> None:
@@ -268,6 +287,8 @@ def studio(
         data=data,
         hosts=allow_host or [],
         token_file=token_file,
+        drain=None,
+        notice=None,
         weights=weights,
         dtype=dtype,
         device=device,
@@ -284,6 +305,8 @@ def serve(
     data: DataDir = None,
     allow_host: AllowHost = None,
     token_file: TokenFile = None,
+    drain: Drain = None,
+    notice: Notice = None,
     weights: options.Weights = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
@@ -298,6 +321,8 @@ def serve(
         data=data,
         hosts=allow_host or [],
         token_file=token_file,
+        drain=drain,
+        notice=notice,
         weights=weights,
         dtype=dtype,
         device=device,

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 
 from asymflow.cli.report import tell
@@ -23,6 +24,8 @@ def serve(
     data: Path | None,
     hosts: list[str],
     token_file: Path | None,
+    drain: float | None,
+    notice: float | None,
     weights: Path | None,
     dtype: str | None,
     device: str | None,
@@ -34,6 +37,8 @@ def serve(
 
     Args:
         keep_free: megabytes of the disk.
+        drain: seconds that a signal lets go on what is being made, if not the usual ones.
+        notice: seconds that it is told before the listener closes, if not the usual ones.
         studio: for one person at this machine, with the page; else for programs, with a log.
         browser: open the page.
 
@@ -59,13 +64,20 @@ def serve(
         device=device,
         spare=keep_free * 1_000_000,
         browser=studio,
+        notice_seconds=notice,
     )
+    if drain is not None:
+        settings = replace(settings, drain_seconds=drain)
     logs.set_up(logging.WARNING if studio else logging.INFO)
 
     def started(address: str) -> None:
         link = address if token is None else f"{address}/?token={token}"
-        tell(f"asymflow {'studio' if studio else 'serves'} at {address}, Ctrl-C ends it")
-        tell(f"files are in {settings.data}")
+        if studio:
+            tell(f"asymflow studio at {address}, Ctrl-C ends it")
+            tell(f"files are in {settings.data}")
+        else:
+            log = logging.getLogger("asymflow.studio")
+            log.info("serving", extra={"address": address, "data": settings.data})
         if browser:
             threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
 

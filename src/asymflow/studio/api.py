@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 
 from asymflow import __version__, pictures, plans, presets
 from asymflow.data.sources import STYLES
 from asymflow.files import slug
+from asymflow.generation import Model
+from asymflow.provenance import Record
 from asymflow.store import plan_hash
 from asymflow.studio import contract, media, recipes, streams
 from asymflow.studio.failures import Refusal
@@ -21,7 +26,7 @@ from asymflow.studio.security import IMAGES
 from asymflow.studio.settings import COMBINATIONS, PICTURES, SIDES
 from asymflow.studio.shapes import JobRequest
 from asymflow.studio.store import PictureRow, UploadRow
-from asymflow.studio.studio import Body, Client, Here, Loaded, Studio
+from asymflow.studio.studio import Body, Calling, Client, Here, Loaded, Studio
 from asymflow.types import Plan
 from asymflow.wanted import MAX_PROMPT
 
@@ -49,6 +54,9 @@ _IDEAS = (
     "a castle on a cloud",
     "a smiling sun with sunglasses",
 )
+
+_QUICK = 256 * 256
+"""Pixels of a file that is made at once: a thumbnail does not wait behind a poster."""
 
 LastEvent = Annotated[int | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -185,14 +193,15 @@ def preview(studio: Here, id: str, slot: int) -> Response:
     responses=contract.answers(contract.Upload, 201),
     openapi_extra=contract.takes(*IMAGES),
 )
-def upload(studio: Here, data: Body) -> dict[str, Any]:
+async def upload(studio: Here, caller: Calling, data: Body) -> dict[str, Any]:
     """Send a picture to start from, or a mask: white to paint, black or transparent to keep.
 
     It is turned as its camera says, and carries nothing but its pixels afterwards.
     """
-    studio.engine.check_disk()
-    png, width, height = media.receive(data, studio.settings.upload_pixels)
-    return _upload_json(studio.store.add_upload(png, width, height))
+    await run_in_threadpool(studio.engine.check_disk)
+    pixels = studio.settings.upload_pixels
+    png, width, height = await studio.workshop.do(caller, 1, media.receive, data, pixels)
+    return _upload_json(await run_in_threadpool(studio.store.add_upload, png, width, height))
 
 
 @router.get("/uploads/{id}", response_class=FileResponse, responses=contract.files("image/png"))
@@ -217,18 +226,13 @@ def list_pictures(
 
 
 @router.get("/pictures/zip", response_class=Response, responses=contract.files("application/zip"))
-def zip_pictures(studio: Here, ids: str) -> Response:
+async def zip_pictures(studio: Here, caller: Calling, ids: str) -> Response:
     """Several pictures as PNG files in one zip; `ids` with commas between them."""
     wanted = list(dict.fromkeys(ids.split(",")))
     if len(wanted) > 500:
         raise Refusal(400, f"{len(wanted)} pictures are too many for one zip. Take 500.")
-    rows = [_picture(studio, id) for id in wanted]
-    files = [
-        (f"{number:03d}-{_file_name(row)}.png", studio.store.picture_path(row.id))
-        for number, row in enumerate(rows, 1)
-    ]
     return Response(
-        media.zipped(files),
+        await studio.workshop.do(caller, 1, _zipped, studio, wanted),
         media_type="application/zip",
         headers={"Content-Disposition": 'attachment; filename="asymflow.zip"'},
     )
@@ -245,8 +249,9 @@ def get_picture(studio: Here, id: str) -> dict[str, Any]:
     response_class=Response,
     responses=contract.files(*media.TYPES.values()),
 )
-def picture_file(
+async def picture_file(
     studio: Here,
+    caller: Calling,
     id: str,
     format: pictures.Format = "png",
     scale: Annotated[int, Query(ge=1, le=16)] = 1,
@@ -259,7 +264,7 @@ def picture_file(
     `scale` enlarges it (Lanczos), JPEG is white where it is transparent, and `clean` leaves out the
     prompt and the settings. Every file says that a machine made it.
     """
-    row = _picture(studio, id)
+    row = await run_in_threadpool(_picture, studio, id)
     path = studio.store.picture_path(row.id)
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
     if download:
@@ -267,14 +272,19 @@ def picture_file(
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
     if format == "png" and scale == 1 and background == "transparent" and not clean:
         return FileResponse(path, media_type=media.TYPES[format], headers=headers)
-    facts = row.facts
-    data = media.converted(
+    height, width = row.facts["height"] * scale, row.facts["width"] * scale
+    convert = partial(
+        media.converted,
         path,
         format,
         background=media.colour(background),
-        size=None if scale == 1 else (facts["height"] * scale, facts["width"] * scale),
+        size=None if scale == 1 else (height, width),
         clean=clean,
     )
+    if height * width <= _QUICK:
+        data = await run_in_threadpool(convert)
+    else:
+        data = await studio.workshop.do(caller, height * width / 1e6, convert)
     return Response(data, media_type=media.TYPES[format], headers=headers)
 
 
@@ -303,12 +313,16 @@ def restore_picture(studio: Here, id: str) -> dict[str, Any]:
     responses=contract.answers(contract.Restored),
     openapi_extra=contract.takes(*IMAGES),
 )
-def settings_of(studio: Here, model: Loaded, data: Body) -> dict[str, Any]:
+async def settings_of(studio: Here, model: Loaded, caller: Calling, data: Body) -> dict[str, Any]:
     """The request that makes a picture again, from the picture's file.
 
     `differs` lists what this server cannot repeat: "model", "plan", "image", "mask" or "size".
     """
-    record = media.record_of(data)
+    record = await studio.workshop.do(caller, 1, media.record_of, data)
+    return await run_in_threadpool(_restored, studio, model, record)
+
+
+def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
     differs: list[str] = []
     exact_model = record.weights == model.adapter.weights_hash
     if not exact_model:
@@ -352,7 +366,7 @@ def settings_of(studio: Here, model: Loaded, data: Body) -> dict[str, Any]:
     return {"request": request.model_dump(), "exact_model": exact_model, "differs": differs}
 
 
-def _quality(model: Loaded, plan: Plan, size: tuple[int, int]) -> tuple[Any, bool]:
+def _quality(model: Model, plan: Plan, size: tuple[int, int]) -> tuple[Any, bool]:
     """The quality whose plan this is, and whether it leaves out the plan's rules."""
     for name in plans.NAMES:
         made = recipes.chosen_plan(model, name, size)
@@ -388,6 +402,16 @@ def _upload_json(row: UploadRow) -> dict[str, Any]:
         "height": row.height,
         "url": f"/api/uploads/{row.id}",
     }
+
+
+def _zipped(studio: Studio, ids: Sequence[str]) -> bytes:
+    rows = [_picture(studio, id) for id in ids]
+    return media.zipped(
+        [
+            (f"{number:03d}-{_file_name(row)}.png", studio.store.picture_path(row.id))
+            for number, row in enumerate(rows, 1)
+        ]
+    )
 
 
 def _file_name(row: PictureRow) -> str:

@@ -82,6 +82,17 @@ def disk_is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def stopping() -> Refusal:
+    """What those are told who want something from a server that ends."""
+    return Refusal(
+        503,
+        "The server is stopping, and what was asked for is not made any more. Ask again in a "
+        "moment.",
+        code="stopping",
+        retry_after=5,
+    )
+
+
 def envelope(problem: Problem) -> dict[str, Any]:
     """The body of a failed call."""
     return {"error": problem.as_json()}

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from asymflow.generation import Model
 from asymflow.studio import recipes
 from asymflow.studio.bell import Bell
-from asymflow.studio.failures import Problem, Refusal
+from asymflow.studio.failures import Problem, Refusal, stopping
 from asymflow.studio.metrics import Metrics
 from asymflow.studio.queue import FairQueue
 from asymflow.studio.settings import Settings
@@ -138,6 +138,7 @@ class Engine:
         self.ready = False
         self.network: Supervised[Any] | None = None
         self.seconds_per_work = 0.05
+        self.stopping = False
         self.closing = False
         self.changes: deque[Event] = deque(maxlen=_CHANGES)
         self.changed = Bell()
@@ -182,8 +183,8 @@ class Engine:
         with self._lock:
             if scoped is not None and (again := self._again(scoped, body)) is not None:
                 return again
-            if self.closing:
-                raise Refusal(503, "The server is stopping. Try again in a moment.", retry_after=5)
+            if self.stopping:
+                raise stopping()
             settled, slots = recipes.settled(request, literal)
             recipes.check(model, self.store, settled)
             if request.live:
@@ -321,6 +322,8 @@ class Engine:
             network: the process that holds the network of the model, if one does.
         """
         with self._lock:
+            if self.stopping:
+                return
             self.seconds_per_work = seconds_per_work
             if self.model is None:
                 self._restore(model)
@@ -356,7 +359,7 @@ class Engine:
         """Wait for pictures that can be made together; none when the server stops."""
         with self._lock:
             while True:
-                if self.closing:
+                if self.closing or (self.stopping and not self._queue):
                     return []
                 self._expire()
                 units: list[Unit] = []
@@ -457,9 +460,28 @@ class Engine:
         with self._lock:
             self.seconds_per_work += 0.2 * (seconds / work - self.seconds_per_work)
 
-    def close(self) -> None:
-        """Take no more jobs, and end what listens. Jobs that wait are kept for the next start."""
+    def drain(self) -> None:
+        """Take no more jobs, and make only what a call waits for. Others are kept for the next
+        start."""
         with self._lock:
+            self.stopping = True
+            self._queue.remove(lambda unit: unit.job.kind != "api")
+            self._work.notify_all()
+
+    def drained(self) -> bool:
+        """Whether nothing is being made any more, and no call waits for that."""
+        with self._lock:
+            waited_for = any(job.kind == "api" and not job.over for job in self._jobs.values())
+            return not waited_for and not self._running
+
+    def close(self) -> None:
+        """End what listens, and fail what calls still wait for. The rest is kept for the next
+        start."""
+        with self._lock:
+            self.drain()
+            for job in list(self._jobs.values()):
+                if job.kind == "api":
+                    self.fail(job, stopping().problem)
             self.closing = True
             self._work.notify_all()
             for job in self._jobs.values():

@@ -1,9 +1,12 @@
-"""Pictures that come in, and files that go out."""
+"""Pictures that come in, and files that go out.
+
+A picture of 16 megapixels takes 256 MB while it is read: servers do what is large in a
+`asymflow.studio.workshop`.
+"""
 
 from __future__ import annotations
 
 import io
-import threading
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +26,6 @@ TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "i
 SUFFIXES: dict[Format, str] = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 _KEPT_SIDE = 1024
 """Of an upload: more than the model will ever see."""
-_CONVERSIONS = threading.Semaphore(2)
-"""A picture of 16 megapixels takes 256 MB while it is read."""
 
 
 def receive(data: bytes, max_pixels: int) -> tuple[bytes, int, int]:
@@ -36,13 +37,12 @@ def receive(data: bytes, max_pixels: int) -> tuple[bytes, int, int]:
     Raises:
         InputError: it is no PNG, JPEG or WebP picture, damaged, or too large.
     """
-    with _CONVERSIONS:
-        picture = _decoded(data, max_pixels)
-        height, width = picture.shape[:2]
-        if (side := max(height, width)) > _KEPT_SIDE:
-            height, width = (max(1, round(s * _KEPT_SIDE / side)) for s in (height, width))
-            picture = pictures.fit(picture, (height, width))
-        return _png(Image.fromarray(pictures.to_bytes(picture))), width, height
+    picture = _decoded(data, max_pixels)
+    height, width = picture.shape[:2]
+    if (side := max(height, width)) > _KEPT_SIDE:
+        height, width = (max(1, round(s * _KEPT_SIDE / side)) for s in (height, width))
+        picture = pictures.fit(picture, (height, width))
+    return _png(Image.fromarray(pictures.to_bytes(picture))), width, height
 
 
 def mask_from_alpha(data: bytes, max_pixels: int) -> bytes:
@@ -51,8 +51,7 @@ def mask_from_alpha(data: bytes, max_pixels: int) -> bytes:
     Raises:
         InputError: as `receive`.
     """
-    with _CONVERSIONS:
-        alpha = _decoded(data, max_pixels)[..., 3]
+    alpha = _decoded(data, max_pixels)[..., 3]
     return _png(Image.fromarray(((1 - alpha) * 255).round().astype(np.uint8)))
 
 
@@ -143,12 +142,11 @@ def _file(
     if format == "jpeg" and background is None:
         background = (1.0, 1.0, 1.0)
     file = io.BytesIO()
-    with _CONVERSIONS:
-        if size is not None:
-            picture = pictures.fit(picture, size)
-        pictures.write(
-            file, picture, format=format, background=background, notes=notes, quality=quality
-        )
+    if size is not None:
+        picture = pictures.fit(picture, size)
+    pictures.write(
+        file, picture, format=format, background=background, notes=notes, quality=quality
+    )
     return file.getvalue()
 
 
@@ -181,16 +179,9 @@ def _decoded(data: bytes, max_pixels: int) -> NDArray[np.float32]:
         path = Path(folder) / "picture"
         path.write_bytes(data)
         try:
-            picture = pictures.read(path)
+            return pictures.read(path, max_pixels)
         except FileFormatError as error:
             raise _named(error, path) from error
-    height, width = picture.shape[:2]
-    if height * width > max_pixels:
-        raise InputError(
-            f"The picture has {width}x{height} pixels, more than the {max_pixels} that are taken. "
-            "Shrink it."
-        )
-    return picture
 
 
 def _named(error: FileFormatError, path: Path) -> InputError:

@@ -12,9 +12,9 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, TypeVarTuple, cast
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -35,10 +35,14 @@ from asymflow.studio.settings import LARGEST, SIDES
 from asymflow.studio.shapes import JobRequest, Quality
 from asymflow.studio.store import PictureRow, Store
 from asymflow.studio.studio import Client, Here, Loaded, Studio
+from asymflow.studio.workshop import caller_of
 from asymflow.types import Picture
 from asymflow.wanted import MAX_PROMPT
 
 router = APIRouter(prefix="/v1", tags=["openai"])
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 MODEL = "asymflow"
 _PLANS: Mapping[str, Quality] = {
@@ -191,14 +195,17 @@ async def edit(
         if any(name == "mask" for name, _ in files):
             mask = await _read(studio, _one(files, "mask"))
     asked = ImageRequest.model_validate(texts)
+    caller = caller_of(call)
     await run_in_threadpool(studio.engine.check_disk)
     pixels = studio.settings.upload_pixels
-    png, width, height = await run_in_threadpool(media.receive, image, pixels)
+    png, width, height = await studio.workshop.do(caller, 1, media.receive, image, pixels)
     upload = await run_in_threadpool(studio.store.add_upload, png, width, height)
     mask_id = None
     if mask is not None:
-        white = await run_in_threadpool(media.mask_from_alpha, mask, pixels)
-        png, mask_width, mask_height = await run_in_threadpool(media.receive, white, pixels)
+        white = await studio.workshop.do(caller, 1, media.mask_from_alpha, mask, pixels)
+        png, mask_width, mask_height = await studio.workshop.do(
+            caller, 1, media.receive, white, pixels
+        )
         kept = await run_in_threadpool(studio.store.add_upload, png, mask_width, mask_height)
         mask_id = kept.id
     order = _order(call, model, asked, "image_edit", (height, width))
@@ -410,12 +417,12 @@ def _partial_steps(steps: int, count: int) -> frozenset[int]:
 async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Response:
     headers = _ignored(order.asked)
     if order.asked.stream:
-        response = streams.response(_stream(studio, order, job))
+        response = streams.response(_stream(call, studio, order, job))
         response.headers.update(headers)
         return response
     await _finished(call, studio.engine, job)
     rows = [job.pictures[slot] for slot in range(len(job.slots))]
-    data = [await run_in_threadpool(_item, studio.store, order, row) for row in rows]
+    data = [await _made(call, studio, order, _item, studio.store, order, row) for row in rows]
     body = {
         "created": int(time.time()),
         "data": data,
@@ -471,7 +478,21 @@ def _failure(job: Job) -> Refusal:
     )
 
 
-async def _stream(studio: Studio, order: _Order, job: Job) -> AsyncGenerator[bytes]:
+async def _made(
+    call: Request,
+    studio: Studio,
+    order: _Order,
+    function: Callable[[*Args], T],
+    *args: *Args,
+) -> T:
+    """What makes a file of a picture that is drawn: at once, or in turn where it is enlarged."""
+    if order.size == order.drawn:
+        return await run_in_threadpool(function, *args)
+    cost = order.size[0] * order.size[1] / 1e6
+    return await studio.workshop.do(caller_of(call), cost, function, *args, patient=True)
+
+
+async def _stream(call: Request, studio: Studio, order: _Order, job: Job) -> AsyncGenerator[bytes]:
     engine = studio.engine
     partials = 0
     try:
@@ -481,12 +502,12 @@ async def _stream(studio: Studio, order: _Order, job: Job) -> AsyncGenerator[byt
             elif event.name == "step":
                 look = engine.kept(job, event.data["slot"], event.data["step"])
                 if look is not None:
-                    data = await run_in_threadpool(_partial, order, job, look)
+                    data = await _made(call, studio, order, _partial, order, job, look)
                     yield _message(order, "partial_image", data | {"partial_image_index": partials})
                     partials += 1
             elif event.name == "picture":
                 row = job.pictures[event.data["slot"]]
-                data = await run_in_threadpool(_encoded, studio.store, order, row)
+                data = await _made(call, studio, order, _encoded, studio.store, order, row)
                 yield _message(
                     order,
                     "completed",

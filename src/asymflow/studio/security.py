@@ -20,7 +20,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asymflow.studio.failures import Refusal, envelope
+from asymflow.studio.bodies import Bodies, too_long
+from asymflow.studio.failures import Refusal, envelope, stopping
+from asymflow.studio.jobs import Engine
 from asymflow.studio.settings import Settings
 
 POLICY = (
@@ -54,11 +56,12 @@ _CLIENTS = 10_000
 class Protected:
     """Lets good calls through to an application and answers the others."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, engine: Engine) -> None:
         self._app = app
         self._settings = settings
+        self._engine = engine
         self._buckets = Buckets(settings.rate, settings.burst)
-        self._held = 0
+        self._bodies = Bodies(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,21 +84,19 @@ class Protected:
             if await self._welcome(scope, receive, safely):
                 return
             self._check_token(scope, headers)
+            if self._engine.stopping and scope["method"] not in (*_SAFE, "DELETE"):
+                raise stopping()
             limit = self._check_body(scope, headers)
             self._check_rate(scope)
-            held = min(_announced(headers, limit), limit)
-            self._check_memory(held)
+            self._check_calls(scope)
         except Refusal as refusal:
             response = JSONResponse(
                 envelope(refusal.problem), refusal.status, headers=dict(refusal.headers)
             )
             await response(scope, receive, safely)
             return
-        self._held += held
-        try:
-            await self._app(scope, _limited(receive, limit), safely)
-        finally:
-            self._held -= held
+        with self._bodies.one(receive, _address(scope), limit, empty=_empty(headers)) as body:
+            await self._app(scope, body.receive, safely)
 
     def _check_host(self, headers: Headers) -> None:
         allowed = self._settings.allowed_hosts
@@ -161,9 +162,8 @@ class Protected:
             limit, kinds = _FORM_PICTURES * self._settings.upload_bytes, ("multipart/form-data",)
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
-            raise _too_long(limit)
-        empty = length == "0" or (not length and "transfer-encoding" not in headers)
-        if kind not in kinds and not (empty and not kind):
+            raise too_long(limit)
+        if kind not in kinds and not (_empty(headers) and not kind):
             raise Refusal(
                 415,
                 f"This call takes {' or '.join(kinds)}, not {kind[:60]!r}. Send that as its "
@@ -172,12 +172,13 @@ class Protected:
             )
         return limit
 
-    def _check_memory(self, size: int) -> None:
-        """Bodies of different clients must not fill the memory together."""
-        if size and self._held + size > max(self._settings.body_space, size):
+    def _check_calls(self, scope: Scope) -> None:
+        """The other half of the connections is for those whose calls are still to come."""
+        calls = self._bodies.complete()
+        if calls >= self._settings.calls and str(scope["path"]) not in _OPEN:
             raise Refusal(
                 503,
-                "Too many large bodies are sent at a time. Try again in a moment.",
+                f"{calls} calls are being answered, and more are not taken. Try again in a moment.",
                 code="too_busy",
                 retry_after=1,
             )
@@ -185,8 +186,7 @@ class Protected:
     def _check_rate(self, scope: Scope) -> None:
         if scope["method"] in _SAFE:
             return
-        client = scope.get("client")
-        wait = self._buckets.take(client[0] if client else "?")
+        wait = self._buckets.take(_address(scope))
         if wait > 0:
             raise Refusal(
                 429,
@@ -234,34 +234,14 @@ def _check_origin(headers: Headers) -> None:
         )
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive` that refuses to go on when more bytes come than were announced or allowed."""
-    got = 0
-
-    async def limited() -> Message:
-        nonlocal got
-        message = await receive()
-        if message["type"] == "http.request":
-            got += len(message.get("body", b""))
-            if got > limit:
-                raise _too_long(limit)
-        return message
-
-    return limited
+def _empty(headers: Headers) -> bool:
+    """Whether no body is announced."""
+    return headers.get("content-length", "0") in ("0", "") and "transfer-encoding" not in headers
 
 
-def _announced(headers: Headers, limit: int) -> int:
-    """Bytes of the body that is to come; where it does not say, as many as it may have."""
-    if "transfer-encoding" in headers:
-        return limit
-    length = headers.get("content-length", "")
-    return int(length) if length.isdigit() else 0
-
-
-def _too_long(limit: int) -> Refusal:
-    return Refusal(
-        413, f"The body has more than the {limit} bytes that are taken. Send less.", code="too_long"
-    )
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "?"
 
 
 def _name(host: str) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import html
 import logging
 import os
+import signal
 import socket
 import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +24,20 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from uvicorn.server import HANDLED_SIGNALS
 
 from asymflow import __version__, generation
 from asymflow.errors import AsymflowError, InputError
 from asymflow.generation import Model
 from asymflow.studio import apart, api, contract, openai
+from asymflow.studio.connections import (
+    BACKLOG,
+    Config,
+    fitting,
+    look_after,
+    make_room,
+)
 from asymflow.studio.failures import NO_ROOM, Problem, Refusal, disk_is_full, envelope
 from asymflow.studio.jobs import Engine
 from asymflow.studio.logs import Logged
@@ -34,11 +47,17 @@ from asymflow.studio.settings import Settings
 from asymflow.studio.store import Store
 from asymflow.studio.studio import Here, Studio
 from asymflow.studio.worker import Worker
+from asymflow.studio.workshop import Workshop
 
 STATIC = Path(__file__).parent / "static"
 _HOUR = 3600.0
 _UPLOADS_KEPT = 7 * 24 * _HOUR
 _log = logging.getLogger("asymflow.studio")
+
+_STEP = 2.0
+"""Seconds that a step which is being made may take to its end when the server stops."""
+_NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What accepting a connection fails with when the system has nothing left for one."""
 
 Load = Callable[[], Model]
 
@@ -74,9 +93,8 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
         cleaner.cancel()
         with suppress(asyncio.CancelledError):
             await cleaner
-        await asyncio.to_thread(worker.join, settings.drain_seconds)
         worker.abandon()
-        await asyncio.to_thread(worker.join, settings.drain_seconds)
+        await asyncio.to_thread(worker.join, _STEP)
         store.close()
 
     app = FastAPI(
@@ -87,7 +105,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
         redoc_url=None,
         responses=contract.FAILURES,
     )
-    app.state.studio = Studio(settings, store, engine, metrics)
+    app.state.studio = Studio(settings, store, engine, metrics, Workshop(settings))
     app.include_router(api.router)
     app.include_router(openai.router)
     app.include_router(_operations)
@@ -99,17 +117,18 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OSError, _unwritten)
     app.add_exception_handler(sqlite3.Error, _unwritten)
+    app.add_exception_handler(ClientDisconnect, _hung_up)
     app.add_exception_handler(Exception, _broken)
     if settings.browser and (STATIC / "index.html").is_file():
         app.mount("/", _Static(directory=STATIC, html=True))
     # The last one added is the outermost.
-    app.add_middleware(Protected, settings=settings)
+    app.add_middleware(Protected, settings=settings, engine=engine)
     app.add_middleware(Logged, metrics=metrics)
     return app
 
 
 def run(settings: Settings, *, started: Callable[[str], None], load: Load | None = None) -> None:
-    """Serve until a signal comes.
+    """Serve until a signal comes, with as many connections as the process may have files for.
 
     Args:
         started: is told the address, once the server listens.
@@ -118,6 +137,7 @@ def run(settings: Settings, *, started: Callable[[str], None], load: Load | None
         InputError: the port is taken.
         FileFormatError, OSError: the data folder cannot be used.
     """
+    settings = replace(settings, connections=fitting(settings))
     Running(create_app(settings, load), settings, started).serve()
 
 
@@ -129,15 +149,7 @@ class Running:
     """
 
     def __init__(self, app: FastAPI, settings: Settings, started: Callable[[str], None]) -> None:
-        config = uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
-        )
+        config = Config(app, settings)
         try:
             self._socket = listening(settings.host, settings.port)
         except OSError as error:
@@ -160,29 +172,74 @@ class Running:
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams that listen to jobs as soon as a signal comes: they never end themselves."""
+    """Looks after its connections, and stops in good order.
 
-    def __init__(
-        self, config: uvicorn.Config, engine: Engine, started: Callable[[str], None]
-    ) -> None:
+    When a signal comes it goes on listening, says that it is stopping, and takes no more work until
+    what is being made is done. Then it ends the streams that listen to jobs, which never end
+    themselves, and lets the answers that are on their way be sent.
+    """
+
+    def __init__(self, config: Config, engine: Engine, started: Callable[[str], None]) -> None:
         super().__init__(config)
+        self._settings = config.settings
         self._engine = engine
         self._started = started
+        self._since: float | None = None  # it has been stopping
 
     async def startup(self, sockets: Any = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._unexpected)
         await super().startup(sockets)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
             self._started(f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}")
 
-    def stop(self) -> None:
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _NO_FILES:
+            # The listener tries again in a second.
+            make_room(self.server_state.connections)
+            _log.warning("a connection could not be taken", extra={"reason": error.strerror})
+        else:
+            _log.error("a task failed", exc_info=error, extra={"reason": context["message"]})
+
+    async def on_tick(self, counter: int) -> bool:
+        await super().on_tick(counter)
+        now = asyncio.get_running_loop().time()
+        look_after(self.server_state.connections, self._settings, now)
+        if not self.should_exit:
+            return False
+        if self._since is None:
+            self._since = now
+            self._engine.drain()
+        waited, notice = now - self._since, self._settings.notice
+        if waited >= max(self._settings.drain_seconds, notice):
+            return True
+        return waited >= notice and self._engine.drained()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._engine.close()
+        now = asyncio.get_running_loop().time()
+        left = self._settings.drain_seconds - (now - (self._since or now))
+        self.config.timeout_graceful_shutdown = max(1, int(left))
+        await super().shutdown(sockets)
+
+    def stop(self) -> None:
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        self._engine.close()
         super().handle_exit(sig, frame)
+        for each in HANDLED_SIGNALS:
+            signal.signal(each, signal.SIG_DFL)  # a second one ends the process at once
+        end = threading.Timer(self._settings.stop_seconds, _end)
+        end.daemon = True
+        end.start()
+
+
+def _end() -> None:
+    """End the process, whatever its threads are at. What is not written is made again."""
+    _log.critical("the server did not stop in time, and was ended")
+    os._exit(1)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -197,7 +254,7 @@ def listening(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         found.bind((host, port))
-        found.listen(256)
+        found.listen(BACKLOG)
     except OSError:
         found.close()
         raise
@@ -257,7 +314,7 @@ async def _health() -> dict[str, str]:
 async def _ready(studio: Here) -> JSONResponse:
     """The model is loaded and warm, and its network answers."""
     engine = studio.engine
-    if engine.closing:
+    if engine.stopping:
         state = "stopping"
     elif engine.failure is not None:
         state = "failed"
@@ -336,6 +393,12 @@ async def _http(request: Request, error: Exception) -> Response:
     detail = f"{error.detail}: {request.method} {request.url.path[:100]}. See /docs."
     problem = Problem(detail, code=codes.get(error.status_code))
     return JSONResponse(envelope(problem), error.status_code, headers=error.headers)
+
+
+async def _hung_up(request: Request, error: Exception) -> Response:
+    """For the log: nobody reads it, and nothing went wrong here."""
+    del request, error
+    return Response(status_code=499)
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:

@@ -17,6 +17,9 @@ COMBINATIONS = 16
 LARGEST = 2048
 """Side to which a finished picture is enlarged at most."""
 
+_LEAVING = 3.5
+"""Seconds in which answers are sent, a step is left, and everything is closed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -32,10 +35,21 @@ class Settings:
         picture_seconds: that a picture may take, and `wait_seconds` that a job may wait.
         answer_seconds: that the process of the network may take for one pass before it counts as
             hung.
-        drain_seconds: that what runs may go on when the server is stopped.
+        drain_seconds: that pictures and the calls that wait for them may go on when the server is
+            stopped. It ends within `stop_seconds` whatever happens.
+        notice_seconds: that it says so for before it stops listening, while others may still send
+            it calls; without it none on loopback, and else two.
         upload_bytes, upload_pixels: of a picture that is sent.
         upload_space: bytes of all pictures that are sent, of which the oldest make room for new
             ones; `body_space` of all bodies that are held in memory at a time.
+        slow_together: pictures that are read, enlarged or packed at a time; `slow_waiting` wait for
+            that, and `slow_waiting_of_one` of a single address.
+        connections: that are open at a time; beyond that, those that wait for nothing make room.
+        head_seconds: that the head of a request may take, and `keep_alive_seconds` that a
+            connection stays open between two calls.
+        body_seconds: in each of which `body_pace` bytes per second of a body have to come.
+        answer_seconds: after which an answer is given up of which the client takes nothing;
+            `answer_space` bytes of all answers wait to be taken at a time.
         spare: bytes of the disk that stay free.
         rate: calls per second of one client in the long run, and `burst` at once.
         undo_seconds: after which a deleted picture is gone for good.
@@ -57,11 +71,22 @@ class Settings:
     picture_seconds: float = 600.0
     wait_seconds: float = 3600.0
     answer_seconds: float = 60.0
-    drain_seconds: float = 8.0
+    drain_seconds: float = 6.0
+    notice_seconds: float | None = None
     upload_bytes: int = 20_000_000
     upload_pixels: int = pictures.MAX_PIXELS
     upload_space: int = 1_000_000_000
     body_space: int = 200_000_000
+    slow_together: int = 2
+    slow_waiting: int = 64
+    slow_waiting_of_one: int = 32
+    connections: int = 2048
+    head_seconds: float = 10.0
+    keep_alive_seconds: int = 75
+    body_seconds: float = 30.0
+    body_pace: int = 1000
+    answer_seconds: float = 60.0
+    answer_space: int = 200_000_000
     spare: int = 200_000_000
     rate: float = 10.0
     burst: int = 120
@@ -80,6 +105,26 @@ class Settings:
                 f"The token has {len(self.token)} characters, which can be guessed. Give 16 or "
                 "more, such as from: openssl rand -hex 24."
             )
+
+    @property
+    def calls(self) -> int:
+        """That are answered at a time, so that connections are left to make room."""
+        return self.connections // 2
+
+    @property
+    def notice(self) -> float:
+        """Seconds between the signal to stop and the end of listening, at least."""
+        if self.notice_seconds is not None:
+            return self.notice_seconds
+        return 0.0 if self.loopback else 2.0
+
+    @property
+    def stop_seconds(self) -> float:
+        """Seconds from the signal to stop to the end of the process, at most.
+
+        By default less than the 10 seconds after which containers are killed.
+        """
+        return max(self.drain_seconds, self.notice) + _LEAVING
 
     @property
     def loopback(self) -> bool:

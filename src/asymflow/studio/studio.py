@@ -13,6 +13,7 @@ from asymflow.studio.jobs import Engine
 from asymflow.studio.metrics import Metrics
 from asymflow.studio.settings import Settings
 from asymflow.studio.store import Store
+from asymflow.studio.workshop import Caller, Workshop, caller_of
 
 _PATIENCE = 60.0
 """Seconds that a call waits for the model, which is loaded while the server already answers."""
@@ -26,6 +27,7 @@ class Studio:
     store: Store
     engine: Engine
     metrics: Metrics
+    workshop: Workshop
 
 
 def studio_of(request: Request) -> Studio:
@@ -63,6 +65,9 @@ def client_of(request: Request) -> str:
 
 
 Client = Annotated[str, Depends(client_of)]
+
+
+Calling = Annotated[Caller, Depends(caller_of)]
 
 
 async def body_of(request: Request) -> bytes:
