@@ -74,7 +74,7 @@ def serve(folder: Path, port: int, child: str, answer_seconds: float) -> None:
     from asymflow.studio.settings import Settings
 
     settings = Settings(
-        data=folder / "data", port=port, burst=10_000, rate=1000, answer_seconds=answer_seconds
+        data=folder / "data", port=port, burst=10_000, rate=1000, network_seconds=answer_seconds
     )
     logs.set_up(logging.INFO)
 

@@ -62,7 +62,7 @@ def begun(tmp_path: Path, **more: float) -> Generator[tuple[Running, Distant]]:
     command = (sys.executable, str(CHILD), str(tmp_path / "faults"))
     model = Distant(network=Network(command, answer_seconds=answer, start_seconds=20))
     settings = Settings(
-        data=tmp_path / "data", port=0, burst=10_000, answer_seconds=answer, drain_seconds=0.3
+        data=tmp_path / "data", port=0, burst=10_000, network_seconds=answer, drain_seconds=0.3
     )
     model.seconds = more.pop("seconds", 0.0)
     with running(settings, lambda: Model(cast("EmbeddedAdapter", model), "f", "cpu", 0.0)) as found:

@@ -581,7 +581,7 @@ class Engine:
 
     def _expire(self) -> None:
         down = self._down_since
-        if down is not None and time.monotonic() - down > self.settings.answer_seconds:
+        if down is not None and time.monotonic() - down > self.settings.network_seconds:
             for job in {unit.job.id: unit.job for unit in (*self._queue, *self._running)}.values():
                 if job.kind == "api":  # somebody holds a connection open for it
                     self.fail(job, Problem(_DOWN, "server_error", code="network_lost"))

@@ -276,7 +276,7 @@ class _Static(StaticFiles):
 def _loader(settings: Settings) -> Load:
     def load() -> Model:
         model = generation.load(settings.weights, dtype=settings.dtype, device=settings.device)
-        return apart.moved(model, settings.weights, settings.answer_seconds)
+        return apart.moved(model, settings.weights, settings.network_seconds)
 
     return load
 

@@ -33,7 +33,7 @@ class Settings:
         together: pictures that walk together; without it, as many as the model takes in one call.
         queue: pictures that may wait; `queue_of_one` of a single client.
         picture_seconds: that a picture may take, and `wait_seconds` that a job may wait.
-        answer_seconds: that the process of the network may take for one pass before it counts as
+        network_seconds: that the process of the network may take for one pass before it counts as
             hung.
         drain_seconds: that pictures and the calls that wait for them may go on when the server is
             stopped. It ends within `stop_seconds` whatever happens.
@@ -70,7 +70,7 @@ class Settings:
     queue_of_one: int = 96
     picture_seconds: float = 600.0
     wait_seconds: float = 3600.0
-    answer_seconds: float = 60.0
+    network_seconds: float = 60.0
     drain_seconds: float = 6.0
     notice_seconds: float | None = None
     upload_bytes: int = 20_000_000
