@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import platform
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from asymflow.studio import logs
 
@@ -173,3 +176,26 @@ def test_made_up_methods_are_one_line_of_the_metrics(tmp_path: Path) -> None:
         for number in range(20):
             httpx.request(f"MADE{number}UP", server.url)
         assert "MADE" not in httpx.get(f"{server.url}/metrics").text
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others give memory back themselves")
+def test_memory_is_given_back_after_large_pictures(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGBA", (3900, 4000), (1, 2, 3, 4)).save(file, "PNG", compress_level=1)
+    with served(tmp_path) as server:
+
+        def send(_: int) -> int:
+            headers = {"Content-Type": "image/png"}
+            url = f"{server.url}/api/uploads"
+            return httpx.post(
+                url, content=file.getvalue(), headers=headers, timeout=120
+            ).status_code
+
+        def held() -> int:
+            status = Path(f"/proc/{server.process.pid}/status").read_text("utf-8")
+            return int(status.partition("VmRSS:")[2].split()[0]) // 1024
+
+        before = held()
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(send, range(4))) == {201}
+        until(lambda: held() < before + 150)

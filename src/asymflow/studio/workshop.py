@@ -16,6 +16,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from asymflow.studio import memory
 from asymflow.studio.failures import Refusal
 from asymflow.studio.queue import FairQueue
 from asymflow.studio.settings import Settings
@@ -72,9 +73,16 @@ class Workshop:
         try:
             if await caller.gone():
                 raise ClientDisconnect
-            return await to_thread.run_sync(function, *args, limiter=self._threads)
+            return await to_thread.run_sync(self._work, function, *args, limiter=self._threads)
         finally:
             self._pass_on()
+
+    def _work(self, function: Callable[[*Args], T], *args: *Args) -> T:
+        try:
+            return function(*args)
+        finally:
+            if not self._queue:
+                memory.give_back()
 
     async def _turn(self, client: str, cost: float, *, patient: bool) -> None:
         settings = self._settings
