@@ -26,8 +26,16 @@ export async function contrast(page: Page, states: readonly string[]): Promise<s
     nodeId: root.nodeId,
     selector: CONTROLS,
   });
-  for (const nodeId of nodeIds)
-    await client.send("CSS.forcePseudoState", { nodeId, forcedPseudoClasses: [...states] });
+  await Promise.all(
+    nodeIds.map((nodeId) =>
+      client
+        .send("CSS.forcePseudoState", { nodeId, forcedPseudoClasses: [...states] })
+        .catch((error: Error) => {
+          // A picture that has come meanwhile takes the place of its preview.
+          if (!/Could not find node/.test(error.message)) throw error;
+        }),
+    ),
+  );
   await page.evaluate(SOURCE);
   const found = await page.evaluate(async () => {
     const { axe } = window as unknown as { axe: typeof import("axe-core") };

@@ -25,6 +25,8 @@ beforeAll(async () => {
 });
 
 afterEach(async () => {
+  const pages = browser.contexts().flatMap((context) => context.pages());
+  await Promise.all(pages.map((page) => page.unrouteAll({ behavior: "ignoreErrors" })));
   await Promise.all(browser.contexts().map((context) => context.close()));
   await server.clear();
   const said = complaints;
