@@ -566,7 +566,7 @@ def test_one_stream_tells_every_step_of_every_job(serve: Serve, slow: Slow) -> N
     until = time.monotonic() + 20
     while server.job(first["id"])["state"] != "running" and time.monotonic() < until:
         time.sleep(0.01)
-    told = events(server, "/api/events?steps=true")
+    told = events(server, "/api/events?steps=true&previews=true")
     assert next(told) == (-1, "beat", {})
     # Whoever comes late hears what was told before.
     begun = [next(told)[1:] for _ in range(3)]

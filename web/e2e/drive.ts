@@ -28,6 +28,7 @@ afterEach(async () => {
   const pages = browser.contexts().flatMap((context) => context.pages());
   await Promise.all(pages.map((page) => page.unrouteAll({ behavior: "ignoreErrors" })));
   await Promise.all(browser.contexts().map((context) => context.close()));
+  if (server.pid === 0) await server.start(); // a test ended it, and failed
   await server.clear();
   const said = complaints;
   complaints = [];

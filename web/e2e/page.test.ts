@@ -48,6 +48,7 @@ for name, size in ("24.jpg", (6000, 4000)), ("48.jpg", (8000, 6000)):
     photo.save(to / name, quality=60, exif=turned)
 badge = Image.new("RGBA", (1600, 800))
 badge.paste("#06c", (400, 200, 1200, 600))
+badge.resize((160, 80)).save(to / "plain.png")
 badge.save(to / "badge.avif")
 badge.save(to / "badge.gif")
 badge.convert("RGB").save(to / "badge.bmp")
@@ -166,7 +167,7 @@ describe.each(SCREENS)("on %s", (name, screen) => {
       await choose(page, "Look", "Same look");
       await page.locator("#prompt").fill("");
       await check("disabled");
-      await page.getByTestId("upload").setInputFiles(given("badge.gif"));
+      await page.getByTestId("upload").setInputFiles(given("plain.png"));
       await page.getByRole("button", { name: "Repaint a part" }).click();
       await page.getByTestId("upload").setInputFiles(given("photo.heic"));
       await page.getByTestId("restore").setInputFiles(given("letter.pdf"));
@@ -204,7 +205,7 @@ describe.each(SCREENS)("on %s", (name, screen) => {
     }
     await page.locator("#prompt").fill("a {red|blue} car");
     await page.getByRole("switch", { name: "Live" }).check({ force: true });
-    await page.getByTestId("upload").setInputFiles(given("badge.gif"));
+    await page.getByTestId("upload").setInputFiles(given("plain.png"));
     await page.getByRole("slider", { name: /How closely/ }).waitFor();
     expect(await open()).toBe(true);
     if (!phone) return;
@@ -241,7 +242,7 @@ describe.each(SCREENS)("on %s", (name, screen) => {
       expect(await panel.count()).toBe(1);
       expect(await reachable(panel.getByRole("button"))).toBe(true);
       expect(await overflow(page)).toBe(0);
-      await page.getByTestId("upload").setInputFiles(given("badge.gif"));
+      await page.getByTestId("upload").setInputFiles(given("plain.png"));
       await page.getByRole("button", { name: "Repaint a part" }).waitFor();
       expect(await overflow(page)).toBe(0);
     },
@@ -310,6 +311,9 @@ describe.each(SCREENS)("on %s", (name, screen) => {
     await draw(first, "a yellow heart");
     const bars = (page: Page) => page.locator(".strip li i:not(.ahead)").count();
     await expect.poll(() => bars(first)).toBeGreaterThan(2);
+    // Some phones have no workers to share.
+    if (phone)
+      await first.context().addInitScript(() => Reflect.deleteProperty(window, "SharedWorker"));
     const second = await another(first.context());
     await expect.poll(() => bars(second)).toBeGreaterThan(2);
     await second.reload();
@@ -481,6 +485,16 @@ describe.each(SCREENS)("on %s", (name, screen) => {
     forgive();
   });
 
+  test("a page that could not start does so when the server answers", async () => {
+    const page = await visit(screen);
+    await page.route("**/api/info", (route) => route.abort());
+    await page.reload();
+    await page.getByRole("heading", { name: "The studio cannot start" }).waitFor();
+    await page.unroute("**/api/info");
+    await page.locator("#prompt").waitFor();
+    forgive();
+  });
+
   test("variations differ from their picture and from each other, a little or a lot", async () => {
     const page = await visit(screen);
     const asked = await ask({
@@ -504,11 +518,12 @@ describe.each(SCREENS)("on %s", (name, screen) => {
       await expect.poll(async () => (await jobOf(id)).state).toBe("done");
       const four = await Promise.all((await jobOf(id)).pictures.map(look));
       expect(four).toHaveLength(4);
+      const mean = (all: number[]) => all.reduce((sum, each) => sum + each) / all.length;
       const pairs = four.flatMap((a, at) => four.slice(at + 1).map((b) => between(a, b)));
-      far.push(Math.min(...pairs, ...four.map((each) => between(each, original))));
+      far.push(Math.min(mean(pairs), mean(four.map((each) => between(each, original)))));
     }
-    // Four that nobody could tell apart lay 5 levels from each other.
-    expect(far[0]).toBeGreaterThan(7);
+    // Levels. Four that nobody could tell apart lay 6 apart, of a draft 8.
+    expect(far[0]).toBeGreaterThan(phone ? 9.5 : 7.5);
     expect(far[1]).toBeGreaterThan(1.2 * (far[0] as number));
   });
 

@@ -104,20 +104,23 @@ class _Previews:
         return url, time.thread_time() - before
 
 
-async def everything(engine: Engine) -> AsyncGenerator[bytes]:
+async def everything(engine: Engine, *, previews: bool = False) -> AsyncGenerator[bytes]:
     """Every event of every job of the studio, for a page that opens a single stream.
 
     Begins with the jobs that are going on and what was told of them. The data of an event is that
     of the job's own stream and the job's id; "job" comes whenever the state of one has changed, and
     "beat" while nothing happens, so that a listener can tell a quiet server from a dead one.
+
+    Args:
+        previews: as in `job_events`.
     """
     shown: dict[str, _Previews] = {}
 
     async def said(job: Job, event: Event) -> bytes:
         data = event.data
-        if event.name == "step":
-            previews = shown.setdefault(job.id, _Previews(engine, job))
-            data = {**data, "preview": await previews.of(data["slot"], data["step"])}
+        if previews and event.name == "step":
+            looks = shown.setdefault(job.id, _Previews(engine, job))
+            data = {**data, "preview": await looks.of(data["slot"], data["step"])}
         if event.name in FINAL:
             shown.pop(job.id, None)
         return message(event.name, data if event.name == "job" else {"job": job.id, **data})

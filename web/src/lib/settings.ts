@@ -33,6 +33,7 @@ export const STRENGTH = 0.6;
  * 11.2 and 12.2, and 18.2 and 20.2. At 0.5 all look the same, and at 0.9 drafts fall apart.
  */
 export const VARIATION = { little: 0.7, lot: 0.85 };
+export type Variation = keyof typeof VARIATION;
 
 const STORED = "asymflow.settings";
 

@@ -26,7 +26,7 @@ export function follow(tell: Tell): () => void {
   let wait = FIRST_MS;
 
   function open() {
-    source = new EventSource("/api/events?steps=true");
+    source = new EventSource("/api/events?steps=true&previews=true");
     source.addEventListener("open", () => {
       wait = FIRST_MS;
       tell({ kind: "open" });

@@ -15,7 +15,15 @@ import { connect } from "./link";
 import { maskFile, type Stroke } from "./mask";
 import { combinations, escaped } from "./matrix";
 import { reduce, refreshed, type JobView } from "./progress";
-import { fromRequest, INITIAL, load, save, VARIATION, type Settings } from "./settings";
+import {
+  fromRequest,
+  INITIAL,
+  load,
+  save,
+  VARIATION,
+  type Settings,
+  type Variation,
+} from "./settings";
 import { matching } from "./shown";
 import type { Told } from "./stream";
 import { toasts } from "./toasts.svelte";
@@ -40,7 +48,7 @@ const newSeed = () => (crypto.getRandomValues(new Uint32Array(1))[0] as number) 
 const newKey = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), String).join("-");
 
 /** What a click asks for: a second one for the same waits until the first is answered. */
-type Intent = "draw" | `vary ${string}`;
+type Intent = "draw" | `vary ${Variation} ${string}`;
 
 interface Deleted {
   picture: Picture;
@@ -259,8 +267,8 @@ class Studio {
     }
   }
 
-  async vary(picture: Picture, how: keyof typeof VARIATION): Promise<void> {
-    await this.#submit(`vary ${picture.id}`, async () => ({
+  async vary(picture: Picture, how: Variation): Promise<void> {
+    await this.#submit(`vary ${how} ${picture.id}`, async () => ({
       ...this.#requestOf(picture),
       seed: null,
       n: Math.min(4, this.info?.limits.pictures ?? 4),
