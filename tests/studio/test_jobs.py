@@ -561,6 +561,45 @@ def test_other_pages_hear_of_every_job(serve: Serve, slow: Slow) -> None:
     assert (first["id"], "done") in states
 
 
+def test_one_stream_tells_every_step_of_every_job(serve: Serve, slow: Slow) -> None:
+    server = serve()
+    slow.gate.clear()
+    first = server.ask("a fox")
+    until = time.monotonic() + 20
+    while server.job(first["id"])["state"] != "running" and time.monotonic() < until:
+        time.sleep(0.01)
+    told = events(server, "/api/events?steps=true&previews=true")
+    assert next(told) == (-1, "beat", {})
+    # Whoever comes late hears what was told before.
+    begun = [next(told)[1:] for _ in range(3)]
+    assert [name for name, _ in begun] == ["job", "queued", "started"]
+    assert begun[0][1]["job"]["id"] == begun[1][1]["job"] == begun[2][1]["job"] == first["id"]
+    second = server.ask("an owl")
+    slow.gate.set()
+    heard: dict[str, list[tuple[str, Any]]] = {first["id"]: [], second["id"]: []}
+    for _, name, data in told:
+        id = data["job"]["id"] if name == "job" else data.get("job")
+        heard[id].append((name, data))
+        if name == "job" and data["job"]["state"] == "done" and id == second["id"]:
+            break
+    for job in (first, second):
+        # What a job's own stream tells, which begins at its beginning.
+        own = list(events(server, f"/api/jobs/{job['id']}/events"))
+        rest = [event for event in heard[job["id"]] if event[0] != "job"]
+        assert [name for name, _ in rest] == [name for _, name, _ in own][-len(rest) :]
+        steps = [data for name, data in rest if name == "step"]
+        assert steps[0]["preview"].startswith("data:image/webp;base64,")
+        assert [step["step"] for step in steps] == list(range(len(steps)))
+
+
+def test_a_quiet_stream_of_everything_shows_that_it_lives(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_QUIET", 0.01)
+    told = events(serve(), "/api/events?steps=true")
+    assert [next(told)[1] for _ in range(3)] == ["beat"] * 3
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
     with socket.socket() as probe:

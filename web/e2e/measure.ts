@@ -220,6 +220,7 @@ test("what previews cost", async () => {
   const blind = await settled();
   // The same page, but for what it asks of the stream, and for what it then would load.
   await blind.addInitScript(() => {
+    Reflect.deleteProperty(window, "SharedWorker"); // so the page opens its stream itself
     const Own = window.EventSource;
     window.EventSource = class extends Own {
       constructor(url: string | URL) {

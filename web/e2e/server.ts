@@ -63,6 +63,15 @@ export class Server {
     await Promise.race([once(child, "exit"), pause(15_000).then(() => child.kill("SIGKILL"))]);
   }
 
+  /** End it as a power cut would. */
+  async kill(): Promise<void> {
+    const child = this.#process;
+    this.#process = null;
+    if (!child) return;
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  }
+
   async remove(): Promise<void> {
     await this.stop();
     rmSync(this.#folder, { recursive: true, force: true });

@@ -1,115 +1,27 @@
-import { readFileSync } from "node:fs";
 import { audit } from "./axe";
-import type { Browser, BrowserContextOptions, Locator, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import type { Job, Picture } from "../src/lib/contract";
-import { launch } from "./browser";
+import { expect, test } from "vitest";
+import type { Job } from "../src/lib/contract";
+import {
+  choose,
+  DESKTOP,
+  download,
+  draw,
+  drop,
+  finish,
+  finished,
+  forgive,
+  gallery,
+  history,
+  jobOf,
+  PHONE,
+  pixels,
+  server,
+  stage,
+  state,
+  tiles,
+  visit,
+} from "./drive";
 import { dimensions, names, texts } from "./files";
-import { Server } from "./server";
-
-const DESKTOP = { width: 1440, height: 900 };
-const PHONE = { width: 390, height: 844 };
-
-const server = new Server();
-let browser: Browser;
-let complaints: string[] = [];
-
-beforeAll(async () => {
-  [browser] = await Promise.all([launch(), server.start()]);
-});
-
-afterEach(async () => {
-  await Promise.all(browser.contexts().map((context) => context.close()));
-  await server.clear();
-  const said = complaints;
-  complaints = [];
-  // Among these would be every breach of the content security policy.
-  expect(said).toEqual([]);
-});
-
-afterAll(async () => {
-  await browser.close();
-  await server.remove();
-});
-
-async function visit(options: BrowserContextOptions = {}): Promise<Page> {
-  const context = await browser.newContext({ viewport: DESKTOP, locale: "en-US", ...options });
-  context.setDefaultTimeout(90_000);
-  const page = await context.newPage();
-  // It works without a network, and tells nobody.
-  page.on("request", (request) => {
-    if (!/^(blob:|data:)/.test(request.url()) && !request.url().startsWith(server.url))
-      complaints.push(`asked for ${request.url()}`);
-  });
-  page.on("pageerror", (error) => complaints.push(error.message));
-  page.on("console", (message) => {
-    if (message.type() === "error") complaints.push(message.text());
-  });
-  await page.goto(server.url);
-  await page.locator("#prompt").waitFor();
-  return page;
-}
-
-const stage = (page: Page) => page.locator(".stage");
-const tiles = (page: Page) => stage(page).locator("figure");
-const finished = (page: Page) => stage(page).locator("figure .open img");
-const history = (page: Page) => page.locator(".history li > button");
-const state = (page: Page) => stage(page).locator(".state");
-
-async function choose(page: Page, group: string, label: string | RegExp): Promise<void> {
-  await page
-    .getByRole("group", { name: group })
-    .getByRole("radio", { name: label })
-    .check({ force: true });
-}
-
-/** Send what stands on the page and give the job that the server made of it. */
-async function draw(page: Page, prompt?: string): Promise<Job> {
-  if (prompt !== undefined) await page.locator("#prompt").fill(prompt);
-  const answer = page.waitForResponse(
-    (response) => response.url().endsWith("/api/jobs") && response.request().method() === "POST",
-  );
-  await page.locator("body").press("Control+Enter");
-  return (await (await answer).json()) as Job;
-}
-
-async function finish(page: Page): Promise<void> {
-  await state(page).and(page.locator("[data-state=done]")).waitFor();
-}
-
-const jobOf = (id: string) => server.get<Job>(`/api/jobs/${id}`);
-const gallery = async () =>
-  (await server.get<{ pictures: Picture[] }>("/api/pictures?limit=100")).pictures;
-
-/** The pixels of a picture as the browser decodes them: red, green, blue, alpha. */
-const pixels = (page: Page, url: string) =>
-  page.evaluate(async (from) => {
-    const bitmap = await createImageBitmap(await (await fetch(from)).blob());
-    const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-    const context = canvas.getContext("2d") as OffscreenCanvasRenderingContext2D;
-    context.drawImage(bitmap, 0, 0);
-    return [...context.getImageData(0, 0, bitmap.width, bitmap.height).data];
-  }, url);
-
-async function download(page: Page, link: Locator): Promise<{ name: string; data: Buffer }> {
-  const [file] = await Promise.all([page.waitForEvent("download"), link.click()]);
-  return { name: file.suggestedFilename(), data: readFileSync(await file.path()) };
-}
-
-/** Drop a file onto an element, as a desktop would. */
-async function drop(page: Page, onto: Locator, data: Buffer, type: string): Promise<void> {
-  const transfer = await page.evaluateHandle(
-    ([base64, mime]) => {
-      const bytes = Uint8Array.from(atob(base64 as string), (char) => char.charCodeAt(0));
-      const carried = new DataTransfer();
-      carried.items.add(new File([bytes], "picture.png", { type: mime }));
-      return carried;
-    },
-    [data.toString("base64"), type],
-  );
-  await onto.dispatchEvent("dragover", { dataTransfer: transfer });
-  await onto.dispatchEvent("drop", { dataTransfer: transfer });
-}
 
 test("words become a picture, with previews on the way and a bar for every step", async () => {
   const page = await visit();
@@ -217,10 +129,11 @@ test("a page outlives the server, waits for its model, and finds the history aga
   expect(before.length).toBeGreaterThan(0);
   const open = await visit();
   await server.stop();
+  await open.getByText(/No connection to the studio/).waitFor();
   await open.locator("#prompt").fill("a red apple");
   await open.locator("body").press("Control+Enter");
   await open.getByText(/does not answer/).waitFor();
-  complaints = []; // the browser notes that nobody answers
+  forgive(); // the browser notes that nobody answers
   await server.start("health");
   const page = await visit();
   await expect.poll(() => history(page).count()).toBe(before.length);
@@ -228,7 +141,7 @@ test("a page outlives the server, waits for its model, and finds the history aga
   await finished(page).first().waitFor();
   await draw(open);
   await finish(open);
-  complaints = [];
+  forgive();
 });
 
 test("a style card decides the style, and a size chip the size", async () => {
@@ -495,7 +408,7 @@ test("a picture without settings becomes the one to start from", async () => {
   await drop(page, page.locator(".middle"), bare, "image/png");
   await page.getByText(/carries no settings/).waitFor();
   await page.getByRole("slider", { name: /How closely/ }).waitFor();
-  complaints = []; // the browser notes that the server found no settings
+  forgive(); // the browser notes that the server found no settings
 });
 
 test("the same look keeps seed, style and quality", async () => {
@@ -521,7 +434,7 @@ test("vary makes relatives of a picture", async () => {
   const [parent] = await gallery();
   await history(page).first().click();
   const answer = page.waitForResponse((response) => response.url().endsWith("/api/jobs"));
-  await page.getByRole("dialog").getByRole("button", { name: "Vary" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Vary a lot" }).click();
   const job = (await (await answer).json()) as Job;
   expect(job.request.parent).toBe(parent?.id);
   await expect.poll(async () => (await jobOf(job.id)).state).toBe("done");
@@ -561,7 +474,7 @@ test("a brace behind a backslash is a brace", async () => {
   expect(await stage(page).locator("h2").textContent()).toBe("a {red|blue} car");
   await finished(page).first().click();
   const answer = page.waitForResponse((response) => response.url().endsWith("/api/jobs"));
-  await page.getByRole("dialog").getByRole("button", { name: "Vary" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Vary a lot" }).click();
   const varied = (await (await answer).json()) as Job;
   expect(new Set(varied.slots.map(({ prompt }) => prompt))).toEqual(new Set(["a {red|blue} car"]));
 });
@@ -654,7 +567,7 @@ test("a phone shows everything in one column", async () => {
   await finished(page).first().tap();
   await page
     .getByRole("dialog", { name: "Picture" })
-    .getByRole("button", { name: "Vary" })
+    .getByRole("button", { name: "Vary a lot" })
     .waitFor();
   expect(await overflow()).toBe(0);
 });

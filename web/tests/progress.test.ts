@@ -77,6 +77,15 @@ test("events that are told twice change nothing", () => {
   expect(play(events as JobEvent[], once)).toEqual(once);
 });
 
+test("what is told again to those who come late turns nothing back", () => {
+  const queued: JobEvent = { type: "queued", data: { position: 2, eta_seconds: 9 } };
+  const running = play([queued, { type: "started", data: {} }, made(0, 0, "/a")]);
+  expect(reduce(running, queued)).toEqual(running);
+  const cancelled = reduce(running, { type: "cancelled", data: {} });
+  for (const late of [queued, { type: "started", data: {} } as JobEvent, made(0, 1)])
+    expect(reduce(cancelled, late)).toEqual(cancelled);
+});
+
 test("a step that was missed leaves its place free", () => {
   const view = play([made(0, 2)]);
   expect(view.slots[0]?.steps[2]).toBeDefined();

@@ -164,8 +164,20 @@ def job_events(
 
 
 @router.get("/events", response_class=StreamingResponse, responses=contract.EVENTS)
-def all_events(studio: Here, last_event_id: LastEvent = None) -> StreamingResponse:
-    """Server-sent events: a job whenever its state has changed."""
+def all_events(
+    studio: Here,
+    last_event_id: LastEvent = None,
+    steps: Switch = False,
+    previews: Switch = False,
+) -> StreamingResponse:
+    """Server-sent events: a job whenever its state has changed.
+
+    With `steps` also everything that the streams of the single jobs tell, with the job's id as
+    `job`: one stream is enough for a page. It begins with what is going on, has no numbers to go on
+    from, and tells a `beat` where nothing else happens.
+    """
+    if steps:
+        return streams.response(streams.everything(studio.engine, previews=previews))
     return streams.response(streams.changes(studio.engine, last_event_id))
 
 

@@ -40,6 +40,8 @@ _EPOCH = 1_000_000
 _DOWN = "The process that draws is not there, and is being started again. Try again in a moment."
 _CHANGES = 1000
 """Changes of jobs that a page which was away for a moment can catch up with."""
+_TOLD = 5000
+"""Events of all jobs together that a listener may lag behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ class Engine:
         self.closing = False
         self.changes: deque[Event] = deque(maxlen=_CHANGES)
         self.changed = Bell()
+        self.told: deque[tuple[Job, Event]] = deque(maxlen=_TOLD)
+        self.telling = Bell()
         self.opened = Bell()
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
@@ -259,6 +263,21 @@ class Engine:
         with self._lock:
             return [event for event in self.changes if event.number > number]
 
+    def told_after(self, number: int) -> list[tuple[Job, Event]]:
+        """What happened to any job of the studio since an event, in order."""
+        found: list[tuple[Job, Event]] = []
+        with self._lock:
+            for job, event in reversed(self.told):
+                if event.number <= number:
+                    break
+                found.append((job, event))
+        return found[::-1]
+
+    def last_told(self) -> int:
+        """The number of the newest event of all."""
+        with self._lock:
+            return self._next
+
     def last_change(self) -> int:
         """The number of the newest change."""
         with self._lock:
@@ -305,6 +324,11 @@ class Engine:
         """Pictures in the queue."""
         with self._lock:
             return len(self._queue)
+
+    def drawing(self) -> int:
+        """Pictures that are being made."""
+        with self._lock:
+            return len(self._running)
 
     # What the worker does.
 
@@ -487,6 +511,7 @@ class Engine:
             for job in self._jobs.values():
                 job.bell.ring()
             self.changed.ring()
+            self.telling.ring()
             self.opened.ring()
 
     # Below, the lock is held.
@@ -627,13 +652,23 @@ class Engine:
         return self._next
 
     def _tell(self, job: Job, name: str, data: Mapping[str, Any]) -> None:
-        job.log.append(Event(self._number(), name, data))
+        event = Event(self._number(), name, data)
+        job.log.append(event)
         job.bell.ring()
+        self._spread(job, event)
 
     def _announce(self, job: Job) -> None:
         if job.kind == "studio":
-            self.changes.append(Event(self._number(), "job", {"job": self._json(job)}))
+            event = Event(self._number(), "job", {"job": self._json(job)})
+            self.changes.append(event)
             self.changed.ring()
+            self._spread(job, event)
+
+    def _spread(self, job: Job, event: Event) -> None:
+        """Tell those who listen to all jobs of the studio at once."""
+        if job.kind == "studio":
+            self.told.append((job, event))
+            self.telling.ring()
 
     def json(self, job: Job) -> dict[str, Any]:
         """A job as the API says it."""

@@ -20,7 +20,7 @@ _QUIET = 15.0
 _KEEP_ALIVE = b": still here\n\n"
 FINAL = frozenset({"done", "failed", "cancelled"})
 _PREVIEW_SHARE = 0.02
-"""Of one listener's time with a job, that the processor may spend on showing it previews."""
+"""Of one listener's time, that the processor may spend on showing it previews."""
 
 
 def message(name: str, data: Mapping[str, Any], number: int | None = None) -> bytes:
@@ -92,7 +92,8 @@ class _Previews:
         if found is None or found[0] != step or last or now < self._next.get(slot, 0.0):
             return None
         url, seconds = await asyncio.to_thread(self._encoded, found[1])
-        self._next[slot] = now + seconds * len(self._job.slots) / _PREVIEW_SHARE
+        together = max(len(self._job.slots), self._engine.drawing())
+        self._next[slot] = now + seconds * together / _PREVIEW_SHARE
         return url
 
     def _encoded(self, look: Picture) -> tuple[str, float]:
@@ -101,6 +102,43 @@ class _Previews:
         data = media.preview(look, composite=self._job.request.mask is not None)
         url = f"data:image/webp;base64,{base64.b64encode(data).decode()}"
         return url, time.thread_time() - before
+
+
+async def everything(engine: Engine, *, previews: bool = False) -> AsyncGenerator[bytes]:
+    """Every event of every job of the studio, for a page that opens a single stream.
+
+    Begins with the jobs that are going on and what was told of them. The data of an event is that
+    of the job's own stream and the job's id; "job" comes whenever the state of one has changed, and
+    "beat" while nothing happens, so that a listener can tell a quiet server from a dead one.
+
+    Args:
+        previews: as in `job_events`.
+    """
+    shown: dict[str, _Previews] = {}
+
+    async def said(job: Job, event: Event) -> bytes:
+        data = event.data
+        if previews and event.name == "step":
+            looks = shown.setdefault(job.id, _Previews(engine, job))
+            data = {**data, "preview": await looks.of(data["slot"], data["step"])}
+        if event.name in FINAL:
+            shown.pop(job.id, None)
+        return message(event.name, data if event.name == "job" else {"job": job.id, **data})
+
+    with engine.telling.listen() as listener:
+        after = engine.last_told()
+        yield message("beat", {})
+        for job in engine.active():
+            yield message("job", {"job": engine.json(job)})
+            for event in engine.events(job, -1):
+                if event.number <= after:
+                    yield await said(job, event)
+        while not engine.closing:
+            for job, event in engine.told_after(after):
+                after = event.number
+                yield await said(job, event)
+            if not await listener.wait(_QUIET):
+                yield message("beat", {})
 
 
 async def changes(engine: Engine, after: int | None) -> AsyncGenerator[bytes]:

@@ -11,26 +11,37 @@ export class ApiError extends Error {
   }
 }
 
-/** Thrown where the server cannot be reached at all. */
+/** Thrown where the server cannot be reached at all, or says nothing. */
 export class Unreachable extends Error {}
 
-async function call<T>(path: string, init: RequestInit = {}): Promise<T> {
-  let response: Response;
+/** What a call may take before the server counts as dead: nothing waits for ever. */
+const PATIENCE_MS = 30_000;
+const UPLOAD_PATIENCE_MS = 300_000;
+
+async function answer<T>(
+  path: string,
+  read: (response: Response) => Promise<T>,
+  init: RequestInit = {},
+  patience = PATIENCE_MS,
+): Promise<T> {
+  const signal = AbortSignal.timeout(patience);
   try {
-    response = await fetch(path, { credentials: "same-origin", ...init });
+    const response = await fetch(path, { credentials: "same-origin", signal, ...init });
+    if (response.ok) return await read(response);
+    throw new ApiError(response.status, await problemOf(response));
   } catch (cause) {
+    if (cause instanceof ApiError) throw cause;
     throw new Unreachable("the server does not answer", { cause });
   }
-  const body: unknown = response.status === 204 ? null : await response.json().catch(() => null);
-  if (!response.ok) {
-    const problem = (body as { error?: ApiProblem } | null)?.error;
-    throw new ApiError(
-      response.status,
-      problem ?? { message: response.statusText, type: "error", param: null, code: null },
-    );
-  }
-  return body as T;
 }
+
+async function problemOf(response: Response): Promise<ApiProblem> {
+  const body = (await response.json().catch(() => null)) as { error?: ApiProblem } | null;
+  return body?.error ?? { message: response.statusText, type: "error", param: null, code: null };
+}
+
+const call = <T>(path: string, init?: RequestInit, patience?: number): Promise<T> =>
+  answer(path, (response) => response.json() as Promise<T>, init, patience);
 
 function post<T>(path: string, body: unknown, headers: Record<string, string> = {}): Promise<T> {
   return call(path, {
@@ -48,26 +59,33 @@ export const info = () => call<Info>("/api/info");
 export const createJob = (request: JobRequest, key: string) =>
   post<Job>("/api/jobs", request, { "Idempotency-Key": key, "X-Client": CLIENT });
 
-export const recentJobs = async (limit: number) =>
-  (await call<{ jobs: Job[] }>(`/api/jobs?limit=${limit}`)).jobs;
+export const recentJobs = async (limit: number, patience?: number) =>
+  (await call<{ jobs: Job[] }>(`/api/jobs?limit=${limit}`, {}, patience)).jobs;
 
 export const job = (id: string) => call<Job>(`/api/jobs/${id}`);
 
-export const cancelJob = (id: string) => call<unknown>(`/api/jobs/${id}`, { method: "DELETE" });
+export const cancelJob = (id: string) => call<Job>(`/api/jobs/${id}`, { method: "DELETE" });
 
 export const upload = (data: Blob) =>
-  call<Upload>("/api/uploads", {
-    method: "POST",
-    headers: { "Content-Type": data.type },
-    body: data,
-  });
+  call<Upload>(
+    "/api/uploads",
+    { method: "POST", headers: { "Content-Type": data.type }, body: data },
+    UPLOAD_PATIENCE_MS,
+  );
+
+/** The file at an address of this server. */
+export const file = (url: string) => answer(url, (response) => response.blob());
 
 export const settingsOf = (data: Blob) =>
-  call<{ request: JobRequest; exact_model: boolean; differs: string[] }>("/api/settings", {
-    method: "POST",
-    headers: { "Content-Type": data.type || "image/png" },
-    body: data,
-  });
+  call<{ request: JobRequest; exact_model: boolean; differs: string[] }>(
+    "/api/settings",
+    {
+      method: "POST",
+      headers: { "Content-Type": "application/octet-stream" },
+      body: data,
+    },
+    UPLOAD_PATIENCE_MS,
+  );
 
 export const pictures = (before: string | null, limit: number) =>
   call<{ pictures: Picture[]; next: string | null }>(

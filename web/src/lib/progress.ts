@@ -51,6 +51,10 @@ export function refreshed(view: JobView | undefined, job: Job): JobView {
 
 export function reduce(view: JobView, event: JobEvent): JobView {
   const { job, slots } = view;
+  // What is told again to those who come late does not turn back what is further.
+  const stale = event.type === "queued" && job.state === "running";
+  const step = event.type === "queued" || event.type === "started" || event.type === "step";
+  if (stale || (step && isOver(job.state))) return view;
   switch (event.type) {
     case "queued":
       return { job: { ...job, state: "queued", ...event.data }, slots };

@@ -3,7 +3,6 @@
 import * as api from "./api";
 import {
   isOver,
-  JOB_EVENTS,
   type Info,
   type Job,
   type JobEvent,
@@ -12,31 +11,56 @@ import {
   type Upload,
 } from "./contract";
 import { t } from "./i18n.svelte";
+import { connect } from "./link";
 import { maskFile, type Stroke } from "./mask";
 import { combinations, escaped } from "./matrix";
 import { reduce, refreshed, type JobView } from "./progress";
-import { fromRequest, INITIAL, load, save, VARIATION, type Settings } from "./settings";
+import {
+  fromRequest,
+  INITIAL,
+  load,
+  save,
+  VARIATION,
+  type Settings,
+  type Variation,
+} from "./settings";
 import { matching } from "./shown";
+import type { Told } from "./stream";
 import { toasts } from "./toasts.svelte";
+import { namesUs, prepared, Unreadable } from "./upload";
 
 const PAGE = 48;
 const RECENT_JOBS = 20;
 /** "The same picture" still takes its last step. */
 const LEAST = 0.02;
 const LIVE_QUALITY = "draft";
-/** Jobs whose every step is told: a browser opens six connections, and pictures need some too. */
-const STREAMS = 2;
 /** Between two looks whether the model is loaded. */
 const PATIENCE_MS = 500;
-const READABLE = ["image/png", "image/jpeg", "image/webp"];
+/** Between two looks whether a server that did not answer is back, and what one may take. */
+const RETRY_MS = 2000;
+const LOOK_MS = 8000;
+/** Jobs whose events came before the job itself, and that are kept for it. */
+const EARLY = 8;
+/** What toasts of deleted pictures are about. */
+const DELETED = "deleted";
 
 const newSeed = () => (crypto.getRandomValues(new Uint32Array(1))[0] as number) >>> 1;
 const newKey = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), String).join("-");
+
+/** What a click asks for: a second one for the same waits until the first is answered. */
+type Intent = "draw" | `vary ${Variation} ${string}`;
+
+interface Deleted {
+  picture: Picture;
+  deletion: Promise<unknown>;
+}
 
 class Studio {
   info = $state.raw<Info | null>(null);
   /** Why the page cannot start, as a sentence. */
   failure = $state<string | null>(null);
+  /** Why nothing is heard of the server at the moment, as a sentence. */
+  lost = $state<string | null>(null);
   settings = $state<Settings>(INITIAL);
 
   source = $state.raw<Upload | null>(null);
@@ -55,9 +79,24 @@ class Studio {
 
   history = $state.raw<Picture[]>([]);
   #next = $state<string | null>(null);
-  #streams = new Map<string, EventSource>();
-  #everything: EventSource | null = null;
-  #submitting = $state(false);
+  #disconnect: (() => void) | null = null;
+  #early = new Map<string, JobEvent[]>();
+  #looks = 0;
+  #lookAgain: ReturnType<typeof setTimeout> | undefined;
+  /** What is on its way to the server. */
+  sending = $state.raw<ReadonlySet<Intent>>(new Set());
+  /** Jobs that are asked to stop. */
+  cancelling = $state.raw<ReadonlySet<string>>(new Set());
+  /** Requests that may or may not have reached the server, with the keys that they went with. */
+  #unanswered = new Map<string, string>();
+  /** A picture to start from is on its way. */
+  receiving = $state(false);
+  #receipts = 0;
+  #receipt: Promise<boolean> = Promise.resolve(true);
+  /** What was deleted here and can come back, oldest first. */
+  #deleted: Deleted[] = [];
+  /** So many of these are what the message offers to bring back. */
+  #offered = 0;
   /** Jobs that take the stage one after the other when the one on it is over. */
   #line: string[] = [];
   #liveRound = 0;
@@ -74,7 +113,6 @@ class Studio {
       .filter(({ job }) => !isOver(job.state) && !job.request.live)
       .sort((a, b) => a.job.created - b.job.created),
   );
-  busy = $derived(this.queue.length > 0 || this.#submitting);
   pictureCount = $derived(combinations(this.settings.prompt) * this.settings.n);
   size = $derived(
     this.source && this.settings.match
@@ -100,39 +138,81 @@ class Studio {
       const shown = jobs.filter((job) => !job.request.live);
       const running = shown.findLast((job) => !isOver(job.state));
       this.current = (running ?? shown.find((job) => job.pictures.length > 0))?.id ?? null;
-      this.connect();
+      this.failure = null;
+      if (!document.hidden) this.connect();
     } catch (error) {
       this.failure = this.#sentence(error);
+      if (error instanceof api.Unreachable) setTimeout(() => void this.start(), RETRY_MS);
     }
   }
 
-  /** Follow what happens; a page that nobody sees lets go of its connections. */
+  /** Follow what happens; a page that nobody sees lets go of its connection. */
   connect(): void {
-    if (this.#everything !== null) return;
-    this.#everything = new EventSource("/api/events");
-    this.#everything.addEventListener("job", (event) => {
-      const { job } = JSON.parse((event as MessageEvent<string>).data) as { job: Job };
-      // Live jobs of other pages, and those that have made way, are nothing to remember.
-      if (!job.request.live || job.id === this.liveJob) this.#put(job);
-    });
-    this.#attend();
-  }
-
-  /** Connect again, and learn what happened meanwhile. */
-  async resume(): Promise<void> {
-    this.connect();
-    try {
-      for (const job of await api.recentJobs(RECENT_JOBS)) this.#put(job);
-    } catch (error) {
-      this.#problem(error);
-    }
+    this.#disconnect ??= connect((told) => this.#hear(told));
   }
 
   disconnect(): void {
-    this.#everything?.close();
-    this.#everything = null;
-    for (const stream of this.#streams.values()) stream.close();
-    this.#streams.clear();
+    this.#disconnect?.();
+    this.#disconnect = null;
+    this.#looks++;
+    clearTimeout(this.#lookAgain);
+  }
+
+  /** Learn what happened while nothing was heard; again and again until somebody answers. */
+  async catchUp(): Promise<void> {
+    const look = ++this.#looks;
+    clearTimeout(this.#lookAgain);
+    try {
+      const jobs = await api.recentJobs(RECENT_JOBS, LOOK_MS);
+      if (look !== this.#looks) return;
+      for (const job of jobs) this.#put(job);
+      const listed = new Set(jobs.map(({ id }) => id));
+      const others = Object.values(this.views).filter(
+        ({ job }) => !isOver(job.state) && !listed.has(job.id),
+      );
+      await Promise.all(others.map(({ job }) => this.#lookAt(job.id)));
+      if (look === this.#looks) this.lost = null;
+    } catch (error) {
+      if (look !== this.#looks) return;
+      this.lost = error instanceof api.Unreachable ? t("problem.lost") : this.#sentence(error);
+      this.#lookAgain = setTimeout(() => void this.catchUp(), RETRY_MS);
+    }
+  }
+
+  async #lookAt(id: string): Promise<void> {
+    try {
+      this.#put(await api.job(id));
+    } catch (error) {
+      if (!(error instanceof api.ApiError && error.status === 404)) throw error;
+      this.#forget(id);
+    }
+  }
+
+  #hear(told: Told): void {
+    switch (told.kind) {
+      case "open":
+      case "lost":
+        void this.catchUp();
+        break;
+      case "job":
+        // Live jobs of other pages, and those that have made way, are nothing to remember.
+        if (!told.job.request.live || told.job.id in this.views) this.#put(told.job);
+        break;
+      case "event": {
+        const view = this.views[told.id];
+        if (view) this.#take(reduce(view, told.event));
+        else this.#keep(told.id, told.event);
+      }
+    }
+  }
+
+  /** The answer that names a job may come after what is told of it. */
+  #keep(id: string, event: JobEvent): void {
+    const kept = this.#early.get(id) ?? [];
+    this.#early.delete(id);
+    this.#early.set(id, [...kept, event]);
+    const [oldest] = this.#early.keys();
+    if (this.#early.size > EARLY && oldest !== undefined) this.#early.delete(oldest);
   }
 
   // Making pictures.
@@ -161,7 +241,12 @@ class Studio {
 
   async generate(): Promise<void> {
     if (!this.info || this.settings.prompt.trim() === "") return;
-    await this.#submit(this.request(), true);
+    await this.#submit("draw", async () => {
+      // A picture that is still on its way belongs to what was asked for.
+      let arrived = true;
+      while (this.receiving) arrived = await this.#receipt;
+      return arrived ? this.#withMask(this.request()) : null;
+    });
   }
 
   /** Draw what stands there now, quickly; an older live picture makes way. */
@@ -177,27 +262,30 @@ class Studio {
       const old = this.liveJob;
       this.liveJob = job.id;
       if (old !== null && old !== job.id) this.#forget(old);
-      else this.#attend();
     } catch (error) {
       if (round === this.#liveRound) this.#problem(error);
     }
   }
 
-  async vary(picture: Picture): Promise<void> {
-    await this.#submit({
+  async vary(picture: Picture, how: Variation): Promise<void> {
+    await this.#submit(`vary ${how} ${picture.id}`, async () => ({
       ...this.#requestOf(picture),
       seed: null,
       n: Math.min(4, this.info?.limits.pictures ?? 4),
       parent: picture.id,
-      strength: VARIATION,
-    });
+      strength: VARIATION[how],
+    }));
   }
 
   async cancel(id: string): Promise<void> {
+    if (this.cancelling.has(id)) return;
+    this.cancelling = new Set([...this.cancelling, id]);
     try {
-      await api.cancelJob(id);
+      this.#put(await api.cancelJob(id));
     } catch (error) {
       this.#problem(error);
+    } finally {
+      this.cancelling = new Set([...this.cancelling].filter((each) => each !== id));
     }
   }
 
@@ -205,7 +293,6 @@ class Studio {
     this.#line = this.#line.filter((each) => each !== id);
     this.current = id;
     this.settings.live = false;
-    this.#attend();
   }
 
   // Looks.
@@ -240,54 +327,79 @@ class Studio {
 
   // Pictures to start from.
 
-  async useFile(file: Blob): Promise<void> {
-    if (!READABLE.includes(file.type)) {
-      toasts.show(t("source.unreadable"), "problem");
-      return;
-    }
-    if (this.info && file.size > this.info.limits.upload_bytes) {
-      const megabytes = Math.floor(this.info.limits.upload_bytes / 1e6);
-      toasts.show(t("source.large", { megabytes }), "problem");
-      return;
-    }
-    try {
-      this.source = await api.upload(file);
-      this.strokes = [];
-      this.#mask = null;
-    } catch (error) {
-      this.#problem(error);
-    }
+  /** Start from a file; whether that worked. */
+  useFile(file: Blob): Promise<boolean> {
+    return this.#receive(async () => file);
   }
 
-  async usePicture(picture: Picture): Promise<void> {
-    try {
-      const answer = await fetch(api.fileUrl(picture.id, {}));
-      await this.useFile(await answer.blob());
-    } catch (error) {
-      this.#problem(error);
-    }
+  usePicture(picture: Picture): Promise<boolean> {
+    return this.#receive(() => api.file(api.fileUrl(picture.id, {})));
   }
 
   dropSource(): void {
+    this.#receipts++;
+    this.receiving = false;
     this.source = null;
     this.strokes = [];
     this.#mask = null;
   }
 
+  #receive(get: () => Promise<Blob>): Promise<boolean> {
+    const number = ++this.#receipts;
+    this.receiving = true;
+    this.#receipt = this.#received(number, get);
+    return this.#receipt;
+  }
+
+  async #received(number: number, get: () => Promise<Blob>): Promise<boolean> {
+    try {
+      const file = await prepared(await get(), this.info?.limits.upload_bytes ?? 0);
+      if (number !== this.#receipts) return false;
+      const source = await api.upload(file);
+      if (number !== this.#receipts) return false; // another one was chosen meanwhile
+      this.source = source;
+      this.strokes = [];
+      this.#mask = null;
+      return true;
+    } catch (error) {
+      if (number === this.#receipts) this.#problem(error);
+      return false;
+    } finally {
+      if (number === this.#receipts) this.receiving = false;
+    }
+  }
+
   /** Take the settings out of a picture; one without settings becomes the one to start from. */
   async restore(file: Blob, otherwise: "start" | "tell"): Promise<void> {
+    const busy = toasts.show(t("restore.busy"), "busy");
     try {
-      const { request, exact_model, differs } = await api.settingsOf(file);
-      this.settings = fromRequest(this.settings, request);
-      this.settings.match = false;
-      await this.#restoreSource(request);
-      const lost = differs.includes("image") || differs.includes("mask");
-      toasts.show(t(lost ? "restore.lost" : exact_model ? "restore.done" : "restore.other_model"));
+      const found = await this.#settingsIn(file);
+      if (found !== null) {
+        this.settings = fromRequest(this.settings, found.request);
+        this.settings.match = false;
+        await this.#restoreSource(found.request);
+        const lost = found.differs.includes("image") || found.differs.includes("mask");
+        toasts.show(
+          t(lost ? "restore.lost" : found.exact_model ? "restore.done" : "restore.other_model"),
+        );
+      } else if (otherwise === "tell") toasts.show(t("restore.nothing"), "problem");
+      else if (await this.useFile(file)) toasts.show(t("restore.none"));
     } catch (error) {
-      if (error instanceof api.ApiError && otherwise === "start" && READABLE.includes(file.type)) {
-        await this.useFile(file);
-        if (this.source) toasts.show(t("restore.none"));
-      } else this.#problem(error);
+      this.#problem(error);
+    } finally {
+      toasts.close(busy);
+    }
+  }
+
+  /** The settings that a file carries, or null. */
+  async #settingsIn(file: Blob) {
+    if (!(await namesUs(file))) return null;
+    try {
+      return await api.settingsOf(file);
+    } catch (error) {
+      const none = error instanceof api.ApiError && error.status < 500 && error.status !== 401;
+      if (none && error.status !== 429) return null;
+      throw error;
     }
   }
 
@@ -306,20 +418,57 @@ class Studio {
   }
 
   async remove(picture: Picture): Promise<void> {
-    const place = this.history.findIndex(({ id }) => id === picture.id);
-    this.history = this.history.filter(({ id }) => id !== picture.id);
-    this.#mark(picture, true);
-    const deletion = api.deletePicture(picture.id);
-    // The way back is there at once, and waits until there is something to go back from.
-    toasts.show(t("history.deleted"), "info", {
-      label: t("history.undo"),
-      run: () => void deletion.then(() => this.#bringBack(picture, place)),
-    });
+    if (this.#deleted.some((each) => each.picture.id === picture.id)) return;
+    const entry: Deleted = { picture, deletion: api.deletePicture(picture.id) };
+    this.#hide(picture);
+    this.#deleted.push(entry);
+    this.#offered = toasts.shows(DELETED) ? this.#offered + 1 : 1;
+    this.#offer();
     try {
-      await deletion;
+      await entry.deletion;
     } catch (error) {
-      this.#insert(picture, place);
+      if (!this.#deleted.includes(entry)) return; // it is being brought back already
+      this.#deleted = this.#deleted.filter((each) => each !== entry);
+      this.#offered = Math.max(0, this.#offered - 1);
+      this.#offer();
+      this.#insert(picture);
       this.#problem(error);
+    }
+  }
+
+  /** Bring back what was deleted last; whether there was something. */
+  undo(): boolean {
+    if (this.#deleted.length === 0) return false;
+    void this.#bringBack(1);
+    return true;
+  }
+
+  /** Say how many pictures were deleted, with the way back for all of them. */
+  #offer(): void {
+    if (this.#offered === 0) toasts.closeAbout(DELETED);
+    else
+      toasts.show(t("history.deleted", { n: this.#offered }), "info", {
+        about: DELETED,
+        action: { label: t("history.undo"), run: () => void this.#bringBack(this.#offered) },
+      });
+  }
+
+  async #bringBack(count: number): Promise<void> {
+    const back = this.#deleted.splice(-count);
+    this.#offered = toasts.shows(DELETED) ? Math.max(0, this.#offered - count) : 0;
+    for (const { picture } of back) this.#insert(picture);
+    if (this.#offered > 0) this.#offer();
+    else toasts.show(t("history.restored", { n: back.length }), "info", { about: DELETED });
+    for (const entry of back) {
+      try {
+        // Where it was never deleted, to restore it changes nothing.
+        await Promise.allSettled([entry.deletion]);
+        await api.restorePicture(entry.picture.id);
+      } catch (error) {
+        this.#hide(entry.picture);
+        this.#deleted.push(entry);
+        this.#problem(error);
+      }
     }
   }
 
@@ -339,36 +488,29 @@ class Studio {
 
   async #restoreSource(request: JobRequest): Promise<void> {
     this.dropSource();
-    const url =
-      request.image !== null
-        ? `/api/uploads/${request.image}`
-        : request.parent !== null
-          ? api.fileUrl(request.parent, {})
-          : null;
-    if (url === null) return;
-    const file = await (await fetch(url)).blob();
-    // A picture of the gallery becomes an upload, which holds the same pixels.
-    if (request.image === null) await this.useFile(file);
-    else {
-      const { width, height } = await createImageBitmap(file);
+    if (request.image !== null) {
+      const url = `/api/uploads/${request.image}`;
+      const { width, height } = await createImageBitmap(await api.file(url));
       this.source = { id: request.image, width, height, url };
+    } else if (request.parent !== null) {
+      // A picture of the gallery becomes an upload, which holds the same pixels.
+      const url = api.fileUrl(request.parent, {});
+      if (!(await this.#receive(() => api.file(url)))) return;
     }
     this.#mask = request.mask;
   }
 
-  async #bringBack(picture: Picture, place: number): Promise<void> {
-    try {
-      await api.restorePicture(picture.id);
-      this.#insert(picture, place);
-    } catch (error) {
-      this.#problem(error);
-    }
+  #hide(picture: Picture): void {
+    this.history = this.history.filter(({ id }) => id !== picture.id);
+    this.#mark(picture, true);
   }
 
-  #insert(picture: Picture, place: number): void {
+  #insert(picture: Picture): void {
     this.#mark(picture, false);
     if (this.history.some(({ id }) => id === picture.id)) return;
-    this.history = this.history.toSpliced(Math.max(0, place), 0, { ...picture, deleted: false });
+    const older = this.history.findIndex(({ created }) => created < picture.created);
+    const place = older < 0 ? this.history.length : older;
+    this.history = this.history.toSpliced(place, 0, { ...picture, deleted: false });
   }
 
   #mark(picture: Picture, deleted: boolean): void {
@@ -380,22 +522,39 @@ class Studio {
     this.views = { ...this.views, [picture.job]: { ...view, slots } };
   }
 
-  async #submit(request: JobRequest, withMask = false): Promise<void> {
-    this.#submitting = true;
+  /** Ask for a job, once for each click however often it is repeated meanwhile. */
+  async #submit(intent: Intent, make: () => Promise<JobRequest | null>): Promise<void> {
+    if (this.sending.has(intent)) return;
+    this.sending = new Set([...this.sending, intent]);
     try {
-      const whole = withMask ? await this.#withMask(request) : request;
-      const job = await api.createJob(whole, newKey());
+      const request = await make();
+      if (request === null) return;
+      const job = await this.#create(request);
       this.#put(job);
       // Nothing that is being drawn leaves the stage before it is done.
       const shown = this.current === null ? undefined : this.views[this.current];
       if (!shown || isOver(shown.job.state)) this.current = job.id;
       else this.#line.push(job.id);
       this.settings.live = false;
-      this.#attend();
     } catch (error) {
       this.#problem(error);
     } finally {
-      this.#submitting = false;
+      this.sending = new Set([...this.sending].filter((each) => each !== intent));
+    }
+  }
+
+  /** A call that was cut off may have arrived: repeated with its key, it makes no second job. */
+  async #create(request: JobRequest): Promise<Job> {
+    const body = JSON.stringify(request);
+    const key = this.#unanswered.get(body) ?? newKey();
+    this.#unanswered.set(body, key);
+    try {
+      const job = await api.createJob(request, key);
+      this.#unanswered.delete(body);
+      return job;
+    } catch (error) {
+      if (!(error instanceof api.Unreachable)) this.#unanswered.delete(body);
+      throw error;
     }
   }
 
@@ -432,7 +591,9 @@ class Studio {
   }
 
   #put(job: Job): void {
-    this.#take(refreshed(this.views[job.id], job));
+    const early = this.#early.get(job.id) ?? [];
+    this.#early.delete(job.id);
+    this.#take(early.reduce(reduce, refreshed(this.views[job.id], job)));
   }
 
   /** Take in what is now known of a job. */
@@ -442,7 +603,6 @@ class Studio {
     this.views = { ...this.views, [id]: view };
     for (const { picture } of view.slots) if (picture) this.#collect(picture);
     if (before && !isOver(before) && isOver(view.job.state)) this.#ended(view.job);
-    this.#attend();
   }
 
   #ended(job: Job): void {
@@ -465,56 +625,15 @@ class Studio {
     this.history = [picture, ...this.history];
   }
 
-  /** Hear every step of what is on the stage and of what runs; the rest tells when it changes. */
-  #attend(): void {
-    if (this.#everything === null) return;
-    const shown = this.stage?.job;
-    const running = this.queue.toSorted(
-      (a, b) => Number(b.job.state === "running") - Number(a.job.state === "running"),
-    );
-    const wanted = new Set([
-      ...(shown && !isOver(shown.state) ? [shown.id] : []),
-      ...running.map(({ job }) => job.id),
-    ]);
-    const heard = [...wanted].slice(0, STREAMS);
-    for (const id of this.#streams.keys()) if (!heard.includes(id)) this.#unfollow(id);
-    for (const id of heard) if (!this.#streams.has(id)) this.#follow(id);
-  }
-
-  #follow(id: string): void {
-    const stream = new EventSource(`/api/jobs/${id}/events?previews=true`);
-    this.#streams.set(id, stream);
-    for (const type of JOB_EVENTS) {
-      stream.addEventListener(type, (event) => {
-        const data: unknown = JSON.parse((event as MessageEvent<string>).data);
-        const view = this.views[id];
-        if (view) this.#take(reduce(view, { type, data } as JobEvent));
-      });
-    }
-    stream.addEventListener("error", () => {
-      if (stream.readyState !== EventSource.CLOSED) return; // it tries again by itself
-      this.#streams.delete(id);
-      void api.job(id).then(
-        (job) => this.#put(job),
-        () => this.#forget(id),
-      );
-    });
-  }
-
-  #unfollow(id: string): void {
-    this.#streams.get(id)?.close();
-    this.#streams.delete(id);
-  }
-
   #forget(id: string): void {
     const { [id]: _, ...rest } = this.views;
     this.views = rest;
     if (this.current === id) this.current = null;
-    this.#attend();
   }
 
   #sentence(error: unknown): string {
     if (error instanceof api.Unreachable) return t("problem.unreachable");
+    if (error instanceof Unreadable) return t("source.unreadable");
     if (error instanceof api.ApiError && error.status === 401) return t("problem.token");
     if (error instanceof api.ApiError) return error.message;
     throw error;

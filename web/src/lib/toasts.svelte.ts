@@ -3,8 +3,10 @@
 export interface Toast {
   id: number;
   text: string;
-  tone: "info" | "problem";
-  action?: { label: string; run: () => void };
+  tone: "info" | "problem" | "busy";
+  /** What it is about: a newer message about the same takes its place. */
+  about: string;
+  action: { label: string; run: () => void } | null;
 }
 
 const SECONDS = { info: 6, problem: 12, action: 10 };
@@ -13,23 +15,30 @@ class Toasts {
   list = $state<Toast[]>([]);
   #last = 0;
 
-  show(text: string, tone: Toast["tone"] = "info", action?: Toast["action"]): void {
+  /** Show a message for a while, or while something goes on; close it earlier by its `id`. */
+  show(
+    text: string,
+    tone: Toast["tone"] = "info",
+    { about = text, action = null }: Partial<Pick<Toast, "about" | "action">> = {},
+  ): number {
     const id = ++this.#last;
-    this.list = [...this.list.filter((toast) => toast.text !== text), { id, text, tone, action }];
-    setTimeout(() => this.close(id), SECONDS[action ? "action" : tone] * 1000);
+    const toast = { id, text, tone, about, action };
+    this.list = [...this.list.filter((each) => each.about !== about), toast];
+    if (tone !== "busy") setTimeout(() => this.close(id), SECONDS[action ? "action" : tone] * 1000);
+    return id;
+  }
+
+  /** Whether something about this is shown. */
+  shows(about: string): boolean {
+    return this.list.some((each) => each.about === about);
   }
 
   close(id: number): void {
     this.list = this.list.filter((toast) => toast.id !== id);
   }
 
-  /** Take the newest way back, if one is still offered. */
-  undo(): boolean {
-    const toast = this.list.findLast((each) => each.action);
-    if (!toast) return false;
-    this.close(toast.id);
-    toast.action?.run();
-    return true;
+  closeAbout(about: string): void {
+    this.list = this.list.filter((toast) => toast.about !== about);
   }
 }
 
