@@ -73,6 +73,36 @@ def read_mask(path: Path) -> Mask:
     return light[..., 0] * light[..., 1]
 
 
+def read_any_mask(path: Path) -> tuple[Mask, bool]:
+    """A mask [h, w] as programs send it, 1 where a picture is made anew; and whether white said so.
+
+    With alpha that is where it is transparent. Without, where it is white, on black.
+
+    Raises:
+        FileFormatError: as `read`.
+        InputError: it shows nothing, or has neither alpha nor only greys.
+    """
+    with _opened(path) as image:
+        transparent = image.has_transparency_data
+        pixels = _unit(image, "RGBA")
+        mask = 1 - pixels[..., 3] if transparent else _unit(image, "LA")[..., 0]
+    if not transparent and np.ptp(pixels[..., :3], axis=2).max() * 255 > _GROUND:
+        raise InputError(
+            "The mask has colours and no transparency, so it does not say what is to be made anew. "
+            "Make that part transparent, or white and everything else black."
+        )
+    if mask.max() < 0.5:
+        raise InputError(
+            "The mask has an alpha channel but no transparent pixel, so nothing would be made "
+            "anew. Make it transparent where something is to change; a mask in black and white "
+            "has to be sent without an alpha channel."
+            if transparent
+            else "The mask is black all over, so nothing would be made anew. Make it white where "
+            "something is to change, or transparent."
+        )
+    return mask, not transparent
+
+
 def read_record(path: Path) -> str | None:
     """The record that `write` put into a file, or None when there is none.
 

@@ -181,3 +181,13 @@ def serve(tmp_path: Path, slow: Slow) -> Generator[Serve]:
 
         yield start
         slow.gate.set()
+
+
+@pytest.fixture
+def wordless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow model has no words to count."""
+
+    def usage(*about: object) -> dict[str, int]:
+        return {"total_tokens": len(about)}
+
+    monkeypatch.setattr("asymflow.studio.openai._usage", usage)

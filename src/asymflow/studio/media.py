@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from asymflow import pictures, provenance
 from asymflow.errors import FileFormatError, InputError
 from asymflow.pictures import Colour, Format, Notes
 from asymflow.provenance import Record
+from asymflow.studio.failures import Refusal
 from asymflow.types import Picture
+
+T = TypeVar("T")
 
 TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 SUFFIXES: dict[Format, str] = {"png": "png", "webp": "webp", "jpeg": "jpg"}
@@ -37,23 +41,34 @@ def receive(data: bytes, max_pixels: int) -> tuple[bytes, int, int]:
         InputError: it is no PNG, JPEG or WebP picture, damaged, or too large.
     """
     with _CONVERSIONS:
-        picture = _decoded(data, max_pixels)
-        height, width = picture.shape[:2]
-        if (side := max(height, width)) > _KEPT_SIDE:
-            height, width = (max(1, round(s * _KEPT_SIDE / side)) for s in (height, width))
-            picture = pictures.fit(picture, (height, width))
-        return _png(Image.fromarray(pictures.to_bytes(picture))), width, height
+        return _kept(_decoded(data, pictures.read), max_pixels)
 
 
-def mask_from_alpha(data: bytes, max_pixels: int) -> bytes:
-    """A mask as OpenAI has it, transparent where to paint, as ours: white there.
+def receive_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]:
+    """As `receive`, of a mask as other programs have it, which is made white where to paint; and
+    whether it was so before.
 
     Raises:
-        InputError: as `receive`.
+        InputError: as `receive`, or it does not say where to paint.
     """
     with _CONVERSIONS:
-        alpha = _decoded(data, max_pixels)[..., 3]
-    return _png(Image.fromarray(((1 - alpha) * 255).round().astype(np.uint8)))
+        mask, white = _decoded(data, pictures.read_any_mask)
+        grey = (mask * 255).round() / np.float32(255)
+        picture = np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
+        return *_kept(picture, max_pixels), white
+
+
+def _kept(picture: Picture, max_pixels: int) -> tuple[bytes, int, int]:
+    height, width = picture.shape[:2]
+    if height * width > max_pixels:
+        raise InputError(
+            f"The picture has {width}x{height} pixels, more than the {max_pixels} that are taken. "
+            "Shrink it."
+        )
+    if (side := max(height, width)) > _KEPT_SIDE:
+        height, width = (max(1, round(s * _KEPT_SIDE / side)) for s in (height, width))
+        picture = pictures.fit(picture, (height, width))
+    return _png(Image.fromarray(pictures.to_bytes(picture))), width, height
 
 
 def record_of(data: bytes) -> Record:
@@ -62,13 +77,7 @@ def record_of(data: bytes) -> Record:
     Raises:
         FileFormatError: it does not say, or is no picture.
     """
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "picture"
-        path.write_bytes(data)
-        try:
-            text = pictures.read_record(path)
-        except FileFormatError as error:
-            raise _named(error, path) from error
+    text = _decoded(data, pictures.read_record)
     if text is None:
         raise FileFormatError(
             "This picture does not say how it was made: it is not from asymflow, or another "
@@ -99,23 +108,52 @@ def converted(
         quality: of JPEG and WebP, 0 to 100.
 
     Raises:
-        FileFormatError: the file is damaged.
+        Refusal: as `own`.
     """
-    text = pictures.read_record(path)
-    if text is None:
-        raise FileFormatError(f"{path.name} has lost its record. Draw the picture again.")
-    record = provenance.from_json(text, path.name)
-    if clean:
-        notes = provenance.mark(composite=record.mask is not None)
-    else:
-        notes = provenance.notes(record, in_xmp=format != "png")
-    if background is None and size is None and format != "jpeg":
-        # The very same pixels: to multiply by alpha and to divide again would round them.
-        file = io.BytesIO()
-        with Image.open(path) as image:
-            pictures.save(file, image, format=format, notes=notes, quality=quality)
-        return file.getvalue()
-    return _file(pictures.read(path), format, notes, background, size, quality)
+    with own(path):
+        text = pictures.read_record(path)
+        if text is None:
+            raise FileFormatError(f"{path.name} has lost its record. Draw the picture again.")
+        record = provenance.from_json(text, path.name)
+        if clean:
+            notes = provenance.mark(composite=record.mask is not None)
+        else:
+            notes = provenance.notes(record, in_xmp=format != "png")
+        if background is None and size is None and format != "jpeg":
+            # The very same pixels: to multiply by alpha and to divide again would round them.
+            file = io.BytesIO()
+            with Image.open(path) as image:
+                pictures.save(file, image, format=format, notes=notes, quality=quality)
+            return file.getvalue()
+        picture = pictures.read(path)
+    return _file(picture, format, notes, background, size, quality)
+
+
+@contextmanager
+def own(path: Path) -> Generator[None]:
+    """What is wrong with a file of the server's own is told by its name, and never where it lies.
+
+    Raises:
+        Refusal: it is gone, or damaged.
+    """
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        yield
+    except (FileFormatError, FileNotFoundError) as error:
+        if path.is_file():
+            raise Refusal(
+                500,
+                f"The file {path.name} is damaged on the server. Delete that picture, and make it "
+                "again.",
+                code="damaged_file",
+            ) from error
+        raise Refusal(
+            404,
+            f"The file {path.name} is gone from the server. Make the picture again, or send it "
+            "again.",
+            code="not_found",
+        ) from error
 
 
 def marked(
@@ -168,29 +206,27 @@ def colour(text: str) -> Colour | None:
 
 
 def zipped(files: Sequence[tuple[str, Path]]) -> bytes:
-    """A zip of pictures, which are compressed as they are."""
+    """A zip of pictures, which are compressed as they are.
+
+    Raises:
+        Refusal: as `own`.
+    """
     result = io.BytesIO()
     with zipfile.ZipFile(result, "w", zipfile.ZIP_STORED) as archive:
         for name, path in files:
-            archive.write(path, name)
+            with own(path):
+                archive.write(path, name)
     return result.getvalue()
 
 
-def _decoded(data: bytes, max_pixels: int) -> NDArray[np.float32]:
+def _decoded(data: bytes, read: Callable[[Path], T]) -> T:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "picture"
         path.write_bytes(data)
         try:
-            picture = pictures.read(path)
+            return read(path)
         except FileFormatError as error:
             raise _named(error, path) from error
-    height, width = picture.shape[:2]
-    if height * width > max_pixels:
-        raise InputError(
-            f"The picture has {width}x{height} pixels, more than the {max_pixels} that are taken. "
-            "Shrink it."
-        )
-    return picture
 
 
 def _named(error: FileFormatError, path: Path) -> InputError:

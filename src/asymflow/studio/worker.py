@@ -23,7 +23,7 @@ from asymflow.adapter import Adapter
 from asymflow.errors import AsymflowError
 from asymflow.generation import Model
 from asymflow.studio import apart, media, recipes
-from asymflow.studio.failures import NO_ROOM, Problem, disk_is_full
+from asymflow.studio.failures import NO_ROOM, Problem, Refusal, disk_is_full
 from asymflow.studio.jobs import Engine, Unit
 from asymflow.times import truncated
 from asymflow.types import Decision, Picture, Plan, Request
@@ -76,10 +76,10 @@ class Worker(threading.Thread):
         try:
             model = self._load()
             self._engine.open(model, _warm_up(model))
-        except Exception as error:
+        except Exception:
             _log.exception("the model could not be loaded")
-            known = isinstance(error, AsymflowError)
-            self._engine.give_up(str(error) if known else "The model could not be loaded.")
+            # What it says may name files, which is for the log alone.
+            self._engine.give_up("The model could not be loaded. The server's log says why.")
             return
         self._engine.metrics.ready.set(1)
         _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
@@ -136,9 +136,13 @@ class Worker(threading.Thread):
         except AsymflowError as error:
             self._engine.fail(unit.job, Problem(str(error), code="unusable"))
             return None
+        except Refusal as refusal:
+            self._engine.fail(unit.job, refusal.problem)
+            return None
         except Exception:
             _log.exception("a picture could not be prepared")
-            self._engine.fail(unit.job, Problem(_OUR_FAULT, "server_error"))
+            problem = Problem(_OUR_FAULT, "server_error", code="internal_error")
+            self._engine.fail(unit.job, problem)
             return None
         return _Run(unit, made, truncated(made.record.plan, made.request.strength))
 
