@@ -226,7 +226,8 @@ def save(
     quality: int | None = None,
 ) -> None:
     """Write a Pillow image with its notes; `quality` as in `write`."""
-    image.save(file, format.upper(), **_options(format, notes, quality))
+    large = image.width * image.height > _PATIENT
+    image.save(file, format.upper(), **_options(format, notes, quality, large))
 
 
 def record_in_xmp(xmp: str) -> str | None:
@@ -235,20 +236,32 @@ def record_in_xmp(xmp: str) -> str | None:
     return unescape(rest.partition("</asymflow:record>")[0]) if found else None
 
 
-def _options(format: Format, notes: Notes, quality: int | None) -> dict[str, Any]:
+_PATIENT = 128 * 128
+"""Pixels up to which files are made as small as can be. At 1024 x 1024, where that takes many times
+as long as to draw the picture, a PNG takes 0.10 s instead of 1.67 and is 13% larger, a lossless
+WebP 0.21 s instead of 0.58 and is 14% larger."""
+_LEVEL = 4
+"""Of PNG's compression, from 1 to 9."""
+_EFFORT = 20
+"""Of lossless WebP's compression, from 0 to 100."""
+
+
+def _options(format: Format, notes: Notes, quality: int | None, large: bool) -> dict[str, Any]:
     if format == "png":
         info = PngInfo()
         for chunk, text in ((TEXT_CHUNK, notes.text), (RECORD_CHUNK, notes.record)):
             if text:
                 info.add_text(chunk, text)
         info.add_itxt(XMP_CHUNK, notes.xmp)
-        return {"pnginfo": info, "optimize": True}
+        return {"pnginfo": info, **({"compress_level": _LEVEL} if large else {"optimize": True})}
     common: dict[str, Any] = {"xmp": notes.xmp.encode()}
     if notes.text:
         common["exif"] = _exif(notes.text)
     if format == "webp":
-        lossy = {"lossless": True, "exact": True} if quality is None else {"quality": quality}
-        return {**lossy, **common}
+        if quality is not None:
+            return {"quality": quality, **common}
+        effort = {"quality": _EFFORT} if large else {}
+        return {"lossless": True, "exact": True, **effort, **common}
     return {"quality": 95 if quality is None else quality, "subsampling": 0, **common}
 
 

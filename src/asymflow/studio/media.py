@@ -235,5 +235,5 @@ def _named(error: FileFormatError, path: Path) -> InputError:
 
 def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG", compress_level=4)  # half of the default's time, and 6% larger
     return file.getvalue()
