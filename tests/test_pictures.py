@@ -337,3 +337,31 @@ def test_photographs_and_transparent_pictures_stay_as_they_are() -> None:
     assert pictures.cut_out(clear) is clear
     blank = on_paper(1.0, (slice(0), slice(0)))
     assert pictures.cut_out(blank) is blank
+
+
+def chunk(data: bytes, name: bytes, order: str) -> bytes:
+    """The first chunk of a file that is called so, whose length follows its name in RIFF."""
+    at = data.index(name)
+    length = data[at + 4 : at + 8] if order == "<" else data[at - 4 : at]
+    begin = at + (8 if order == "<" else 4)
+    return data[begin : begin + struct.unpack(f"{order}I", length)[0]]
+
+
+@pytest.mark.parametrize(("side", "patient"), [(64, True), (128, True), (136, False), (512, False)])
+def test_large_files_are_written_quickly_and_small_ones_small(side: int, patient: bool) -> None:
+    picture = disc(side)
+    file = io.BytesIO()
+    pictures.write(file, picture, format="png", notes=NOTES)
+    effort = chunk(file.getvalue(), b"IDAT", ">")[1] >> 6  # of zlib, 3 is the most
+    assert (effort == 3) == patient
+    assert effort > 0
+    kept = Image.fromarray(pictures.to_bytes(picture))
+    whole, quick = (io.BytesIO() for _ in range(2))
+    kept.save(whole, "WEBP", lossless=True, exact=True)
+    kept.save(quick, "WEBP", lossless=True, exact=True, quality=20)
+    file = io.BytesIO()
+    pictures.write(file, picture, format="webp", notes=NOTES)
+    wanted = (whole if patient else quick).getvalue()
+    assert chunk(file.getvalue(), b"VP8L", "<") == chunk(wanted, b"VP8L", "<")
+    for data in (file, quick):  # all the same pixels
+        assert (np.asarray(Image.open(data)) == np.asarray(kept)).all()

@@ -6,11 +6,15 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from hatchling import build
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import asymflow
 from asymflow.data.sources import KEYWORDS, NAMES, STYLES
@@ -82,6 +86,31 @@ def test_notice_credits_every_drawing_and_name() -> None:
         assert style.package.name in entry
     for package in (NAMES, KEYWORDS):
         assert package.name in notice
+
+
+ADVISORIES = {
+    "torch": "2.6.0",  # CVE-2025-32434
+    "pillow": "12.3.0",  # CVE-2026-55379, -42311, -40192, -25990
+    "h11": "0.16.0",  # CVE-2025-43859
+    "python-multipart": "0.0.31",  # CVE-2026-53540, -53539, -42561, -40347
+    "starlette": "1.3.1",  # CVE-2026-54283, -54282, -48710, CVE-2025-62727
+    "transformers": "4.53.0",  # CVE-2025-6921, -6638, -6051, -5197
+}
+"""The first version of each package without the advisories that were known in November 2026."""
+
+
+def test_no_package_may_be_older_than_its_advisories() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [Requirement(each) for each in [*project["dependencies"], *chain(*extras)]]
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    for name, safe in ADVISORIES.items():
+        [ours] = [each for each in wanted if each.name == name]
+        floors = [Version(each.version) for each in ours.specifier if each.operator == ">="]
+        assert floors, name
+        assert floors[0] >= Version(safe), name
+        [used] = re.findall(rf"^{name}==(.+)$", pinned, re.MULTILINE | re.IGNORECASE)
+        assert Version(used) >= floors[0], name
 
 
 def test_changelog_knows_this_version() -> None:

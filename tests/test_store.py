@@ -300,3 +300,13 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path) -> None:
     save_profile(replace(profile(), saturation=0.0), path)
     with pytest.raises(FileFormatError, match="has a saturation of 0, which is not positive"):
         load_profile(path)
+
+
+def test_a_profile_of_a_tier_that_cannot_be_asked_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    save_profile(profile(), path)
+    whole = path.read_bytes()
+    assert b'shrink\\": 2' in whole
+    path.write_bytes(whole.replace(b'shrink\\": 2', b'shrink\\": 0'))
+    with pytest.raises(FileFormatError, match=r"tier \d cannot be asked\. .*shrink=0"):
+        load_profile(path)

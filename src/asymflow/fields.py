@@ -8,24 +8,52 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
 from asymflow.errors import FileFormatError
 
 Chosen = TypeVar("Chosen", bound=str)
 
+_NAMED = 5
+"""Entries that a message names at most; a file may have a million."""
+
 
 def parse(text: str | bytes, where: str) -> object:
     """The value of a JSON text; `where` names the file in messages."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{where} is not a JSON file, or a damaged one: {error}.") from error
+    broken = next((each for each in strings(value) if half_of_pair(each)), None)
+    if broken is not None:
+        raise FileFormatError(
+            f"{where} is damaged: {_short(broken)} has half of a surrogate pair, which is no text."
+        )
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def strings(value: object) -> Iterator[str]:
+    """Every string in the value of a JSON text, names of entries among them."""
+    left = [value]  # no recursion: the reader of JSON goes deeper than its callers could
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, dict):
+            entries = cast("dict[str, object]", each)
+            left += (*entries, *entries.values())
+        elif isinstance(each, list):
+            left += cast("list[object]", each)
+
+
+def half_of_pair(text: str) -> bool:
+    """Whether half of a surrogate pair stands alone: JSON can say it, but no file can hold it."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 class Fields:
@@ -48,10 +76,10 @@ class Fields:
         """Check the keys "format" and "schema", which every file of ours begins with."""
         found, version = self._left.pop("format", None), self._left.pop("schema", None)
         if found != kind:
-            self.refuse(f"is not an {kind}: its format is {found!r}. {advice}")
+            self.refuse(f"is not an {kind}: its format is {_short(found)}. {advice}")
         if version != schema or isinstance(version, bool):
             self.refuse(
-                f"has schema {version!r}, and this asymflow reads schema {schema}. Use the "
+                f"has schema {_short(version)}, and this asymflow reads schema {schema}. Use the "
                 "version of asymflow that wrote it, or make it again"
             )
 
@@ -69,16 +97,21 @@ class Fields:
         found = next((each for each in choices if each == value), None)
         if found is None:
             known = ", ".join(choices)
-            self.refuse(f"has the unknown {key} {value!r}; this asymflow knows {known}")
+            self.refuse(f"has the unknown {key} {_short(value)}; this asymflow knows {known}")
         return found
 
     def boolean(self, key: str) -> bool:
         """true or false."""
         return cast("bool", self._take(key, bool, "true or false"))
 
-    def integer(self, key: str) -> int:
-        """A whole number."""
-        return cast("int", self._take(key, int, "a whole number"))
+    def integer(self, key: str, possible: range | None = None) -> int:
+        """A whole number, in a range where one is given."""
+        value = cast("int", self._take(key, int, "a whole number"))
+        if possible is not None and value not in possible:
+            self.refuse(
+                f"has {key} = {_short(value)}, which must be from {possible[0]} to {possible[-1]}"
+            )
+        return value
 
     def number(self, key: str) -> float:
         """A finite number."""
@@ -131,7 +164,8 @@ class Fields:
     def finish(self) -> None:
         """Refuse keys that nothing has read: they would be lost silently."""
         if self._left:
-            self.refuse(f"has unknown entries: {', '.join(sorted(self._left))}")
+            names = (_short(name)[1:-1] for name in sorted(self._left)[:_NAMED])
+            self.refuse(f"has unknown entries: {', '.join(names)}")
 
     def _take(self, key: str, kind: type | tuple[type, ...], name: str) -> object:
         if key not in self._left:

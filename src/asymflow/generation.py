@@ -283,12 +283,18 @@ def _reference(
 def _with_inputs(request: Request, wanted: Wanted) -> Request:
     if wanted.image is None:
         return request
-    return replace(
-        request,
-        image=pictures.fit(wanted.image.pixels, request.size),
-        strength=wanted.strength,
-        mask=None if wanted.mask is None else pictures.fit(wanted.mask.pixels, request.size),
-    )
+    mask = None
+    if wanted.mask is not None:
+        mask = pictures.fit(wanted.mask.pixels, request.size)
+        if wanted.mask.pixels.any() and not mask.any():
+            height, width = request.size
+            raise InputError(
+                f"All that the mask shows is cut off where the picture is cropped to "
+                f"{width}x{height}, so nothing would be made anew. Ask for a size of the "
+                "picture's own shape."
+            )
+    image = pictures.fit(wanted.image.pixels, request.size)
+    return replace(request, image=image, strength=wanted.strength, mask=mask)
 
 
 def _size(adapter: EmbeddedAdapter, wanted: Wanted) -> tuple[int, int]:

@@ -75,6 +75,36 @@ def read_mask(path: Path) -> Mask:
     return light[..., 0] * light[..., 1]
 
 
+def read_any_mask(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Mask, bool]:
+    """A mask [h, w] as programs send it, 1 where a picture is made anew; and whether white said so.
+
+    With alpha that is where it is transparent. Without, where it is white, on black.
+
+    Raises:
+        FileFormatError: as `read`.
+        InputError: it shows nothing, or has neither alpha nor only greys.
+    """
+    with _opened(path, max_pixels=max_pixels) as image:
+        transparent = image.has_transparency_data
+        pixels = _unit(image, "RGBA")
+        mask = 1 - pixels[..., 3] if transparent else _unit(image, "LA")[..., 0]
+    if not transparent and np.ptp(pixels[..., :3], axis=2).max() * 255 > _GROUND:
+        raise InputError(
+            "The mask has colours and no transparency, so it does not say what is to be made anew. "
+            "Make that part transparent, or white and everything else black."
+        )
+    if mask.max() < 0.5:
+        raise InputError(
+            "The mask has an alpha channel but no transparent pixel, so nothing would be made "
+            "anew. Make it transparent where something is to change; a mask in black and white "
+            "has to be sent without an alpha channel."
+            if transparent
+            else "The mask is black all over, so nothing would be made anew. Make it white where "
+            "something is to change, or transparent."
+        )
+    return mask, not transparent
+
+
 def read_record(path: Path) -> str | None:
     """The record that `write` put into a file, or None when there is none. Decodes no pixels.
 
@@ -200,7 +230,8 @@ def save(
     quality: int | None = None,
 ) -> None:
     """Write a Pillow image with its notes; `quality` as in `write`."""
-    image.save(file, format.upper(), **_options(format, notes, quality))
+    large = image.width * image.height > _PATIENT
+    image.save(file, format.upper(), **_options(format, notes, quality, large))
 
 
 def record_in_xmp(xmp: str) -> str | None:
@@ -209,20 +240,32 @@ def record_in_xmp(xmp: str) -> str | None:
     return unescape(rest.partition("</asymflow:record>")[0]) if found else None
 
 
-def _options(format: Format, notes: Notes, quality: int | None) -> dict[str, Any]:
+_PATIENT = 128 * 128
+"""Pixels up to which files are made as small as can be. At 1024 x 1024, where that takes many times
+as long as to draw the picture, a PNG takes 0.10 s instead of 1.67 and is 13% larger, a lossless
+WebP 0.21 s instead of 0.58 and is 14% larger."""
+_LEVEL = 4
+"""Of PNG's compression, from 1 to 9."""
+_EFFORT = 20
+"""Of lossless WebP's compression, from 0 to 100."""
+
+
+def _options(format: Format, notes: Notes, quality: int | None, large: bool) -> dict[str, Any]:
     if format == "png":
         info = PngInfo()
         for chunk, text in ((TEXT_CHUNK, notes.text), (RECORD_CHUNK, notes.record)):
             if text:
                 info.add_text(chunk, text)
         info.add_itxt(XMP_CHUNK, notes.xmp)
-        return {"pnginfo": info, "optimize": True}
+        return {"pnginfo": info, **({"compress_level": _LEVEL} if large else {"optimize": True})}
     common: dict[str, Any] = {"xmp": notes.xmp.encode()}
     if notes.text:
         common["exif"] = _exif(notes.text)
     if format == "webp":
-        lossy = {"lossless": True, "exact": True} if quality is None else {"quality": quality}
-        return {**lossy, **common}
+        if quality is not None:
+            return {"quality": quality, **common}
+        effort = {"quality": _EFFORT} if large else {}
+        return {"lossless": True, "exact": True, **effort, **common}
     return {"quality": 95 if quality is None else quality, "subsampling": 0, **common}
 
 

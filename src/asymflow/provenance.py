@@ -23,6 +23,8 @@ from asymflow.types import ACTIONS, SOLVERS, Decision, Plan
 FORMAT = "asymflow picture"
 SHEET_FORMAT = "asymflow sheet"
 SCHEMA = 1
+_SIDES = range(1, 1_000_000)
+_SEEDS = range(2**63)
 
 _TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _XMP = """\
@@ -223,14 +225,19 @@ def from_json(text: str, where: str) -> Record:
     plan = plan_from_json(fields.value("plan"), f"{where}: plan")
     if fields.text("plan_hash") != plan_hash(plan):
         fields.refuse("has a plan that was changed after the picture was made")
-    width, height = fields.integer("width"), fields.integer("height")
+    width, height = fields.integer("width", _SIDES), fields.integer("height", _SIDES)
+    guidance, strength = fields.number("guidance"), fields.number("strength")
+    if not guidance > 0:
+        fields.refuse(f"has guidance = {guidance:g}, which must be positive")
+    if not 0 < strength <= 1:
+        fields.refuse(f"has strength = {strength:g}, which must be above 0 and at most 1")
     record = Record(
         prompt=fields.text("prompt"),
         negative=fields.text("negative"),
         style=fields.optional_text("style"),
-        seed=fields.integer("seed"),
+        seed=fields.integer("seed", _SEEDS),
         size=(height, width),
-        guidance=fields.number("guidance"),
+        guidance=guidance,
         plan=plan,
         grid=_grid(fields.optional_fields("grid")),
         model=fields.text("model"),
@@ -239,7 +246,7 @@ def from_json(text: str, where: str) -> Record:
         device=fields.text("device"),
         image=_source(fields.optional_fields("image")),
         mask=_source(fields.optional_fields("mask")),
-        strength=fields.number("strength"),
+        strength=strength,
         background=fields.optional_text("background"),
         versions=fields.texts("versions"),
         decisions=_decisions(fields, where) if "decisions" in fields else (),

@@ -237,7 +237,10 @@ def load_profile(path: Path) -> Profile:
     fields.expect(PROFILE_FORMAT, PROFILE_SCHEMA, "Pass a file that `asymflow profile` wrote")
     tiers: list[Tier] = []
     for i, item in enumerate(fields.items("tiers")):
-        tiers.append(_tier(Fields(item, f"{path}: tier {i}")))
+        try:
+            tiers.append(_tier(Fields(item, f"{path}: tier {i}")))
+        except InputError as error:
+            raise FileFormatError(f"{path}: tier {i} cannot be asked. {error}") from error
     profile = Profile(
         times=tuple(fields.numbers("times")),
         tiers=tuple(tiers),

@@ -23,6 +23,8 @@ from asymflow.types import Plan
 
 MAX_PROMPT = 1000
 """Characters. The model reads the first 32 word pieces, about 150 characters."""
+_LONG_WORD = 100
+"""Characters. Not every language puts spaces between its words."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +119,15 @@ def clean_text(name: str, text: str) -> str:
     return text
 
 
+def cut_text(text: str) -> str:
+    """As much of a text as is taken, to the end of a word where one ends near enough."""
+    text = " ".join(text.split())
+    if len(text) <= MAX_PROMPT:
+        return text
+    head = text[: MAX_PROMPT + 1].rpartition(" ")[0]
+    return head if len(head) > MAX_PROMPT - _LONG_WORD else text[:MAX_PROMPT]
+
+
 def seed_of(seed: int, count: int) -> int:
     """A seed that `count` pictures can count on from."""
     if not 0 <= seed <= 2**63 - count:
@@ -137,8 +148,14 @@ def guidance_of(scale: float) -> float:
 def check_shapes(image: Given, mask: Given) -> None:
     """Raise `InputError` unless both have the same size, or the same aspect to within a pixel."""
     (a, b), (c, d) = image.size, mask.size
-    if abs(a * d - b * c) > max(a, b, c, d):
+    if not alike(image.size, mask.size):
         raise InputError(
             f"The mask {mask.source.path} has {d}x{c} pixels and the picture {image.source.path} "
             f"has {b}x{a}: they do not lie on each other. Draw the mask on a copy of the picture."
         )
+
+
+def alike(image: tuple[int, int], mask: tuple[int, int]) -> bool:
+    """Whether a mask of (height, width) lies on an image, at any scale."""
+    (a, b), (c, d) = image, mask
+    return abs(a * d - b * c) <= max(a, b, c, d)

@@ -199,16 +199,6 @@ def slow() -> Slow:
 
 
 @pytest.fixture
-def wordless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slow model has no words to count."""
-
-    def usage(*about: object) -> dict[str, int]:
-        return {"total_tokens": len(about)}
-
-    monkeypatch.setattr("asymflow.studio.openai._usage", usage)
-
-
-@pytest.fixture
 def serve(tmp_path: Path, slow: Slow) -> Generator[Serve]:
     """Starts servers with the slow model, and stops them."""
     with ExitStack() as stack:
@@ -223,3 +213,13 @@ def serve(tmp_path: Path, slow: Slow) -> Generator[Serve]:
 
         yield start
         slow.gate.set()
+
+
+@pytest.fixture
+def wordless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow model has no words to count."""
+
+    def usage(*about: object) -> dict[str, int]:
+        return {"total_tokens": len(about)}
+
+    monkeypatch.setattr("asymflow.studio.openai._usage", usage)

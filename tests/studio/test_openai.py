@@ -240,9 +240,9 @@ def test_an_edit_streams(client: OpenAI) -> None:
         ({"size": "big"}, "size"),
         ({"quality": "superb"}, "quality"),
         ({"n": 11}, "n"),
-        ({"negative_prompt": "x" * 5000}, "negative_prompt"),
+        ({"negative_prompt": "x" * 32_001}, "negative_prompt"),
         ({"prompt": ""}, "prompt"),
-        ({"prompt": "x" * 1001}, "prompt"),
+        ({"prompt": "x" * 32_001}, "prompt"),
         ({"background": "transparent", "output_format": "jpeg"}, "background"),
     ],
 )

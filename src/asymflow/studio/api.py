@@ -221,7 +221,9 @@ def get_upload(studio: Here, id: str) -> FileResponse:
     """A picture that was sent."""
     if studio.store.upload(id) is None:
         raise _nothing("upload", id)
-    return FileResponse(studio.store.upload_path(id), media_type="image/png")
+    path = studio.store.upload_path(id)
+    with media.own(path):
+        return FileResponse(path, media_type="image/png")
 
 
 @router.get("/pictures", responses=contract.answers(contract.Gallery))
@@ -283,7 +285,8 @@ async def picture_file(
         name = f"{_file_name(row)}.{media.SUFFIXES[format]}"
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
     if format == "png" and scale == 1 and background == "transparent" and not clean:
-        return FileResponse(path, media_type=media.TYPES[format], headers=headers)
+        with media.own(path):
+            return FileResponse(path, media_type=media.TYPES[format], headers=headers)
     height, width = row.facts["height"] * scale, row.facts["width"] * scale
     convert = partial(
         media.converted,
@@ -349,13 +352,13 @@ def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
     image = parent = mask = None
     if record.image is not None:
         id = record.image.path.removesuffix(".png")
-        image = id if studio.store.upload(id) is not None else None
-        parent = id if image is None and studio.store.picture(id) is not None else None
+        image = id if recipes.has_upload(studio.store, id) else None
+        parent = id if image is None and recipes.has_picture(studio.store, id) else None
         if image is None and parent is None:
             differs.append("image")
     if record.mask is not None:
         id = record.mask.path.removesuffix(".png")
-        mask = id if studio.store.upload(id) is not None and (image or parent) else None
+        mask = id if recipes.has_upload(studio.store, id) and (image or parent) else None
         if mask is None:
             differs.append("mask")
     starts = image is not None or parent is not None

@@ -6,6 +6,7 @@ import errno
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 
@@ -26,8 +27,11 @@ class Problem:
     code: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The inner part of the envelope."""
-        return asdict(self)
+        """The inner part of the envelope, which every client can decode."""
+        return {
+            name: value and value.encode("utf-8", "backslashreplace").decode()
+            for name, value in asdict(self).items()
+        }
 
 
 class Refusal(Exception):
@@ -69,9 +73,40 @@ _TYPES = {
     507: "server_error",
 }
 
+STATUS: Mapping[str, int] = MappingProxyType(
+    {
+        "unusable": 400,
+        "not_found": 404,
+        "internal_error": 500,
+        "not_finite": 500,
+        "cancelled": 503,
+        "network_lost": 503,
+        "other_version": 503,
+        "stopping": 503,
+        "out_of_memory": 503,
+        "timeout": 503,
+        "disk_full": 507,
+    }
+)
+"""What a call is answered whose job has failed, by the code of its problem. Only after a 503 may
+the same call do better."""
+
 NO_ROOM = (
     "The disk is full. Delete pictures, or make room where the server keeps them, and try again."
 )
+
+
+def refused(problem: Problem) -> Refusal:
+    """The answer to a call whose job has failed."""
+    status = STATUS.get(problem.code or "", 500)
+    return Refusal(
+        status,
+        problem.message,
+        type=problem.type,
+        param=problem.param,
+        code=problem.code,
+        retry_after=5 if status == 503 else None,
+    )
 
 
 def disk_is_full(error: BaseException) -> bool:

@@ -76,6 +76,7 @@ class Job:
         previews: (step, picture) of the newest look at a slot.
         kept: looks at steps in `keep`, which somebody waits for, by (slot, step).
         position: in the queue, as it was told last.
+        callers: who wait for it and have not hung up.
     """
 
     id: str
@@ -100,6 +101,7 @@ class Job:
         default_factory=lambda: dict[tuple[int, int], Picture]()
     )
     position: int | None = None
+    callers: int = 0
     log: list[Event] = field(default_factory=lambda: list[Event]())
     bell: Bell = field(default_factory=Bell)
 
@@ -186,6 +188,7 @@ class Engine:
         scoped = None if key is None else hashlib.sha256(f"{kind} {key}".encode()).hexdigest()
         with self._lock:
             if scoped is not None and (again := self._again(scoped, body)) is not None:
+                again.callers += 1
                 return again
             if self.stopping:
                 raise stopping()
@@ -206,6 +209,7 @@ class Engine:
                 cost=recipes.work(plan, settled.size, settled.guidance),
                 steps=len(plan.steps),
                 keep=keep,
+                callers=1,
             )
             self.store.add_job(_row(job), scoped, body)
             self._enter(job)
@@ -232,6 +236,14 @@ class Engine:
         with self._lock:
             if not job.over:
                 self._end(job, "cancelled", "cancelled", {})
+
+    def leave(self, job: Job) -> None:
+        """A caller of `submit` waits no more; what nobody waits for is not made."""
+        with self._lock:
+            job.callers -= 1
+            if job.callers == 0:
+                self.cancel(job)
+                job.kept.clear()
 
     def job(self, id: str) -> Job | None:
         """A job of this run of the server, or one from before as it is remembered."""
@@ -293,15 +305,10 @@ class Engine:
         with self._lock:
             return job.previews.get(slot)
 
-    def forget(self, job: Job) -> None:
-        """Nobody waits for the looks that were kept any more."""
-        with self._lock:
-            job.kept.clear()
-
     def kept(self, job: Job, slot: int, step: int) -> Picture | None:
-        """The look at a step that was asked to be kept; it can be had once."""
+        """The look at a step that was asked to be kept, as long as somebody waits for the job."""
         with self._lock:
-            return job.kept.pop((slot, step), None)
+            return job.kept.get((slot, step))
 
     def loaded(self) -> Model:
         """The model.
@@ -527,10 +534,19 @@ class Engine:
                 code="idempotency_conflict",
             )
         job = self.job(found[1])
-        # A call that was cut off is made anew when it is repeated.
-        if job is None or (job.kind == "api" and job.state in ("failed", "cancelled")):
+        if job is None or (job.kind == "api" and not self._answers(job)):
             return None
         return job
+
+    def _answers(self, job: Job) -> bool:
+        """Whether a call that is repeated can be answered with a job. One that was cut off, or
+        whose pictures have been removed since, is made anew."""
+        rows = job.pictures.values()
+        return (
+            job.state not in ("failed", "cancelled")
+            and (job.state != "done" or len(rows) == len(job.slots))
+            and all(recipes.has_picture(self.store, row.id) for row in rows)
+        )
 
     def _admit(self, client: str, count: int) -> None:
         wait = len(self._queue) * self.seconds_per_work * 10 + 1

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from asymflow import pictures, provenance
 from asymflow.errors import FileFormatError, InputError
 from asymflow.pictures import Colour, Format, Notes
 from asymflow.provenance import Record
+from asymflow.studio.failures import Refusal
 from asymflow.types import Picture
+
+T = TypeVar("T")
 
 TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 SUFFIXES: dict[Format, str] = {"png": "png", "webp": "webp", "jpeg": "jpg"}
@@ -37,22 +42,27 @@ def receive(data: bytes, max_pixels: int) -> tuple[bytes, int, int]:
     Raises:
         InputError: it is no PNG, JPEG or WebP picture, damaged, or too large.
     """
-    picture = _decoded(data, max_pixels)
+    return _kept(_decoded(data, partial(pictures.read, max_pixels=max_pixels)))
+
+
+def receive_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]:
+    """As `receive`, of a mask as other programs have it, which is made white where to paint; and
+    whether it was so before.
+
+    Raises:
+        InputError: as `receive`, or it does not say where to paint.
+    """
+    mask, white = _decoded(data, partial(pictures.read_any_mask, max_pixels=max_pixels))
+    grey = (mask * 255).round() / np.float32(255)
+    return *_kept(np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)), white
+
+
+def _kept(picture: Picture) -> tuple[bytes, int, int]:
     height, width = picture.shape[:2]
     if (side := max(height, width)) > _KEPT_SIDE:
         height, width = (max(1, round(s * _KEPT_SIDE / side)) for s in (height, width))
         picture = pictures.fit(picture, (height, width))
     return _png(Image.fromarray(pictures.to_bytes(picture))), width, height
-
-
-def mask_from_alpha(data: bytes, max_pixels: int) -> bytes:
-    """A mask as OpenAI has it, transparent where to paint, as ours: white there.
-
-    Raises:
-        InputError: as `receive`.
-    """
-    alpha = _decoded(data, max_pixels)[..., 3]
-    return _png(Image.fromarray(((1 - alpha) * 255).round().astype(np.uint8)))
 
 
 def record_of(data: bytes) -> Record:
@@ -61,13 +71,7 @@ def record_of(data: bytes) -> Record:
     Raises:
         FileFormatError: it does not say, or is no picture.
     """
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "picture"
-        path.write_bytes(data)
-        try:
-            text = pictures.read_record(path)
-        except FileFormatError as error:
-            raise _named(error, path) from error
+    text = _decoded(data, pictures.read_record)
     if text is None:
         raise FileFormatError(
             "This picture does not say how it was made: it is not from asymflow, or another "
@@ -98,23 +102,52 @@ def converted(
         quality: of JPEG and WebP, 0 to 100.
 
     Raises:
-        FileFormatError: the file is damaged.
+        Refusal: as `own`.
     """
-    text = pictures.read_record(path)
-    if text is None:
-        raise FileFormatError(f"{path.name} has lost its record. Draw the picture again.")
-    record = provenance.from_json(text, path.name)
-    if clean:
-        notes = provenance.mark(composite=record.mask is not None)
-    else:
-        notes = provenance.notes(record, in_xmp=format != "png")
-    if background is None and size is None and format != "jpeg":
-        # The very same pixels: to multiply by alpha and to divide again would round them.
-        file = io.BytesIO()
-        with Image.open(path) as image:
-            pictures.save(file, image, format=format, notes=notes, quality=quality)
-        return file.getvalue()
-    return _file(pictures.read(path), format, notes, background, size, quality)
+    with own(path):
+        text = pictures.read_record(path)
+        if text is None:
+            raise FileFormatError(f"{path.name} has lost its record. Draw the picture again.")
+        record = provenance.from_json(text, path.name)
+        if clean:
+            notes = provenance.mark(composite=record.mask is not None)
+        else:
+            notes = provenance.notes(record, in_xmp=format != "png")
+        if background is None and size is None and format != "jpeg":
+            # The very same pixels: to multiply by alpha and to divide again would round them.
+            file = io.BytesIO()
+            with Image.open(path) as image:
+                pictures.save(file, image, format=format, notes=notes, quality=quality)
+            return file.getvalue()
+        picture = pictures.read(path)
+    return _file(picture, format, notes, background, size, quality)
+
+
+@contextmanager
+def own(path: Path) -> Generator[None]:
+    """What is wrong with a file of the server's own is told by its name, and never where it lies.
+
+    Raises:
+        Refusal: it is gone, or damaged.
+    """
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        yield
+    except (FileFormatError, FileNotFoundError) as error:
+        if path.is_file():
+            raise Refusal(
+                500,
+                f"The file {path.name} is damaged on the server. Delete that picture, and make it "
+                "again.",
+                code="damaged_file",
+            ) from error
+        raise Refusal(
+            404,
+            f"The file {path.name} is gone from the server. Make the picture again, or send it "
+            "again.",
+            code="not_found",
+        ) from error
 
 
 def marked(
@@ -166,20 +199,25 @@ def colour(text: str) -> Colour | None:
 
 
 def zipped(files: Sequence[tuple[str, Path]]) -> bytes:
-    """A zip of pictures, which are compressed as they are."""
+    """A zip of pictures, which are compressed as they are.
+
+    Raises:
+        Refusal: as `own`.
+    """
     result = io.BytesIO()
     with zipfile.ZipFile(result, "w", zipfile.ZIP_STORED) as archive:
         for name, path in files:
-            archive.write(path, name)
+            with own(path):
+                archive.write(path, name)
     return result.getvalue()
 
 
-def _decoded(data: bytes, max_pixels: int) -> NDArray[np.float32]:
+def _decoded(data: bytes, read: Callable[[Path], T]) -> T:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "picture"
         path.write_bytes(data)
         try:
-            return pictures.read(path, max_pixels)
+            return read(path)
         except FileFormatError as error:
             raise _named(error, path) from error
 
@@ -190,5 +228,5 @@ def _named(error: FileFormatError, path: Path) -> InputError:
 
 def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG", compress_level=4)  # half of the default's time, and 6% larger
     return file.getvalue()

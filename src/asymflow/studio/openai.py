@@ -13,31 +13,35 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, TypeVarTuple, cast
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from pydantic import ConfigDict, Field, model_validator
 from starlette.datastructures import UploadFile
+from starlette.types import Receive, Scope, Send
 
 from asymflow.data.emoji import spell
 from asymflow.data.sources import STYLES
+from asymflow.errors import InputError
 from asymflow.generation import Model
 from asymflow.nets.text import tokenize
 from asymflow.pictures import Format
 from asymflow.studio import contract, media, recipes, streams
-from asymflow.studio.failures import Problem, Refusal
+from asymflow.studio.failures import Problem, Refusal, refused
 from asymflow.studio.jobs import Engine, Job
 from asymflow.studio.security import RESULTS
 from asymflow.studio.settings import LARGEST, SIDES
-from asymflow.studio.shapes import JobRequest, Quality
+from asymflow.studio.shapes import JobRequest, Quality, Sent
 from asymflow.studio.store import PictureRow, Store
 from asymflow.studio.studio import Client, Here, Loaded, Studio
 from asymflow.studio.workshop import caller_of
 from asymflow.types import Picture
-from asymflow.wanted import MAX_PROMPT
+from asymflow.wanted import MAX_PROMPT, alike, cut_text
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -62,44 +66,71 @@ _QUALITIES: Mapping[str, str] = {
     "best": "high",
 }
 _WITHOUT_EFFECT = frozenset(
-    {"model", "moderation", "user", "safety_identifier", "input_fidelity", "complexity", "markup"}
+    {"moderation", "user", "safety_identifier", "input_fidelity", "complexity", "markup"}
 )
+_PROMPT = 32_000
+"""Characters that OpenAI takes. Clients let a language model write them, so more than are read is
+no mistake: they are cut."""
 _NATIVE = 64
 _MOOD = ("vivid", "natural")
 """Values of `style` that another model knew."""
+_IMAGE = ("image", "image[]")
+_MASK = ("mask", "mask[]")
+_ALONE = {
+    "image": "Send the picture that is to be changed alone, or put them together into one picture "
+    "first.",
+    "mask": "Put them together into one mask first.",
+}
 
 
-class ImageRequest(BaseModel):
+class ImageRequest(Sent):
     """What both calls take. Unknown fields are ignored, and named in a header of the answer."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _without_null(cls, data: Any) -> Any:
-        """Clients write null for what they leave to the server."""
+    def _as_given(cls, data: Any) -> Any:
+        """Clients write null, nothing or a seed of -1 for what they leave to the server."""
         if not isinstance(data, dict):
             return data
         given = cast("dict[str, Any]", data)
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if not _left(name, value)}
 
-    prompt: Annotated[str, Field(min_length=1, max_length=32_000)]
+    prompt: Annotated[str, Field(min_length=1, max_length=_PROMPT)]
     n: Annotated[int, Field(ge=1, le=10)] = 1
     size: str = "auto"
     quality: str = "auto"
     background: Literal["transparent", "opaque", "auto"] = "auto"
     output_format: Format = "png"
     output_compression: Annotated[int, Field(ge=0, le=100)] = 100
-    response_format: Literal["b64_json", "url"] = "b64_json"
+    response_format: Literal["b64_json", "url"] | None = None
     stream: bool = False
     partial_images: Annotated[int, Field(ge=0, le=3)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     style: str | None = None
-    negative_prompt: str = ""
+    negative_prompt: Annotated[str, Field(max_length=_PROMPT)] = ""
     plan: Quality | None = None
     guidance_scale: Annotated[float, Field(gt=0, le=100)] | None = None
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
     fit: Literal["crop", "pad"] = "crop"
+    model: str | None = None
+
+    @property
+    def by_url(self) -> bool:
+        """Whether pictures are answered as addresses, which the DALL-E models do unasked."""
+        if self.response_format is None:
+            return (self.model or "").startswith("dall-e-")
+        return self.response_format == "url"
+
+
+_OPTIONAL = frozenset(ImageRequest.model_fields) - {"prompt"}
+
+
+def _left(name: str, value: object) -> bool:
+    """Whether a field is left to the server."""
+    empty = name in _OPTIONAL and value == ""
+    return value is None or empty or (name == "seed" and value in (-1, "-1"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +141,9 @@ class _Order:
         size: (height, width) of the files.
         drawn: (height, width) that the model draws.
         call: "image_generation" or "image_edit", as events are called.
+        cut: characters that were sent of fields that were too long.
+        mask: what of a mask is made anew, "transparent" or "white"; None without one.
+        ignored: names of fields that nobody knows.
     """
 
     asked: ImageRequest
@@ -120,6 +154,22 @@ class _Order:
     tokens: Mapping[str, Any]
     call: str
     base: str
+    cut: Mapping[str, int]
+    mask: str | None
+    ignored: Sequence[str]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What was not done quite as it was asked for."""
+        headers: dict[str, str] = {}
+        if self.ignored:
+            names = (re.sub(r"[^\w.-]", "?", name, flags=re.ASCII)[:40] for name in self.ignored)
+            headers["X-Asymflow-Ignored"] = ", ".join(list(names)[:20])
+        if self.cut:
+            headers["X-Asymflow-Cut"] = ", ".join(self.cut)
+        if self.mask == "white":
+            headers["X-Asymflow-Mask"] = self.mask
+        return headers
 
     @property
     def settings(self) -> dict[str, str]:
@@ -172,7 +222,8 @@ async def generate(
     openapi_extra=contract.takes_form(
         {
             "image": "The picture to start from.",
-            "mask": "Of the same size, transparent where the picture is made anew.",
+            "mask": "Of the same size, transparent where the picture is made anew. Without any "
+            "alpha channel: white there, and black elsewhere.",
         },
         fields="ImageRequest",
     ),
@@ -185,30 +236,32 @@ async def edit(
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Response:
     """Make pictures from a picture, all of it or where a mask is transparent."""
-    async with call.form(max_files=18, max_fields=64) as form:
-        files = [
-            (name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)
-        ]
-        texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-        image = await _read(studio, _one(files, "image", "image[]"))
+    async with _form(call) as (files, texts):
+        image = await _read(studio, _one(files, _IMAGE), "image")
         mask = None
-        if any(name == "mask" for name, _ in files):
-            mask = await _read(studio, _one(files, "mask"))
+        if any(name in _MASK for name, _ in files):
+            mask = await _read(studio, _one(files, _MASK), "mask")
+    if mask is None and any(texts.get(name) for name in _MASK):
+        raise Refusal(
+            400,
+            "`mask` was sent as text, and a mask is a file: nothing was made. Send its bytes.",
+            param="mask",
+            code="invalid_value",
+        )
     asked = ImageRequest.model_validate(texts)
     caller = caller_of(call)
     await run_in_threadpool(studio.engine.check_disk)
     pixels = studio.settings.upload_pixels
     png, width, height = await studio.workshop.do(caller, 1, media.receive, image, pixels)
     upload = await run_in_threadpool(studio.store.add_upload, png, width, height)
-    mask_id = None
+    mask_id, shown = None, None
     if mask is not None:
-        white = await studio.workshop.do(caller, 1, media.mask_from_alpha, mask, pixels)
-        png, mask_width, mask_height = await studio.workshop.do(
-            caller, 1, media.receive, white, pixels
-        )
-        kept = await run_in_threadpool(studio.store.add_upload, png, mask_width, mask_height)
-        mask_id = kept.id
-    order = _order(call, model, asked, "image_edit", (height, width))
+        png, *size, white = await studio.workshop.do(caller, 1, _received_mask, mask, pixels)
+        _check_sizes((width, height), (size[0], size[1]))
+        kept = await run_in_threadpool(studio.store.add_upload, png, *size)
+        mask_id, shown = kept.id, "white" if white else "transparent"
+    strange = [name for name, _ in files if name not in (*_IMAGE, *_MASK)]
+    order = _order(call, model, asked, "image_edit", (height, width), shown, strange)
     sent = hashlib.sha256(image + b"\0" + (mask or b"")).hexdigest()
     job = await run_in_threadpool(
         _submit, studio, order, client, idempotency_key, upload.id, mask_id, sent
@@ -233,7 +286,27 @@ def _model_json() -> dict[str, Any]:
     return {"id": MODEL, "object": "model", "created": 1_764_000_000, "owned_by": "asymflow"}
 
 
-def _one(files: Sequence[tuple[str, UploadFile]], *names: str) -> UploadFile:
+@asynccontextmanager
+async def _form(
+    call: Request,
+) -> AsyncGenerator[tuple[list[tuple[str, UploadFile]], dict[str, str]]]:
+    """The files and the texts of a form; a file without a name and bytes is one not chosen."""
+    try:
+        form = await call.form(max_files=18, max_fields=64)
+    except UnicodeError as error:
+        raise Refusal(
+            400, "The form is not in the charset that it names. Send it as UTF-8.", code="no_text"
+        ) from error
+    items = form.multi_items()
+    files = [(name, each) for name, each in items if isinstance(each, UploadFile)]
+    chosen = [(name, file) for name, file in files if file.filename or file.size]
+    try:
+        yield chosen, {name: each for name, each in items if isinstance(each, str)}
+    finally:
+        await form.close()
+
+
+def _one(files: Sequence[tuple[str, UploadFile]], names: Sequence[str]) -> UploadFile:
     """The file of a form that is called by one of these names."""
     found = [file for name, file in files if name in names]
     if len(found) == 1:
@@ -244,23 +317,42 @@ def _one(files: Sequence[tuple[str, UploadFile]], *names: str) -> UploadFile:
     else:
         message = (
             f"{len(found)} files were sent as `{field}`, and this model takes one: none of them "
-            "was used. Send the picture that is to be changed alone, or put them together into "
-            "one picture first."
+            f"was used. {_ALONE[field]}"
         )
     raise Refusal(400, message, param=field, code="invalid_value")
 
 
-async def _read(studio: Studio, file: UploadFile) -> bytes:
+async def _read(studio: Studio, file: UploadFile, field: str) -> bytes:
     data = await file.read(studio.settings.upload_bytes + 1)
     if len(data) > studio.settings.upload_bytes:
         raise Refusal(
             413,
             f"A picture has more than the {studio.settings.upload_bytes} bytes that are taken. "
             "Send a smaller one.",
-            param="image",
+            param=field,
             code="too_long",
         )
     return data
+
+
+def _received_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]:
+    try:
+        return media.receive_mask(data, max_pixels)
+    except InputError as error:
+        raise Refusal(400, str(error), param="mask", code="invalid_mask") from error
+
+
+def _check_sizes(image: tuple[int, int], mask: tuple[int, int]) -> None:
+    """Refuse a mask that does not lie on its picture; both are (width, height)."""
+    if not alike(image, mask):
+        (a, b), (c, d) = image, mask
+        raise Refusal(
+            400,
+            f"The mask has {c}x{d} pixels and the picture has {a}x{b}: they do not lie on each "
+            "other. Draw the mask on a copy of the picture.",
+            param="mask",
+            code="invalid_mask",
+        )
 
 
 def _order(
@@ -269,6 +361,8 @@ def _order(
     asked: ImageRequest,
     kind: str,
     given: tuple[int, int] | None,
+    mask: str | None = None,
+    strange: Sequence[str] = (),
 ) -> _Order:
     if asked.plan is None and asked.quality not in _PLANS:
         raise Refusal(
@@ -277,14 +371,6 @@ def _order(
             param="quality",
             code="invalid_value",
         )
-    if len(asked.prompt) > MAX_PROMPT:
-        raise Refusal(
-            400,
-            f"The prompt has {len(asked.prompt)} characters, more than the {MAX_PROMPT} that are "
-            "taken. Shorten it; the first few words count most.",
-            param="prompt",
-            code="string_too_long",
-        )
     if asked.background == "transparent" and asked.output_format == "jpeg":
         raise Refusal(
             400,
@@ -292,6 +378,10 @@ def _order(
             param="background",
             code="invalid_value",
         )
+    texts = {"prompt": asked.prompt, "negative_prompt": asked.negative_prompt}
+    long = {name: text for name, text in texts.items() if len(text) > MAX_PROMPT}
+    asked = asked.model_copy(update={name: cut_text(text) for name, text in long.items()})
+    cut = {name: len(t) for name, t in long.items() if len(" ".join(t.split())) > MAX_PROMPT}
     size, drawn = _sizes(asked.size, given)
     transparent = asked.background == "transparent" or (
         asked.background == "auto" and asked.output_format != "jpeg"
@@ -305,6 +395,9 @@ def _order(
         tokens=_usage(model, asked, drawn, given is not None),
         call=kind,
         base=str(call.base_url).rstrip("/"),
+        cut=cut,
+        mask=mask,
+        ignored=sorted({*(asked.model_extra or {}), *strange} - _WITHOUT_EFFECT),
     )
 
 
@@ -415,11 +508,8 @@ def _partial_steps(steps: int, count: int) -> frozenset[int]:
 
 
 async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Response:
-    headers = _ignored(order.asked)
     if order.asked.stream:
-        response = streams.response(_stream(call, studio, order, job))
-        response.headers.update(headers)
-        return response
+        return _Stream(call, studio, order, job)
     await _finished(call, studio.engine, job)
     rows = [job.pictures[slot] for slot in range(len(job.slots))]
     data = [await _made(call, studio, order, _item, studio.store, order, row) for row in rows]
@@ -430,11 +520,11 @@ async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Res
         "usage": order.tokens,
         "asymflow": _told(order, rows),
     }
-    return JSONResponse(body, headers=headers)
+    return JSONResponse(body, headers=order.headers)
 
 
 async def _finished(call: Request, engine: Engine, job: Job) -> None:
-    """Wait for a job, and cancel it when the caller goes away.
+    """Wait for a job, and leave it when the caller goes away.
 
     Raises:
         Refusal: it failed, or the server stops.
@@ -446,7 +536,7 @@ async def _finished(call: Request, engine: Engine, job: Job) -> None:
     finally:
         over.cancel()
         gone.cancel()
-        engine.cancel(job)
+        engine.leave(job)
     if job.state != "done":
         raise _failure(job)
 
@@ -462,19 +552,9 @@ async def _gone(call: Request) -> None:
 
 
 def _failure(job: Job) -> Refusal:
-    problem = job.error or Problem(
-        "The pictures were cancelled. Ask again.", "server_error", code="cancelled"
-    )
-    status = {"unusable": 400, "internal_error": 500, "not_finite": 500, "disk_full": 507}.get(
-        problem.code or "", 503
-    )
-    return Refusal(
-        status,
-        problem.message,
-        type=problem.type,
-        param=problem.param,
-        code=problem.code,
-        retry_after=5 if status == 503 else None,
+    return refused(
+        job.error
+        or Problem("The pictures were cancelled. Ask again.", "server_error", code="cancelled")
     )
 
 
@@ -492,13 +572,29 @@ async def _made(
     return await studio.workshop.do(caller_of(call), cost, function, *args, patient=True)
 
 
-async def _stream(call: Request, studio: Studio, order: _Order, job: Job) -> AsyncGenerator[bytes]:
+class _Stream(StreamingResponse):
+    """Events of a job, which is left at their end, even where that comes before the first one."""
+
+    def __init__(self, call: Request, studio: Studio, order: _Order, job: Job) -> None:
+        headers = {**streams.HEADERS, **order.headers}
+        events = _events(call, studio, order, job)
+        super().__init__(events, media_type=streams.TYPE, headers=headers)
+        self._leave = partial(studio.engine.leave, job)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
+
+
+async def _events(call: Request, studio: Studio, order: _Order, job: Job) -> AsyncGenerator[bytes]:
     engine = studio.engine
     partials = 0
     try:
         async for event in streams.follow(engine, job, -1):
             if event is None:
-                yield b": still here\n\n"
+                yield streams.KEEP_ALIVE
             elif event.name == "step":
                 look = engine.kept(job, event.data["slot"], event.data["step"])
                 if look is not None:
@@ -518,10 +614,9 @@ async def _stream(call: Request, studio: Studio, order: _Order, job: Job) -> Asy
                     },
                 )
         if job.state != "done":
-            yield streams.message("error", {"error": _failure(job).problem.as_json()})
-    finally:
-        engine.cancel(job)
-        engine.forget(job)
+            raise _failure(job)
+    except Refusal as refusal:
+        yield streams.message("error", {"error": refusal.problem.as_json()})
 
 
 def _message(order: _Order, name: str, data: Mapping[str, Any]) -> bytes:
@@ -553,7 +648,7 @@ def _partial(order: _Order, job: Job, look: Picture) -> dict[str, Any]:
 
 def _item(store: Store, order: _Order, row: PictureRow) -> dict[str, Any]:
     data = _encoded(store, order, row)
-    if order.asked.response_format == "b64_json":
+    if not order.asked.by_url:
         return {"b64_json": base64.b64encode(data).decode()}
     name = store.add_result(data, media.SUFFIXES[order.asked.output_format])
     return {"url": f"{order.base}{RESULTS}{name}"}
@@ -577,11 +672,17 @@ def _compression(asked: ImageRequest) -> int | None:
 def _told(order: _Order, rows: list[PictureRow]) -> dict[str, Any]:
     """What was used, for those who want the same again."""
     facts = [row.facts for row in rows]
+    cut = {
+        name: {"sent": sent, "taken": len(getattr(order.asked, name))}
+        for name, sent in order.cut.items()
+    }
     return {
         "plan": order.quality,
         "drawn_size": f"{order.drawn[1]}x{order.drawn[0]}",
         "style": facts[0]["style"],
         "guidance_scale": facts[0]["guidance_scale"],
+        **({"mask": order.mask} if order.mask else {}),
+        **({"cut": cut} if cut else {}),
         "pictures": [
             {
                 "id": row.id,
@@ -592,9 +693,3 @@ def _told(order: _Order, rows: list[PictureRow]) -> dict[str, Any]:
             for row in rows
         ],
     }
-
-
-def _ignored(asked: ImageRequest) -> dict[str, str]:
-    unknown = sorted(set(asked.model_extra or {}) - _WITHOUT_EFFECT)
-    names = ", ".join(re.sub(r"[^\w.-]", "?", name, flags=re.ASCII)[:40] for name in unknown[:20])
-    return {"X-Asymflow-Ignored": names} if names else {}

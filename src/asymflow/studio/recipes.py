@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asymflow import generation, pictures, presets
-from asymflow.errors import InputError
+from asymflow.errors import FileFormatError, InputError
 from asymflow.generation import Model
 from asymflow.provenance import Source
+from asymflow.studio.failures import Refusal
 from asymflow.studio.matrix import Variant, variants
 from asymflow.studio.settings import COMBINATIONS
 from asymflow.studio.shapes import JobRequest, Slot
@@ -70,7 +72,8 @@ def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> gene
     """One picture to make.
 
     Raises:
-        InputError: the model cannot serve it, or the picture it starts from is gone.
+        InputError: the model cannot serve it, or not from the pictures that it names.
+        Refusal: one of these is gone.
     """
     image, mask = inputs(store, request)
     wanted = Wanted(
@@ -97,11 +100,16 @@ def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> gene
 
 
 def check(model: Model, store: Store, request: JobRequest) -> None:
-    """Raise `InputError` where a request could not be served later, without reading pixels."""
+    """Refuse what could not be served later, without reading pixels.
+
+    Raises:
+        InputError: the model cannot serve it.
+        Refusal: a picture that it names is gone.
+    """
     style = None if request.style is None else generation.style_id(request.style)
     model.adapter.check(Request({} if style is None else {"style": style}, request.size))
     _source(store, request)
-    if request.mask is not None and store.upload(request.mask) is None:
+    if request.mask is not None and not has_upload(store, request.mask):
         raise _gone("mask", request.mask)
 
 
@@ -109,17 +117,20 @@ def inputs(store: Store, request: JobRequest) -> tuple[Given | None, Given | Non
     """The picture to start from and the mask, cut or padded to the aspect that is asked for.
 
     Raises:
-        InputError: one of them is gone, or they do not lie on each other.
+        InputError: one of them cannot be read, or they do not lie on each other.
+        Refusal: one of them is gone.
     """
     source = _source(store, request)
     if source is None:
         return None, None
     name, path = source
-    pixels = pictures.read(path)
+    pixels = _read(path, pictures.read)
     image = Given(Source(name, pictures.digest(pixels)), pixels)
     mask = None
     if request.mask is not None:
-        pixels = pictures.read_mask(store.upload_path(request.mask))
+        if not has_upload(store, request.mask):
+            raise _gone("mask", request.mask)
+        pixels = _read(store.upload_path(request.mask), pictures.read_mask)
         mask = Given(Source(f"{request.mask}.png", pictures.digest(pixels)), pixels)
         check_shapes(image, mask)
     if request.fit == "pad":
@@ -133,21 +144,46 @@ def alike(a: JobRequest, b: JobRequest) -> bool:
     return (a.size, a.quality, a.path, a.exact) == (b.size, b.quality, b.path, b.exact)
 
 
+def has_upload(store: Store, id: str) -> bool:
+    """Whether a picture that was sent is still there."""
+    return store.upload(id) is not None and store.upload_path(id).is_file()
+
+
+def has_picture(store: Store, id: str) -> bool:
+    """Whether a finished picture is still there."""
+    return store.picture(id) is not None and store.picture_path(id).is_file()
+
+
 def _source(store: Store, request: JobRequest) -> tuple[str, Path] | None:
     """What the picture to start from is called, and its file."""
     if request.image is not None:
-        if store.upload(request.image) is None:
+        if not has_upload(store, request.image):
             raise _gone("image", request.image)
         return f"{request.image}.png", store.upload_path(request.image)
     if request.parent is not None:
-        if store.picture(request.parent) is None:
+        if not has_picture(store, request.parent):
             raise _gone("parent", request.parent)
         return f"{request.parent}.png", store.picture_path(request.parent)
     return None
 
 
-def _gone(field: str, id: str) -> InputError:
-    return InputError(f"There is no picture {id} for `{field}` any more. Send it again.")
+def _gone(field: str, id: str) -> Refusal:
+    return Refusal(
+        404,
+        f"There is no picture {id} for `{field}` any more. Send it again.",
+        param=field,
+        code="not_found",
+    )
+
+
+def _read(path: Path, read: Callable[[Path], NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The pixels of a file of the server's own, whose folder is nobody's business."""
+    try:
+        return read(path)
+    except FileFormatError as error:
+        raise InputError(
+            f"The picture {path.stem} is damaged on the server. Send or make it again."
+        ) from error
 
 
 def _preset(quality: str) -> Chosen:

@@ -383,8 +383,13 @@ async def _unwritten(request: Request, error: Exception) -> JSONResponse:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, Refusal):  # while FastAPI read the body
-        return await _refused(request, error.__cause__)
+    cause = error.__cause__  # of what went wrong while FastAPI read the body
+    if isinstance(cause, Refusal):
+        return await _refused(request, cause)
+    if isinstance(cause, ValueError | RecursionError):
+        why = "it is nested too deeply" if isinstance(cause, RecursionError) else str(cause)
+        problem = Problem(f"The body is no JSON that can be read: {why}.", code="json_invalid")
+        return JSONResponse(envelope(problem), 400)
     if error.status_code == 404 and request.url.path == "/":
         return PlainTextResponse(
             "The front end is not built: run scripts/web, or use the API, see /docs.", 404

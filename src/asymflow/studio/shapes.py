@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from asymflow import plans, presets
+from asymflow import fields, plans, presets
 from asymflow.studio.settings import PICTURES, SIDES
 from asymflow.wanted import MAX_PROMPT
 
@@ -19,7 +19,23 @@ Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1], multiple_of=SIDES.step)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-class JobRequest(BaseModel):
+class Sent(BaseModel):
+    """What a client sent, in which every text is one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_text(cls, data: object) -> object:
+        broken = next((text for text in fields.strings(data) if fields.half_of_pair(text)), None)
+        if broken is not None:
+            shown = broken.encode("ascii", "backslashreplace").decode()[:60]
+            raise ValueError(
+                f"'{shown}' has half of a surrogate pair, which is no text. Remove it, or send the "
+                "whole sign."
+            )
+        return data
+
+
+class JobRequest(Sent):
     """Pictures that somebody wants.
 
     `prompt` may hold choices, `{red|blue}`, which make every combination, each `n` times.

@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -17,7 +18,10 @@ from asymflow.types import Picture
 
 _QUIET = 15.0
 """Seconds after which something is sent so that no proxy takes the line for dead."""
-_KEEP_ALIVE = b": still here\n\n"
+KEEP_ALIVE = b": still here\n\n"
+TYPE = "text/event-stream"
+HEADERS = MappingProxyType({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+"""Nobody may keep a stream, or hold it back."""
 FINAL = frozenset({"done", "failed", "cancelled"})
 _PREVIEW_SHARE = 0.02
 """Of one listener's time, that the processor may spend on showing it previews."""
@@ -30,9 +34,8 @@ def message(name: str, data: Mapping[str, Any], number: int | None = None) -> by
 
 
 def response(events: AsyncGenerator[bytes]) -> StreamingResponse:
-    """A response that nobody may keep or hold back."""
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    """A response of events."""
+    return StreamingResponse(events, media_type=TYPE, headers=HEADERS)
 
 
 async def follow(engine: Engine, job: Job, after: int) -> AsyncGenerator[Event | None]:
@@ -65,7 +68,7 @@ async def job_events(
     shown = _Previews(engine, job)
     async for event in follow(engine, job, after):
         if event is None:
-            yield _KEEP_ALIVE
+            yield KEEP_ALIVE
             continue
         data = event.data
         if previews and event.name == "step":
@@ -148,10 +151,10 @@ async def changes(engine: Engine, after: int | None) -> AsyncGenerator[bytes]:
             after = engine.last_change()
             for job in engine.active():
                 yield message("job", {"job": engine.json(job)}, after)
-        yield _KEEP_ALIVE
+        yield KEEP_ALIVE
         while not engine.closing:
             for event in engine.changes_after(after):
                 after = event.number
                 yield message(event.name, event.data, event.number)
             if not await listener.wait(_QUIET):
-                yield _KEEP_ALIVE
+                yield KEEP_ALIVE

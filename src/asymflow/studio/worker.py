@@ -23,7 +23,7 @@ from asymflow.adapter import Adapter
 from asymflow.errors import AsymflowError
 from asymflow.generation import Model
 from asymflow.studio import apart, media, recipes
-from asymflow.studio.failures import NO_ROOM, Problem, disk_is_full
+from asymflow.studio.failures import NO_ROOM, Problem, Refusal, disk_is_full
 from asymflow.studio.jobs import Engine, Unit
 from asymflow.studio.supervised import Lost
 from asymflow.times import truncated
@@ -83,14 +83,15 @@ class Worker(threading.Thread):
         while True:
             try:
                 self._work()
-            except AsymflowError as error:
+            except AsymflowError:
                 _log.exception("the model cannot be loaded")
-                self._engine.give_up(str(error))
+                # What it says may name files, which is for the log alone.
+                self._engine.give_up("The model could not be loaded. The server's log says why.")
                 return
             except Exception:
                 # Such as files or threads that the system does not give now.
                 _log.exception("the model could not be loaded", extra={"pause_s": pause})
-                self._engine.give_up("The model could not be loaded. It is tried again.")
+                self._engine.give_up("The model could not be loaded, and is tried again soon.")
             else:
                 return
             if self._engine.await_close(pause):
@@ -187,9 +188,13 @@ class Worker(threading.Thread):
         except AsymflowError as error:
             self._engine.fail(unit.job, Problem(str(error), code="unusable"))
             return None
+        except Refusal as refusal:
+            self._engine.fail(unit.job, refusal.problem)
+            return None
         except Exception:
             _log.exception("a picture could not be prepared")
-            self._engine.fail(unit.job, Problem(_OUR_FAULT, "server_error"))
+            problem = Problem(_OUR_FAULT, "server_error", code="internal_error")
+            self._engine.fail(unit.job, problem)
             return None
         return _Run(unit, made, truncated(made.record.plan, made.request.strength))
 
