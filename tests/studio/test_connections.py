@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import socket
 import threading
@@ -303,3 +304,25 @@ def test_calls_that_are_answered_leave_room_for_others(serve: Serve) -> None:
         assert answer.headers["retry-after"] == "1"
         assert httpx.get(f"{server.url}/health").status_code == 200
         assert httpx.get(f"{server.url}/ready").status_code == 200
+
+
+def test_hanging_up_is_no_error_of_the_server(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    idle = server.connections
+    kinds = (
+        ("/api/uploads", "image/png"),
+        ("/api/settings", "image/png"),
+        ("/api/jobs", "application/json"),
+        ("/v1/images/generations", "application/json"),
+        ("/v1/images/edits", "multipart/form-data; boundary=x"),
+    )
+    with caplog.at_level(logging.WARNING):
+        for path, kind in kinds:
+            with server.connect(post(path, kind, 900_000) + b"--x"):
+                until(lambda: server.connections > idle)
+            until(lambda: server.connections <= idle)
+        server.server.stop()
+        until(lambda: server.connections == 0)
+    assert not caplog.records
