@@ -47,12 +47,12 @@ def _quiet_afterwards() -> Generator[None]:  # pyright: ignore[reportUnusedFunct
     """The commands send the log to the standard error of their process, which a test replaces."""
     loggers = [logging.getLogger(name) for name in ("", "asymflow.studio", "uvicorn")]
     before = [(logger, logger.handlers, logger.level) for logger in loggers]
-    hooks = sys.excepthook, threading.excepthook
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
     yield
     for logger, handlers, level in before:
         logger.handlers = handlers
         logger.setLevel(level)
-    sys.excepthook, threading.excepthook = hooks
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
     logging.captureWarnings(capture=False)
 
 

@@ -125,6 +125,12 @@ warnings.warn("Python warns")
 thread = threading.Thread(target=lambda: 1 / 0, name="a thread")
 thread.start()
 thread.join()
+
+class Broken:
+    def __del__(self):
+        raise KeyError("at its end")
+
+Broken()
 raise ValueError("nobody caught this")
 """
 
@@ -135,12 +141,13 @@ def test_whoever_complains_does_so_in_json() -> None:
     )
     lines = [json.loads(line) for line in found.stderr.splitlines()]
     assert [line["level"] for line in lines] == [
-        *("error", "warning", "warning", "critical", "critical")
+        *("error", "warning", "warning", "critical", "error", "critical")
     ]
     assert "Python warns" in lines[2]["message"]
     assert "ZeroDivisionError" in lines[3]["error"]
     assert lines[3]["ended"] == "a thread"
-    assert "nobody caught this" in lines[4]["error"]
+    assert "at its end" in lines[4]["error"]
+    assert "nobody caught this" in lines[5]["error"]
 
 
 def test_what_goes_wrong_again_and_again_is_said_a_few_times(

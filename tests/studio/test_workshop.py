@@ -146,6 +146,23 @@ def test_clients_take_turns_and_who_hung_up_is_passed_over(tmp_path: Path) -> No
     assert done == ["a0", "a1", "b", "a2", "a3", "a4", "late", "after all"]
 
 
+def test_who_fetches_much_can_still_send(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a proxy all clients may have one address."""
+    server = serve(slow_waiting_of_one=4)
+    [picture] = server.over(server.ask("a fox")["id"])["pictures"]
+    gate = Gate(media.converted)
+    monkeypatch.setattr(media, "converted", gate)
+    with ThreadPoolExecutor(10) as pool:
+        try:
+            fetching = [pool.submit(call, server, "converted", picture) for _ in range(10)]
+            until(lambda: sum(each.done() for each in fetching) == 4)
+            sending = pool.submit(call, server, "receive", picture)
+        finally:
+            gate.open()
+        assert sending.result().status_code == 201
+        assert sum(each.result().status_code == 200 for each in fetching) == 6
+
+
 def chunk(name: bytes, data: bytes) -> bytes:
     body = name + data
     return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))

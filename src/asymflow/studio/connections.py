@@ -94,8 +94,11 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        most = self._limits.connections
+        if len(self.connections) <= most:
+            return
         others = self.connections - {self}
-        if sum(not each.transport.is_closing() for each in others) < self._limits.connections:
+        if sum(not each.transport.is_closing() for each in others) < most:
             return
         if not make_room(others):
             self._refuse(503, "Too many calls are being answered. Try again in a moment.")

@@ -84,6 +84,7 @@ def set_up(level: int) -> None:
     for name in ("asymflow.studio", "uvicorn"):
         logging.getLogger(name).setLevel(level)
     sys.excepthook = _uncaught
+    sys.unraisablehook = _ignored
     threading.excepthook = _uncaught_in_thread
 
 
@@ -93,6 +94,15 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
         return
     logging.getLogger("asymflow.studio").critical(
         "an error was not caught", exc_info=(kind, error, trace)
+    )
+
+
+def _ignored(found: sys.UnraisableHookArgs) -> None:
+    error = found.exc_value
+    logging.getLogger("asymflow.studio").error(
+        "an error was ignored",
+        exc_info=None if error is None else (found.exc_type, error, found.exc_traceback),
+        extra={"where": found.err_msg or repr(found.object)},
     )
 
 

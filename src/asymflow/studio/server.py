@@ -54,8 +54,6 @@ _HOUR = 3600.0
 _UPLOADS_KEPT = 7 * 24 * _HOUR
 _log = logging.getLogger("asymflow.studio")
 
-_STEP = 2.0
-"""Seconds that a step which is being made may take to its end when the server stops."""
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """What accepting a connection fails with when the system has nothing left for one."""
 
@@ -94,7 +92,8 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await cleaner
         worker.abandon()
-        await asyncio.to_thread(worker.join, _STEP)
+        # Not while it loads the model, which may take long, and nothing is lost by leaving that.
+        await asyncio.to_thread(worker.join, settings.stop_seconds if engine.ready else 0.0)
         store.close()
 
     app = FastAPI(

@@ -30,16 +30,20 @@ class Caller:
     """For whom something is done.
 
     Attributes:
+        name: whose turn it takes.
         gone: whether nobody waits for it any more.
     """
 
-    address: str
+    name: str
     gone: Callable[[], Awaitable[bool]]
 
 
 def caller_of(call: Request) -> Caller:
-    """Who made a call. What it says of itself does not count: anybody can say anything."""
-    return Caller("?" if call.client is None else call.client.host, call.is_disconnected)
+    """Who made a call: an address. What a call says of itself does not count: anybody can say
+    anything. Behind a proxy many may have one address, so at least who sends pictures and who
+    fetches some take turns."""
+    address = "?" if call.client is None else call.client.host
+    return Caller(f"{address} {call.method}", call.is_disconnected)
 
 
 class Workshop:
@@ -69,7 +73,7 @@ class Workshop:
             Refusal: too many wait.
             ClientDisconnect: the caller has hung up meanwhile.
         """
-        await self._turn(caller.address, cost, patient=patient)
+        await self._turn(caller.name, cost, patient=patient)
         try:
             if await caller.gone():
                 raise ClientDisconnect
