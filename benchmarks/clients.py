@@ -85,6 +85,7 @@ def main() -> None:
     chosen = [client for client in CLIENTS if (given.only or "") in client.name]
     for client in chosen:
         prepare(client)
+    commit = subprocess.check_output(("git", "rev-parse", "HEAD"), text=True).strip()
     found: list[dict[str, Any]] = []
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), token) as url:
@@ -92,7 +93,7 @@ def main() -> None:
             found.append(result(client, url, token))
             show(found[-1])
     report = {
-        "commit": subprocess.check_output(("git", "rev-parse", "HEAD"), text=True).strip(),
+        "commit": commit,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "asymflow": __version__,
         "python": platform.python_version(),

@@ -21,6 +21,11 @@ def files(here: Path) -> Path:
     Image.new("RGB", (64, 64), "red").save("red.png")
     Image.new("L", (64, 64), 255).save("mask.png")
     Image.new("L", (64, 32), 255).save("wide-mask.png")
+    Image.new("L", (64, 64), 0).save("black-mask.png")
+    Image.new("RGBA", (64, 64), (255, 255, 255, 0)).save("clear-mask.png")
+    corner = Image.new("L", (64, 64), 0)
+    corner.paste(255, (0, 0, 64, 8))
+    corner.save("corner-mask.png")
     whole = Path("red.png").read_bytes()
     Path("cut.png").write_bytes(whole[: len(whole) // 2])
     Path("words.png").write_text("these are words")
@@ -109,6 +114,8 @@ EARLY = [
     (["a fox", "--image", "huge-bomb.png"], "more than the 16 megapixels"),
     (["a fox", "--image", "red.png", "--mask", "cut.png"], "cut.png is damaged"),
     (["a fox", "--image", "red.png", "--mask", "wide-mask.png"], "has 64x32 pixels"),
+    (["a fox", "--image", "red.png", "--mask", "black-mask.png"], "nothing would be repainted"),
+    (["a fox", "--image", "red.png", "--mask", "clear-mask.png"], "nothing would be repainted"),
     (["--like", "red.png"], "does not say how it was made"),
     (["--like", "cut.png"], "damaged"),
     (["a fox", "--plan", "defalt"], "Did you mean 'default'?"),
@@ -147,6 +154,10 @@ def test_refused_before_a_model_is_loaded(
         (["--size", "65"], "is not possible"),
         (["--size", "99999"], "is not possible"),
         (["--size", "99999", "--image", "red.png"], "is not possible"),
+        (
+            ["--image", "red.png", "--mask", "corner-mask.png", "--size", "96x32"],
+            "is cut off where the picture is cropped to 96x32",
+        ),
         (["--device", "warp"], "The device 'warp' cannot be used"),
         (["--device", "meta"], "The device 'meta' cannot be used"),
     ],

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Generator
 from typing import Any, cast
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from asymflow import pictures
 from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.generation import Model
+from asymflow.pictures import RECORD_CHUNK, Notes
 from asymflow.studio.settings import Settings
 
 from .conftest import SMALL, Running, Slow, running
@@ -291,3 +296,33 @@ def test_json_that_cannot_be_read_says_why(
     answer = server.http.post(path, content=body, headers=JSON)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "json_invalid")
     assert cause in answer.json()["error"]["message"]
+
+
+# Records of pictures.
+
+ODD = (0, -1, 10**30, 10**400, 1e-320, 1e308, "", "\ud800", "\0", None, True, [], {}, 0.5)
+
+
+def recorded(record: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    notes = Notes("", json.dumps(record), "")
+    pictures.write(file, np.zeros((8, 8, 4), np.float32), format="png", notes=notes)
+    return file.getvalue()
+
+
+def test_no_record_breaks_the_settings_of_a_picture(server: Running) -> None:
+    [made] = generate(server).json()["asymflow"]["pictures"]
+    png = server.http.get(f"/api/pictures/{made['id']}/file").content
+    record: dict[str, Any] = json.loads(Image.open(io.BytesIO(png)).info[RECORD_CHUNK])
+    kind = {"Content-Type": "image/png"}
+    whole = server.http.post("/api/settings", content=recorded(record), headers=kind)
+    assert whole.status_code == 200, whole.text
+    understood = 0
+    for name in record:
+        for value in ODD:
+            data = recorded({**record, name: value})
+            answer = server.http.post("/api/settings", content=data, headers=kind)
+            assert answer.status_code in (200, 400), (name, value, answer.text)
+            answer.content.decode()
+            understood += answer.status_code == 200
+    assert understood > 0

@@ -22,8 +22,8 @@ def find(
     """The image and the mask to work from: those given, else those of the repeated picture.
 
     Raises:
-        InputError: a mask without an image or of another shape, or a recorded input that is gone
-            or has changed.
+        InputError: a mask without an image, of another shape or that shows nothing, or a recorded
+            input that is gone or has changed.
         FileFormatError: a file cannot be read.
     """
     if image is not None:
@@ -36,6 +36,11 @@ def find(
         if from_image is None:
             raise InputError("--mask says which part of a picture to repaint. Add --image FILE.")
         from_mask = _read(mask, pictures.read_mask)
+        if not from_mask.pixels.any():
+            raise InputError(
+                f"{mask} is black or transparent all over, so nothing would be repainted. Make it "
+                "white where something is to change."
+            )
     elif image is None and repeated is not None and record is not None and record.mask is not None:
         from_mask = _read_again(record.mask, repeated, "mask", pictures.read_mask)
     else:

@@ -141,7 +141,7 @@ class _Order:
         size: (height, width) of the files.
         drawn: (height, width) that the model draws.
         call: "image_generation" or "image_edit", as events are called.
-        cut: characters that were sent of fields that were too long.
+        cut: characters of fields that were too long, as they were "sent" and "taken".
         mask: what of a mask is made anew, "transparent" or "white"; None without one.
         ignored: names of fields that nobody knows.
     """
@@ -154,7 +154,7 @@ class _Order:
     tokens: Mapping[str, Any]
     call: str
     base: str
-    cut: Mapping[str, int]
+    cut: Mapping[str, Mapping[str, int]]
     mask: str | None
     ignored: Sequence[str]
 
@@ -380,8 +380,13 @@ def _order(
         )
     texts = {"prompt": asked.prompt, "negative_prompt": asked.negative_prompt}
     long = {name: text for name, text in texts.items() if len(text) > MAX_PROMPT}
-    asked = asked.model_copy(update={name: cut_text(text) for name, text in long.items()})
-    cut = {name: len(t) for name, t in long.items() if len(" ".join(t.split())) > MAX_PROMPT}
+    short = {name: cut_text(text) for name, text in long.items()}
+    asked = asked.model_copy(update=short)
+    cut = {
+        name: {"sent": len(text), "taken": len(short[name])}
+        for name, text in long.items()
+        if len(" ".join(text.split())) > MAX_PROMPT
+    }
     size, drawn = _sizes(asked.size, given)
     transparent = asked.background == "transparent" or (
         asked.background == "auto" and asked.output_format != "jpeg"
@@ -672,17 +677,13 @@ def _compression(asked: ImageRequest) -> int | None:
 def _told(order: _Order, rows: list[PictureRow]) -> dict[str, Any]:
     """What was used, for those who want the same again."""
     facts = [row.facts for row in rows]
-    cut = {
-        name: {"sent": sent, "taken": len(getattr(order.asked, name))}
-        for name, sent in order.cut.items()
-    }
     return {
         "plan": order.quality,
         "drawn_size": f"{order.drawn[1]}x{order.drawn[0]}",
         "style": facts[0]["style"],
         "guidance_scale": facts[0]["guidance_scale"],
         **({"mask": order.mask} if order.mask else {}),
-        **({"cut": cut} if cut else {}),
+        **({"cut": order.cut} if order.cut else {}),
         "pictures": [
             {
                 "id": row.id,
