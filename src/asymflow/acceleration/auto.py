@@ -25,13 +25,14 @@ from torch import Tensor
 
 from asymflow import planner
 from asymflow.acceleration.original import Baseline, original
-from asymflow.acceleration.runs import run, scheduled
+from asymflow.acceleration.runs import run
 from asymflow.adapters.conventions import Convention
 from asymflow.adapters.pipelines import (
     Call,
     Family,
     PipelineAdapter,
     bound,
+    copy_of,
     guidance,
     listen,
     overheard,
@@ -115,16 +116,13 @@ class Pictures:
 
     def planned(self, plan: Plan, samples: Sequence[Sample]) -> Tensor:
         """States x_0 [b, c, h, w] of the pictures of a plan."""
-        return self._make(partial(run, self.pipe, self.pipe, self.family, plan), samples)
+        return self._make(partial(run, self.pipe, type(self.pipe), self.family, plan), samples)
 
     def original(self, baseline: Baseline, samples: Sequence[Sample]) -> Tensor:
         """Those of the pipeline's own sampler, in as many steps as the samples say."""
 
-        def call(arguments: Mapping[str, Any]) -> Any:
-            with scheduled(self.pipe, baseline.scheduler):
-                return self.pipe(**arguments)
-
-        return self._make(call, samples)
+        pipe = copy_of(self.pipe, scheduler=baseline.scheduler)
+        return self._make(lambda arguments: pipe(**arguments), samples)
 
     def _make(self, call: Callable[[Mapping[str, Any]], Any], samples: Sequence[Sample]) -> Tensor:
         states: list[Tensor] = []
@@ -140,9 +138,12 @@ class Pictures:
         return torch.cat(states)
 
     @contextmanager
-    def counting(self, total: int) -> Generator[None]:
-        """Count the network's passes per picture, on the pipeline's progress bar."""
-        network = getattr(self.pipe, self.family.network)
+    def counting(self, total: int) -> Generator[Any]:
+        """Make the pictures with a copy of the pipeline, which is what is yielded.
+
+        It counts the network's passes per picture on the pipeline's progress bar.
+        """
+        pipe = self.pipe
 
         def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
             rows = len(named[self.family.state])
@@ -150,12 +151,13 @@ class Pictures:
             bar.update(rows)
             return forward(**{**named, "return_dict": False})[0]
 
-        with (
-            self.pipe.progress_bar(total=total) as bar,
-            quiet(self.pipe),
-            overheard(network, answer),
-        ):
-            yield
+        counted = overheard(getattr(pipe, self.family.network), answer)
+        self.pipe = copy_of(pipe, **{self.family.network: counted}, **quiet(pipe))
+        try:
+            with pipe.progress_bar(total=total) as bar:
+                yield self.pipe
+        finally:
+            self.pipe = pipe
 
 
 def make(
@@ -194,7 +196,8 @@ def make(
     chosen, fresh = _samples(alike, CHOSEN, 1000), _samples(alike, FRESH, 2000)
     grid = adapter.convention.times
     fine = plan_of(refined(adapter.convention, FINE), name="reference")
-    with pictures.counting(expected):
+    with pictures.counting(expected) as counted:
+        adapter = replace(adapter, pipe=counted, ask=getattr(counted, family.network))
         measured = profile(adapter, requests, times=refined(adapter.convention, CANDIDATES))
         limit = pictures.planned(fine, chosen)
 
@@ -255,10 +258,11 @@ def _own(
     counts is its grid, with the noise that fits, if that is nearer.
     """
     errors = rms(pictures.original(baseline, samples), limit)
-    with scheduled(pictures.pipe, baseline.scheduler), suppress(InputError):
-        own = original(pictures.pipe, pictures.family, baseline.steps)
+    with suppress(InputError):
+        pipe = copy_of(pictures.pipe, scheduler=baseline.scheduler)
+        own = original(pipe, pictures.family, baseline.steps)
         consistent = plan_of(own.times, solver="multistep1")
-        others = rms(pictures.planned(consistent, samples), limit)
+        others = rms(Pictures(pipe, pictures.family).planned(consistent, samples), limit)
         return own, min(errors, others, key=np.mean)
     return None, errors
 

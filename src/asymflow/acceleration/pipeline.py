@@ -109,9 +109,7 @@ def accelerate(
                 f"plan={plan!r} is no plan. Pass an asymflow.Plan, the path of a plan file, "
                 f"{AUTO!r}, {NAME!r}, or the name of a plan."
             )
-    made: Any = object.__new__(_subclass(type(base)))
-    vars(made).update(vars(base), _asymflow=Acceleration(base, family, found))
-    return made
+    return _revived(type(base), {**vars(base), "_asymflow": Acceleration(base, family, found)})
 
 
 def _auto(
@@ -230,21 +228,32 @@ def _subclass(kind: type[Any]) -> type[Any]:
 
     @functools.wraps(own)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        known: Acceleration = self._asymflow
+        known = known_of(self)
+        if known is None:
+            return own(self, *args, **kwargs)
         mine = functools.partial(own, self)
         arguments = flat(inspect.signature(mine).bind(*args, **kwargs))
         plan = known.plan
         if plan is None:
             plan = original(self, known.family, arguments["num_inference_steps"])
-        return run(self, mine, known.family, plan, arguments)
+        return run(self, kind, known.family, plan, arguments)
 
     def save_pretrained(self: Any, save_directory: str | Path, **kwargs: Any) -> None:
         kind.save_pretrained(self, save_directory, **kwargs)
-        if (plan := self._asymflow.plan) is not None:
+        if (plan := plan_of(self)) is not None:
             save_plan(plan, Path(save_directory) / FOLDER / "plan.json")
 
-    def plan(self: Any) -> Plan | None:
-        return self._asymflow.plan
+    def known_of(self: Any) -> Acceleration | None:
+        # None where the class itself was called, as in `type(fast)(**fast.components)`: that is a
+        # pipeline as it would be without us.
+        return vars(self).get("_asymflow")
+
+    def plan_of(self: Any) -> Plan | None:
+        known = known_of(self)
+        return None if known is None else known.plan
+
+    def reduced(self: Any) -> Any:
+        return _revived, (kind, vars(self))
 
     body = {
         "__call__": call,
@@ -252,6 +261,14 @@ def _subclass(kind: type[Any]) -> type[Any]:
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "save_pretrained": functools.wraps(kind.save_pretrained)(save_pretrained),
-        "asymflow_plan": property(plan),
+        "__reduce__": reduced,
+        "asymflow_plan": property(plan_of),
     }
     return type(kind.__name__, (kind,), body)
+
+
+def _revived(kind: type[Any], state: Mapping[str, Any]) -> Any:
+    """An accelerated pipeline with such attributes, made or read again from a pickle."""
+    made: Any = object.__new__(_subclass(kind))
+    vars(made).update(state)
+    return made
