@@ -75,6 +75,7 @@ def profile(
     tiers: Sequence[Tier] | None = None,
     guidance_interval: tuple[float, float] = (0.0, 1.0),
     repeats: int = 9,
+    memory: bool = True,
     progress: Progress = silent,
     partial: Path | None = None,
 ) -> Profile:
@@ -86,6 +87,7 @@ def profile(
         guidance_interval: (low, high) in t. Outside it the pictures that are wanted are not guided:
             there the reference is the conditional estimate, and guided tiers have no moves.
         repeats: of each timing; the median counts.
+        memory: measures `peak_bytes`, which stay 0 otherwise.
         partial: keeps what the network answers, so that a profile which was interrupted goes on
             from there. Remove it when the profile is safe.
 
@@ -103,7 +105,7 @@ def profile(
     with nullcontext(adapter) if partial is None else recorded(adapter, partial) as asked:
         answers = reference(asked, requests, times, tiers, guidance_interval, progress)
         amplification, saturation = _growth(answers, progress)
-    cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress)
+    cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress, memory)
     weights = np.zeros((len(times),) * 3)
     second = np.zeros_like(weights)
     for p, i, j in _moves(len(times)):
@@ -135,7 +137,7 @@ def measure_costs(
     adapter: Adapter, request: Request, profile: Profile, *, repeats: int = 9
 ) -> Profile:
     """The same profile with costs measured on this machine, now."""
-    cost_ms, macs, peaks = _prices(adapter, request, profile.tiers, repeats, silent)
+    cost_ms, macs, peaks = _prices(adapter, request, profile.tiers, repeats, silent, memory=True)
     made = {**profile.made, **machine(adapter)}
     return replace(profile, cost_ms=cost_ms, macs=macs, peak_bytes=peaks, made=made)
 
@@ -225,6 +227,12 @@ def reference(
                     models.at(now), before, now, memory, list(cheap)
                 ).items():
                     cheap[tier].append(answer)
+        if not x_t.isfinite().all():
+            raise InputError(
+                f"{adapter.name} leads to states that are not finite, first between t={t:.4g} and "
+                f"t={s:.4g}, so there is nothing to measure. Check its weights for NaN, and its "
+                "dtype for overflow: float16 is too narrow for some models."
+            )
         states.append(x_t)
         progress("following the reference", number + 1, len(times) - 1)
     kept = {tier: tuple(answers) for tier, answers in cheap.items()}
@@ -352,7 +360,12 @@ def follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
 
 @torch.inference_mode()
 def _prices(
-    adapter: Adapter, request: Request, tiers: Sequence[Tier], repeats: int, progress: Progress
+    adapter: Adapter,
+    request: Request,
+    tiers: Sequence[Tier],
+    repeats: int,
+    progress: Progress,
+    memory: bool,
 ) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
     """Milliseconds, multiply-accumulates and peak bytes of one estimate of one picture per tier."""
     shape = (1, adapter.channels, *request.size)
@@ -360,16 +373,16 @@ def _prices(
     model = Guided.of(adapter, *adapter.encode([request]), scale)
     x_t = engine.noise(request.seed, shape).to(adapter.like)
     time = x_t.new_full((1,), 0.5)
-    _, memory = estimate(model, FULL, x_t, time, None)
+    _, full = estimate(model, FULL, x_t, time, None)
 
     def call(tier: Tier) -> costs.Call:
-        return lambda: estimate(model, tier, x_t, time, memory)
+        return lambda: estimate(model, tier, x_t, time, full)
 
     calls = [call(tier) for tier in tiers]
     progress("timing the tiers", 0, 1)
     ms = tuple(1000 * seconds for seconds in costs.medians(calls, repeats))
     macs = tuple(costs.work(each).macs for each in calls)
-    peaks = tuple(costs.peak_bytes(each) for each in calls)
+    peaks = tuple(costs.peak_bytes(each) if memory else 0 for each in calls)
     progress("timing the tiers", 1, 1)
     return ms, macs, peaks
 

@@ -54,6 +54,15 @@ def family_of(pipe: Any, declared: Family | None = None) -> Family:
             f"{kind} has no component {declared.network!r}, only {', '.join(pipe.components)}. "
             "Name the network in its declaration: Family(network=...)."
         )
+    network = getattr(pipe, declared.network)
+    classes = network.config.get("num_class_embeds") if hasattr(network, "config") else None
+    if classes is not None and not declared.conditions:
+        raise InputError(
+            f"The network of this {kind} was trained with {classes} classes, and the pipeline "
+            "never tells it one, so it cannot run. Use asymflow.adapters.diffusers.adapt with the "
+            "network and its scheduler, or declare how a pipeline of yours tells it: "
+            "Family(conditions=('class_labels',))."
+        )
     if "num_inference_steps" not in inspect.signature(pipe.__call__).parameters:
         raise InputError(
             f"{kind} cannot be called with num_inference_steps, so its steps cannot be a plan's. "

@@ -125,17 +125,20 @@ def _auto(
     begun = {**_beginning(base, calls[0]), "steps": "" if steps is None else str(steps)}
     wanted = {"adapter": name_of(base, family), **auto.conditions(base, family, calls[0]), **begun}
     places = _places(wanted, folder)
-    known = {path: load_plan(path) for path in places if path.exists()}
-    for plan in known.values():
-        if _made_for(plan, wanted):
-            return plan
-    plan = auto.make(base, family, adapt(base, family), calls, steps)
+    kept = _kept(places, wanted)
+    if kept is not None:
+        return kept
+    with auto.measuring(base):
+        kept = _kept(places, wanted)  # by another thread, meanwhile
+        if kept is not None:
+            return kept
+        plan = auto.make(base, family, adapt(base, family), calls, steps)
     if plan.evidence is not None:
         made = {**plan.evidence.made, **{key: value for key, value in begun.items() if value}}
         plan = replace(plan, evidence=replace(plan.evidence, made=made))
     for path in places:
         # A plan for another use of the same weights stays; one for other weights is of no more use.
-        if path in known and _made_for(known[path], {"adapter": wanted["adapter"]}):
+        if path.exists() and _made_for(load_plan(path), {"adapter": wanted["adapter"]}):
             continue
         try:
             save_plan(plan, path)
@@ -146,6 +149,12 @@ def _auto(
             return plan
     _log.warning("The plan is not kept: cannot write any of %s.", ", ".join(map(str, places)))
     return plan
+
+
+def _kept(places: Sequence[Path], wanted: Mapping[str, str]) -> Plan | None:
+    """The plan that was made for this model and use."""
+    known = [load_plan(path) for path in places if path.exists()]
+    return next((plan for plan in known if _made_for(plan, wanted)), None)
 
 
 def _beginning(base: Any, call: Call) -> dict[str, str]:

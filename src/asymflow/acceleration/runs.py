@@ -34,7 +34,10 @@ from asymflow.estimators import Guided, Memory, estimate
 from asymflow.times import truncated
 from asymflow.types import Plan
 
-def run(pipe: Any, kind: type[Any], family: Family, plan: Plan, arguments: Mapping[str, Any]) -> Any:
+
+def run(
+    pipe: Any, kind: type[Any], family: Family, plan: Plan, arguments: Mapping[str, Any]
+) -> Any:
     """What the pipeline returns for these arguments, made by the plan.
 
     Args:

@@ -100,6 +100,8 @@ class Schedule:
 
     def timestep(self, t: Tensor) -> Tensor:
         """tau [b] at times t [b], a real number from 0 to n - 1."""
+        if len(self.log_snr) == 1:
+            return torch.zeros_like(t, dtype=torch.float64)
         rising = self.log_snr.flip(0)
         lam = log_snr(t.double()).clamp(rising[0], rising[-1])
         above = torch.searchsorted(rising, lam).clamp(1, len(rising) - 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -167,6 +168,8 @@ def overheard(
 
     made = object.__new__(type(network))
     vars(made).update(vars(network), forward=instead, _compiled_call_impl=None)
+    if compiled is not None:  # and that calls the hooks of the network itself
+        vars(made).update(_forward_pre_hooks=OrderedDict(), _forward_hooks=OrderedDict())
     return made
 
 
@@ -376,10 +379,13 @@ class PipelineAdapter:
 def adapt(pipe: Any, family: Family) -> PipelineAdapter:
     """The network of a pipeline as an adapter, to profile it or run plans without the pipeline.
 
+    It is put into evaluation mode.
+
     Raises:
         InputError: the pipeline's scheduler cannot be translated.
     """
     network = getattr(pipe, family.network)
+    unwrapped(network).eval()
     convention = family.convention(pipe)
     return PipelineAdapter(pipe, family, name_of(pipe, family), convention, network)
 
