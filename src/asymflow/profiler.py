@@ -26,14 +26,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asymflow import __version__, costs, engine
-from asymflow.adapter import Adapter, settled
+from asymflow.adapter import Adapter, begun, settled
 from asymflow.errors import InputError
 from asymflow.estimators import Estimators, Guided, Memory, carry, estimate
-from asymflow.flow import interpolate, pool, smooth
+from asymflow.flow import pool, smooth
 from asymflow.resume import recorded
 from asymflow.solvers import Estimate, History, advance, damped_weights, multistep
-from asymflow.times import shifted
-from asymflow.types import FULL, Profile, Request, Step, Tier, cheaper_tiers
+from asymflow.times import interval, moments, shifted
+from asymflow.types import (
+    FULL,
+    Profile,
+    Request,
+    Step,
+    Tier,
+    as_path,
+    cheaper_tiers,
+    each_instance,
+    instance,
+    whole,
+)
 
 FINER = 2
 """Moves of the reference between two candidate times."""
@@ -77,7 +88,7 @@ def profile(
     repeats: int = 9,
     memory: bool = True,
     progress: Progress = silent,
-    partial: Path | None = None,
+    partial: Path | str | None = None,
 ) -> Profile:
     """Measure a lattice on calibration requests of one size and one guidance scale.
 
@@ -94,15 +105,29 @@ def profile(
     Raises:
         InputError: the requests are of different sizes or guidance scales, or begin with a picture.
     """
+    instance("adapter", adapter, Adapter, "Pass what asymflow.load() returns, then requests.")
     _check(requests)
+    guidance_interval = interval(guidance_interval)
+    repeats = whole("repeats", repeats, 1)
     size, scale = requests[0].size, requests[0].guidance_scale
-    times = tuple(candidates(size) if times is None else times)
-    if tiers is None:
+    times = candidates(size) if times is None else moments("times", times)
+    falling = all(t > s for t, s in pairwise(times))
+    if len(times) < 2 or not falling or times[0] > 1 or times[-1] != 0:
+        raise InputError(
+            f"times={times} are no candidates. Give two or more, falling from 1 or less to 0."
+        )
+    if tiers is not None:
+        each_instance("tiers", tiers, Tier, "Pass tiers, such as asymflow.CONDITIONAL.")
+    else:
         tiers = cheaper_tiers(adapter.shrinks(size))
     if scale == 1:  # nothing to leave out
         tiers = [tier for tier in tiers if tier.guided and not tier.in_turn]
     tiers = (FULL, *tiers)
-    with nullcontext(adapter) if partial is None else recorded(adapter, partial) as asked:
+    with (
+        nullcontext(adapter)
+        if partial is None
+        else recorded(adapter, as_path("partial", partial)) as asked
+    ):
         answers = reference(asked, requests, times, tiers, guidance_interval, progress)
         amplification, saturation = _growth(answers, progress)
     cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress, memory)
@@ -207,7 +232,7 @@ def reference(
     shape = (adapter.channels, *requests[0].size)
     eps = torch.stack([engine.noise(request.seed, shape) for request in requests]).to(like)
     models = Models.of(adapter, requests, guidance_interval)
-    x_t = interpolate(torch.zeros_like(eps), eps, times[0])
+    x_t = begun(adapter, eps, times[0])
     states: list[Tensor] = [x_t]
     memories: list[Memory] = []
     cheap: dict[Tier, list[Tensor]] = {tier: [] for tier in tiers if not tier.full}
@@ -388,6 +413,9 @@ def _prices(
 
 
 def _check(requests: Sequence[Request]) -> None:
+    each_instance("requests", requests, Request, "Pass [asymflow.Request(...), ...].")
+    if not requests:
+        raise InputError("There is no request to measure with. Give at least one.")
     if len({(request.size, request.guidance_scale) for request in requests}) != 1:
         raise InputError(
             f"{len(requests)} requests without a common size and guidance scale cannot be profiled "

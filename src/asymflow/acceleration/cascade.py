@@ -12,10 +12,11 @@ network, with noise of its own, so a step of the first is no estimate within its
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -25,10 +26,10 @@ from torch import Tensor
 from asymflow.acceleration import pipeline
 from asymflow.acceleration.auto import FINE, Pictures, Sample, measuring, refined
 from asymflow.acceleration.families import family_of
-from asymflow.adapters.pipelines import Call, copy_of
+from asymflow.adapters.pipelines import Call, bound, copy_of
 from asymflow.errors import InputError
 from asymflow.times import plan_of
-from asymflow.types import Plan
+from asymflow.types import Plan, each_instance, number
 from asymflow.verifier import rms
 
 STEPS = (6, 8, 12, 16, 24, 32)
@@ -89,6 +90,25 @@ def accelerate(
     Raises:
         InputError: a pipeline cannot be translated, or nothing is that fast.
     """
+    seconds = number("seconds", seconds)
+    each_instance("examples", examples, tuple, "Pass pairs of calls: [({...}, {...}), ...].")
+    if not examples or any(len(pair) != 2 for pair in examples):
+        raise InputError(
+            "Nothing can be measured without pairs of calls. Give at least one: examples=[(call of "
+            "the first, call of the second)]."
+        )
+    for pipe, calls in zip((first, second), zip(*examples, strict=True), strict=True):
+        family_of(pipe)
+        each_instance("Calls of examples", calls, Mapping, "Pass dicts: {'prompt': 'a fox'}.")
+        for call in calls:
+            bound(pipe, {**call, "image": None} if pipe is second else call)
+    if "image" in inspect.signature(first.__call__).parameters and not all(
+        "image" in call for call, _ in examples
+    ):
+        raise InputError(
+            f"{type(first).__name__} begins with a picture, and its examples have none. The order "
+            "is first stage, second stage; or give its calls an image."
+        )
     with measuring(first, second):
         one, other, measured = _best(first, second, seconds, examples, plans)
     return Cascade(

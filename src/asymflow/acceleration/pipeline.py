@@ -21,7 +21,7 @@ from asymflow.adapters.pipelines import STRENGTH, Call, Family, adapt, bound, fl
 from asymflow.data.fetch import default_cache
 from asymflow.errors import InputError
 from asymflow.store import load_plan, save_plan
-from asymflow.types import Plan
+from asymflow.types import Plan, as_path, each_instance, whole
 
 P = TypeVar("P")
 
@@ -53,7 +53,7 @@ def accelerate(
     steps: int | None = None,
     examples: Sequence[Call] = (),
     family: Family | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
 ) -> P:
     """The same pipeline, faster: called in the same way, it makes the steps of a plan.
 
@@ -81,16 +81,17 @@ def accelerate(
             `steps` are asked of a plan that has its own.
         FileFormatError: a plan file is missing or damaged.
     """
-    if steps is not None and (plan != AUTO or steps < 2):
+    if steps is not None and (plan != AUTO or whole("steps", steps, -(2**63)) < 2):
         raise InputError(
             f"steps={steps} is not possible with the plan {getattr(plan, 'name', plan)!r}. Give 2 "
             "or more with plan='auto', or leave it out."
         )
-    known: Acceleration | None = vars(pipe).get("_asymflow")
+    known: Acceleration | None = getattr(pipe, "_asymflow", None)
     base: Any = pipe if known is None else known.base
     family = family_of(base, family if family is not None or known is None else known.family)
     family.convention(base)
-    folder = _home(base) if folder is None else folder
+    folder = _home(base) if folder is None else as_path("folder", folder)
+    each_instance("examples", examples, Mapping, "Pass calls: examples=[{'prompt': 'a fox'}, ...].")
     found: Plan | None
     match plan:
         case Plan():
@@ -98,7 +99,8 @@ def accelerate(
         case Path():
             found = _checked(load_plan(plan), base, family)
         case "auto":
-            found = _auto(base, family, examples, folder, steps)
+            price = None if steps is None else whole("steps", steps, 2)
+            found = _auto(base, family, examples, folder, price)
         case "original":
             original(base, family, default_steps(base))
             found = None
@@ -122,6 +124,14 @@ def _auto(
             "Say how you call it: examples=[{'prompt': ..., 'image': ...}, ...]."
         )
     calls = auto.examples_of(base, examples)
+    uses = [{**auto.conditions(base, family, call), **_beginning(base, call)} for call in calls]
+    for index, use in enumerate(uses):
+        if use != uses[0]:
+            raise InputError(
+                f"examples[{index}] is called for {_told(use)}, and examples[0] for "
+                f"{_told(uses[0])}. A plan is made for one use: give examples that share it, and "
+                "make a plan for each."
+            )
     begun = {**_beginning(base, calls[0]), "steps": "" if steps is None else str(steps)}
     wanted = {"adapter": name_of(base, family), **auto.conditions(base, family, calls[0]), **begun}
     places = _places(wanted, folder)
@@ -149,6 +159,10 @@ def _auto(
             return plan
     _log.warning("The plan is not kept: cannot write any of %s.", ", ".join(map(str, places)))
     return plan
+
+
+def _told(use: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in use.items())
 
 
 def _kept(places: Sequence[Path], wanted: Mapping[str, str]) -> Plan | None:

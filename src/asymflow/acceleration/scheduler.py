@@ -20,7 +20,7 @@ from asymflow.errors import InputError, MissingExtra
 from asymflow.flow import eps_from_x_0, interpolate, per_image
 from asymflow.solvers import History, advance, heun
 from asymflow.store import plan_from_json, plan_to_json
-from asymflow.types import Plan, Step, Tier
+from asymflow.types import Plan, Step, Tier, instance
 
 try:
     import diffusers
@@ -93,13 +93,9 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             InputError: the scheduler cannot be translated, or the plan has cheaper tiers.
         """
-        given: object = plan  # whoever calls may not check types
-        if not isinstance(given, Plan) or not hasattr(scheduler, "config"):
-            raise InputError(
-                f"A plan and a scheduler are wanted, in this order, and not a "
-                f"{type(given).__name__} and a {type(scheduler).__name__}. Pass "
-                "AsymFlowScheduler.of(plan, pipe.scheduler)."
-            )
+        order = "The order is AsymFlowScheduler.of(plan, pipe.scheduler)."
+        instance("plan", plan, Plan, order)
+        instance("scheduler", scheduler, SchedulerMixin, order)
         if isinstance(scheduler, AsymFlowScheduler):
             trained, noise = dict(scheduler.config["trained"]), float(scheduler.config["noise"])
         else:

@@ -346,6 +346,11 @@ class PipelineAdapter:
     def settle(self, x_0: Tensor) -> Tensor:
         return self.convention.settle(x_0)
 
+    def begin(self, eps: Tensor, t: float) -> Tensor:
+        # Pipelines begin with that much noise, whatever their first timestep is.
+        k = self.convention.scaled(torch.tensor([t], dtype=torch.float64))[2]
+        return self.family.noise_of(self.pipe) / float(k) * eps
+
     def to_state(self, picture: Picture) -> Tensor:
         return to_state(picture).to(self.like)
 
