@@ -41,7 +41,8 @@ def guided(squares: object = SQUARES, **options: Any) -> Any:
 
 
 def request(**changes: Any) -> Request:
-    return Request(**{"inputs": {}, "size": (4, 4), **changes})
+    given: dict[str, Any] = {"inputs": {}, "size": (4, 4), **changes}
+    return Request(**given)
 
 
 def run(adapter: Any, plan: Any, requests: Any) -> object:
@@ -153,12 +154,12 @@ def test_labels_are_integers_of_any_library(label: Any, kind: str) -> None:
 
 
 def test_integers_and_floats_of_other_libraries_are_those_of_python() -> None:
-    wanted = Request(
-        {}, (np.int64(4), cast("Any", torch.tensor(4))), cast("Any", np.int32(3)), np.float32(1)
+    wanted = request(
+        size=(np.int64(4), torch.tensor(4)), seed=np.int32(3), guidance_scale=np.float32(1)
     )
     assert (wanted.size, wanted.seed, wanted.guidance_scale) == ((4, 4), 3, 1.0)
     assert all(type(side) is int for side in (*wanted.size, wanted.seed))
-    grid = plan_of(np.linspace(1, 0, 3, dtype=np.float32))
+    grid = plan_of(cast("Any", np.linspace(1, 0, 3, dtype=np.float32)))
     assert grid == plan_of(torch.linspace(1, 0, 3).tolist()) == plan_of((1, 0.5, 0))
     assert uniform(cast("Any", np.int64(2))) == uniform(2)
     assert Plan("list", cast("Any", list(grid.steps))) == Plan("list", grid.steps)

@@ -97,11 +97,8 @@ def accelerate(
             "Nothing can be measured without pairs of calls. Give at least one: examples=[(call of "
             "the first, call of the second)]."
         )
-    for pipe, calls in zip((first, second), zip(*examples, strict=True), strict=True):
+    for pipe in (first, second):
         family_of(pipe)
-        each_instance("Calls of examples", calls, Mapping, "Pass dicts: {'prompt': 'a fox'}.")
-        for call in calls:
-            bound(pipe, {**call, "image": None} if pipe is second else call)
     if "image" in inspect.signature(first.__call__).parameters and not all(
         "image" in call for call, _ in examples
     ):
@@ -109,6 +106,10 @@ def accelerate(
             f"{type(first).__name__} begins with a picture, and its examples have none. The order "
             "is first stage, second stage; or give its calls an image."
         )
+    for pipe, calls in zip((first, second), zip(*examples, strict=True), strict=True):
+        each_instance("Calls of examples", calls, Mapping, "Pass dicts: {'prompt': 'a fox'}.")
+        for call in calls:
+            bound(pipe, {**call, "image": None} if pipe is second else call)
     with measuring(first, second):
         one, other, measured = _best(first, second, seconds, examples, plans)
     return Cascade(

@@ -12,7 +12,7 @@ import hashlib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
@@ -210,6 +210,10 @@ def guidance(arguments: Mapping[str, Any]) -> float:
     return float(scale) if scale is not None and scale > 1 else 1.0
 
 
+class _Heard(Exception):
+    """Ends a call once the network is asked: what comes after it does not matter."""
+
+
 def listen(pipe: Any, family: Family, call: Call) -> Heard:
     """What the pipeline tells its network for this call. The network is not asked."""
     network = getattr(pipe, family.network)
@@ -218,17 +222,22 @@ def listen(pipe: Any, family: Family, call: Call) -> Heard:
 
     def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
         heard.append(Heard.of(family, named, guidance(arguments) != 1))
-        z: Tensor = named[family.state]
-        return z.new_zeros(len(z), channels_out(network), *z.shape[2:])
+        raise _Heard
 
     once = {**call, "num_inference_steps": 1, "output_type": "pt"}
     if STRENGTH in arguments:
         once[STRENGTH] = 1.0  # or one step would be none
-    # One step changes a scheduler, too: it is not the one that another call may be using.
+    # Counting steps changes a scheduler: it is not the one that another call may be using.
     scheduler = copy.deepcopy(pipe.scheduler)
     ear = {family.network: overheard(network, answer), "scheduler": scheduler, **quiet(pipe)}
-    with _own_noise(arguments, once):
+    with _own_noise(arguments, once), suppress(_Heard):
         copy_of(pipe, **ear)(**once)
+    pipe.maybe_free_model_hooks()  # as at the end of every call
+    if not heard:
+        raise InputError(
+            f"{type(pipe).__name__} never asked its {family.network!r}, so there is nothing to "
+            "plan. Name the network that it asks at every step: Family(network=...)."
+        )
     return heard[0]
 
 
