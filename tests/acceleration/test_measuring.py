@@ -83,8 +83,7 @@ def test_ddpm_is_compared_with_ddim_on_the_same_noise(
 def test_a_learned_variance_can_be_planned(unconditional: Make) -> None:
     pipe = unconditional("DDPMPipeline", "DDPMScheduler", variance_type="learned_range")
     torch.manual_seed(0)
-    config = {**pipe.unet.config, "out_channels": 6}
-    pipe.unet = type(pipe.unet).from_config(config).eval()
+    pipe.unet = type(pipe.unet).from_config(pipe.unet.config, out_channels=6).eval()
     fast = asymflow.accelerate(pipe, steps=2)
     assert float(fast.asymflow_plan.evidence.made["original_rms"].split()[0]) < 2
     assert draw(fast).shape == (1, 3, 8, 8)
@@ -303,7 +302,7 @@ def test_wrong_uses_are_refused_before_anything_is_measured(
     stronger = {**told, "guidance_scale": 3.0}
     refused(r"guidance_scale 3, and examples\[0\]", guided, examples=[told, stronger])
     torch.manual_seed(0)
-    pipe.unet = type(pipe.unet).from_config({**pipe.unet.config, "num_class_embeds": 4})
+    pipe.unet = type(pipe.unet).from_config(pipe.unet.config, num_class_embeds=4)
     for plan in ("auto", PLAN):
         refused(r"4 classes.*adapters\.diffusers\.adapt", pipe, plan)
 
