@@ -234,8 +234,8 @@ def test_ddim_of_guided_diffusion_step_by_step(clip: bool, rescale: bool) -> Non
     asked.clear()
 
     z = engine.noise(3, (1, 1, 6, 6)).double()
-    for now, then in pairwise([*steps, None]):
-        a, b = squares[now], squares[then] if then is not None else torch.tensor(1.0)
+    for index, now in enumerate(steps):
+        a, b = squares[now], squares[steps[index + 1]] if now else torch.tensor(1.0)
         tau = now * 1000 / total if rescale else float(now)
         eps = net(z, torch.tensor([tau]))
         x_0 = (z - (1 - a).sqrt() * eps) / a.sqrt()
