@@ -14,7 +14,18 @@ import pytest
 
 from asymflow.errors import InputError
 from asymflow.planner import Candidate, Cost, front, plan, predict
-from asymflow.types import CONDITIONAL, FULL, IN_TURN, Plan, Profile, Solver, Step, Tier
+from asymflow.types import (
+    CONDITIONAL,
+    FULL,
+    IN_TURN,
+    Evidence,
+    Interval,
+    Plan,
+    Profile,
+    Solver,
+    Step,
+    Tier,
+)
 
 HALF = Tier("half", shrink=2)
 HALF_CARRIED = Tier("half+", shrink=2, carried=True)
@@ -534,3 +545,27 @@ def test_errors_too_large_to_square_are_infinite() -> None:
 def test_planning_does_not_load_torch() -> None:
     code = "import sys, asymflow.planner; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_pass_is_one_where_nothing_is_guided() -> None:
+    """So a budget in passes buys twice the estimates there."""
+    guided = lattice(0, tiers=(FULL,), prices=(1,))
+    plain = replace(guided, made={**guided.made, "guidance_scale": "1"})
+    for each, passes in ((guided, 2), (plain, 1)):
+        found = plan(each, budget=4, cost="forwards")
+        assert predict(each, found, cost="forwards").cost == passes * len(found.steps) <= 4
+    assert len(plan(plain, budget=4, cost="forwards").steps) > 2
+
+
+@pytest.mark.parametrize(("scale", "passes"), [("1", 1), ("3", 2)])
+def test_plans_count_the_passes_of_what_they_were_measured_on(scale: str, passes: int) -> None:
+    steps = (Step(1.0, 0.5, FULL, "heun"), Step(0.5, 0.0))
+    measured = Evidence({"guidance_scale": scale}, (1.0, 1.0), 1.0, (), None,
+                        Interval(0, 0, 0), None, 4)  # fmt: skip
+    found = Plan("two", steps, measured)
+    assert found.forwards == 3 * passes
+    first, _, row, *_ = str(found).splitlines()
+    assert first == f"plan two: 2 steps, {3 * passes} forwards"
+    assert row.split()[5] == ("yes" if passes == 2 else "no")
+    assert row.split()[7] == str(2 * passes)
+    assert Plan("two", steps).forwards == 6

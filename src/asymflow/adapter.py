@@ -109,6 +109,20 @@ def pushed(adapter: Adapter, estimate: Tensor, guidance: Tensor) -> Tensor:
     return adapter.push(estimate, guidance) if isinstance(adapter, Pushing) else guidance
 
 
+@runtime_checkable
+class Beginning(Protocol):
+    """An adapter whose sampler begins with more noise, or less, than there is at that time."""
+
+    def begin(self, eps: Tensor, t: float) -> Tensor:
+        """The state at time t, where pictures begin, from the draw eps; both [b, c, h, w]."""
+        ...
+
+
+def begun(adapter: Adapter, eps: Tensor, t: float) -> Tensor:
+    """The state [b, c, h, w] that pictures without an image begin with at time t."""
+    return adapter.begin(eps, t) if isinstance(adapter, Beginning) else t * eps
+
+
 class Wrapped:
     """An adapter around another one, which does all that a subclass does not do itself."""
 
@@ -145,6 +159,9 @@ class Wrapped:
 
     def settle(self, x_0: Tensor) -> Tensor:
         return settled(self.inner, x_0)
+
+    def begin(self, eps: Tensor, t: float) -> Tensor:
+        return begun(self.inner, eps, t)
 
     def push(self, estimate: Tensor, guidance: Tensor) -> Tensor:
         return pushed(self.inner, estimate, guidance)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 Shape = tuple[int, int, int]
 Call = Callable[[], object]
@@ -81,9 +83,38 @@ def work(call: Call) -> Work:
     }
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # see `asymflow.nets.packed`
         formulas[torch.ops.mkldnn._linear_pointwise] = packed_product
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+    counter = _Counter({**flop_registry, **{k: shape_wrapper(v) for k, v in formulas.items()}})
+    with counter:
         call()
-    return Work(counter.get_total_flops(), tuple(shapes))
+    return Work(counter.flops, tuple(shapes))
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up operations of the thread that it is entered in.
+
+    PyTorch's `FlopCounterMode` also tells modules apart, by hooks that run in every thread: calls
+    of a network elsewhere in the process would fail, or spoil the count.
+    """
+
+    def __init__(self, formulas: Mapping[Any, Callable[..., int]]) -> None:
+        super().__init__()
+        self.flops = 0
+        self._formulas = formulas
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        formula = self._formulas.get(func.overloadpacket)
+        if formula is None:
+            with self:  # what is made of others is counted by them
+                parts = func.decompose(*args, **named)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **named)
+        if formula is not None:
+            self.flops += formula(*args, **named, out_val=out)
+        return out
 
 
 def peak_bytes(call: Call) -> int:
@@ -98,6 +129,7 @@ def peak_bytes(call: Call) -> int:
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it writes two lines every time
     with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profile:
         call()
     results: Any = profile.profiler

@@ -17,13 +17,24 @@ import torch
 from torch import Tensor
 
 from asymflow import controller
-from asymflow.adapter import Adapter, Context
+from asymflow.adapter import Adapter, Context, begun
 from asymflow.errors import InputError
 from asymflow.estimators import Estimators, Guided, Known, Memory
 from asymflow.flow import interpolate
 from asymflow.solvers import History, advance
 from asymflow.times import truncated
-from asymflow.types import Action, Decision, Picture, Plan, Request, Result, Step, Tier
+from asymflow.types import (
+    Action,
+    Decision,
+    Picture,
+    Plan,
+    Request,
+    Result,
+    Step,
+    Tier,
+    each_instance,
+    instance,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +88,7 @@ def run(
     Raises:
         InputError: a request cannot be served; nothing has been computed yet.
     """
+    _check_types(adapter, plan, requests)
     for request in requests:
         check(adapter, request)
         check_plan(adapter, plan, request.size)
@@ -124,6 +136,9 @@ def walk(
     Raises:
         InputError: a request cannot be served, or does not share size and strength.
     """
+    _check_types(adapter, plan, requests)
+    if not requests:
+        raise InputError("There is no request to walk with. Give one or more, or use run().")
     if len({(request.size, request.strength) for request in requests}) != 1:
         raise InputError(
             f"{len(requests)} requests without a common size and strength cannot walk together. "
@@ -143,6 +158,8 @@ def walk(
     if any(request.mask is not None for request in requests):
         known = Known(given, torch.stack([_mask(request) for request in requests]).to(like))
     x_t = interpolate(given, eps, plan.steps[0].t)
+    alone = [index for index, request in enumerate(requests) if request.image is None]
+    x_t[alone] = begun(adapter, eps[alone], plan.steps[0].t)
     if plan.adaptive and not exact:
         yield from _adapt(plan, _Batch(adapter, cond, null, scale, known), x_t)
         return
@@ -270,14 +287,20 @@ def pictures(adapter: Adapter, requests: Sequence[Request], x_0: Tensor) -> list
 
 def forwards(plan: Plan, request: Request) -> int:
     """Network passes that a plan takes for a picture: without guidance, one per estimate."""
-    if request.guidance_scale == 1:
-        return sum(step.evaluations for step in plan.steps)
-    return plan.forwards
+    return sum(step.passes(guided=request.guidance_scale != 1) for step in plan.steps)
 
 
 def noise(seed: int, shape: Sequence[int]) -> Tensor:
     """The standard normal draw of one picture: float32, on the CPU, a function of its seed only."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def _check_types(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> None:
+    """Raise `InputError` where something else was given, perhaps in another order."""
+    order = "The order is adapter, plan, requests."
+    instance("adapter", adapter, Adapter, f"Pass what asymflow.load() returns. {order}")
+    instance("plan", plan, Plan, f"Make one with asymflow.plan_of, or load one. {order}")
+    each_instance("requests", requests, Request, f"Pass [asymflow.Request(...), ...]. {order}")
 
 
 def check(adapter: Adapter, request: Request) -> None:

@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asymflow.errors import InputError
-from asymflow.types import Plan, Profile, Solver, Step, Tier
+from asymflow.types import UNGUIDED, Plan, Profile, Solver, Step, Tier
 
 Cost = Literal["ms", "macs", "forwards"]
 """What is to be saved: milliseconds, multiply-accumulates or network passes, per picture."""
@@ -313,7 +313,8 @@ def _price(profile: Profile, tier: int, cost: Cost) -> float:
             return float(profile.macs[tier])
         case "forwards":
             # Of any move with one estimate.
-            return float(Step(1.0, 0.0, profile.tiers[tier], "multistep1").forwards)
+            step = Step(1.0, 0.0, profile.tiers[tier], "multistep1")
+            return float(step.passes(guided=profile.made.get("guidance_scale") != UNGUIDED))
 
 
 def _path(profile: Profile, plan: Plan) -> _Path:

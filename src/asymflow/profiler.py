@@ -26,14 +26,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asymflow import __version__, costs, engine
-from asymflow.adapter import Adapter, settled
+from asymflow.adapter import Adapter, begun, settled
 from asymflow.errors import InputError
 from asymflow.estimators import Estimators, Guided, Memory, carry, estimate
-from asymflow.flow import interpolate, pool, smooth
+from asymflow.flow import pool, smooth
 from asymflow.resume import recorded
 from asymflow.solvers import Estimate, History, advance, damped_weights, multistep
-from asymflow.times import shifted
-from asymflow.types import FULL, Profile, Request, Step, Tier, cheaper_tiers
+from asymflow.times import interval, moments, shifted
+from asymflow.types import (
+    FULL,
+    Profile,
+    Request,
+    Step,
+    Tier,
+    as_path,
+    cheaper_tiers,
+    each_instance,
+    instance,
+    whole,
+)
 
 FINER = 2
 """Moves of the reference between two candidate times."""
@@ -75,8 +86,9 @@ def profile(
     tiers: Sequence[Tier] | None = None,
     guidance_interval: tuple[float, float] = (0.0, 1.0),
     repeats: int = 9,
+    memory: bool = True,
     progress: Progress = silent,
-    partial: Path | None = None,
+    partial: Path | str | None = None,
 ) -> Profile:
     """Measure a lattice on calibration requests of one size and one guidance scale.
 
@@ -86,24 +98,39 @@ def profile(
         guidance_interval: (low, high) in t. Outside it the pictures that are wanted are not guided:
             there the reference is the conditional estimate, and guided tiers have no moves.
         repeats: of each timing; the median counts.
+        memory: measures `peak_bytes`, which stay 0 otherwise.
         partial: keeps what the network answers, so that a profile which was interrupted goes on
             from there. Remove it when the profile is safe.
 
     Raises:
         InputError: the requests are of different sizes or guidance scales, or begin with a picture.
     """
+    instance("adapter", adapter, Adapter, "Pass what asymflow.load() returns, then requests.")
     _check(requests)
+    guidance_interval = interval(guidance_interval)
+    repeats = whole("repeats", repeats, 1)
     size, scale = requests[0].size, requests[0].guidance_scale
-    times = tuple(candidates(size) if times is None else times)
-    if tiers is None:
+    times = candidates(size) if times is None else moments("times", times)
+    falling = all(t > s for t, s in pairwise(times))
+    if len(times) < 2 or not falling or times[0] > 1 or times[-1] != 0:
+        raise InputError(
+            f"times={times} are no candidates. Give two or more, falling from 1 or less to 0."
+        )
+    if tiers is not None:
+        each_instance("tiers", tiers, Tier, "Pass tiers, such as asymflow.CONDITIONAL.")
+    else:
         tiers = cheaper_tiers(adapter.shrinks(size))
     if scale == 1:  # nothing to leave out
         tiers = [tier for tier in tiers if tier.guided and not tier.in_turn]
     tiers = (FULL, *tiers)
-    with nullcontext(adapter) if partial is None else recorded(adapter, partial) as asked:
+    with (
+        nullcontext(adapter)
+        if partial is None
+        else recorded(adapter, as_path("partial", partial)) as asked
+    ):
         answers = reference(asked, requests, times, tiers, guidance_interval, progress)
         amplification, saturation = _growth(answers, progress)
-    cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress)
+    cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress, memory)
     weights = np.zeros((len(times),) * 3)
     second = np.zeros_like(weights)
     for p, i, j in _moves(len(times)):
@@ -135,7 +162,7 @@ def measure_costs(
     adapter: Adapter, request: Request, profile: Profile, *, repeats: int = 9
 ) -> Profile:
     """The same profile with costs measured on this machine, now."""
-    cost_ms, macs, peaks = _prices(adapter, request, profile.tiers, repeats, silent)
+    cost_ms, macs, peaks = _prices(adapter, request, profile.tiers, repeats, silent, memory=True)
     made = {**profile.made, **machine(adapter)}
     return replace(profile, cost_ms=cost_ms, macs=macs, peak_bytes=peaks, made=made)
 
@@ -205,7 +232,7 @@ def reference(
     shape = (adapter.channels, *requests[0].size)
     eps = torch.stack([engine.noise(request.seed, shape) for request in requests]).to(like)
     models = Models.of(adapter, requests, guidance_interval)
-    x_t = interpolate(torch.zeros_like(eps), eps, times[0])
+    x_t = begun(adapter, eps, times[0])
     states: list[Tensor] = [x_t]
     memories: list[Memory] = []
     cheap: dict[Tier, list[Tensor]] = {tier: [] for tier in tiers if not tier.full}
@@ -225,6 +252,12 @@ def reference(
                     models.at(now), before, now, memory, list(cheap)
                 ).items():
                     cheap[tier].append(answer)
+        if not x_t.isfinite().all():
+            raise InputError(
+                f"{adapter.name} leads to states that are not finite, first between t={t:.4g} and "
+                f"t={s:.4g}, so there is nothing to measure. Check its weights for NaN, and its "
+                "dtype for overflow: float16 is too narrow for some models."
+            )
         states.append(x_t)
         progress("following the reference", number + 1, len(times) - 1)
     kept = {tier: tuple(answers) for tier, answers in cheap.items()}
@@ -352,7 +385,12 @@ def follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
 
 @torch.inference_mode()
 def _prices(
-    adapter: Adapter, request: Request, tiers: Sequence[Tier], repeats: int, progress: Progress
+    adapter: Adapter,
+    request: Request,
+    tiers: Sequence[Tier],
+    repeats: int,
+    progress: Progress,
+    memory: bool,
 ) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
     """Milliseconds, multiply-accumulates and peak bytes of one estimate of one picture per tier."""
     shape = (1, adapter.channels, *request.size)
@@ -360,21 +398,24 @@ def _prices(
     model = Guided.of(adapter, *adapter.encode([request]), scale)
     x_t = engine.noise(request.seed, shape).to(adapter.like)
     time = x_t.new_full((1,), 0.5)
-    _, memory = estimate(model, FULL, x_t, time, None)
+    _, full = estimate(model, FULL, x_t, time, None)
 
     def call(tier: Tier) -> costs.Call:
-        return lambda: estimate(model, tier, x_t, time, memory)
+        return lambda: estimate(model, tier, x_t, time, full)
 
     calls = [call(tier) for tier in tiers]
     progress("timing the tiers", 0, 1)
     ms = tuple(1000 * seconds for seconds in costs.medians(calls, repeats))
     macs = tuple(costs.work(each).macs for each in calls)
-    peaks = tuple(costs.peak_bytes(each) for each in calls)
+    peaks = tuple(costs.peak_bytes(each) if memory else 0 for each in calls)
     progress("timing the tiers", 1, 1)
     return ms, macs, peaks
 
 
 def _check(requests: Sequence[Request]) -> None:
+    each_instance("requests", requests, Request, "Pass [asymflow.Request(...), ...].")
+    if not requests:
+        raise InputError("There is no request to measure with. Give at least one.")
     if len({(request.size, request.guidance_scale) for request in requests}) != 1:
         raise InputError(
             f"{len(requests)} requests without a common size and guidance scale cannot be profiled "

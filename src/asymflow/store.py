@@ -25,6 +25,8 @@ from asymflow.types import (
     Rule,
     Step,
     Tier,
+    as_path,
+    instance,
 )
 
 FORMAT = "asymflow plan"
@@ -37,21 +39,23 @@ MAX_BYTES = 4_000_000
 """A plan of 256 steps takes 40 kB."""
 
 
-def save_plan(plan: Plan, path: Path) -> None:
+def save_plan(plan: Plan, path: Path | str) -> None:
     """Write a plan atomically.
 
     Raises:
         OSError: the folder is not writable or the disk is full.
     """
-    write_text(path, json.dumps(plan_to_json(plan), indent=1) + "\n")
+    instance("plan", plan, Plan, "The order is plan, path.")
+    write_text(as_path("path", path), json.dumps(plan_to_json(plan), indent=1) + "\n")
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path | str) -> Plan:
     """Read a plan that `save_plan` wrote.
 
     Raises:
         FileFormatError: the file is missing, damaged, of another kind or of another schema.
     """
+    path = as_path("path", path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -197,12 +201,14 @@ def _rule(fields: Fields) -> Rule:
         raise FileFormatError(f"{fields.where} cannot be followed. {error}") from error
 
 
-def save_profile(profile: Profile, path: Path) -> None:
+def save_profile(profile: Profile, path: Path | str) -> None:
     """Write a profile atomically: a safetensors file whose header holds the rest as JSON.
 
     Raises:
         OSError: the folder is not writable or the disk is full.
     """
+    instance("profile", profile, Profile, "The order is profile, path.")
+    path = as_path("path", path)
     data = {
         "format": PROFILE_FORMAT,
         "schema": PROFILE_SCHEMA,
@@ -219,12 +225,13 @@ def save_profile(profile: Profile, path: Path) -> None:
         file.write(serialize(arrays, {"profile": json.dumps(data)}))
 
 
-def load_profile(path: Path) -> Profile:
+def load_profile(path: Path | str) -> Profile:
     """Read a profile that `save_profile` wrote.
 
     Raises:
         FileFormatError: the file is missing, damaged, of another kind or of another schema.
     """
+    path = as_path("path", path)
     try:
         with safe_open(path, "np") as file:
             header = cast("dict[str, str]", file.metadata() or {})

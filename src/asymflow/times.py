@@ -7,13 +7,25 @@ noise, unless its definition has a largest noise level below that. Nothing here 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from statistics import NormalDist
+from typing import cast
 
 from asymflow.errors import InputError
-from asymflow.types import CONDITIONAL, FULL, IN_TURN, Plan, Solver, Step, Tier, part_name
+from asymflow.types import (
+    CONDITIONAL,
+    FULL,
+    IN_TURN,
+    Plan,
+    Solver,
+    Step,
+    Tier,
+    number,
+    part_name,
+    whole,
+)
 
 
 def uniform(n: int) -> tuple[float, ...]:
@@ -84,16 +96,39 @@ def plan_of(
         guidance_interval: (low, high) in t. Steps that start outside it are conditional only.
         name: shown when the plan is printed.
     """
-    low, high = guidance_interval
-    if not 0 <= low <= high <= 1:
-        raise InputError(
-            f"The guidance interval ({low}, {high}) is not a part of [0, 1]. "
-            "Give two times, the lower one first: (0.0, 1.0) guides every step."
-        )
+    low, high = interval(guidance_interval)
+    nodes = moments("times", times)
     steps = (
-        Step(t, s, FULL if low <= t <= high else CONDITIONAL, solver) for t, s in pairwise(times)
+        Step(t, s, FULL if low <= t <= high else CONDITIONAL, solver) for t, s in pairwise(nodes)
     )
     return Plan(name, tuple(steps))
+
+
+def interval(guidance_interval: tuple[float, float]) -> tuple[float, float]:
+    """The (low, high) in t that guidance is on in.
+
+    Raises:
+        InputError: it is no part of [0, 1].
+    """
+    found = moments("guidance_interval", guidance_interval)
+    if len(found) != 2 or not 0 <= found[0] <= found[1] <= 1:
+        raise InputError(
+            f"The guidance interval ({', '.join(map(str, found))}) is not a part of [0, 1]. "
+            "Give two times, the lower one first: (0.0, 1.0) guides every step."
+        )
+    return found[0], found[1]
+
+
+def moments(name: str, times: object) -> tuple[float, ...]:
+    """Numbers that somebody gave in any order, in a list, an array or a tensor.
+
+    Raises:
+        InputError: there is something else.
+    """
+    if isinstance(times, (str, bytes, Mapping)) or not isinstance(times, Iterable):
+        raise InputError(f"{name}={times!r} is no list of times. Give numbers from 0 to 1.")
+    found = cast("Iterable[object]", times)
+    return tuple(number(f"{name}[{index}]", time) for index, time in enumerate(found))
 
 
 def truncated(plan: Plan, start: float) -> Plan:
@@ -235,9 +270,10 @@ def _time(log_snr: float) -> float:
 
 
 def _nodes(n: int) -> range:
-    if n < 1:
+    steps = whole("The number of steps n", n, -(2**63))
+    if steps < 1:
         raise InputError(f"A grid of {n} steps leads nowhere. Ask for at least 1.")
-    return range(n + 1)
+    return range(steps + 1)
 
 
 def _ramp(n: int) -> list[float]:
@@ -246,12 +282,12 @@ def _ramp(n: int) -> list[float]:
 
 
 def _positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
+    if not 0 < number(name, value) < math.inf:
         raise InputError(f"{name}={value} must be a positive number.")
 
 
 def _finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
+    if not math.isfinite(number(name, value)):
         raise InputError(f"{name}={value} must be a finite number.")
 
 

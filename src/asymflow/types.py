@@ -5,14 +5,84 @@ Nothing here imports torch: a plan can be read, printed and checked without it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, SupportsFloat, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asymflow.errors import InputError
+
+
+def whole(name: str, value: object, least: int, most: int | None = None) -> int:
+    """An integer that somebody gave, of Python, numpy or torch.
+
+    Raises:
+        InputError: it is none, or out of range.
+    """
+    found = None
+    if not isinstance(value, bool) and hasattr(value, "__index__"):
+        with suppress(TypeError):  # an array of several
+            found = operator.index(cast("SupportsIndex", value))
+    if found is None or found < least or (most is not None and found > most):
+        wanted = f"of {least} or more" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name}={value!r} is not possible. Choose an integer {wanted}.")
+    return found
+
+
+def number(name: str, value: object) -> float:
+    """A number that somebody gave, of Python, numpy or torch, as a float; not always a finite one.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(value, (bool, str, bytes)) and hasattr(value, "__float__"):
+        with suppress(TypeError, ValueError, RuntimeError):  # an array of several
+            return float(cast("SupportsFloat", value))
+    raise InputError(f"{name}={value!r} is no number. Give one, such as 1.0.")
+
+
+def as_path(name: str, value: object) -> Path:
+    """A path that somebody gave as one or as text.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(value, (str, PathLike)) or not str(value):
+        raise InputError(f"{name}={value!r} is no path. Give a pathlib.Path or a string.")
+    return Path(cast("str", value))
+
+
+def instance(name: str, value: object, kind: type[Any], hint: str) -> None:
+    """Check that somebody gave a value of a kind.
+
+    Raises:
+        InputError: it is of another; `hint` says what to pass.
+    """
+    if not isinstance(value, kind):
+        raise InputError(
+            f"{name} is a {type(value).__name__}, and a {kind.__name__} is wanted. {hint}"
+        )
+
+
+def each_instance(name: str, values: object, kind: type[Any], hint: str) -> None:
+    """Check that somebody gave a list or tuple of values of a kind.
+
+    Raises:
+        InputError: it is something else; `hint` says what to pass.
+    """
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
+        raise InputError(
+            f"{name} is a {type(values).__name__}, and a list of {kind.__name__} is wanted. {hint}"
+        )
+    for index, value in enumerate(cast("Sequence[object]", values)):
+        instance(f"{name}[{index}]", value, kind, hint)
+
 
 Picture = NDArray[np.float32]
 """A picture as people have it: [h, w, c] in [0, 1]; RGBA is premultiplied by alpha."""
@@ -59,6 +129,9 @@ class Tier:
     in_turn: bool = False
 
     def __post_init__(self) -> None:
+        instance("The name of a tier", self.name, str, "Name it, such as 'half'.")
+        shrink = whole(f"Tier {self.name!r}: shrink", self.shrink, -(2**63))
+        object.__setattr__(self, "shrink", shrink)
         if self.shrink < 1:
             raise InputError(f"Tier {self.name!r} has shrink={self.shrink}. Choose 1 or more.")
         if self.carried and self.full:
@@ -82,6 +155,9 @@ class Tier:
         """Whether its estimates lie on the curve of the full ones, without a bias of its own."""
         return self.full or self.carried
 
+
+UNGUIDED = "1"
+"""What "guidance_scale" is in the provenance of profiles and plans without guidance."""
 
 FULL = Tier("full")
 CONDITIONAL = Tier("conditional", guided=False)
@@ -119,6 +195,10 @@ class Step:
     solver: Solver = "damped2"
 
     def __post_init__(self) -> None:
+        # Files have floats only, and a plan is what its file says.
+        object.__setattr__(self, "t", number("t", self.t))
+        object.__setattr__(self, "s", number("s", self.s))
+        instance("tier", self.tier, Tier, "Pass asymflow.FULL, asymflow.CONDITIONAL or a Tier.")
         if not 0.0 <= self.s < self.t <= 1.0:
             raise InputError(
                 f"A step from t={self.t} to s={self.s} is not a move: times fall from 1 (noise) "
@@ -134,8 +214,12 @@ class Step:
 
     @property
     def forwards(self) -> int:
-        """Network passes per picture: a guided estimate takes two."""
-        return self.evaluations * (2 if self.tier.guided else 1)
+        """Network passes for a picture with guidance: a guided estimate takes two."""
+        return self.passes(guided=True)
+
+    def passes(self, *, guided: bool) -> int:
+        """Network passes for a picture with guidance, or for one without: one per estimate."""
+        return self.evaluations * (2 if guided and self.tier.guided else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +285,8 @@ class Rule:
     surprise: float
 
     def __post_init__(self) -> None:
+        whole("step", self.step, 0)
+        object.__setattr__(self, "surprise", number("surprise", self.surprise))
         if self.action not in ACTIONS:
             raise InputError(f"Unknown action {self.action!r}. Choose one of {', '.join(ACTIONS)}.")
         if not self.surprise >= 0:
@@ -233,6 +319,11 @@ class Plan:
     adaptive: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
+        instance("The name of a plan", self.name, str, "Plan(name, steps) has it first.")
+        each_instance("steps", self.steps, Step, "Pass a tuple of asymflow.Step.")
+        each_instance("adaptive", self.adaptive, Rule, "Pass a tuple of asymflow.types.Rule.")
+        object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "adaptive", tuple(self.adaptive))
         if not self.steps:
             raise InputError(f"Plan {self.name!r} has no steps. A plan needs at least one.")
         for before, after in zip(self.steps, self.steps[1:], strict=False):
@@ -283,12 +374,17 @@ class Plan:
         return (*(step.t for step in self.steps), self.steps[-1].s)
 
     @property
+    def guided(self) -> bool:
+        """False where it was measured on pictures without guidance."""
+        return self.evidence is None or self.evidence.made.get("guidance_scale") != UNGUIDED
+
+    @property
     def forwards(self) -> int:
-        """Network passes per picture."""
-        return sum(step.forwards for step in self.steps)
+        """Network passes per picture, with guidance unless the plan was measured without."""
+        return sum(step.passes(guided=self.guided) for step in self.steps)
 
     def __str__(self) -> str:
-        found = self.evidence
+        found, guided = self.evidence, self.guided
         rows = [f"plan {self.name}: {len(self.steps)} steps, {self.forwards} forwards"]
         head = (
             f"{'step':>4}  {'from t':>7}  {'to t':>7}  {'tier':<18}{'side':<6}{'guided':<8}"
@@ -300,8 +396,8 @@ class Plan:
             row = (
                 f"{i:>4}  {step.t:>7.4f}  {step.s:>7.4f}  {tier.name:<18}"
                 f"{'1/' + str(tier.shrink) if tier.shrink > 1 else 'full':<6}"
-                f"{'yes' if tier.guided else 'carried' if tier.carried else 'no':<8}"
-                f"{step.solver:<12}{step.forwards:>8}"
+                f"{'carried' if tier.carried else 'yes' if tier.guided and guided else 'no':<8}"
+                f"{step.solver:<12}{step.passes(guided=guided):>8}"
             )
             if found:
                 row += f"{found.cost_ms[i] / found.full_ms:>20.0%}"
@@ -348,6 +444,22 @@ class Request:
     image: Picture | None = None
     strength: float = 1.0
     mask: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        instance("inputs", self.inputs, Mapping, "Pass a dict, such as {'prompt': 'a fox'} or {}.")
+        hint = "Give (height, width) in pixels, such as (64, 64)."
+        each_instance("size", self.size, object, hint)
+        if len(self.size) != 2:
+            raise InputError(f"size={self.size!r} is no size. {hint}")
+        size = tuple(whole("A side of size", side, -(2**63)) for side in self.size)
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "seed", whole("seed", self.seed, -(2**127)))
+        for name in ("guidance_scale", "strength"):
+            object.__setattr__(self, name, number(name, getattr(self, name)))
+        for name in ("image", "mask"):
+            if (value := getattr(self, name)) is not None:
+                hint = f"Pass numpy.asarray({name}, dtype=numpy.float32) / 255, if it has bytes."
+                instance(name, value, np.ndarray, hint)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

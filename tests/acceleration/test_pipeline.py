@@ -111,7 +111,8 @@ def test_callbacks_hear_every_step_of_the_plan(prx: Make, told: dict[str, Any]) 
     heard: list[tuple[int, float, float]] = []
 
     def callback(pipe: Any, step: int, tau: Tensor, tensors: dict[str, Tensor]) -> None:
-        assert pipe is accelerated
+        assert type(pipe) is type(accelerated)
+        assert pipe.asymflow_plan is plan
         heard.append((step, float(tau), float(tensors["latents"].std())))
 
     images = accelerated(**call_of(told, callback_on_step_end=callback)).images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -203,3 +203,55 @@ def test_what_it_cannot_do_is_refused() -> None:
         AsymFlowScheduler({}, {"_class_name": "NewScheduler"})
     with pytest.raises(FileFormatError, match="plan"):
         AsymFlowScheduler({}, {"_class_name": "DDIMScheduler"})
+
+
+# What pipelines look up in a scheduler.
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_it_says_how_the_model_was_trained(rescale: bool) -> None:
+    trained = diffusers.DDPMScheduler(rescale_betas_zero_snr=rescale)
+    ours: Any = AsymFlowScheduler.of(plan_of(shifted(5, 2.0)), trained)
+    assert torch.equal(ours.alphas_cumprod, trained.alphas_cumprod)
+    assert torch.equal(ours.betas, trained.betas)
+    k = diffusers.EulerDiscreteScheduler.from_config(trained.config, final_sigmas_type="zero")
+    squares = np.interp(ours.timesteps, np.arange(1000), torch.logit(k.alphas_cumprod.double()))
+    sigmas = torch.exp(torch.from_numpy(-squares / 2))
+    assert_close(ours.sigmas[1:-1].double(), sigmas[1:], rtol=1e-4, atol=0)
+    assert len(ours.sigmas) == len(ours.timesteps) + 1
+    assert ours.sigmas[-1] == 0
+
+
+def test_flows_have_sigmas_and_no_betas() -> None:
+    flow = diffusers.FlowMatchEulerDiscreteScheduler()
+    flow.set_timesteps(4)
+    ours = AsymFlowScheduler.of(plan_of((*flow.sigmas[:-1].tolist(), 0.0)), flow)
+    assert_close(ours.sigmas, flow.sigmas, rtol=0, atol=1e-6)
+    assert not hasattr(ours, "alphas_cumprod")
+    x_0, eps, tau = draw(0, 1, 3, 4, 4), draw(1, 1, 3, 4, 4), flow.timesteps[1:2]
+    expected = flow.scale_noise(x_0, tau, eps)
+    assert_close(ours.scale_noise(x_0, tau, eps), expected, rtol=0, atol=1e-5)
+
+
+def test_a_pipeline_that_has_it_can_be_accelerated(unconditional: Make) -> None:
+    pipe = unconditional()
+    plan = plan_of(uniform(3))
+    fast = asymflow.accelerate(pipe, plan)
+    pipe.scheduler = AsymFlowScheduler.of(plan_of(uniform(7)), pipe.scheduler)
+    again = asymflow.accelerate(pipe, plan)
+    pictures = [each(generator=seeded(), output_type="pt").images for each in (fast, again)]
+    assert torch.equal(*pictures)
+
+
+def test_swapped_arguments_are_refused() -> None:
+    with pytest.raises(InputError, match=r"plan is a DDIMScheduler.*of\(plan, pipe\.scheduler\)"):
+        AsymFlowScheduler.of(ddim(), cast("Any", plan_of(uniform(2))))
+    with pytest.raises(InputError, match="scheduler is a str"):
+        AsymFlowScheduler.of(plan_of(uniform(2)), "ddim")
+
+
+def test_timesteps_beyond_those_of_training_are_the_reason(unconditional: Make) -> None:
+    pipe = unconditional(steps_offset=1)
+    fast = asymflow.accelerate(pipe, "original")
+    with pytest.raises(InputError, match=r"at timestep 1000, and .* at 0 to 999.*steps_offset=0"):
+        fast(num_inference_steps=1000)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from asymflow import engine
-from asymflow.adapter import Adapter, Context, Wrapped, pushed, settled
+from asymflow.adapter import Adapter, Context, Wrapped, begun, pushed, settled
 from asymflow.adapters import diffusers as adapted
 from asymflow.adapters import edm
 from asymflow.adapters.asymflux import adapt as adapt_flux
@@ -384,7 +384,7 @@ def test_guidance_moves_away_from_the_answer_without_the_prompt(case: Case) -> N
     assert cond.keys() == null.keys()
     assert all(len(value) == 1 for value in (*cond.values(), *null.values()))
     x_t = state(case, 7)
-    x_t = 0.7 * engine.noise(2, x_t.shape).to(x_t)
+    x_t = begun(case.adapter, engine.noise(2, x_t.shape).to(x_t), 0.7)
     with_, without = (case.adapter.denoise(x_t, full(x_t, 0.7), each) for each in (cond, null))
     assert not torch.allclose(with_, without)
     request = Request(case.inputs[0], case.size, 2, 2.5)

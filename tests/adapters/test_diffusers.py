@@ -200,23 +200,32 @@ def test_a_schedule_that_ends_in_pure_noise_is_served_up_to_it() -> None:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize("clip", [False, True])
-def test_euler_over_its_timesteps_is_ddim(prediction: str, spacing: str, clip: bool) -> None:
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+def test_euler_over_its_timesteps_is_ddim(
+    prediction: str, spacing: str, clip: bool, schedule: str
+) -> None:
     model = unet()
-    scheduler = ddim(prediction_type=prediction, timestep_spacing=spacing, clip_sample=clip)
+    scheduler = ddim(
+        prediction_type=prediction,
+        timestep_spacing=spacing,
+        clip_sample=clip,
+        beta_schedule=schedule,
+    )
     scheduler.set_timesteps(10)
     grid = [*(time_of(scheduler, int(tau)) for tau in scheduler.timesteps), 0.0]
     asked = [request(0, 3), request(1, 4)]
     ours = verifier.rollout(adapt(model, scheduler), plan_of(grid, solver="euler"), asked)
 
-    eps = torch.stack([engine.noise(each.seed, (3, SIDE, SIDE)) for each in asked])
-    z = scheduler.add_noise(torch.zeros_like(eps), eps, scheduler.timesteps[:1])
+    # As pipelines begin, wherever their first timestep is.
+    z = torch.stack([engine.noise(each.seed, (3, SIDE, SIDE)) for each in asked])
     with torch.no_grad():
         for tau in scheduler.timesteps:
             answer = model(z, tau, class_labels=torch.tensor([0, 1])).sample
             # What the clipped x_0 leaves as noise: otherwise the two contradict each other.
             z = scheduler.step(answer, tau, z, use_clipped_model_output=True).prev_sample
     assert float(ours.std()) > 0.05
-    assert_close(ours, z, rtol=1e-4, atol=1e-4)
+    # The end of the cosine schedule divides by an alpha of 5e-5, and rounding with it.
+    assert_close(ours, z, rtol=1e-4, atol=5e-4 * max(1.0, float(z.std())))
 
 
 def test_guidance_is_that_of_the_answers() -> None:
@@ -224,7 +233,7 @@ def test_guidance_is_that_of_the_answers() -> None:
     adapter = adapt(model, scheduler, null=NULL)
     t = time_of(scheduler, 600)
     [frame] = engine.walk(adapter, plan_of((t, 0.0)), [request(1, 5, scale)])
-    z = scheduler.add_noise(torch.zeros(1), engine.noise(5, (1, 3, SIDE, SIDE)), torch.tensor(600))
+    z = engine.noise(5, (1, 3, SIDE, SIDE))
     with torch.no_grad():
         cond, null = (
             model(z, 600, class_labels=torch.tensor([label])).sample for label in (1, NULL)

@@ -142,3 +142,126 @@ def test_wrong_settings_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=message):
             adapter.check(request)
+
+
+# What networks say of themselves, and the switches of the official code.
+
+
+class Rounding(torch.nn.Module):
+    """Knows some levels of noise only, as those of iDDPM do, and looks its conditioning up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.levels = torch.logspace(-2, 4, 60).flip(0)
+        self.gains = 0.5 + torch.rand(60)
+        self.sigma_min, self.sigma_max = float(self.levels[-1]), float(self.levels[0])
+
+    def _index(self, sigma: Tensor) -> Tensor:
+        return (sigma.view(-1, 1).log() - self.levels.log()).abs().argmin(1)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.levels[self._index(sigma)].view_as(sigma)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        assert torch.equal(self.round_sigma(sigma), sigma)
+        level, gain = sigma.view(-1, 1, 1, 1), self.gains[self._index(sigma)].view(-1, 1, 1, 1)
+        return x - level * torch.tanh(gain * x / (level**2 + 1).sqrt())
+
+
+@torch.inference_mode()
+def test_levels_that_a_network_knows_are_those_it_is_asked_at() -> None:
+    """Euler over the official grid, which is rounded to them, beginning at the network's own."""
+    net = Rounding()
+    sigmas = [*net.levels[::6].double(), 0.0]
+    times = [float(sigma) / (1 + float(sigma)) for sigma in sigmas]
+    adapter = edm.edm(net, channels=1)
+    [*_, frame] = engine.walk(adapter, plan_of(times, solver="euler"), [Request({}, (6, 6), 3)])
+    x = sigmas[0] * engine.noise(3, (1, 1, 6, 6)).double()
+    for now, then in pairwise(sigmas):
+        x = x + (then - now) * (x - net(x.float(), torch.tensor([now]).float())) / now
+    assert_close(frame.x_t.double(), x, rtol=1e-4, atol=1e-4 * float(x.std()))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "asked"),
+    [(0.02, 100.0, (0.02, 100.0)), (0.0, float("inf"), (0.002, 80.0)), (None, None, (0.002, 80.0))],
+)
+def test_limits_are_those_of_the_network_where_it_has_any(
+    low: float | None, high: float | None, asked: tuple[float, float]
+) -> None:
+    levels: list[float] = []
+
+    class Net:
+        def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+            levels.append(float(sigma))
+            return x
+
+    net = Net()
+    if low is not None:
+        vars(net).update(sigma_min=low, sigma_max=high)
+    x = draw(0, 1, 1, 4, 4)
+    for adapter in (
+        edm.edm(net, channels=1, name="a"),
+        edm.edm(net, channels=1, name="b", sigma_min=0.5, sigma_max=5.0),
+    ):
+        for t in (0.0, 1.0):
+            adapter.denoise(x, torch.tensor([t]), {})
+    assert levels == pytest.approx([*asked, 0.5, 5.0])
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("rescale", [False, True])
+@torch.inference_mode()
+def test_ddim_of_guided_diffusion_step_by_step(clip: bool, rescale: bool) -> None:
+    """With both of its switches, from z = eps, by the formulas of its `ddim_sample`."""
+    total = 400
+    squares = (1 - torch.linspace(2.5e-4, 0.05, total, dtype=torch.float64)).cumprod(0)
+    asked: list[float] = []
+
+    def net(z: Tensor, tau: Tensor) -> Tensor:
+        asked.append(float(tau))
+        return 1.2 * torch.tanh(z) + 0.0005 * tau.view(-1, 1, 1, 1)
+
+    steps = [*range(total - 1, 0, -57), 0]
+    times = [float((1 - a).sqrt() / (a.sqrt() + (1 - a).sqrt())) for a in squares[steps]]
+    adapter = edm.guided_diffusion(
+        net, squares, channels=1, name="a", clip_denoised=clip, rescale_timesteps=rescale
+    )
+    plan = plan_of((*times, 0.0), solver="euler")
+    [*_, frame] = engine.walk(adapter, plan, [Request({}, (6, 6), 3)])
+    ours = asked.copy()
+    asked.clear()
+
+    z = engine.noise(3, (1, 1, 6, 6)).double()
+    for index, now in enumerate(steps):
+        a, b = squares[now], squares[steps[index + 1]] if now else torch.tensor(1.0)
+        tau = now * 1000 / total if rescale else float(now)
+        eps = net(z, torch.tensor([tau]))
+        x_0 = (z - (1 - a).sqrt() * eps) / a.sqrt()
+        if clip:
+            x_0 = x_0.clamp(-1, 1)
+            eps = (z - a.sqrt() * x_0) / (1 - a).sqrt()
+        z = b.sqrt() * x_0 + (1 - b).sqrt() * eps
+    assert ours == pytest.approx(asked, abs=1e-2)
+    assert_close(frame.x_t.double(), z, rtol=1e-3, atol=1e-3 * max(1.0, float(z.std())))
+    assert clip == bool(frame.x_t.abs().max() <= 1)
+
+
+def test_switches_are_a_part_of_the_name() -> None:
+    def name(clip: bool, rescale: bool) -> str:
+        net = Preconditioned()
+        return edm.guided_diffusion(
+            net, SQUARES, channels=1, clip_denoised=clip, rescale_timesteps=rescale
+        ).name
+
+    names = [name(False, False), name(True, False), name(False, True)]
+    assert len(set(names)) == 3
+    assert edm.guided_diffusion(Preconditioned(), SQUARES, channels=1).name == names[0]
+
+
+def test_networks_are_put_into_evaluation_mode() -> None:
+    nets = Preconditioned().train(), Preconditioned().train()
+    edm.edm(nets[0], channels=1)
+    edm.guided_diffusion(nets[1], SQUARES, channels=1)
+    assert not any(net.training for net in nets)

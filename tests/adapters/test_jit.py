@@ -304,3 +304,50 @@ def test_impossible_settings_are_refused() -> None:
     half = Plan("half", (Step(1.0, 0.0, Tier("half", shrink=2)),))
     with pytest.raises(InputError, match="pooled by 2"):
         engine.run(adapt(network()), half, [request()])
+
+
+def trained(tmp_path: Path, network: JitModel, **args: object) -> Path:
+    """A checkpoint of the official code, with the arguments that it was trained by."""
+    file = tmp_path / "checkpoint-last.pth"
+    state = state_of(network, "net.")
+    torch.save({"model": state, "model_ema1": state, "args": argparse.Namespace(**args)}, file)
+    return file
+
+
+def test_a_checkpoint_says_how_it_was_trained_and_sampled(tmp_path: Path) -> None:
+    """Step by step what the official sampler makes of it by these arguments."""
+    model = network(noise_scale=1.5)
+    args = {"noise_scale": 1.5, "t_eps": 0.08, "interval_min": 0.2, "interval_max": 0.9}
+    adapter = load(trained(tmp_path, model, **args), class_start=1)
+    assert adapter.model.config == model.config
+    assert (adapter.floor, adapter.guidance_interval) == (0.08, pytest.approx((0.1, 0.8)))
+    requests = [request(1, seed=4)]
+    states = official(model, requests, interval=(0.2, 0.9), t_eps=0.08)
+    steps = plan(guidance_interval=adapter.guidance_interval)
+    for frame, z in zip(engine.walk(adapter, steps, requests), states, strict=True):
+        assert_close(1.5 * frame.x_t, z, atol=1e-4, rtol=0)
+
+
+def test_what_is_given_goes_before_what_a_checkpoint_says(tmp_path: Path) -> None:
+    args = {"noise_scale": 1.5, "t_eps": 0.08, "interval_min": 0.2, "interval_max": 0.9}
+    file = trained(tmp_path, network(noise_scale=1.5), **args)
+    given = load(file, class_start=1, noise_scale=0.5, floor=0.01, guidance_interval=(0, 0.5))
+    assert given.model.config.noise_scale == 0.5
+    assert (given.floor, given.guidance_interval) == (0.01, (0, 0.5))
+    bare = tmp_path / "bare.pt"
+    torch.save(state_of(network(noise_scale=1.5)), bare)
+    assert load(bare, class_start=1, noise_scale=1.5).model.config.noise_scale == 1.5
+    assert load(bare, class_start=1).model.config.noise_scale == 16 / 256
+
+
+def test_the_name_of_a_model_says_where_its_class_tokens_begin(tmp_path: Path) -> None:
+    model = network(depth=9, class_start=8, **READ)
+    assert load(trained(tmp_path, model, model="JiT-L/16")).model.config.class_start == 8
+    with pytest.raises(InputError, match="9 blocks, which no published JiT has"):
+        load(trained(tmp_path, model, model="JiT-XXL/16"))
+
+
+@pytest.mark.parametrize("value", ["much", -1.0, float("nan"), [1.0]])
+def test_arguments_that_make_no_sense_are_refused(tmp_path: Path, value: object) -> None:
+    with pytest.raises(InputError, match=r"checkpoint-last\.pth.*noise_scale="):
+        load(trained(tmp_path, network(**READ), noise_scale=value), class_start=1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,13 +26,14 @@ from torch import Tensor
 
 from asymflow import planner
 from asymflow.acceleration.original import Baseline, original
-from asymflow.acceleration.runs import run, scheduled
+from asymflow.acceleration.runs import run
 from asymflow.adapters.conventions import Convention
 from asymflow.adapters.pipelines import (
     Call,
     Family,
     PipelineAdapter,
     bound,
+    copy_of,
     guidance,
     listen,
     overheard,
@@ -69,6 +71,29 @@ PROMPTS = (
 _log = logging.getLogger("asymflow")
 
 
+_ALONE = threading.RLock()
+
+
+@contextmanager
+def measuring(*pipes: Any) -> Generator[None]:
+    """While pipelines are measured: one measurement at a time, and networks as they are used.
+
+    Two at once would time each other. Dropout of a network that was left in training would become
+    a part of the plan; its modules are put back into training afterwards.
+    """
+    with _ALONE:
+        networks = {part for pipe in pipes for part in pipe.components.values()
+                    if isinstance(part, torch.nn.Module)}  # fmt: skip
+        training = [part for network in networks for part in network.modules() if part.training]
+        for part in training:
+            part.training = False
+        try:
+            yield
+        finally:
+            for part in training:
+                part.training = True
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One picture: a call of the pipeline, and its seed."""
@@ -86,7 +111,11 @@ def examples_of(pipe: Any, examples: Sequence[Call]) -> tuple[Call, ...]:
     if examples:
         for call in examples:
             bound(pipe, call)
-        return tuple(examples)
+        # Pictures are measured from seeds of our own, and the caller's generators left alone.
+        return tuple(
+            {name: value for name, value in call.items() if name != "generator"}
+            for call in examples
+        )
     if "prompt" not in bound(pipe, {}):
         return ({},)
     if getattr(pipe, "text_encoder", None) is None:
@@ -115,16 +144,13 @@ class Pictures:
 
     def planned(self, plan: Plan, samples: Sequence[Sample]) -> Tensor:
         """States x_0 [b, c, h, w] of the pictures of a plan."""
-        return self._make(partial(run, self.pipe, self.pipe, self.family, plan), samples)
+        return self._make(partial(run, self.pipe, type(self.pipe), self.family, plan), samples)
 
     def original(self, baseline: Baseline, samples: Sequence[Sample]) -> Tensor:
         """Those of the pipeline's own sampler, in as many steps as the samples say."""
 
-        def call(arguments: Mapping[str, Any]) -> Any:
-            with scheduled(self.pipe, baseline.scheduler):
-                return self.pipe(**arguments)
-
-        return self._make(call, samples)
+        pipe = copy_of(self.pipe, scheduler=baseline.scheduler)
+        return self._make(lambda arguments: pipe(**arguments), samples)
 
     def _make(self, call: Callable[[Mapping[str, Any]], Any], samples: Sequence[Sample]) -> Tensor:
         states: list[Tensor] = []
@@ -135,14 +161,19 @@ class Pictures:
             given = {**sample.call, "generator": generator, "output_type": "pt"}
             made = call(bound(self.pipe, given))
             images: Tensor = made.images.float().cpu()
+            if not images.isfinite().all():  # of which clamping would leave something
+                images = torch.full_like(images, math.nan)
             self.seconds.append(time.perf_counter() - began)
             states.append((2 * images - 1 if self.family.unit else images).clamp(-1, 1))
         return torch.cat(states)
 
     @contextmanager
-    def counting(self, total: int) -> Generator[None]:
-        """Count the network's passes per picture, on the pipeline's progress bar."""
-        network = getattr(self.pipe, self.family.network)
+    def counting(self, total: int) -> Generator[Any]:
+        """Make the pictures with a copy of the pipeline, which is what is yielded.
+
+        It counts the network's passes per picture on the pipeline's progress bar.
+        """
+        pipe = self.pipe
 
         def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
             rows = len(named[self.family.state])
@@ -150,12 +181,13 @@ class Pictures:
             bar.update(rows)
             return forward(**{**named, "return_dict": False})[0]
 
-        with (
-            self.pipe.progress_bar(total=total) as bar,
-            quiet(self.pipe),
-            overheard(network, answer),
-        ):
-            yield
+        counted = overheard(getattr(pipe, self.family.network), answer)
+        self.pipe = copy_of(pipe, **{self.family.network: counted}, **quiet(pipe))
+        try:
+            with pipe.progress_bar(total=total) as bar:
+                yield self.pipe
+        finally:
+            self.pipe = pipe
 
 
 def make(
@@ -175,6 +207,9 @@ def make(
         steps: in the place of that search, the price of the plan in full estimates.
     """
     baseline, pictures = Baseline.of(pipe), Pictures(pipe, family)
+    grid = adapter.convention.times
+    if steps is not None:
+        grid(steps)  # refuses what no schedule has, before anything is measured
     scale = guidance(bound(pipe, examples[0]))
     height, width = listen(pipe, family, examples[0]).z.shape[-2:]
     passes = 2 if scale != 1 else 1
@@ -192,16 +227,18 @@ def make(
     # A pipeline that begins with a picture begins at the same noise with plans and on its own.
     alike = [{**each, "num_inference_steps": baseline.steps} for each in examples]
     chosen, fresh = _samples(alike, CHOSEN, 1000), _samples(alike, FRESH, 2000)
-    grid = adapter.convention.times
     fine = plan_of(refined(adapter.convention, FINE), name="reference")
-    with pictures.counting(expected):
-        measured = profile(adapter, requests, times=refined(adapter.convention, CANDIDATES))
-        limit = pictures.planned(fine, chosen)
+    with pictures.counting(expected) as counted:
+        adapter = replace(adapter, pipe=counted, ask=getattr(counted, family.network))
+        measured = profile(
+            adapter, requests, times=refined(adapter.convention, CANDIDATES), memory=False
+        )
+        limit = _limit(pictures, fine, chosen)
 
         def best(steps: int) -> tuple[Plan, NDArray[np.float64]]:
             plans = _proposals(measured, steps, grid(steps))
             reached = [rms(pictures.planned(each, chosen), limit) for each in plans]
-            index = int(np.argmin([each.mean() for each in reached]))
+            index = int(np.argmin([np.nan_to_num(each.mean(), nan=np.inf) for each in reached]))
             return plans[index], reached[index]
 
         if steps is None:
@@ -219,9 +256,9 @@ def make(
         "limit %s instead of %s.",
         pictures.forwards,
         made["seconds"],
-        made["original_seconds"],
+        made.get("original_seconds", "unknown"),
         evidence.rms,
-        made["original_rms"],
+        made.get("original_rms", "an unknown one"),
     )
     return Plan("auto", plan.steps, replace(evidence, made=made))
 
@@ -254,21 +291,62 @@ def _own(
     steps does that lead to the limit, and a plan should not be allowed the same distance. So what
     counts is its grid, with the noise that fits, if that is nearer.
     """
-    errors = rms(pictures.original(baseline, samples), limit)
-    with scheduled(pictures.pipe, baseline.scheduler), suppress(InputError):
-        own = original(pictures.pipe, pictures.family, baseline.steps)
+    errors = _distances(pictures, baseline, samples, limit)
+    if errors is None:
+        return None, np.zeros(len(samples))  # within `UNSEEN` of the limit, then
+    with suppress(InputError):
+        pipe = copy_of(pictures.pipe, scheduler=baseline.scheduler)
+        own = original(pipe, pictures.family, baseline.steps)
         consistent = plan_of(own.times, solver="multistep1")
-        others = rms(pictures.planned(consistent, samples), limit)
+        others = rms(Pictures(pipe, pictures.family).planned(consistent, samples), limit)
         return own, min(errors, others, key=np.mean)
     return None, errors
+
+
+def _distances(
+    pictures: Pictures, baseline: Baseline, samples: Sequence[Sample], limit: Tensor
+) -> NDArray[np.float64] | None:
+    """How far the pipeline's own sampler is from the limit [b]; None where it makes no picture."""
+    try:
+        made = pictures.original(baseline, samples)
+    except Exception as error:  # whatever a scheduler of another library may raise
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if made.isfinite().all():
+            return rms(made, limit)
+        reason = "its pictures are not finite"
+    _log.warning(
+        "%s makes no picture in this pipeline (%s), so plans are compared with the limit alone.",
+        baseline.name,
+        reason,
+    )
+    return None
+
+
+def _limit(pictures: Pictures, fine: Plan, samples: Sequence[Sample]) -> Tensor:
+    """Where the model leads.
+
+    Raises:
+        InputError: nowhere.
+    """
+    made = pictures.planned(fine, samples)
+    if not made.isfinite().all():
+        raise InputError(
+            f"{type(pictures.pipe).__name__} makes pictures that are not finite in "
+            f"{len(fine.steps)} steps, so no plan can come near to them. Check its weights for "
+            "NaN, and its dtype for overflow: float16 is too narrow for some models."
+        )
+    return made
 
 
 def refined(convention: Convention, count: int) -> tuple[float, ...]:
     """The grid of so many moves, its last one halved down to the least noise that was trained.
 
-    Equal steps of timesteps end with a leap over the noise that the finest detail hides behind.
+    Of fewer moves, where the model was trained at fewer levels of noise. Equal steps of timesteps
+    end with a leap over the noise that the finest detail hides behind.
     """
-    *nodes, last = convention.times(count)
+    most = convention.most
+    *nodes, last = convention.times(count if most is None else min(count, most))
     least = max(float(convention.time(torch.zeros(1))), LEAST)
     while nodes[-1] > 2 * least:
         nodes.append(nodes[-1] / 2)
@@ -333,18 +411,22 @@ def _prove(
     measured: Profile,
 ) -> Evidence:
     """What the plan keeps, on pictures that it was not chosen by."""
-    limit = pictures.planned(fine, fresh)
-    before = rms(pictures.original(baseline, fresh), limit)
-    original_seconds = statistics.median(pictures.seconds)
-    after = rms(pictures.planned(plan, fresh), limit)
+    limit = _limit(pictures, fine, fresh)
+    before = _distances(pictures, baseline, fresh, limit)
+    compared: dict[str, str] = {}
+    if before is not None:
+        compared = {
+            "original": baseline.name,
+            "original_seconds": f"{statistics.median(pictures.seconds):.3g}",
+            "original_rms": str(_interval(before)),
+        }
+    after = rms(_limit(pictures, plan, fresh), limit)
     known = dict(zip(measured.tiers, measured.cost_ms, strict=True))
     made = {
         **measured.made,
         "pictures": str(len(fresh)),
         "seconds": f"{statistics.median(pictures.seconds):.3g}",
-        "original": baseline.name,
-        "original_seconds": f"{original_seconds:.3g}",
-        "original_rms": str(_interval(before)),
+        **compared,
     }
     return Evidence(
         made=made,

@@ -12,10 +12,11 @@ network, with noise of its own, so a step of the first is no estimate within its
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -23,12 +24,12 @@ from typing import Any
 from torch import Tensor
 
 from asymflow.acceleration import pipeline
-from asymflow.acceleration.auto import FINE, Pictures, Sample, refined
+from asymflow.acceleration.auto import FINE, Pictures, Sample, measuring, refined
 from asymflow.acceleration.families import family_of
-from asymflow.adapters.pipelines import Call
+from asymflow.adapters.pipelines import Call, bound, copy_of
 from asymflow.errors import InputError
 from asymflow.times import plan_of
-from asymflow.types import Plan
+from asymflow.types import Plan, each_instance, number
 from asymflow.verifier import rms
 
 STEPS = (6, 8, 12, 16, 24, 32)
@@ -89,6 +90,45 @@ def accelerate(
     Raises:
         InputError: a pipeline cannot be translated, or nothing is that fast.
     """
+    seconds = number("seconds", seconds)
+    each_instance("examples", examples, tuple, "Pass pairs of calls: [({...}, {...}), ...].")
+    if not examples or any(len(pair) != 2 for pair in examples):
+        raise InputError(
+            "Nothing can be measured without pairs of calls. Give at least one: examples=[(call of "
+            "the first, call of the second)]."
+        )
+    for pipe in (first, second):
+        family_of(pipe)
+    if "image" in inspect.signature(first.__call__).parameters and not all(
+        "image" in call for call, _ in examples
+    ):
+        raise InputError(
+            f"{type(first).__name__} begins with a picture, and its examples have none. The order "
+            "is first stage, second stage; or give its calls an image."
+        )
+    for pipe, calls in zip((first, second), zip(*examples, strict=True), strict=True):
+        each_instance("Calls of examples", calls, Mapping, "Pass dicts: {'prompt': 'a fox'}.")
+        for call in calls:
+            bound(pipe, {**call, "image": None} if pipe is second else call)
+    with measuring(first, second):
+        one, other, measured = _best(first, second, seconds, examples, plans)
+    return Cascade(
+        pipeline.accelerate(first, one.plan),
+        pipeline.accelerate(second, other.plan),
+        one.seconds + other.seconds,
+        math.hypot(one.error, other.error),
+        measured,
+    )
+
+
+def _best(
+    first: Any,
+    second: Any,
+    seconds: float,
+    examples: Sequence[tuple[Call, Call]],
+    plans: tuple[Sequence[Plan], Sequence[Plan]],
+) -> tuple[Option, Option, float]:
+    """The pair for `accelerate`, and what it was measured to change together."""
     stages = tuple(_Stage.of(pipe) for pipe in (first, second))
     small, large = stages
     told_first, told_second = ([pair[k] for pair in examples] for k in (0, 1))
@@ -111,13 +151,7 @@ def accelerate(
     one, other = choose(*options, seconds)
     made, _ = small.make(one.plan, told_first)
     made, _ = large.make(other.plan, told_second, made)
-    return Cascade(
-        pipeline.accelerate(first, one.plan),
-        pipeline.accelerate(second, other.plan),
-        one.seconds + other.seconds,
-        math.hypot(one.error, other.error),
-        float(rms(made, limit).mean()),
-    )
+    return one, other, float(rms(made, limit).mean())
 
 
 def choose(
@@ -150,12 +184,16 @@ class _Stage:
     def of(cls, pipe: Any) -> _Stage:
         family = family_of(pipe)
         limit = plan_of(refined(family.convention(pipe), FINE), name="limit")
-        return cls(Pictures(pipe, family), limit)
+        return cls(Pictures(copy_of(pipe), family), limit)
 
     def ladder(self) -> list[Plan]:
         """Plans of the pipeline's own spacing."""
-        times = self.pictures.family.convention(self.pictures.pipe).times
-        return [plan_of(times(n), solver="corrected2", name=f"{n} steps") for n in STEPS]
+        convention = self.pictures.family.convention(self.pictures.pipe)
+        counts = [n for n in STEPS if convention.most is None or n <= convention.most]
+        return [
+            plan_of(convention.times(n), solver="corrected2", name=f"{n} steps")
+            for n in counts or [convention.most or STEPS[0]]
+        ]
 
     def make(
         self, plan: Plan, calls: Sequence[Call], images: Tensor | None = None

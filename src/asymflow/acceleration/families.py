@@ -6,8 +6,9 @@ import inspect
 from typing import Any
 
 from asymflow.adapters import deepfloyd, prx
-from asymflow.adapters.pipelines import Family
+from asymflow.adapters.pipelines import Family, unwrapped
 from asymflow.errors import InputError
+from asymflow.types import instance
 
 UNCONDITIONAL = Family(network="unet", state="sample", conditions=(), unit=True)
 
@@ -26,11 +27,13 @@ def family_of(pipe: Any, declared: Family | None = None) -> Family:
     Raises:
         InputError: it is no pipeline, works on latents, is unknown, or is not as declared.
     """
+    if declared is not None:
+        instance("family", declared, Family, "Pass asymflow.adapters.pipelines.Family(...).")
     if not hasattr(pipe, "components") or not hasattr(pipe, "scheduler"):
         raise InputError(
             f"{type(pipe).__name__} is no pipeline with a scheduler. Pass a diffusers pipeline, "
-            "such as DDPMPipeline; a network and its scheduler go to "
-            "asymflow.adapters.diffusers.adapt."
+            "such as DDPMPipeline, once it is loaded: DDPMPipeline.from_pretrained(...). A network "
+            "and its scheduler go to asymflow.adapters.diffusers.adapt."
         )
     kind = type(pipe).__name__
     latent = [name for name in _AUTOENCODERS if getattr(pipe, name, None) is not None]
@@ -54,9 +57,41 @@ def family_of(pipe: Any, declared: Family | None = None) -> Family:
             f"{kind} has no component {declared.network!r}, only {', '.join(pipe.components)}. "
             "Name the network in its declaration: Family(network=...)."
         )
+    network = getattr(pipe, declared.network)
+    _check_arguments(network, declared)
+    if declared.noise is not None and declared.noise not in pipe.config:
+        raise InputError(
+            f"{kind} has no setting {declared.noise!r}, only {', '.join(pipe.config)}. Name the "
+            "one that says how much noise it begins with, or leave out Family(noise=...)."
+        )
+    classes = network.config.get("num_class_embeds") if hasattr(network, "config") else None
+    if classes is not None and not declared.conditions:
+        raise InputError(
+            f"The network of this {kind} was trained with {classes} classes, and the pipeline "
+            "never tells it one, so it cannot run. Use asymflow.adapters.diffusers.adapt with the "
+            "network and its scheduler, or declare how a pipeline of yours tells it: "
+            "Family(conditions=('class_labels',))."
+        )
     if "num_inference_steps" not in inspect.signature(pipe.__call__).parameters:
         raise InputError(
             f"{kind} cannot be called with num_inference_steps, so its steps cannot be a plan's. "
             "Run its network with asymflow.engine instead, through an adapter."
         )
     return declared
+
+
+def _check_arguments(network: Any, declared: Family) -> None:
+    """Raise `InputError` where the network has no such arguments."""
+    parameters = inspect.signature(type(unwrapped(network)).forward).parameters
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return
+    named: dict[str, tuple[str, ...]] = {"state": (declared.state,), "time": (declared.time,)}
+    if declared.conditions != Family(declared.network).conditions:  # which many do without
+        named["conditions"] = declared.conditions
+    for attribute, names in named.items():
+        for name in names:
+            if name not in parameters:
+                raise InputError(
+                    f"{type(unwrapped(network)).__name__} has no argument {name!r}, only "
+                    f"{', '.join([*parameters][1:])}. Correct Family({attribute}=...)."
+                )

@@ -12,7 +12,7 @@ from typing import cast
 
 from asymflow.errors import FileFormatError, InputError, MissingExtra
 from asymflow.store import load_plan, plan_to_json
-from asymflow.types import Plan
+from asymflow.types import Plan, instance
 
 try:
     from huggingface_hub import HfApi, hf_hub_download
@@ -54,6 +54,8 @@ def push(
     Raises:
         InputError: the hub refuses, or the name is none.
     """
+    instance("plan", plan, Plan, "The order is plan, 'owner/name'.")
+    instance("repo_id", repo_id, str, "Give it as 'owner/name'.")
     api = HfApi(endpoint=endpoint, token=token)
     data = json.dumps(plan_to_json(plan), indent=1) + "\n"
     try:
@@ -81,7 +83,7 @@ def pull(
     revision: str | None = None,
     token: str | None = None,
     local_files_only: bool = False,
-    cache_dir: Path | None = None,
+    cache_dir: Path | str | None = None,
     endpoint: str | None = None,
 ) -> Plan:
     """Read a plan from a repository, or from the cache where it was read before.
@@ -93,6 +95,7 @@ def pull(
         InputError: there is none, or it cannot be reached.
         FileFormatError: the file is damaged or no plan.
     """
+    instance("repo_id", repo_id, str, "Give it as 'owner/name'.")
     try:
         path = hf_hub_download(
             repo_id,
@@ -120,6 +123,7 @@ def path_of(name: str) -> str:
     Raises:
         InputError: the name is a path, or nothing.
     """
+    instance("name", name, str, "Choose one like 'plan'.")
     if not name or Path(name).name != name:
         raise InputError(f"{name!r} cannot be the name of a plan. Choose one like 'plan'.")
     return f"{FOLDER}/{name}.json"

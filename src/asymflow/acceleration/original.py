@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from asymflow.adapters.pipelines import Family
 from asymflow.errors import InputError
@@ -46,6 +49,13 @@ def original(pipe: Any, family: Family, steps: int) -> Plan:
     scheduler.set_timesteps(steps)
     if kind == "DDIMScheduler":
         tau = scheduler.timesteps
+        if int(tau[0]) >= config["num_train_timesteps"]:
+            raise InputError(
+                f"{kind} begins {steps} steps at timestep {int(tau[0])}, and its model was trained "
+                f"at 0 to {config['num_train_timesteps'] - 1}: steps_offset="
+                f"{config.get('steps_offset')} leads beyond them. Ask for fewer steps, or set "
+                "steps_offset=0."
+            )
         moved = config["num_train_timesteps"] // steps
         if any(tau[:-1] - tau[1:] != moved):
             raise InputError(
@@ -71,8 +81,9 @@ def _deterministic(pipe: Any) -> str:
 
 
 def default_steps(pipe: Any) -> int:
-    """Steps that the pipeline makes when it is not told how many."""
-    return int(inspect.signature(pipe.__call__).parameters["num_inference_steps"].default)
+    """Steps that the pipeline makes when it is not told how many, or `ENOUGH` if it has to be."""
+    default = inspect.signature(pipe.__call__).parameters["num_inference_steps"].default
+    return default if isinstance(default, int) else ENOUGH
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,11 +99,31 @@ class Baseline:
 
     @classmethod
     def of(cls, pipe: Any) -> Baseline:
-        """At the number of steps that the pipeline makes when it is not told one, or `ENOUGH`."""
-        steps, scheduler = default_steps(pipe), pipe.scheduler
-        if type(scheduler).__name__ == "DDPMScheduler":
+        """At the number of steps that the pipeline makes when it is not told one, or `ENOUGH`.
+
+        No more than the model has timesteps, since there would be none to ask it at.
+        """
+        own, config = pipe.scheduler, pipe.scheduler.config
+        if type(own).__name__ == "DDPMScheduler":
             ddim: Any = import_module("diffusers").DDIMScheduler
-            scheduler = ddim.from_config(scheduler.config)
-            # Or pipelines would hand it a learned variance, which it has no use for.
+            # Noise levels and not what they are called: it does not know all of DDPM's schedules.
+            known = {"trained_betas": own.betas.tolist(), "rescale_betas_zero_snr": False}
+            scheduler = ddim.from_config(config, **known)
+            # Or some pipelines would hand it a learned variance, which it has no use for.
             scheduler.register_to_config(variance_type="fixed_small")
-        return cls(scheduler, min(steps, ENOUGH))
+        else:
+            scheduler = copy.deepcopy(own)  # since others may be using it meanwhile
+        _without_variance(scheduler)
+        steps = min(default_steps(pipe), ENOUGH, int(config["num_train_timesteps"]))
+        return cls(scheduler, steps)
+
+
+def _without_variance(scheduler: Any) -> None:
+    """Let it ignore a learned variance, which other pipelines hand to every scheduler."""
+    own = scheduler.step
+
+    @functools.wraps(own)
+    def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **named: Any) -> Any:
+        return own(model_output[:, : sample.shape[1]], timestep, sample, *args, **named)
+
+    scheduler.step = step

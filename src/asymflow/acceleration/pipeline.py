@@ -21,7 +21,7 @@ from asymflow.adapters.pipelines import STRENGTH, Call, Family, adapt, bound, fl
 from asymflow.data.fetch import default_cache
 from asymflow.errors import InputError
 from asymflow.store import load_plan, save_plan
-from asymflow.types import Plan
+from asymflow.types import Plan, as_path, each_instance, whole
 
 P = TypeVar("P")
 
@@ -53,7 +53,7 @@ def accelerate(
     steps: int | None = None,
     examples: Sequence[Call] = (),
     family: Family | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
 ) -> P:
     """The same pipeline, faster: called in the same way, it makes the steps of a plan.
 
@@ -81,16 +81,17 @@ def accelerate(
             `steps` are asked of a plan that has its own.
         FileFormatError: a plan file is missing or damaged.
     """
-    if steps is not None and (plan != AUTO or steps < 2):
+    if steps is not None and (plan != AUTO or whole("steps", steps, -(2**63)) < 2):
         raise InputError(
             f"steps={steps} is not possible with the plan {getattr(plan, 'name', plan)!r}. Give 2 "
             "or more with plan='auto', or leave it out."
         )
-    known: Acceleration | None = vars(pipe).get("_asymflow")
+    known: Acceleration | None = getattr(pipe, "_asymflow", None)
     base: Any = pipe if known is None else known.base
     family = family_of(base, family if family is not None or known is None else known.family)
     family.convention(base)
-    folder = _home(base) if folder is None else folder
+    folder = _home(base) if folder is None else as_path("folder", folder)
+    each_instance("examples", examples, Mapping, "Pass calls: examples=[{'prompt': 'a fox'}, ...].")
     found: Plan | None
     match plan:
         case Plan():
@@ -98,7 +99,8 @@ def accelerate(
         case Path():
             found = _checked(load_plan(plan), base, family)
         case "auto":
-            found = _auto(base, family, examples, folder, steps)
+            price = None if steps is None else whole("steps", steps, 2)
+            found = _auto(base, family, examples, folder, price)
         case "original":
             original(base, family, default_steps(base))
             found = None
@@ -109,9 +111,7 @@ def accelerate(
                 f"plan={plan!r} is no plan. Pass an asymflow.Plan, the path of a plan file, "
                 f"{AUTO!r}, {NAME!r}, or the name of a plan."
             )
-    made: Any = object.__new__(_subclass(type(base)))
-    vars(made).update(vars(base), _asymflow=Acceleration(base, family, found))
-    return made
+    return _revived(type(base), {**vars(base), "_asymflow": Acceleration(base, family, found)})
 
 
 def _auto(
@@ -124,20 +124,31 @@ def _auto(
             "Say how you call it: examples=[{'prompt': ..., 'image': ...}, ...]."
         )
     calls = auto.examples_of(base, examples)
+    uses = [{**auto.conditions(base, family, call), **_beginning(base, call)} for call in calls]
+    for index, use in enumerate(uses):
+        if use != uses[0]:
+            raise InputError(
+                f"examples[{index}] is called for {_told(use)}, and examples[0] for "
+                f"{_told(uses[0])}. A plan is made for one use: give examples that share it, and "
+                "make a plan for each."
+            )
     begun = {**_beginning(base, calls[0]), "steps": "" if steps is None else str(steps)}
     wanted = {"adapter": name_of(base, family), **auto.conditions(base, family, calls[0]), **begun}
     places = _places(wanted, folder)
-    known = {path: load_plan(path) for path in places if path.exists()}
-    for plan in known.values():
-        if _made_for(plan, wanted):
-            return plan
-    plan = auto.make(base, family, adapt(base, family), calls, steps)
+    kept = _kept(places, wanted)
+    if kept is not None:
+        return kept
+    with auto.measuring(base):
+        kept = _kept(places, wanted)  # by another thread, meanwhile
+        if kept is not None:
+            return kept
+        plan = auto.make(base, family, adapt(base, family), calls, steps)
     if plan.evidence is not None:
         made = {**plan.evidence.made, **{key: value for key, value in begun.items() if value}}
         plan = replace(plan, evidence=replace(plan.evidence, made=made))
     for path in places:
         # A plan for another use of the same weights stays; one for other weights is of no more use.
-        if path in known and _made_for(known[path], {"adapter": wanted["adapter"]}):
+        if path.exists() and _made_for(load_plan(path), {"adapter": wanted["adapter"]}):
             continue
         try:
             save_plan(plan, path)
@@ -148,6 +159,16 @@ def _auto(
             return plan
     _log.warning("The plan is not kept: cannot write any of %s.", ", ".join(map(str, places)))
     return plan
+
+
+def _told(use: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in use.items())
+
+
+def _kept(places: Sequence[Path], wanted: Mapping[str, str]) -> Plan | None:
+    """The plan that was made for this model and use."""
+    known = [load_plan(path) for path in places if path.exists()]
+    return next((plan for plan in known if _made_for(plan, wanted)), None)
 
 
 def _beginning(base: Any, call: Call) -> dict[str, str]:
@@ -230,21 +251,32 @@ def _subclass(kind: type[Any]) -> type[Any]:
 
     @functools.wraps(own)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        known: Acceleration = self._asymflow
+        known = known_of(self)
+        if known is None:
+            return own(self, *args, **kwargs)
         mine = functools.partial(own, self)
         arguments = flat(inspect.signature(mine).bind(*args, **kwargs))
         plan = known.plan
         if plan is None:
             plan = original(self, known.family, arguments["num_inference_steps"])
-        return run(self, mine, known.family, plan, arguments)
+        return run(self, kind, known.family, plan, arguments)
 
     def save_pretrained(self: Any, save_directory: str | Path, **kwargs: Any) -> None:
         kind.save_pretrained(self, save_directory, **kwargs)
-        if (plan := self._asymflow.plan) is not None:
+        if (plan := plan_of(self)) is not None:
             save_plan(plan, Path(save_directory) / FOLDER / "plan.json")
 
-    def plan(self: Any) -> Plan | None:
-        return self._asymflow.plan
+    def known_of(self: Any) -> Acceleration | None:
+        # None where the class itself was called, as in `type(fast)(**fast.components)`: that is a
+        # pipeline as it would be without us.
+        return vars(self).get("_asymflow")
+
+    def plan_of(self: Any) -> Plan | None:
+        known = known_of(self)
+        return None if known is None else known.plan
+
+    def reduced(self: Any) -> Any:
+        return _revived, (kind, vars(self))
 
     body = {
         "__call__": call,
@@ -252,6 +284,14 @@ def _subclass(kind: type[Any]) -> type[Any]:
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "save_pretrained": functools.wraps(kind.save_pretrained)(save_pretrained),
-        "asymflow_plan": property(plan),
+        "__reduce__": reduced,
+        "asymflow_plan": property(plan_of),
     }
     return type(kind.__name__, (kind,), body)
+
+
+def _revived(kind: type[Any], state: Mapping[str, Any]) -> Any:
+    """An accelerated pipeline with such attributes, made or read again from a pickle."""
+    made: Any = object.__new__(_subclass(kind))
+    vars(made).update(state)
+    return made

@@ -1,8 +1,9 @@
 """One call of a pipeline with another schedule than its own.
 
-For as long as the call lasts the pipeline has the plan as its scheduler. Where the plan has cheaper
-tiers, the network is asked for those instead of what the pipeline asks for. All else is the
-pipeline's own code: its arguments, callbacks, progress bar, hooks and pictures.
+The call is made on a copy of the pipeline, which has the plan as its scheduler and shares all else
+(`copy_of`). Where the plan has cheaper tiers, the copy's network is asked for those instead of what
+the pipeline asks for. All else is the pipeline's own code: its arguments, callbacks, progress bar,
+hooks and pictures.
 
 A pipeline that begins with a picture leaves out the first part of its steps. Counted in the steps
 of a plan that would be another noise; here it is the noise at which its own schedule would begin,
@@ -11,8 +12,7 @@ and the plan is cut there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from asymflow.adapters.pipelines import (
     Heard,
     PipelineAdapter,
     channels_out,
+    copy_of,
     guidance,
     overheard,
 )
@@ -33,12 +34,14 @@ from asymflow.estimators import Guided, Memory, estimate
 from asymflow.times import truncated
 from asymflow.types import Plan
 
-Run = Callable[..., Any]
-"""A pipeline's own `__call__`, without self."""
 
-
-def run(pipe: Any, own: Run, family: Family, plan: Plan, arguments: Mapping[str, Any]) -> Any:
+def run(
+    pipe: Any, kind: type[Any], family: Family, plan: Plan, arguments: Mapping[str, Any]
+) -> Any:
     """What the pipeline returns for these arguments, made by the plan.
+
+    Args:
+        kind: the class whose `__call__` is the pipeline's own.
 
     Raises:
         InputError: the arguments ask for a schedule of their own, or for no step at all.
@@ -56,16 +59,27 @@ def run(pipe: Any, own: Run, family: Family, plan: Plan, arguments: Mapping[str,
         changed[STRENGTH] = 1.0
     scheduler = DrivenScheduler.of(plan, pipe.scheduler, noise=family.noise_of(pipe))
     changed["num_inference_steps"] = len(scheduler.timesteps)
-    with scheduled(pipe, scheduler), _tiers(pipe, family, scheduler, guidance(arguments)):
-        return own(**{**arguments, **changed})
+    parts = {
+        "scheduler": scheduler,
+        family.network: _network(pipe, family, scheduler, guidance(arguments)),
+    }
+    before = dict(vars(pipe))
+    made = copy_of(pipe, **parts)
+    images = kind.__call__(made, **{**arguments, **changed})
+    # What pipelines say of their last call, such as `guidance_scale`.
+    vars(pipe).update(
+        (name, value)
+        for name, value in vars(made).items()
+        if name not in (*parts, "maybe_free_model_hooks") and before.get(name) is not value
+    )
+    return images
 
 
 def _beginning(pipe: Any, family: Family, steps: int, strength: float) -> float:
     """The time at which the pipeline's own schedule of so many steps begins with a picture."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     scheduler.set_timesteps(steps)
-    with scheduled(pipe, scheduler):
-        timesteps, _ = pipe.get_timesteps(steps, strength)
+    timesteps, _ = copy_of(pipe, scheduler=scheduler).get_timesteps(steps, strength)
     if not 0 < strength <= 1 or not len(timesteps):
         raise InputError(
             f"strength={strength} leaves no step of {steps} to make, or more than all. Choose a "
@@ -74,20 +88,8 @@ def _beginning(pipe: Any, family: Family, steps: int, strength: float) -> float:
     return float(family.convention(pipe).time(torch.as_tensor(timesteps[:1])))
 
 
-@contextmanager
-def scheduled(pipe: Any, scheduler: Any) -> Generator[None]:
-    """The pipeline with another scheduler, until the block ends or fails."""
-    before = pipe.scheduler
-    pipe.scheduler = scheduler
-    try:
-        yield
-    finally:
-        pipe.scheduler = before
-
-
-@contextmanager
-def _tiers(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: float) -> Generator[None]:
-    """Ask the network for the tiers of the plan. Where all are full the pipeline does it itself."""
+def _network(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: float) -> Any:
+    """The network, asked for the tiers of the plan. Where all are full the pipeline does it."""
     plan, guided = scheduler.plan, weight != 1
     network = getattr(pipe, family.network)
     plain = all(
@@ -95,9 +97,7 @@ def _tiers(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: float)
         for step in plan.steps
     )
     if plain:
-        with overheard(network, family.on_time) if family.timed else nullcontext():
-            yield
-        return
+        return overheard(network, family.on_time) if family.timed else network
     memory: Memory | None = None
 
     def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
@@ -119,5 +119,4 @@ def _tiers(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: float)
         said[:, : x_0.shape[1]] = x_0
         return torch.cat([said, said]) if guided else said
 
-    with overheard(network, answer):
-        yield
+    return overheard(network, answer)

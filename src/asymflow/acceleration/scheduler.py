@@ -9,6 +9,7 @@ of their own and are left out: every picture makes the plan's steps.
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import get_ident
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -19,7 +20,7 @@ from asymflow.errors import InputError, MissingExtra
 from asymflow.flow import eps_from_x_0, interpolate, per_image
 from asymflow.solvers import History, advance, heun
 from asymflow.store import plan_from_json, plan_to_json
-from asymflow.types import Plan, Step, Tier
+from asymflow.types import Plan, Step, Tier, instance
 
 try:
     import diffusers
@@ -38,8 +39,13 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
     The number of steps that the pipeline asks for is the plan's, whatever it says. States are those
     of the pipeline: alpha x_0 + sigma eps with unit variance, or on the line of a flow.
 
+    Like every scheduler it remembers the picture that it is at, so that it makes one at a time:
+    pipelines that run at once need one each, and are told so.
+
     Attributes:
         timesteps: one for every estimate of the plan [n].
+        sigmas: noise at these timesteps, then 0 [n + 1]: sigma / alpha, or u of a flow.
+        betas, alphas_cumprod: as the model was trained; a flow has neither.
     """
 
     order = 1
@@ -70,8 +76,12 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
             **{key: value for key, value in dict(original.config).items() if key[0] != "_"}
         )
         self._moves = [(step, k) for step in self._plan.steps for k in range(step.evaluations)]
+        for name in ("betas", "alphas_cumprod"):
+            if hasattr(original, name):
+                setattr(self, name, getattr(original, name))
         self._begin: int | None = None
         self.set_timesteps()
+        self._thread = None
 
     @classmethod
     def of(cls, plan: Plan, scheduler: Any, *, noise: float = 1.0) -> Self:
@@ -83,6 +93,9 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             InputError: the scheduler cannot be translated, or the plan has cheaper tiers.
         """
+        order = "The order is AsymFlowScheduler.of(plan, pipe.scheduler)."
+        instance("plan", plan, Plan, order)
+        instance("scheduler", scheduler, SchedulerMixin, order)
         if isinstance(scheduler, AsymFlowScheduler):
             trained, noise = dict(scheduler.config["trained"]), float(scheduler.config["noise"])
         else:
@@ -116,6 +129,9 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         """Begin again; the number of steps is that of the plan."""
         times = torch.tensor([_time(*move) for move in self._moves], dtype=torch.float64)
         self.timesteps = self._convention.timestep(times).float().to(device)
+        levels = [self._convention.level(*self._scales(float(t))[:2]) for t in (*times, 0.0)]
+        self.sigmas = torch.tensor(levels, device=device)
+        self._thread: int | None = get_ident()
         self.num_inference_steps = len(self._moves)
         self._begin = self._index = None
         self._forget()
@@ -132,6 +148,10 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
             per_image(alpha, original_samples) * original_samples
             + per_image(sigma, original_samples) * noise
         )
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """`add_noise` as pipelines of flows call it."""
+        return self.add_noise(sample, noise, timestep)
 
     def step(
         self,
@@ -218,12 +238,27 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
 
     def _due(self, timestep: float | Tensor) -> tuple[Step, int]:
         """The move that is due, and whether it is the second half of Heun's."""
+        if self._thread not in (None, get_ident()):
+            raise InputError(
+                "This AsymFlowScheduler is making another picture: set_timesteps() was called in "
+                "another thread. Give every pipeline that runs at the same time a scheduler of its "
+                "own, AsymFlowScheduler.of(plan, pipe.scheduler), and make a picture in one thread."
+            )
         if self._index is None:
+            self._thread = get_ident()
             self._index = self._find(timestep) if self._begin is None else self._begin
         if self._index >= len(self._moves):
             raise InputError(
                 f"All {len(self._moves)} steps of plan {self._plan.name!r} are made. Call "
                 "set_timesteps() before the next picture."
+            )
+        tau, due = float(timestep), float(self.timesteps[self._index])
+        # Some pipelines round what they pass, to whole numbers or to bfloat16.
+        if abs(tau - due) > 1 + due / 128:
+            raise InputError(
+                f"Timestep {tau:g} is not the one that is due, {due:g}. Pass those of "
+                "scheduler.timesteps in their order, and give pictures that are made by turns a "
+                "scheduler each."
             )
         return self._moves[self._index]
 

@@ -37,7 +37,7 @@ from asymflow.nets.colour import oklab_of, srgb_of
 from asymflow.nets.subspace import calibrated, recovered
 from asymflow.nets.transformer import patchify, unpatchify
 from asymflow.times import plan_of, shifted
-from asymflow.types import Picture, Plan, Request, Solver
+from asymflow.types import Picture, Plan, Request, Solver, as_path
 
 Prompts = Callable[[Sequence[str]], Tensor]
 """Features [b, l, d] of prompts."""
@@ -177,8 +177,8 @@ def plan(size: tuple[int, int], steps: int = STEPS, *, solver: Solver = "damped2
 
 
 def load(
-    base: Path,
-    adapter: Path,
+    base: Path | str,
+    adapter: Path | str,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.bfloat16,
@@ -189,6 +189,7 @@ def load(
         FileFormatError: a file is missing or damaged, or does not fit the other.
         MissingExtra: diffusers is not installed.
     """
+    base, adapter = as_path("base", base), as_path("adapter", adapter)
     try:
         library: Any = import_module("diffusers")
     except ImportError as error:

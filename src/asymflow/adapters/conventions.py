@@ -40,6 +40,11 @@ class Convention(Protocol):
         """(alpha, sigma, k) of the state z = k x_t that the network is shown."""
         ...
 
+    @property
+    def most(self) -> int | None:
+        """The largest count of moves that `times` can make; None where any will do."""
+        ...
+
     def times(self, count: int) -> tuple[float, ...]:
         """`count` moves, spaced as the pipeline would, from the most noise to 0."""
         ...
@@ -50,6 +55,10 @@ class Convention(Protocol):
 
     def settle(self, x_0: Tensor) -> Tensor:
         """The estimate cut to the range that the scheduler allows."""
+        ...
+
+    def level(self, alpha: float, sigma: float) -> float:
+        """The noise of a state, as schedulers count it in their `sigmas`."""
         ...
 
 
@@ -93,6 +102,10 @@ class Diffusion:
     def scaled(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.schedule.scaled(t)
 
+    @property
+    def most(self) -> int | None:
+        return len(self.schedule.log_snr)
+
     def times(self, count: int) -> tuple[float, ...]:
         return self.schedule.times(count)
 
@@ -104,6 +117,9 @@ class Diffusion:
         if self.threshold is not None:
             return self.threshold(x_0)
         return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
+
+    def level(self, alpha: float, sigma: float) -> float:
+        return sigma / alpha
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +147,10 @@ class Flow:
         alpha, sigma = 1 - u, u * self.noise
         return alpha, sigma, alpha + sigma
 
+    @property
+    def most(self) -> int | None:
+        return None
+
     def times(self, count: int) -> tuple[float, ...]:
         return shifted(count, self.noise * self.shift)
 
@@ -139,6 +159,9 @@ class Flow:
 
     def settle(self, x_0: Tensor) -> Tensor:
         return x_0
+
+    def level(self, alpha: float, sigma: float) -> float:
+        return 1 - alpha
 
 
 def convention_of(scheduler: Any, *, noise: float = 1.0) -> Convention:

@@ -34,7 +34,7 @@ from asymflow.adapter import Context
 from asymflow.adapters.gaussian import to_picture, to_state
 from asymflow.errors import FileFormatError, InputError, MissingExtra
 from asymflow.flow import log_snr, per_image, time_of_log_snr, to_vp
-from asymflow.types import Picture, Request
+from asymflow.types import Picture, Request, as_path, whole
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 """What the network says: eps, v = alpha eps - sigma x_0, or x_0."""
@@ -62,8 +62,27 @@ class Schedule:
 
     @classmethod
     def of(cls, alphas_cumprod: Tensor) -> Schedule:
-        """From the alpha^2 [n] that schedulers of diffusers keep."""
-        squares = alphas_cumprod.detach().cpu().double().clamp(_SMALLEST_SNR, 1 - _SMALLEST_SNR)
+        """From the alpha^2 [n] that schedulers of diffusers keep.
+
+        Raises:
+            InputError: they are no schedule, which falls from nearly 1 to nearly 0.
+        """
+        try:
+            squares = torch.as_tensor(alphas_cumprod).detach().cpu().double()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"alphas_cumprod is a {type(alphas_cumprod).__name__}, which holds no numbers "
+                f"({error}). Pass alpha^2 at timesteps 0, 1, ... as a tensor."
+            ) from error
+        falling = squares.ndim == 1 and len(squares) > 0 and bool((squares.diff() <= 0).all())
+        if not falling or not bool(((squares >= 0) & (squares <= 1)).all()):
+            ends = f"{float(squares.view(-1)[0]):.4g} to {float(squares.view(-1)[-1]):.4g}"
+            raise InputError(
+                f"alphas_cumprod of shape {tuple(squares.shape)}, from {ends}, is no schedule: "
+                "alpha^2 falls with the timestep, within [0, 1]. Of betas, which rise, make it by "
+                "(1 - betas).cumprod(0)."
+            )
+        squares = squares.clamp(_SMALLEST_SNR, 1 - _SMALLEST_SNR)
         return cls(torch.logit(squares) / 2)
 
     @property
@@ -100,11 +119,20 @@ class Schedule:
 
     def timestep(self, t: Tensor) -> Tensor:
         """tau [b] at times t [b], a real number from 0 to n - 1."""
+        if len(self.log_snr) == 1:
+            return torch.zeros_like(t, dtype=torch.float64)
         rising = self.log_snr.flip(0)
         lam = log_snr(t.double()).clamp(rising[0], rising[-1])
         above = torch.searchsorted(rising, lam).clamp(1, len(rising) - 1)
         low, high = rising[above - 1], rising[above]
         return len(rising) - above - (lam - low) / (high - low)
+
+    def beginning(self, t: float) -> float:
+        """What the draw eps is multiplied by where pictures begin at time t.
+
+        Pipelines begin with z = eps at any timestep, and not with its noise alone, sigma eps.
+        """
+        return 1 / float(self.scaled(torch.tensor([t], dtype=torch.float64))[2])
 
     def scaled(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(alpha, sigma, k) [b] of the state k x_t that the network is shown at times t [b].
@@ -200,6 +228,9 @@ class DiffusersAdapter:
         x_0 = X_0[self.prediction](z, answer[:, : self.channels].to(x_t), alpha, sigma)
         return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
 
+    def begin(self, eps: Tensor, t: float) -> Tensor:
+        return self.schedule.beginning(t) * eps
+
     def to_state(self, picture: Picture) -> Tensor:
         return to_state(picture).to(self.like)
 
@@ -220,12 +251,27 @@ class DiffusersAdapter:
                     "Leave the label out."
                 )
             return 0
-        if not isinstance(label, int) or not 0 <= label < self.classes:
-            raise InputError(
-                f"Label {label!r} is not a class of this model. "
-                f"Choose an integer from 0 to {self.classes - 1}."
-            )
-        return label
+        return label_of(label, self.classes)
+
+
+def label_of(label: object, classes: int, null: int | None = None) -> int:
+    """The number of a class that a request asks for, as Python, numpy or torch have integers.
+
+    Args:
+        null: one more number that is allowed.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        found = whole("label", label, 0)
+    except InputError:
+        found = -1
+    if found in range(classes) or (null is not None and found == null):
+        return found
+    raise InputError(
+        f"Label {label!r} is not a class of this model. Choose an integer from 0 to {classes - 1}."
+    )
 
 
 def adapt(
@@ -254,7 +300,12 @@ def adapt(
             f"{config.class_embed_type!r} is not supported: timesteps must be embedded by position "
             "and classes by number. Write an adapter of your own for it (asymflow.adapter)."
         )
-    if null is not None and not 0 <= null < (config.num_class_embeds or 0):
+    if not hasattr(scheduler, "config"):
+        raise InputError(
+            f"A {type(scheduler).__name__} is no scheduler. Pass the one that the model was "
+            "trained with, such as DDPMScheduler: adapt(network, scheduler)."
+        )
+    if null is not None and whole("null", null, 0) >= (config.num_class_embeds or 0):
         raise InputError(
             f"null={null} is not one of the {config.num_class_embeds or 0} classes of this model. "
             "Name the class that stands for none, or leave it out."
@@ -262,11 +313,12 @@ def adapt(
     schedule, prediction, clip = _read(scheduler)
     model.eval().requires_grad_(False)
     digest = _digest(model, schedule, (prediction, clip, null))
-    return DiffusersAdapter(model, schedule, prediction, digest, clip, null, tuple(shrinks))
+    factors = tuple(whole("each of shrinks", factor, 2) for factor in shrinks)
+    return DiffusersAdapter(model, schedule, prediction, digest, clip, null, factors)
 
 
 def load(
-    folder: Path,
+    folder: Path | str,
     *,
     null: int | None = None,
     shrinks: Sequence[int] = (),
@@ -288,9 +340,10 @@ def load(
         diffusers: Any = importlib.import_module("diffusers")
     except ImportError as error:
         raise MissingExtra("diffusers", "diffusers") from error
-    whole = folder / "model_index.json"
-    if whole.exists():
-        _check_parts(whole)
+    folder = as_path("folder", folder)
+    index = folder / "model_index.json"
+    if index.exists():
+        _check_parts(index)
     network = folder / "unet" if (folder / "unet").is_dir() else folder
     noise = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
     kinds = [

@@ -9,6 +9,7 @@ guided_diffusion    z = alpha x_0 + sigma eps with alpha^2 + sigma^2 = 1 at time
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from asymflow.adapter import Context
-from asymflow.adapters.diffusers import X_0, Prediction, Schedule
+from asymflow.adapters.diffusers import X_0, Prediction, Schedule, label_of
 from asymflow.adapters.gaussian import to_picture, to_state
 from asymflow.adapters.weights import weigh
 from asymflow.errors import InputError
 from asymflow.flow import per_image, to_ve
-from asymflow.types import Picture, Request
+from asymflow.types import Picture, Request, instance, whole
 
 _CPU = torch.device("cpu")
 
@@ -48,6 +49,8 @@ class CallableAdapter:
         null: the label that stands for no class, without which there is no guidance.
         device: of the network; a CPU where it is not given.
         factors: by which pictures may be pooled, since the network was trained on that too.
+        clip: x_0 is cut to [-clip, clip], once guidance has combined estimates; None leaves it.
+        start: what the draw eps is multiplied by where pictures begin at a time t; None is t.
     """
 
     ask: Question
@@ -58,6 +61,8 @@ class CallableAdapter:
     null: int | None = None
     device: torch.device = _CPU
     factors: tuple[int, ...] = ()
+    clip: float | None = None
+    start: Callable[[float], float] | None = None
 
     @property
     def like(self) -> Tensor:
@@ -95,6 +100,12 @@ class CallableAdapter:
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         return self.ask(x_t, t.cpu().double(), context.get("label")).to(x_t)
 
+    def settle(self, x_0: Tensor) -> Tensor:
+        return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
+
+    def begin(self, eps: Tensor, t: float) -> Tensor:
+        return (t if self.start is None else self.start(t)) * eps
+
     def to_state(self, picture: Picture) -> Tensor:
         return to_state(picture).to(self.like)
 
@@ -109,55 +120,73 @@ class CallableAdapter:
                     f"Label {label!r} cannot be served: this model knows no classes. Leave it out."
                 )
             return 0
-        if isinstance(label, int) and (label == self.null or label in range(self.classes)):
-            return label
-        raise InputError(
-            f"Label {label!r} is not a class of this model. "
-            f"Choose an integer from 0 to {self.classes - 1}."
-        )
+        return label_of(label, self.classes, self.null)
 
 
 def edm(
     net: Callable[..., Tensor],
     *,
     channels: int,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     classes: int = 0,
     null: bool = False,
-    **options: Any,
+    name: str | None = None,
+    grain: int = 1,
+    device: torch.device | str = _CPU,
+    factors: Sequence[int] = (),
 ) -> CallableAdapter:
     """A denoiser D = net(x, sigma), or net(x, sigma, one_hot) for a model of classes.
 
     x = x_0 + sigma eps [b, c, h, w], sigma [b]. Noise above `sigma_max` is scaled down to it, with
-    a signal that is weaker than the model expects; below `sigma_min` it is asked there.
+    a signal that is weaker than the model expects; below `sigma_min` it is asked there. A network
+    that knows some levels only, and has EDM's `round_sigma`, is asked at the nearest one, with the
+    state scaled to it. A `torch.nn.Module` is put into evaluation mode.
 
     Args:
+        sigma_min, sigma_max: by default those of the network, where it has these attributes of
+            EDM's networks and they are noise levels; else 0.002 and 80.
         classes: columns of `one_hot` [b, classes].
         null: whether training dropped classes, and showed all zeros instead.
-        options: `name`, `grain`, `device` and `factors` of the adapter.
+        name, grain, device, factors: of the adapter; a plain function needs a name.
 
     Raises:
-        InputError: the limits are not noise levels.
+        InputError: the limits are not noise levels, or an argument is of another kind.
     """
-    if not 0 < sigma_min < sigma_max:
+    instance("null", null, bool, "EDM's networks show all zeros for no class: was this one, too?")
+    low = _limit(sigma_min, net, "sigma_min", 0.002)
+    high = _limit(sigma_max, net, "sigma_max", 80.0)
+    if not 0 < low < high:
         raise InputError(
-            f"sigma_min={sigma_min} and sigma_max={sigma_max} are no limits of noise. Give two "
+            f"sigma_min={low} and sigma_max={high} are no limits of noise. Give two "
             "positive numbers, the smaller one first."
         )
+    known: Callable[[Tensor], Any] | None = getattr(net, "round_sigma", None)
 
     def ask(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
-        sigma, k = to_ve(t, sigma_max)
-        level = sigma.clamp(min=sigma_min).to(x_t)
+        sigma, k = to_ve(t, high)
+        level = sigma.clamp(min=low).to(x_t)
         x = per_image(k, x_t) * x_t
+        if known is not None:
+            rounded = torch.as_tensor(known(level)).to(level).view_as(level)
+            x, level = per_image(rounded / level, x) * x, rounded
         if label is None:
             return net(x, level)
         # The null label is one more class, whose column is left out.
         one_hot = functional.one_hot(label, classes + 1)[:, :classes].to(x_t)
         return net(x, level, one_hot)
 
-    settings = ("edm", sigma_min, sigma_max, classes, null)
-    return _adapter(ask, net, settings, channels, classes, classes if null else None, options)
+    settings = ("edm", low, high, classes, null)
+    return CallableAdapter(
+        ask,
+        _name(net, settings, name),
+        whole("channels", channels, 1),
+        whole("grain", grain, 1),
+        whole("classes", classes, 0),
+        classes if null else None,
+        torch.device(device),
+        _factors(factors),
+    )
 
 
 def guided_diffusion(
@@ -168,55 +197,90 @@ def guided_diffusion(
     prediction: Prediction = "epsilon",
     classes: int = 0,
     null: int | None = None,
-    **options: Any,
+    clip_denoised: bool = False,
+    rescale_timesteps: bool = False,
+    name: str | None = None,
+    grain: int = 1,
+    device: torch.device | str = _CPU,
+    factors: Sequence[int] = (),
 ) -> CallableAdapter:
     """A network net(z, tau), or net(z, tau, y=label) for a model of classes.
 
-    z [b, c, h, w] is variance preserving, tau [b] a real timestep.
+    z [b, c, h, w] is variance preserving, tau [b] a real timestep. Pictures begin with z = eps. A
+    `torch.nn.Module` is put into evaluation mode.
 
     Args:
-        alphas_cumprod: alpha^2 at timesteps 0, 1, ... [n].
+        alphas_cumprod: alpha^2 at timesteps 0, 1, ... [n], as a tensor or an array.
         prediction: what the network says.
         null: the label that training showed in place of a dropped one; may be `classes`.
-        options: `name`, `grain`, `device` and `factors` of the adapter.
+        clip_denoised: x_0 is cut to [-1, 1], as the official sampling scripts do unless told
+            otherwise.
+        rescale_timesteps: the network counts its n timesteps up to 1000, the official flag.
+        name, grain, device, factors: of the adapter; a plain function needs a name.
 
     Raises:
-        InputError: the prediction is unknown.
+        InputError: the prediction is unknown, the schedule is none, or an argument is of another
+            kind.
     """
     if prediction not in X_0:
         raise InputError(
             f"Prediction {prediction!r} is not supported. Choose one of {', '.join(X_0)}."
         )
     schedule = Schedule.of(alphas_cumprod)
+    scale = 1000 / len(schedule.log_snr) if rescale_timesteps else 1.0
 
     def ask(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
         alpha, sigma, k = (per_image(each, x_t) for each in schedule.scaled(t))
-        tau, z = schedule.timestep(t).to(x_t), k * x_t
+        tau, z = (scale * schedule.timestep(t)).to(x_t), k * x_t
         said = net(z, tau) if label is None else net(z, tau, y=label)
         return X_0[prediction](z, said[:, :channels].to(x_t), alpha, sigma)
 
     log_snr = [f"{each:.6f}" for each in schedule.log_snr.tolist()]
-    settings = ("guided-diffusion", prediction, classes, null, log_snr)
-    return _adapter(ask, net, settings, channels, classes, null, options)
+    settings: tuple[object, ...] = ("guided-diffusion", prediction, classes, null, log_snr)
+    if clip_denoised or rescale_timesteps:
+        settings = (*settings, clip_denoised, rescale_timesteps)
+    return CallableAdapter(
+        ask,
+        _name(net, settings, name),
+        whole("channels", channels, 1),
+        whole("grain", grain, 1),
+        whole("classes", classes, 0),
+        null,
+        torch.device(device),
+        _factors(factors),
+        1.0 if clip_denoised else None,
+        schedule.beginning,
+    )
 
 
-def _adapter(
-    ask: Question,
-    net: Callable[..., Tensor],
-    settings: object,
-    channels: int,
-    classes: int,
-    null: int | None,
-    options: dict[str, Any],
-) -> CallableAdapter:
-    """Named after its weights and settings, unless a name is given."""
+def _limit(given: float | None, net: object, name: str, usual: float) -> float:
+    """A limit of noise: as given, or as the network says, or the usual one."""
+    if given is not None:
+        return given
+    found = float(getattr(net, name, 0.0))
+    return found if 0 < found < math.inf else usual
+
+
+def _name(net: Callable[..., Tensor], settings: object, name: str | None) -> str:
+    """After weights and settings, unless a name is given."""
+    if not callable(net):
+        raise InputError(
+            f"A {type(net).__name__} cannot be called, so it is no network. Pass a function or a "
+            "torch.nn.Module that answers net(x, noise)."
+        )
     if isinstance(net, torch.nn.Module):
-        digest = hashlib.sha256(repr(settings).encode())
-        weigh(digest, net.state_dict())
-        options = {"name": f"callable:{digest.hexdigest()[:12]}", **options}
-    elif "name" not in options:
+        net.eval()
+        if name is None:
+            digest = hashlib.sha256(repr(settings).encode())
+            weigh(digest, net.state_dict())
+            name = f"callable:{digest.hexdigest()[:12]}"
+    if not isinstance(name, str) or not name:
         raise InputError(
             "A network that is a plain function has no weights to be named after, and plans are "
-            "kept by the name of their model. Give it one: name='mine-1'."
+            f"kept by the name of their model: name={name!r}. Give it one: name='mine-1'."
         )
-    return CallableAdapter(ask, channels=channels, classes=classes, null=null, **options)
+    return name
+
+
+def _factors(factors: Sequence[int]) -> tuple[int, ...]:
+    return tuple(whole("each of factors", factor, 2) for factor in factors)

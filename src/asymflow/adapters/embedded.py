@@ -35,7 +35,7 @@ from asymflow.nets.picture import PictureConfig, PictureModel
 from asymflow.nets.text import load_tokenizer, tokenize
 from asymflow.nets.transformer import TransformerConfig
 from asymflow.pictures import cut_out, fit
-from asymflow.types import Picture, Request
+from asymflow.types import Picture, Request, as_path
 
 FORMAT = "asymflow-embedded-2"
 READ = ("asymflow-embedded-1", FORMAT)
@@ -276,7 +276,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def load(
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -291,7 +291,7 @@ def load(
     Raises:
         FileFormatError: the file is missing, damaged or holds another kind of model.
     """
-    path = weights or default_weights()
+    path = default_weights() if weights is None else as_path("weights", weights)
     try:
         with safe_open(path, "pt") as file:
             metadata = cast("dict[str, str]", file.metadata() or {})

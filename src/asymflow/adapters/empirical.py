@@ -16,7 +16,7 @@ from asymflow.adapter import Context
 from asymflow.adapters.gaussian import check_size, shrinks, to_picture, to_state
 from asymflow.errors import InputError
 from asymflow.flow import shrink
-from asymflow.types import Picture, Request
+from asymflow.types import Picture, Request, whole
 
 ALL = -1
 """The label of a request that does not say one: every picture is possible."""
@@ -56,13 +56,13 @@ class EmpiricalAdapter:
 
     def check(self, request: Request) -> None:
         check_size(request, self.pictures)
-        label = request.inputs.get("label", ALL)
+        label = _label(request)
         known = sorted({int(label) for label in self.labels})
         if label not in (ALL, *known):
             raise InputError(f"No picture has the label {label!r}. Choose one of {known}.")
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        labels = torch.tensor([request.inputs.get("label", ALL) for request in requests])
+        labels = torch.tensor([_label(request) for request in requests])
         labels = labels.to(self.labels.device)
         return {"label": labels}, {"label": torch.full_like(labels, ALL)}
 
@@ -92,3 +92,7 @@ def _posterior_mean(y: Tensor, x: Tensor, t: float) -> Tensor:
     # At t = 0 the nearest picture has all the weight; the floor is below any step a plan takes.
     weights = torch.softmax(-distances / (2 * max(t, 1e-8) ** 2), 0)
     return (weights @ y.flatten(1)).view_as(x)
+
+
+def _label(request: Request) -> int:
+    return whole("label", request.inputs.get("label", ALL), ALL)

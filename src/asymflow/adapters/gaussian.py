@@ -16,7 +16,7 @@ from torch import Tensor
 from asymflow.adapter import Context
 from asymflow.errors import InputError
 from asymflow.flow import Time, per_image, shrink
-from asymflow.types import Picture, Request
+from asymflow.types import Picture, Request, whole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,12 +52,10 @@ class GaussianAdapter:
 
     def check(self, request: Request) -> None:
         check_size(request, self.mean)
-        label = request.inputs.get("label", 0)
-        if label not in range(len(self.mean)):
-            raise InputError(f"Unknown label {label!r}. Choose one of 0 to {len(self.mean) - 1}.")
+        self._label(request)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        labels = torch.tensor([request.inputs.get("label", 0) for request in requests])
+        labels = torch.tensor([self._label(request) for request in requests])
         labels = labels.to(self.mean.device)
         return {"label": labels}, {"label": torch.zeros_like(labels)}
 
@@ -89,6 +87,15 @@ class GaussianAdapter:
 
     def to_picture(self, x_0: Tensor) -> Picture:
         return to_picture(x_0)
+
+    def _label(self, request: Request) -> int:
+        label = request.inputs.get("label", 0)
+        try:
+            return whole("label", label, 0, len(self.mean) - 1)
+        except InputError:
+            raise InputError(
+                f"Unknown label {label!r}. Choose one of 0 to {len(self.mean) - 1}."
+            ) from None
 
     def _at(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and std [b, c, h, w] of the data at the size of x."""

@@ -40,7 +40,18 @@ from asymflow.errors import FileFormatError, InputError
 from asymflow.nets import jit
 from asymflow.nets.jit import JitModel
 from asymflow.times import uniform
-from asymflow.types import CONDITIONAL, FULL, Picture, Plan, Request, Solver, Step
+from asymflow.types import (
+    CONDITIONAL,
+    FULL,
+    Picture,
+    Plan,
+    Request,
+    Solver,
+    Step,
+    as_path,
+    number,
+    whole,
+)
 
 Weights = Literal["ema1", "ema2", "model"]
 """Which of the weights in a checkpoint of the official code: an average, or those of the end."""
@@ -150,12 +161,13 @@ class JitAdapter:
     def _label(self, request: Request) -> int:
         classes = self.model.config.classes
         label = request.inputs.get("label", classes)
-        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= classes:
+        try:
+            return whole("label", label, 0, classes)
+        except InputError:
             raise InputError(
                 f"Label {label!r} is not a class of this model. Choose an integer from 0 to "
                 f"{classes - 1}, or leave it out for a picture of any class."
-            )
-        return label
+            ) from None
 
 
 def plan(
@@ -183,38 +195,57 @@ def plan(
 
 
 def load(
-    path: Path,
+    path: Path | str,
     *,
     weights: Weights | None = None,
     guidance_interval: tuple[float, float] | None = None,
     floor: float | None = None,
     class_start: int | None = None,
+    noise_scale: float | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> JitAdapter:
     """Load a checkpoint of the official code (`checkpoint-last.pth`) or a bare state dict.
 
-    The shape of the network is read from the weights. Safetensors are preferred; of `.pt` and
-    `.pth` files only tensors are read, and no code is run.
+    The shape of the network is read from the weights, and how it was trained and sampled from the
+    arguments that the official code keeps in a checkpoint. What is given here goes before both.
+    Safetensors are preferred; of `.pt` and `.pth` files only tensors and plain values are read, and
+    no code is run.
 
     Args:
         weights: of a checkpoint that holds several; by default "ema1", which the paper samples
             with. A bare state dict holds one, and asking it for another is an error.
-        guidance_interval, floor: see `JitAdapter`; by default those of the paper.
-        class_start: see `asymflow.nets.jit.config_of`; only for networks of unpublished depth.
+        guidance_interval, floor: see `JitAdapter`; by default the checkpoint's `interval_min`,
+            `interval_max` and `t_eps`, or else those of the paper. Give `plan` the same interval.
+        class_start, noise_scale: see `asymflow.nets.jit.config_of`; for bare state dicts of
+            networks that are not as published.
 
     Raises:
         FileFormatError: the file is missing, damaged or holds another kind of model; says which
             tensors are missing, unexpected or of another shape.
     """
-    state = _chosen(path, _read(path), weights)
+    path = as_path("path", path)
+    found = _read(path)
+    state = _chosen(path, found, weights)
     try:
-        model = jit.built(jit.config_of(state, class_start=class_start), state)
+        said = _Arguments.of(found.get("args"))
+        if class_start is None and said.model is not None:
+            class_start = jit.class_start_of(said.model)
+        if noise_scale is None and "proj_buffer" not in state:
+            noise_scale = said.noise_scale
+        config = jit.config_of(state, class_start=class_start, noise_scale=noise_scale)
+        model = jit.built(config, state)
     except FileFormatError as error:
         raise FileFormatError(f"Cannot read {path}. {error}") from error
     except InputError as error:
         raise InputError(f"Cannot read {path}. {error}") from error
-    adapter = adapt(model, guidance_interval=guidance_interval, floor=floor)
+    adapter = adapt(
+        model,
+        guidance_interval=said.guidance_interval
+        if guidance_interval is None
+        else guidance_interval,
+        floor=said.floor if floor is None else floor,
+    )
     model.to(device)
     for parameter in model.parameters():  # but not the tables of positions and the subspace
         parameter.data = parameter.data.to(dtype)
@@ -240,6 +271,39 @@ def adapt(
     digest = hashlib.sha256(repr((model.config, guidance_interval, floor)).encode())
     weigh(digest, model.state_dict())
     return JitAdapter(model, digest.hexdigest(), guidance_interval, floor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arguments:
+    """What a checkpoint of the official code says about itself; None where it does not."""
+
+    model: str | None = None
+    noise_scale: float | None = None
+    floor: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, args: object) -> _Arguments:
+        """From the namespace of its command line, or none.
+
+        Raises:
+            InputError: a value is no number.
+        """
+        if not isinstance(args, argparse.Namespace):
+            return cls()
+        values = vars(args)
+
+        def value(name: str) -> float | None:
+            return None if values.get(name) is None else number(f"args.{name}", values[name])
+
+        low, high, model = value("interval_min"), value("interval_max"), values.get("model")
+        return cls(
+            model=model if isinstance(model, str) else None,
+            noise_scale=value("noise_scale"),
+            floor=value("t_eps"),
+            # Its time runs from noise, 0, to data, 1.
+            guidance_interval=None if low is None or high is None else (1 - high, 1 - low),
+        )
 
 
 def _read(path: Path) -> Mapping[str, Any]:

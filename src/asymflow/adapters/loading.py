@@ -42,14 +42,15 @@ def load(model: Path | str | None = None, **options: Any) -> Adapter:
 
     Args:
         model: a model file of the embedded kind, by default the one that comes with asymflow; or
-            the name of a model that an installed package offers.
+            the name of a model that an installed package offers. Text with a suffix or a folder in
+            it is a file.
         options: `device` and `dtype`, or whatever that package takes.
 
     Raises:
         FileFormatError: the file is missing, damaged or holds another kind of model.
         InputError: no package offers that name, or what it offers is no model.
     """
-    if not isinstance(model, str):
+    if not isinstance(model, str) or Path(model).suffix or len(Path(model).parts) != 1:
         return embedded.load(model, **options)
     found = _offer(model)
     where = f"Adapter {model!r} of {found.value}"

@@ -7,10 +7,12 @@ embeddings and masks mean what they mean to the pipeline.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
@@ -131,17 +133,30 @@ class Heard:
         return cls(z[-n:], cond, {name: value[:n] for name, value in rows.items()}, others)
 
 
-@contextmanager
+def copy_of(pipe: Any, **parts: Any) -> Any:
+    """The pipeline with other parts or settings, which nobody else sees.
+
+    It shares all that it is not given, weights included, and is used for one call or one
+    measurement. So calls in other threads, of this pipeline or of others on the same network, see
+    neither each other's schedulers and networks nor what pipelines remember while they are called.
+    """
+    made = object.__new__(type(pipe))
+    # Offloading puts its hooks back after every call: on the components themselves, not on copies.
+    vars(made).update(vars(pipe), maybe_free_model_hooks=pipe.maybe_free_model_hooks)
+    vars(made).update(parts)
+    return made
+
+
 def overheard(
     network: Any, answer: Callable[[Callable[..., Any], Mapping[str, Any]], Tensor]
-) -> Generator[None]:
-    """Let `answer(forward, named arguments)` answer [rows, c, h, w] in the network's place.
+) -> Any:
+    """The network with `answer(forward, named arguments)` [rows, c, h, w] in its place.
 
-    The network itself and its class stay as they are: for as long as the block lasts one attribute
-    of the instance hides its `forward`, as the offloading hooks of diffusers do, and calls it.
+    A copy that shares weights, submodules and hooks with the network, which itself stays as it is.
+    One attribute of the copy hides `forward`, as the offloading hooks of diffusers do.
     """
-    forward = network.forward
-    hidden = vars(network).get("forward")
+    compiled = vars(network).get("_compiled_call_impl")  # by `network.compile()`, in place
+    forward = network.forward if compiled is None else compiled
     signature = inspect.signature(type(unwrapped(network)).forward)
     outputs = import_module("diffusers.models.unets.unet_2d")
 
@@ -151,25 +166,16 @@ def overheard(
         said = answer(forward, named)
         return outputs.UNet2DOutput(said) if named.get("return_dict", True) else (said,)
 
-    vars(network)["forward"] = instead
-    try:
-        yield
-    finally:
-        if hidden is None:
-            del vars(network)["forward"]
-        else:
-            vars(network)["forward"] = hidden
+    made = object.__new__(type(network))
+    vars(made).update(vars(network), forward=instead, _compiled_call_impl=None)
+    if compiled is not None:  # and that calls the hooks of the network itself
+        vars(made).update(_forward_pre_hooks=OrderedDict(), _forward_hooks=OrderedDict())
+    return made
 
 
-@contextmanager
-def quiet(pipe: Any) -> Generator[None]:
-    """Without the pipeline's own progress bars."""
-    before = dict(getattr(pipe, "_progress_bar_config", {}))
-    pipe.set_progress_bar_config(**{**before, "disable": True})
-    try:
-        yield
-    finally:
-        pipe.set_progress_bar_config(**before)
+def quiet(pipe: Any) -> dict[str, Any]:
+    """The setting of a pipeline that shows no progress bar, for `copy_of`."""
+    return {"_progress_bar_config": {**getattr(pipe, "_progress_bar_config", {}), "disable": True}}
 
 
 def flat(found: inspect.BoundArguments) -> dict[str, Any]:
@@ -204,6 +210,10 @@ def guidance(arguments: Mapping[str, Any]) -> float:
     return float(scale) if scale is not None and scale > 1 else 1.0
 
 
+class _Heard(Exception):
+    """Ends a call once the network is asked: what comes after it does not matter."""
+
+
 def listen(pipe: Any, family: Family, call: Call) -> Heard:
     """What the pipeline tells its network for this call. The network is not asked."""
     network = getattr(pipe, family.network)
@@ -212,15 +222,34 @@ def listen(pipe: Any, family: Family, call: Call) -> Heard:
 
     def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
         heard.append(Heard.of(family, named, guidance(arguments) != 1))
-        z: Tensor = named[family.state]
-        return z.new_zeros(len(z), channels_out(network), *z.shape[2:])
+        raise _Heard
 
     once = {**call, "num_inference_steps": 1, "output_type": "pt"}
     if STRENGTH in arguments:
         once[STRENGTH] = 1.0  # or one step would be none
-    with overheard(network, answer), quiet(pipe):
-        pipe(**once)
+    # Counting steps changes a scheduler: it is not the one that another call may be using.
+    scheduler = copy.deepcopy(pipe.scheduler)
+    ear = {family.network: overheard(network, answer), "scheduler": scheduler, **quiet(pipe)}
+    with _own_noise(arguments, once), suppress(_Heard):
+        copy_of(pipe, **ear)(**once)
+    pipe.maybe_free_model_hooks()  # as at the end of every call
+    if not heard:
+        raise InputError(
+            f"{type(pipe).__name__} never asked its {family.network!r}, so there is nothing to "
+            "plan. Name the network that it asks at every step: Family(network=...)."
+        )
     return heard[0]
+
+
+@contextmanager
+def _own_noise(arguments: Mapping[str, Any], call: dict[str, Any]) -> Generator[None]:
+    """Let a call draw from a generator of its own, so that nobody's random numbers are used up."""
+    if "generator" in arguments:
+        call["generator"] = arguments["generator"] or torch.Generator().manual_seed(0)
+        yield
+    else:
+        with torch.random.fork_rng():
+            yield
 
 
 def unwrapped(network: Any) -> Any:
@@ -326,6 +355,11 @@ class PipelineAdapter:
     def settle(self, x_0: Tensor) -> Tensor:
         return self.convention.settle(x_0)
 
+    def begin(self, eps: Tensor, t: float) -> Tensor:
+        # Pipelines begin with that much noise, whatever their first timestep is.
+        k = self.convention.scaled(torch.tensor([t], dtype=torch.float64))[2]
+        return self.family.noise_of(self.pipe) / float(k) * eps
+
     def to_state(self, picture: Picture) -> Tensor:
         return to_state(picture).to(self.like)
 
@@ -359,10 +393,13 @@ class PipelineAdapter:
 def adapt(pipe: Any, family: Family) -> PipelineAdapter:
     """The network of a pipeline as an adapter, to profile it or run plans without the pipeline.
 
+    It is put into evaluation mode.
+
     Raises:
         InputError: the pipeline's scheduler cannot be translated.
     """
     network = getattr(pipe, family.network)
+    unwrapped(network).eval()
     convention = family.convention(pipe)
     return PipelineAdapter(pipe, family, name_of(pipe, family), convention, network)
 

@@ -67,6 +67,11 @@ class JitConfig:
                 f"A width of {self.width} cannot be shared by {self.heads} heads. Choose a "
                 f"multiple of {4 * self.heads}: positions turn pairs, for rows and for columns."
             )
+        if not 0 < self.noise_scale < math.inf:
+            raise InputError(
+                f"noise_scale={self.noise_scale} is no standard deviation. Give a positive number, "
+                "such as 1.0."
+            )
         if self.rank is not None and not 0 <= self.rank <= self.pixels:
             raise InputError(
                 f"A subspace of rank {self.rank} does not fit into patches of {self.pixels} "
@@ -388,13 +393,26 @@ def published_name(name: str) -> str:
     return prefix + theirs + rest.removeprefix(ours)
 
 
-def config_of(state: Mapping[str, Tensor], *, class_start: int | None = None) -> JitConfig:
+def class_start_of(name: str) -> int | None:
+    """The block at which class tokens are added in a network of such a name, "JiT-B/16"."""
+    size, _, _ = name.removeprefix("JiT-").partition("/")
+    return _SHAPES[size][-1] if size in _SHAPES else None
+
+
+def config_of(
+    state: Mapping[str, Tensor],
+    *,
+    class_start: int | None = None,
+    noise_scale: float | None = None,
+) -> JitConfig:
     """The shape of the network that a published state dict is of.
 
     Args:
         state: under its published names, without the prefix "net.".
         class_start: the block at which class tokens are added. It leaves no trace in the weights,
             and is known for the depths of B, L and H only.
+        noise_scale: that it was trained with, which leaves none either. By default that of the
+            papers, size / 256; a rank-asymmetric model scales its data by itself, and has 1.
 
     Raises:
         FileFormatError: a tensor that the shape is read from is missing or has another rank.
@@ -434,7 +452,11 @@ def config_of(state: Mapping[str, Tensor], *, class_start: int | None = None) ->
         classes=classes - 1,
         class_tokens=tokens,
         class_start=class_start,
-        noise_scale=1.0 if rank is not None else side * patch / 256,
+        noise_scale=noise_scale
+        if noise_scale is not None
+        else 1.0
+        if rank is not None
+        else side * patch / 256,
         rank=rank,
     )
 
