@@ -128,6 +128,7 @@ test("a page outlives the server, waits for its model, and finds the history aga
   const before = (await gallery()).map((picture) => picture.id);
   expect(before.length).toBeGreaterThan(0);
   const open = await visit();
+  await history(open).first().waitFor(); // it has heard all that it asked for
   await server.stop();
   await open.getByText(/No connection to the studio/).waitFor();
   await open.locator("#prompt").fill("a red apple");
