@@ -285,7 +285,7 @@ class Rule:
     surprise: float
 
     def __post_init__(self) -> None:
-        whole("step", self.step, 0)
+        whole("step", self.step, -(2**63))
         object.__setattr__(self, "surprise", number("surprise", self.surprise))
         if self.action not in ACTIONS:
             raise InputError(f"Unknown action {self.action!r}. Choose one of {', '.join(ACTIONS)}.")
