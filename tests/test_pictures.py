@@ -218,7 +218,7 @@ class TestFitting:
             assert fitted.min() > 0.999  # nothing from outside
 
     @given(st.tuples(*[st.integers(1, 4000)] * 2), st.tuples(*[st.integers(1, 300)] * 2))
-    @settings(max_examples=50)
+    @settings(max_examples=50, deadline=None)
     def test_photographs_of_any_size_fit(self, own: tuple[int, int], size: tuple[int, int]) -> None:
         picture = np.ones((*own, 4), np.float32)
         fitted = pictures.fit(picture, size)
