@@ -225,7 +225,7 @@ def test_euler_over_its_timesteps_is_ddim(
             z = scheduler.step(answer, tau, z, use_clipped_model_output=True).prev_sample
     assert float(ours.std()) > 0.05
     # The end of the cosine schedule divides by an alpha of 5e-5, and rounding with it.
-    assert_close(ours, z, rtol=1e-4, atol=5e-4 * max(1.0, float(z.std())))
+    assert_close(ours, z, rtol=1e-4, atol=2e-3 * max(1.0, float(z.std())))
 
 
 def test_guidance_is_that_of_the_answers() -> None:

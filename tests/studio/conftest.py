@@ -69,7 +69,7 @@ class Slow:
         return {"colour": colour}, {"colour": torch.zeros_like(colour)}
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        self.gate.wait(20)
+        self.gate.wait(60)
         if self.error is not None:
             error, self.error = self.error, None
             raise error

@@ -153,6 +153,25 @@ def test_deleting_can_be_undone_until_it_is_purged(studio: Running) -> None:
     assert second in gallery()
 
 
+def test_a_job_tells_that_its_picture_was_deleted(serve: Serve) -> None:
+    server = serve()
+    job = server.over(server.ask("a fox")["id"])
+    [picture] = job["pictures"]
+
+    def deleted() -> list[bool]:
+        jobs = [server.job(job["id"]), *server.http.get("/api/jobs").json()["jobs"]]
+        return [each["pictures"][0]["deleted"] for each in jobs]
+
+    # Else a page that is opened now would show it again.
+    server.http.delete(f"/api/pictures/{picture['id']}")
+    assert deleted() == [True, True]
+    server.http.post(f"/api/pictures/{picture['id']}/restore")
+    assert deleted() == [False, False]
+    server.http.delete(f"/api/pictures/{picture['id']}?forever=1")
+    assert deleted() == [True, True]
+    assert server.http.get(f"/api/pictures/{picture['id']}").status_code == 404
+
+
 def test_cleaning_leaves_alone_what_is_not_its_own(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     mine = tmp_path / "data" / "results" / "thesis.png"

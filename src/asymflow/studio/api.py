@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -309,9 +307,8 @@ def delete_picture(studio: Here, id: str, forever: Switch = False) -> dict[str, 
     gone for good; with `forever` it is gone at once."""
     row = _picture(studio, id)
     if forever:
-        studio.store.remove([id])
-        return picture_json(replace(row, deleted=time.time()))
-    studio.store.hide(id, hidden=True)
+        return picture_json(studio.engine.remove(row))
+    studio.engine.hide(id, hidden=True)
     return picture_json(_picture(studio, id))
 
 
@@ -319,7 +316,7 @@ def delete_picture(studio: Here, id: str, forever: Switch = False) -> dict[str, 
 def restore_picture(studio: Here, id: str) -> dict[str, Any]:
     """Show a hidden picture again."""
     _picture(studio, id)
-    studio.store.hide(id, hidden=False)
+    studio.engine.hide(id, hidden=False)
     return picture_json(_picture(studio, id))
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from asymflow.generation import Model
@@ -294,6 +294,25 @@ class Engine:
         """The number of the newest change."""
         with self._lock:
             return self.changes[-1].number if self.changes else self._next
+
+    def hide(self, id: str, *, hidden: bool) -> None:
+        """Hide a picture, or show it again."""
+        if (row := self.store.hide(id, hidden=hidden)) is not None:
+            self._renew(row)
+
+    def remove(self, row: PictureRow) -> PictureRow:
+        """Delete a picture for good; how it is told of from now on."""
+        self.store.remove([row.id])
+        gone = replace(row, deleted=time.time())
+        self._renew(gone)
+        return gone
+
+    def _renew(self, row: PictureRow) -> None:
+        """Tell of a picture's job with what its picture is now."""
+        with self._lock:
+            job = self._jobs.get(row.job)
+            if job is not None and row.slot in job.pictures:
+                job.pictures[row.slot] = row
 
     def outlook(self, job: Job) -> tuple[int | None, float | None]:
         """How many jobs go before a job that waits, and the seconds until it is done."""
