@@ -580,9 +580,18 @@ def test_other_pages_hear_of_every_job(serve: Serve, slow: Slow) -> None:
     assert (first["id"], "done") in states
 
 
+class OneByOne(threading.Event):
+    """A gate that lets one call of the network through each time it is set."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        passed = super().wait(timeout)
+        self.clear()
+        return passed
+
+
 def test_one_stream_tells_every_step_of_every_job(serve: Serve, slow: Slow) -> None:
     server = serve()
-    slow.gate.clear()
+    slow.gate = OneByOne()
     first = server.ask("a fox")
     until = time.monotonic() + 20
     while server.job(first["id"])["state"] != "running" and time.monotonic() < until:
@@ -599,6 +608,8 @@ def test_one_stream_tells_every_step_of_every_job(serve: Serve, slow: Slow) -> N
     for _, name, data in told:
         id = data["job"]["id"] if name == "job" else data.get("job")
         heard[id].append((name, data))
+        if name == "step":
+            slow.gate.set()  # not before: a look that has been followed by another is not shown
         if name == "job" and data["job"]["state"] == "done" and id == second["id"]:
             break
     for job in (first, second):
