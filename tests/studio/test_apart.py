@@ -31,7 +31,7 @@ PLAN = times.plan_of(times.shifted(2, 2.0))
 
 @pytest.fixture(scope="module")
 def distant(real_model: Model) -> Generator[Model]:
-    model = apart.moved(real_model, None)
+    model = apart.moved(real_model, None, 60.0)
     yield model
     apart.end(model)
 
@@ -91,7 +91,7 @@ def test_all_who_ask_hear_that_it_was_killed(distant: Model) -> None:
 
 def test_a_model_on_a_gpu_stays(real_model: Model) -> None:
     model = replace(real_model, device="cuda")
-    assert apart.moved(model, None) is model
+    assert apart.moved(model, None, 60.0) is model
 
 
 def test_an_error_is_told_and_the_next_question_answered(distant: Model) -> None:
@@ -121,7 +121,7 @@ def test_a_child_that_was_ended_is_replaced(distant: Model, number: signal.Signa
 def test_it_ends_with_a_server_that_is_killed(stopped: bool) -> None:
     code = (
         "from asymflow.studio import apart; import time\n"
-        "network = apart.Network(apart.command(None, 'float32'))\n"
+        "network = apart.Network(apart.command(None, 'float32'), answer_seconds=60)\n"
         "while not network.process.live: time.sleep(0.02)\n"
         "print(network.process.pid, flush=True); time.sleep(600)"
     )
@@ -150,7 +150,7 @@ def _alive(pid: int) -> bool:
 def test_a_server_draws_with_it_and_survives_its_end(
     real_model: Model, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    model = apart.moved(real_model, None)
+    model = apart.moved(real_model, None, 60.0)
     settings = Settings(data=tmp_path_factory.mktemp("apart"), port=0, burst=10_000)
     with running(settings, lambda: model) as found:
         number = pid(model)

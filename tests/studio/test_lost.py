@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,9 @@ from asymflow.generation import Model
 from asymflow.studio.apart import Network
 from asymflow.studio.settings import Settings
 
-from .conftest import SMALL, Running, Slow, running
+from .conftest import SMALL, Running, Slow, running, until
+
+pytestmark = pytest.mark.usefixtures("impatient")
 
 CHILD = Path(__file__).with_name("child.py")
 
@@ -41,12 +43,6 @@ class Distant(Slow):
         assert self.network is not None
         time.sleep(self.seconds)
         return self.network.denoise(x_t, t, context)
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
-    monkeypatch.setattr("asymflow.studio.supervised._TICK", 0.05)
-    monkeypatch.setattr("asymflow.studio.supervised._SHORTEST_PAUSE", 0.01)
 
 
 @pytest.fixture
@@ -67,13 +63,6 @@ def begun(tmp_path: Path, **more: float) -> Generator[tuple[Running, Distant]]:
     model.seconds = more.pop("seconds", 0.0)
     with running(settings, lambda: Model(cast("EmbeddedAdapter", model), "f", "cpu", 0.0)) as found:
         yield found, model
-
-
-def until(what: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.02)
 
 
 def pid(model: Distant) -> int:

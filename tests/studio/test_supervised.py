@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,14 @@ from torch import tensor, zeros
 
 from asymflow.studio.supervised import Lost, Supervised
 
+from .conftest import until
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
 CHILD = Path(__file__).with_name("child.py")
 QUESTION = save(
     {"x_t": zeros(1, 4, 8, 8), "number": tensor(0), ".colour": tensor([[1.0, 0.0, 0.0, 1.0]])}
 )
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
-    monkeypatch.setattr("asymflow.studio.supervised._TICK", 0.05)
-    monkeypatch.setattr("asymflow.studio.supervised._SHORTEST_PAUSE", 0.01)
 
 
 @pytest.fixture
@@ -53,13 +50,6 @@ def watched(faults: Path, answer: float = 2.0, start: float = 20.0) -> Supervise
 def ask(process: Supervised[None]) -> list[float]:
     answer = load(process.ask(lambda memory: QUESTION))
     return answer["x_0"][0, :, 0, 0].tolist()
-
-
-def until(what: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.02)
 
 
 def pid(process: Supervised[None]) -> int:
@@ -144,7 +134,10 @@ def test_one_that_hangs_while_idle_is_noticed(
 def test_one_that_cannot_begin_is_tried_again_until_it_can(faults: Path, fault: str) -> None:
     (faults / fault).touch()
     process = watched(faults, start=0.8)
-    until(lambda: process.restarts >= 2)
+    told: list[int] = []
+    process.changed = lambda: told.append(process.restarts)
+    until(lambda: len(told) >= 2)  # also while it does not come to one that can answer
+    assert told == sorted(set(told))
     assert not process.live
     with pytest.raises(Lost, match="cannot be started"):
         ask(process)

@@ -79,7 +79,7 @@ class Network:
         self,
         command: Sequence[str],
         *,
-        answer_seconds: float = 60.0,
+        answer_seconds: float,
         start_seconds: float = _START_SECONDS,
     ) -> None:
         self.process: Supervised[_Known] = Supervised(
@@ -118,8 +118,13 @@ def command(weights: Path | None, dtype: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "asymflow.studio.apart", file, dtype, threads)
 
 
-def moved(model: Model, weights: Path | None, answer_seconds: float = 60.0) -> Model:
-    """The model with its network in a child, if it computes on a CPU."""
+def moved(model: Model, weights: Path | None, answer_seconds: float) -> Model:
+    """The model with its network in a child, if it computes on a CPU.
+
+    Args:
+        weights: the model file, by default the one that comes with asymflow.
+        answer_seconds: that the child may take for an answer.
+    """
     if model.device != "cpu":
         return model
     own = model.adapter

@@ -310,12 +310,13 @@ class Supervised(Generic[Memory]):
             else:
                 self._watch(process)
                 reason, failed = str(process.lost()), process.heard < 2
-                self._publish(None)
+            if not self._closing.is_set():
+                self.restarts += 1
+            self._publish(None)  # also after a failed start: whoever counts them is told
             if self._closing.is_set():
                 return
             failures = failures + 1 if failed else 0
             pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2**failures) if failures else 0.0
-            self.restarts += 1
             _log.error("the network is started again", extra={"reason": reason, "pause_s": pause})
 
     def _publish(self, process: _Process[Memory] | None) -> None:
