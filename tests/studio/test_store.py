@@ -104,7 +104,7 @@ def test_a_damaged_database_is_named_and_no_file_touched(tmp_path: Path, share: 
     for page in range(1, max(2, round(share * pages))):  # the first one names the file's kind
         data[4096 * page : 4096 * (page + 1)] = b"\xa5" * 4096
     path.write_bytes(data)
-    with pytest.raises(FileFormatError, match=r"damaged.*backup.*gallery import"):
+    with pytest.raises(FileFormatError, match=r"damaged.*backup.*gallery\s+import"):
         Store(tmp_path)
     assert names(tmp_path) == pictures
     path.unlink()  # as the message says

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from asymflow.cli import main
+from asymflow.studio import upkeep
 from asymflow.studio.database import NAME
 from asymflow.studio.store import Store, new_id
 
@@ -48,6 +49,60 @@ def test_a_running_server_is_backed_up_and_the_copy_serves(
     assert gallery(capsys, "check", "--data", copy)[1]["well"]
 
 
+def drawn(store: Store) -> str:
+    facts = {"prompt": "a", "seed": 1, "width": 8, "height": 8, "seconds": 0.1, "forwards": 2}
+    id = new_id()
+    store.write_picture(id, id.encode())
+    store.add_picture(id, new_id(), 0, facts, listed=True)
+    return id
+
+
+def test_what_a_killed_server_left_in_a_copy_is_not_mixed_into_the_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    store = Store(data)
+    first = drawn(store)
+    assert gallery(capsys, "backup", copy, "--data", data)[0] == 0
+    killed = Store(copy)
+    code, said = gallery(capsys, "backup", copy, "--data", data)
+    assert code == 2
+    assert "Another server runs" in said
+    for _ in range(40):
+        drawn(killed)
+    log = (copy / f"{NAME}-wal").read_bytes()
+    killed.close()
+    (copy / f"{NAME}-wal").write_bytes(log)
+    second = drawn(store)
+    store.close()
+    assert gallery(capsys, "backup", copy, "--data", data)[0] == 0
+    again = Store(copy)
+    assert {row.id for row in again.gallery(None, 99)} == {first, second}
+    again.close()
+
+
+def test_a_copy_that_is_interrupted_is_still_the_earlier_one(tmp_path: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    store = Store(data)
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    ids = [drawn(store), drawn(store)]
+    with pytest.raises(KeyboardInterrupt):
+        upkeep.back_up(data, copy, interrupt)
+    upkeep.back_up(data, copy, lambda done, total: None)  # goes on where it was
+    assert upkeep.check(copy).missing == []
+    ids += [drawn(store), drawn(store)]
+    with pytest.raises(KeyboardInterrupt):
+        upkeep.back_up(data, copy, lambda done, total: interrupt(done, total) if done > 2 else None)
+    found = upkeep.check(copy)
+    assert (found.pictures, found.missing) == (2, [])
+    upkeep.back_up(data, copy, lambda done, total: None)
+    assert (upkeep.check(copy).pictures, upkeep.check(copy).strangers) == (4, [])
+    store.close()
+
+
 def test_pictures_of_a_lost_database_are_taken_in_again(
     serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +112,7 @@ def test_pictures_of_a_lost_database_are_taken_in_again(
     with closing(sqlite3.connect(data / NAME)) as found, found:
         found.execute("DELETE FROM pictures")  # as in a database from before
     (data / "pictures" / f"{new_id()}.png").write_bytes(b"no picture")
+    (data / "pictures" / "thesis.png").write_bytes(b"not ours")
     code, found = gallery(capsys, "check", "--data", data)
     assert (code, len(found["strangers"])) == (1, 3)
     code, found = gallery(capsys, "import", "--data", data)

@@ -89,14 +89,7 @@ class Database:
         self.path = folder / NAME
         self._reserve = folder / _RESERVE
         folder.mkdir(parents=True, exist_ok=True)
-        # Any thread may let it go.
-        self._lock = FileLock(folder / _LOCK, thread_local=False)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise FileFormatError(
-                f"Another server runs on {folder}. Stop it, or choose another folder with --data."
-            ) from error
+        self._lock = lock(folder)
         with ExitStack() as undo:
             undo.callback(self._lock.release)
             try:
@@ -177,12 +170,32 @@ class Database:
                 raise
 
 
+def lock(folder: Path) -> FileLock:
+    """What keeps other servers away from a folder, until it is released by any thread.
+
+    Raises:
+        FileFormatError: one runs there.
+    """
+    found = FileLock(folder / _LOCK, thread_local=False)
+    try:
+        found.acquire(timeout=0)
+    except Timeout as error:
+        raise FileFormatError(
+            f"Another server runs on {folder}. Stop it, or choose another folder with --data."
+        ) from error
+    return found
+
+
 def copy_to(connection: sqlite3.Connection, path: Path) -> None:
     """Write a whole copy of a database that may be in use."""
     begun = path.with_name(f".{path.name}.begun")
     begun.unlink(missing_ok=True)
     with closing(sqlite3.connect(begun)) as copy:
         connection.backup(copy)
+    # What a server that was killed left beside an earlier one belongs to that, and SQLite would
+    # put it into this one.
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
     begun.replace(path)
 
 
@@ -205,7 +218,8 @@ def explained(path: Path, error: sqlite3.Error) -> FileFormatError:
             "--data."
         )
     return FileFormatError(
-        f"{path} is damaged: {said}. No picture is lost by that. Put the database of a backup in "
-        "its place, or move it away; then start again, and take in the pictures that it does not "
-        "know with: asymflow gallery import."
+        f"{path} is damaged: {said}. No picture is lost by that. Move it away, with the files "
+        "-wal and -shm beside it, and put the database of a backup in its place if there is one; "
+        "then start again, and take in the pictures that it does not know with: asymflow gallery "
+        "import."
     )

@@ -176,11 +176,7 @@ class Store:
                 )
 
     def _strangers(self, name: str, noted: Container[str]) -> list[Path]:
-        return sorted(
-            path
-            for path in (self._folder / name).iterdir()
-            if _FILE.fullmatch(path.name) and path.stem not in noted
-        )
+        return [path for path in whole_files(self._folder / name) if path.stem not in noted]
 
     def strangers(self) -> list[Path]:
         """Picture files that the database lacks: it was lost, or an older one was put back."""
@@ -535,6 +531,11 @@ class Store:
 
     def _ids(self, query: str, values: Iterable[object]) -> list[str]:
         return [row["id"] for row in self._rows(query, values)]
+
+
+def whole_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, by name. Somebody else's files may lie beside them."""
+    return sorted(path for path in folder.iterdir() if _FILE.fullmatch(path.name))
 
 
 def _pending(path: Path) -> Path:

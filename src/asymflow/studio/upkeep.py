@@ -17,12 +17,16 @@ from typing import Any
 
 from asymflow import pictures, plans, provenance
 from asymflow.errors import FileFormatError, InputError
+from asymflow.files import replacing
 from asymflow.provenance import Record
-from asymflow.studio.database import NAME, SCHEMA, copy_to
+from asymflow.studio.database import NAME, SCHEMA, copy_to, lock
+from asymflow.studio.store import whole_files
 
 Advance = Callable[[int, int], None]
 """Is told how many of how many files are done."""
 _KINDS = ("pictures", "uploads")
+_BEGUN = "begun.sqlite"
+"""The database of a copy whose files are not all there yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,9 @@ def check(folder: Path) -> Report:
     Raises:
         InputError: there is no such folder.
     """
-    files = {path.stem: path for path in _files(folder, "pictures")}
+    _check_folder(folder)
+    place = folder / "pictures"
+    files = {path.stem: path for path in whole_files(place)} if place.is_dir() else {}
     try:
         with _read(folder) as database:
             known = [row["id"] for row in database.execute("SELECT id FROM pictures")]
@@ -125,19 +131,36 @@ def back_up(folder: Path, target: Path, advance: Advance) -> int:
 
     Raises:
         InputError: there is no such folder, or the target is something else.
+        FileFormatError: the database cannot be used, or a server runs on the target.
         OSError: it cannot be written.
     """
     if target.resolve() == folder.resolve():
         raise InputError(f"{target} is the folder itself. Choose another one for the copy.")
-    if target.exists() and not (target / NAME).is_file() and any(target.iterdir()):
+    begun = target / _BEGUN
+    earlier = (target / NAME).is_file() or begun.is_file()
+    if target.exists() and any(target.iterdir()) and not earlier:
         raise InputError(
             f"{target} is neither empty nor an earlier copy. Choose another folder for the copy."
         )
     with _read(folder) as database:
         for name in _KINDS:
             (target / name).mkdir(parents=True, exist_ok=True)
-        copy_to(database, target / NAME)
-    with closing(sqlite3.connect(target / NAME)) as copy:
+        held = lock(target)
+        try:
+            copy_to(database, begun)
+            gone = _copy_files(folder, target, begun, advance)
+            # Last, so that a copy which was interrupted is still the earlier one.
+            with closing(sqlite3.connect(begun)) as copy:
+                copy_to(copy, target / NAME)
+            begun.unlink()
+        finally:
+            held.release()
+    return gone
+
+
+def _copy_files(folder: Path, target: Path, database: Path, advance: Advance) -> int:
+    """Copy the files that a database knows, and say how many are gone."""
+    with closing(sqlite3.connect(database)) as copy:
         wanted = [
             f"{name}/{id}.png" for name in _KINDS for [id] in copy.execute(f"SELECT id FROM {name}")
         ]
@@ -146,20 +169,17 @@ def back_up(folder: Path, target: Path, advance: Advance) -> int:
         source, place = folder / name, target / name
         try:
             if not place.exists() or place.stat().st_size != source.stat().st_size:
-                begun = place.with_name(f".{place.name}.begun")
-                shutil.copyfile(source, begun)
-                begun.replace(place)
+                with source.open("rb") as file, replacing(place) as copied:
+                    shutil.copyfileobj(file, copied)
         except FileNotFoundError:
             gone += 1
         advance(count, len(wanted))
     return gone
 
 
-def _files(folder: Path, name: str) -> list[Path]:
+def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}. Give that of a studio with --data.")
-    place = folder / name
-    return sorted(place.glob("[!.]*.png")) if place.is_dir() else []
 
 
 @contextmanager
@@ -170,7 +190,7 @@ def _read(folder: Path) -> Generator[sqlite3.Connection]:
         InputError: there is no such folder.
         FileFormatError: there is no database, or it is damaged.
     """
-    _files(folder, "pictures")
+    _check_folder(folder)
     path = folder / NAME
     if not path.is_file():
         raise FileFormatError(
