@@ -140,7 +140,9 @@ class Run:
 
     def ready(self) -> bool:
         answer = self.get("/ready")
-        return answer is not None and answer.status_code == httpx.codes.OK
+        return (
+            self.child() is not None and answer is not None and answer.status_code == httpx.codes.OK
+        )
 
     def ask(self) -> None:
         """Send every request whose answer did not come, and a new one."""
@@ -193,9 +195,10 @@ def run(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
             time.sleep(found.chance.uniform(0, 1))
             kind = found.chance.choice([name for name in EVENTS if fits(name, given.child)])
             events[kind] += 1
+            before = None if kind == "stop_server" else found.child()
             EVENTS[kind](found)
             since = time.monotonic()
-            back = wait(found.ready)
+            back = wait(lambda before=before: found.child() != before and found.ready())
             found.recovered.append(time.monotonic() - since)
             stuck += not back
             found.ask()
