@@ -15,6 +15,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import signal
@@ -146,9 +147,10 @@ def serving(folder: Path, token: str) -> Generator[str]:
     try:
         until = time.monotonic() + 180
         while time.monotonic() < until and process.poll() is None:
-            said = log.read_text("utf-8").partition(" serves at ")[2]
-            if "," in said and ready(url := said.partition(",")[0]):
-                yield url
+            # The first line of its log that names an address.
+            said = re.search(r'"address": "(http[^"]+)"', log.read_text("utf-8"))
+            if said and ready(said[1]):
+                yield said[1]
                 return
             time.sleep(0.1)
         sys.exit(f"The server did not start:\n{log.read_text('utf-8')}")

@@ -377,7 +377,7 @@ describe.each(SCREENS)("on %s", (name, screen) => {
 
     await busy();
     const second = await ask({ prompt: "a green car", quality: "best" });
-    await bar(page).getByRole("listitem").waitFor();
+    await expect.poll(() => bar(page).getByRole("listitem").count()).toBe(1);
     await bar(page).getByRole("button", { name: "Cancel", exact: true }).dblclick();
     await expect.poll(() => bar(page).getByRole("listitem").count()).toBe(0);
     await expect.poll(async () => (await jobOf(second.id)).state).toBe("done");
@@ -499,6 +499,24 @@ describe.each(SCREENS)("on %s", (name, screen) => {
     await bar(page).getByRole("button", { name: "Cancel" }).click();
     await state(page).and(page.locator("[data-state=cancelled]")).waitFor();
     expect((await jobOf(id)).state).toBe("cancelled");
+    forgive();
+  });
+
+  test("a page whose server goes while it starts says so, and goes on when it is back", async () => {
+    const page = await visit(screen);
+    // All that the page asks for arrives, but for what its link to the server is made of.
+    await page.route("**/api/pictures?*", async (route) => {
+      const response = await route.fetch();
+      await server.stop();
+      await route.fulfill({ response });
+    });
+    await page.reload();
+    await page.getByText(/No connection to the studio/).waitFor();
+    await page.unrouteAll();
+    await server.start();
+    await page.getByText(/No connection to the studio/).waitFor({ state: "hidden" });
+    await draw(page, "a red apple");
+    await finish(page);
     forgive();
   });
 

@@ -2,6 +2,8 @@
 
 import { follow, type Tell, type Told } from "./stream";
 
+const RETRY_MS = 2000;
+
 /**
  * Listen until the function that is given back is called. A browser opens six connections to a
  * server for all its windows together, and every stream keeps one: so the windows share theirs.
@@ -9,12 +11,30 @@ import { follow, type Tell, type Told } from "./stream";
 export function connect(tell: Tell): () => void {
   // Some phones have none, and show one or two windows at a time.
   if (!("SharedWorker" in window)) return follow(tell);
-  const { port } = new SharedWorker(new URL("./events.worker.ts", import.meta.url), {
-    type: "module",
-  });
-  port.onmessage = ({ data }: MessageEvent<Told>) => tell(data);
+  let leave: () => void;
+  let timer: ReturnType<typeof setTimeout>;
+
+  function join() {
+    const worker = new SharedWorker(new URL("./events.worker.ts", import.meta.url), {
+      type: "module",
+    });
+    const { port } = worker;
+    port.onmessage = ({ data }: MessageEvent<Told>) => tell(data);
+    leave = () => {
+      worker.onerror = port.onmessage = null;
+      port.postMessage("leave");
+    };
+    // Its script comes from the server too, which may have gone a moment after the page came.
+    worker.onerror = () => {
+      leave();
+      tell({ kind: "lost" });
+      timer = setTimeout(join, RETRY_MS);
+    };
+  }
+
+  join();
   return () => {
-    port.onmessage = null;
-    port.postMessage("leave");
+    clearTimeout(timer);
+    leave();
   };
 }
