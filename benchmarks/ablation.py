@@ -20,10 +20,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from plans import BUDGETS, FACTORS, Workshop  # beside this file
 
-from asymflow import planner, plans, verifier
-from asymflow.files import write_text
-from asymflow.profiler import silent
-from asymflow.types import CONDITIONAL, Interval, Plan, Solver
+from asymflow.core.types import CONDITIONAL, Interval, Plan, Solver
+from asymflow.io.files import write_text
+from asymflow.models.embedded import plans
+from asymflow.planning import planner, prediction, verifier
+from asymflow.planning.profiler import silent
 
 
 def with_solver(plan: Plan, solver: Solver) -> Plan:
@@ -85,7 +86,7 @@ def main() -> None:
             errors = shop.fresh.errors(plan)
             half = 1.96 * float(errors.std(ddof=1)) / np.sqrt(len(errors))
             mean = float(errors.mean())
-            cost = planner.price(shop.profile, plan) / shop.profile.cost_ms[0]
+            cost = prediction.price(shop.profile, plan) / shop.profile.cost_ms[0]
             report[name].append(
                 {
                     "without": label,

@@ -55,18 +55,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import asymflow
-from asymflow import store, verifier
-from asymflow.acceleration.auto import FINE, UNSEEN, refined
-from asymflow.acceleration.families import UNCONDITIONAL
-from asymflow.acceleration.original import Baseline, default_steps
-from asymflow.acceleration.runs import scheduled
-from asymflow.adapters.pipelines import Family, overheard, quiet
 from asymflow.bench import features, metrics
-from asymflow.data.dataset import Dataset
-from asymflow.files import replacing, write_text
-from asymflow.sheets import sheet
-from asymflow.times import plan_of
-from asymflow.types import Plan
+from asymflow.core.schedules import plan_of
+from asymflow.core.types import Plan
+from asymflow.generation.sheets import sheet
+from asymflow.integrations.diffusers.auto import FINE, UNSEEN, refined
+from asymflow.integrations.diffusers.families import UNCONDITIONAL
+from asymflow.integrations.diffusers.original import Baseline, default_steps
+from asymflow.integrations.diffusers.runs import scheduled
+from asymflow.io.files import replacing, write_text
+from asymflow.models.diffusers.pipelines import Family, overheard, quiet
+from asymflow.planning import plan_files, verifier
+from asymflow.training.data.dataset import Dataset
 
 diffusers: Any = importlib.import_module("diffusers")  # whose own types do not describe its calls
 
@@ -442,7 +442,7 @@ def run(
         "pictures": given.pictures,
         "real": len(real),
         "plan_cost": cost,
-        "plans": {name: store.plan_to_json(plan) for name, plan in plans.items()},
+        "plans": {name: plan_files.plan_to_json(plan) for name, plan in plans.items()},
         "rows": [{**asdict(row), "equal": row.equal} for row in rows],
         "best": {name: row and row.name for name, row in best.items()},
         "seconds": seconds,

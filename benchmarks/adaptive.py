@@ -30,15 +30,18 @@ from numpy.typing import NDArray
 from plans import by_real, kept_judge
 from torch import Tensor
 
-from asymflow import calibration, controller, engine, generation, plans, presets, store, verifier
-from asymflow.adapter import Adapter
 from asymflow.bench import metrics
 from asymflow.bench.features import extract, load_network
 from asymflow.bench.pairs import pick
 from asymflow.bench.quality import real_pictures
 from asymflow.cli import planning
-from asymflow.data.dataset import Dataset
-from asymflow.types import ACTIONS, Action, Decision, Plan, Request
+from asymflow.core import controller, engine, presets
+from asymflow.core.adapter import Adapter
+from asymflow.core.types import ACTIONS, Action, Decision, Plan, Request
+from asymflow.generation import pipeline
+from asymflow.models.embedded import plans
+from asymflow.planning import adaptive, plan_files, verifier
+from asymflow.training.data.dataset import Dataset
 
 CALIBRATED, MEASURED = 3, 4
 """Purposes of requests, beside those in `planning`."""
@@ -75,7 +78,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
 
-    model = generation.load(None, dtype=given.dtype, device=None)
+    model = pipeline.load(None, dtype=given.dtype, device=None)
     adapter, size = model.adapter, (given.side, given.side)
     began = time.monotonic()
 
@@ -105,16 +108,16 @@ def main() -> None:
             allowed = (1 + given.rise) * error
             say(f"{goal} without rules: {error:.4f}, allowed {allowed:.4f}")
             actions = cast("Sequence[Action]", given.action or ACTIONS)
-            forecast = calibration.Forecast.of(chosen, measured[start], actions)
+            forecast = adaptive.Forecast.of(chosen, measured[start], actions)
             say(f"ways to leave {start}\n{_effects(forecast)}")
-            for kind, levels in (("adaptive", calibration.LEVELS), ("fixed", 1)):
-                found = calibration.choose(forecast, allowed, levels=levels)
+            for kind, levels in (("adaptive", adaptive.LEVELS), ("fixed", 1)):
+                found = adaptive.choose(forecast, allowed, levels=levels)
                 say(f"{name}, {kind}: saves {found.saving:.1%} at {found.error:.4f}\n{found.plan}")
                 # Without looking at pictures all of them decide alike.
                 adapted = found.plan if levels > 1 else _alike(forecast, found.plan)
-                store.save_plan(adapted, paths[kind])
+                plan_files.save_plan(adapted, paths[kind])
         for kind, path in paths.items():
-            measured[f"{name}, {kind}"], goals[f"{name}, {kind}"] = store.load_plan(path), goal
+            measured[f"{name}, {kind}"], goals[f"{name}, {kind}"] = plan_files.load_plan(path), goal
 
     fresh = judge(given.measure, MEASURED)
     runs = _measure(adapter, measured, fresh.requests)
@@ -146,7 +149,7 @@ def main() -> None:
             "error minus goal": _paired(errors[name] - errors[goal]),
             "correlation of steps with complexity": _correlation(each.steps, complexity),
             "steps": each.steps,
-            "plan": store.plan_to_json(measured[name]),
+            "plan": plan_files.plan_to_json(measured[name]),
         }
         row |= quality(torch.cat(each.ends))
         report["plans"][name] = row
@@ -158,7 +161,7 @@ def main() -> None:
 
 
 def _quality(
-    model: generation.Model, fresh: verifier.Judge, given: argparse.Namespace
+    model: pipeline.Model, fresh: verifier.Judge, given: argparse.Namespace
 ) -> Callable[[Tensor], dict[str, Any]]:
     """How good pictures are, whatever their errors are measured by."""
     if given.by == "reference":
@@ -176,7 +179,7 @@ def _quality(
     return quality
 
 
-def _effects(forecast: calibration.Forecast) -> str:
+def _effects(forecast: adaptive.Forecast) -> str:
     """Every way to leave the plan: what it does alone, and whether surprise foretells that."""
     rows = [f"{'step':>4}  {'action':<8}{'error':>8}{'moved':>8}{'surprise':>10}  correlation"]
     for (step, action), effect in forecast.effects.items():
@@ -190,7 +193,7 @@ def _effects(forecast: calibration.Forecast) -> str:
     return "\n".join(rows)
 
 
-def _alike(forecast: calibration.Forecast, plan: Plan) -> Plan:
+def _alike(forecast: adaptive.Forecast, plan: Plan) -> Plan:
     """The steps that the first picture makes, and with these rules every other."""
     return controller.taken(plan, forecast.decisions(plan)[0])
 

@@ -41,7 +41,7 @@ from typing import Any
 import httpx
 
 HERE = Path(__file__).resolve()
-SMALL_CHILD = HERE.parents[1] / "tests/studio/child.py"
+SMALL_CHILD = HERE.parents[1] / "tests/server/child.py"
 PATIENCE = 300.0
 """Seconds after which something did not come back by itself."""
 BODY = {"prompt": "a {red|green} apple", "width": 32, "height": 32, "quality": "best"}
@@ -69,29 +69,29 @@ def main() -> None:
 
 def serve(folder: Path, port: int, child: str, answer_seconds: float) -> None:
     """The server of a run: the shipped model, with one child or the other."""
-    from asymflow import generation
-    from asymflow.studio import apart, logs, server
-    from asymflow.studio.settings import Settings
+    from asymflow.generation import pipeline
+    from asymflow.server import app, logs, remote
+    from asymflow.server.settings import Settings
 
     settings = Settings(
         data=folder / "data", port=port, burst=10_000, rate=1000, network_seconds=answer_seconds
     )
     logs.set_up(logging.INFO)
 
-    def load() -> generation.Model:
-        model = apart.moved(
-            generation.load(None, dtype="float32", device="cpu"), None, answer_seconds
+    def load() -> pipeline.Model:
+        model = remote.moved(
+            pipeline.load(None, dtype="float32", device="cpu"), None, answer_seconds
         )
-        network = apart.network_of(model)
+        network = remote.network_of(model)
         assert network is not None
         if child == "small":
             network.process.close()
             command = (sys.executable, str(SMALL_CHILD), str(folder / "faults"))
-            network = apart.Network(command, answer_seconds=answer_seconds, start_seconds=60)
+            network = remote.Network(command, answer_seconds=answer_seconds, start_seconds=60)
             model = replace(model, adapter=replace(model.adapter, network=network))
         return model
 
-    server.run(settings, started=lambda address: None, load=load)
+    app.run(settings, started=lambda address: None, load=load)
 
 
 @dataclass

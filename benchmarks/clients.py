@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asymflow import __version__, files
+from asymflow import __version__
+from asymflow.io import files
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

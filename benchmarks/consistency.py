@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from asymflow.adapters import embedded
 from asymflow.bench.consistency import Consistency, consistency
 from asymflow.bench.pairs import job, pick
-from asymflow.data.dataset import Dataset
+from asymflow.models.embedded import adapter as embedded
+from asymflow.training.data.dataset import Dataset
 
 COUNT = 64
 

@@ -33,9 +33,9 @@ from urllib.parse import urlsplit
 
 import httpx
 from PIL import Image
-from server import Server, _machine, _memory, serving
 
-from asymflow import files
+from asymflow.io import files
+from server import Server, _machine, _memory, serving
 
 SMALL = {"width": 32, "height": 32, "quality": "draft"}
 SILENT = (b"", b"GET /heal", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n")

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asymflow.adapters import embedded
 from asymflow.bench.pairs import job, pick
-from asymflow.data.dataset import Dataset
-from asymflow.files import write_text
-from asymflow.flow import interpolate
-from asymflow.types import Request
+from asymflow.core.flow import interpolate
+from asymflow.core.types import Request
+from asymflow.io.files import write_text
+from asymflow.models.embedded import adapter as embedded
+from asymflow.training.data.dataset import Dataset
 
 TIMES = (1.0, 0.97, 0.9, 0.8, 0.6)
 SIDES = (32, 64)

@@ -28,20 +28,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from asymflow import engine, presets
-from asymflow.adapters import embedded
 from asymflow.bench.pairs import job, pick
-from asymflow.data.dataset import Dataset, is_simple
-from asymflow.data.manifest import Entry
-from asymflow.data.words import nouns
-from asymflow.files import replacing, write_text
-from asymflow.nets.picture import PictureModel
-from asymflow.nets.transformer import TransformerConfig
-from asymflow.sheets import sheet
+from asymflow.core import engine, presets
+from asymflow.core.types import Request
+from asymflow.generation.sheets import sheet
+from asymflow.io.files import replacing, write_text
+from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded.network import PictureModel
+from asymflow.models.embedded.transformer import TransformerConfig
+from asymflow.models.embedded.words import nouns
+from asymflow.training.data.dataset import Dataset, is_simple
+from asymflow.training.data.manifest import Entry
 from asymflow.training.errors import squared_errors
 from asymflow.training.loop import build, train
 from asymflow.training.recipes import V2, Phase, Recipe
-from asymflow.types import Request
 
 PAIRS = 160
 COLUMNS = 12

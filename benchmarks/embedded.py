@@ -24,18 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from asymflow import engine, presets
-from asymflow.adapter import Adapter, Context, Wrapped
-from asymflow.adapters import embedded
 from asymflow.bench import pairs
 from asymflow.bench.quality import quality
 from asymflow.bench.report import QualityReport, Source, Split
-from asymflow.data.dataset import Dataset
-from asymflow.data.fetch import default_cache
-from asymflow.files import write_text
+from asymflow.core import engine, presets
+from asymflow.core.adapter import Adapter, Context, Wrapped
+from asymflow.core.types import Request
+from asymflow.io.files import write_text
+from asymflow.models.embedded import adapter as embedded
+from asymflow.training.data.dataset import Dataset
+from asymflow.training.data.fetch import default_cache
 from asymflow.training.errors import squared_errors
 from asymflow.training.run import curve_pairs
-from asymflow.types import Request
 
 DROPS: dict[str, tuple[str, ...]] = {
     "all": ("prompt", "style", "reference"),

@@ -15,9 +15,11 @@ from typing import Any
 
 from plans import kept_judge
 
-from asymflow import generation, plans, presets
 from asymflow.cli import planning
-from asymflow.files import write_text
+from asymflow.core import presets
+from asymflow.generation import pipeline
+from asymflow.io.files import write_text
+from asymflow.models.embedded import plans
 
 FRESH = 5
 """Purpose of requests, beside those in `planning` and of other benchmarks."""
@@ -29,7 +31,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=96)
     parser.add_argument("--work", type=Path, default=Path("runs/plans"))
     given = parser.parse_args()
-    model = generation.load(None, dtype=given.dtype, device=None)
+    model = pipeline.load(None, dtype=given.dtype, device=None)
     report: dict[str, Any] = {"adapter": model.adapter.name, "pictures": given.pictures}
     for side in plans.SIDES:
         size = (side, side)

@@ -26,14 +26,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from asymflow import costs, engine, plans, presets, profiler
-from asymflow.adapters import embedded
-from asymflow.adapters.embedded import EmbeddedAdapter
-from asymflow.estimators import Guided, estimate
-from asymflow.files import replacing, write_text
-from asymflow.profiler import candidates
-from asymflow.times import lighter, plan_of, pooled, rescaled
-from asymflow.types import FULL, Plan, Request, Step, Tier
+from asymflow.core import engine, presets
+from asymflow.core.estimators import Guided, estimate
+from asymflow.core.schedules import candidates, plan_of
+from asymflow.core.transforms import lighter, pooled, rescaled
+from asymflow.core.types import FULL, Plan, Request, Step, Tier
+from asymflow.io.files import replacing, write_text
+from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded import plans
+from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.planning import costs, profiler
 
 UNIFORM = 99
 """Estimates of Heun's method with 50 steps: two each, but for the last one."""

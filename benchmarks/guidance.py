@@ -4,7 +4,7 @@
 
 writes guidance.json: for every scale and every interval [low, 1] of t, recall, KID, and how far a
 picture is from the real one of its pair (one minus the cosine of features), with the difference to
-guidance everywhere at scale 3 for the same prompts and noise. `asymflow.presets` says what is used.
+guidance everywhere at scale 3 for the same prompts and noise. `core.presets` says what is used.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from asymflow import engine, generation, times
 from asymflow.bench import metrics
 from asymflow.bench.features import extract, load_network
 from asymflow.bench.pairs import job, pick
 from asymflow.bench.quality import gallery_of, scores_of
-from asymflow.data.dataset import Dataset
-from asymflow.data.fetch import default_cache
-from asymflow.files import write_text
-from asymflow.types import Plan, Request
+from asymflow.core import engine, schedules
+from asymflow.core.types import Plan, Request
+from asymflow.generation import pipeline
+from asymflow.io.files import write_text
+from asymflow.training.data.dataset import Dataset
+from asymflow.training.data.fetch import default_cache
 
 FIRST = (3.0, 0.0)
 """Scale and low end that the others are compared with."""
@@ -40,7 +41,9 @@ SEED = 5
 
 def plan(low: float) -> Plan:
     """Enough steps that more would not change which guidance is better."""
-    return times.plan_of(times.shifted(10, 4.0), solver="corrected2", guidance_interval=(low, 1.0))
+    return schedules.plan_of(
+        schedules.shifted(10, 4.0), solver="corrected2", guidance_interval=(low, 1.0)
+    )
 
 
 def main() -> None:
@@ -57,7 +60,7 @@ def main() -> None:
     entries = pick((e for e in common if e.split == "train"), given.pairs, SEED)
     cached = partial(extract, network=network, cache=default_cache() / "features")
     gallery = gallery_of(dataset, common, given.side, cached)
-    model = generation.load(given.weights, dtype=None, device=None)
+    model = pipeline.load(given.weights, dtype=None, device=None)
     size = (given.side, given.side)
     requests = [
         Request({"prompt": prompt, "style": style}, size, noise)

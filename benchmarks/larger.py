@@ -22,14 +22,18 @@ import torch
 from PIL import Image
 from plans import by_real
 
-from asymflow import generation, pictures, plans, presets, times, verifier
 from asymflow.bench import metrics
 from asymflow.bench.features import extract, load_network
 from asymflow.bench.pairs import pick
 from asymflow.bench.quality import real_pictures
-from asymflow.data.dataset import Dataset
-from asymflow.files import write_text
-from asymflow.types import Plan
+from asymflow.core import presets, schedules, transforms
+from asymflow.core.types import Plan
+from asymflow.generation import pipeline
+from asymflow.io import images
+from asymflow.io.files import write_text
+from asymflow.models.embedded import plans
+from asymflow.planning import verifier
+from asymflow.training.data.dataset import Dataset
 
 SIDE, STEPS, SHIFT = 128, 16, 12.0
 SEED = 21
@@ -55,7 +59,7 @@ def asked(grid: Plan, way: Callable[[float, bool], int]) -> Plan:
     steps = list(grid.steps)
     for i, step in enumerate(steps):
         if (f := way(step.t, i == len(steps) - 1)) > 1:
-            steps[i] = times.pooled(Plan(grid.name, (step,)), f).steps[0]
+            steps[i] = transforms.pooled(Plan(grid.name, (step,)), f).steps[0]
     return Plan(grid.name, tuple(steps))
 
 
@@ -65,11 +69,11 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--pictures", type=int, default=96)
     given = parser.parse_args()
-    model = generation.load(None, dtype=given.dtype, device=None)
+    model = pipeline.load(None, dtype=given.dtype, device=None)
     adapter, size = model.adapter, (SIDE, SIDE)
     judge = by_real(model, size, given.data, given.pictures, SEED)
-    grid = times.plan_of(
-        times.shifted(STEPS, SHIFT), guidance_interval=presets.guidance_interval(size)
+    grid = schedules.plan_of(
+        schedules.shifted(STEPS, SHIFT), guidance_interval=presets.guidance_interval(size)
     )
     compared = {name: asked(grid, way) for name, way in WAYS.items()}
     compared |= {f"plan {name}": plans.load(name, size) for name in plans.NAMES}
@@ -103,7 +107,7 @@ def main() -> None:
         }
         report["ways"][name] = row
         print(name, json.dumps(row), flush=True)
-        rows.append(np.concatenate([pictures.to_bytes(each) for each in made[:SHOWN]], axis=1))
+        rows.append(np.concatenate([images.to_bytes(each) for each in made[:SHOWN]], axis=1))
     here = Path(__file__)
     write_text(here.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
     sheet = Image.fromarray(np.concatenate(rows))

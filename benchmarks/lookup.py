@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from asymflow.adapters import embedded
-from asymflow.adapters.library import Library
-from asymflow.data.weights import COMMON
-from asymflow.files import write_text
+from asymflow.io.files import write_text
+from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded.library import COMMON, Library
 
 COSINES = (0.9, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4)
 SENTENCES = (

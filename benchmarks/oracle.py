@@ -27,10 +27,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from plans import kept_judge
 
-from asymflow import engine, generation, presets, times, verifier
 from asymflow.cli import planning
-from asymflow.files import write_text
-from asymflow.types import Plan, Rule
+from asymflow.core import engine, presets, schedules
+from asymflow.core.types import Plan, Rule
+from asymflow.generation import pipeline
+from asymflow.io.files import write_text
+from asymflow.planning import verifier
 
 LENGTHS = tuple(range(4, 21))
 SHIFT = 6.0
@@ -48,8 +50,10 @@ Array = NDArray[np.float64]
 def grid(size: tuple[int, int], steps: int) -> Plan:
     """The plain grid of so many steps."""
     guided = presets.guidance_interval(size)
-    nodes = times.shifted(steps, SHIFT * (size[0] * size[1]) ** 0.5 / 64)
-    return times.plan_of(nodes, solver="damped2", guidance_interval=guided, name=f"{steps} steps")
+    nodes = schedules.shifted(steps, SHIFT * (size[0] * size[1]) ** 0.5 / 64)
+    return schedules.plan_of(
+        nodes, solver="damped2", guidance_interval=guided, name=f"{steps} steps"
+    )
 
 
 def measure(judge: verifier.Judge, plan: Plan) -> tuple[Array, Array]:
@@ -123,7 +127,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=96)
     parser.add_argument("--work", type=Path, default=Path("runs/plans"))
     given = parser.parse_args()
-    model = generation.load(None, dtype=given.dtype, device=None)
+    model = pipeline.load(None, dtype=given.dtype, device=None)
     size = (given.side, given.side)
     requests = planning.requests(
         model.adapter.styles, size, presets.GUIDANCE, given.pictures, planning.PROVED

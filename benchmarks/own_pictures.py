@@ -26,14 +26,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from asymflow import engine, presets
-from asymflow.adapters import embedded
 from asymflow.bench import metrics
 from asymflow.bench.features import extract, load_network
-from asymflow.data.render import render_svg
-from asymflow.files import replacing, write_text
-from asymflow.sheets import sheet
-from asymflow.types import Request
+from asymflow.core import engine, presets
+from asymflow.core.types import Request
+from asymflow.generation.sheets import sheet
+from asymflow.io.files import replacing, write_text
+from asymflow.models.embedded import adapter as embedded
+from asymflow.training.data.render import render_svg
 
 CLIP_ART = Path("/usr/share/openclipart/svg")
 SIZE = (64, 64)

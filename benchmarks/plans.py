@@ -26,15 +26,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asymflow import generation, plans, presets, profiler, store, times, verifier
 from asymflow.bench import metrics
 from asymflow.bench.features import as_unit_float, extract, load_network
 from asymflow.bench.pairs import job, pick
 from asymflow.bench.quality import real_pictures
 from asymflow.cli import planning
-from asymflow.data.dataset import Dataset
-from asymflow.types import Plan, Profile, Request
-from asymflow.verifier import Judge
+from asymflow.core import presets, schedules, transforms
+from asymflow.core.types import Plan, Profile, Request
+from asymflow.generation import pipeline
+from asymflow.models.embedded import plans
+from asymflow.planning import plan_files, profiler, verifier
+from asymflow.planning.verifier import Judge
+from asymflow.training.data.dataset import Dataset
 
 REAL_SEED = 7
 BUDGETS = {"draft": 2.25, "fast": 3.75, "balanced": 8.0, "best": 12.0}
@@ -54,7 +57,7 @@ class Workshop:
         fresh: by the reference, of the pictures that plans are measured on.
     """
 
-    model: generation.Model
+    model: pipeline.Model
     size: tuple[int, int]
     profile: Profile
     chosen: Judge
@@ -77,7 +80,7 @@ class Workshop:
     @classmethod
     def of(cls, given: argparse.Namespace) -> Workshop:
         """Measure what is not in the folder yet."""
-        model = generation.load(None, dtype=given.dtype, device=None)
+        model = pipeline.load(None, dtype=given.dtype, device=None)
         size = (given.side, given.side)
 
         def requests(count: int, purpose: int) -> list[Request]:
@@ -89,11 +92,11 @@ class Workshop:
             found = profiler.profile(
                 model.adapter,
                 calibration,
-                times=profiler.candidates(size, given.candidates),
+                times=schedules.candidates(size, given.candidates),
                 guidance_interval=presets.guidance_interval(size),
             )
-            store.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), path)
-        profile = store.load_profile(path)
+            plan_files.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), path)
+        profile = plan_files.load_profile(path)
         planning.check_fits(profile, model.adapter.name)
         chosen = kept_judge(model, requests(given.calibration, planning.VERIFIED), given.work)
         fresh = kept_judge(model, requests(given.pictures, planning.PROVED), given.work)
@@ -104,12 +107,12 @@ class Workshop:
         print(f"{time.monotonic() - self.began:7.0f} s  {what}", flush=True)
 
 
-def kept_judge(model: generation.Model, requests: list[Request], work: Path) -> Judge:
+def kept_judge(model: pipeline.Model, requests: list[Request], work: Path) -> Judge:
     """By a reference that is kept in a folder."""
     size = requests[0].size
-    fine = generation.reference(model, size)
+    fine = pipeline.reference(model, size)
     what = repr([(each.inputs, each.seed, each.size) for each in requests])
-    name = f"{model.adapter.name} {model.dtype} {store.plan_hash(fine)} {what}"
+    name = f"{model.adapter.name} {model.dtype} {plan_files.plan_hash(fine)} {what}"
     kept = work / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:12]}.pt"
     if not kept.exists():
         work.mkdir(parents=True, exist_ok=True)
@@ -120,7 +123,7 @@ def kept_judge(model: generation.Model, requests: list[Request], work: Path) -> 
 
 
 def by_real(
-    model: generation.Model, size: tuple[int, int], data: Path, count: int, seed: int
+    model: pipeline.Model, size: tuple[int, int], data: Path, count: int, seed: int
 ) -> Judge:
     """By features of real pictures of what is asked for, which are other ones for each seed."""
     network = load_network()
@@ -155,7 +158,7 @@ def choose(given: argparse.Namespace) -> None:
             continue
         target = given.out / f"{name}-{given.side}.json"
         if target.exists():
-            made = store.load_plan(target)
+            made = plan_files.load_plan(target)
             if made.evidence and made.evidence.made["adapter"] == shop.model.adapter.name:
                 known.append(made)
                 continue
@@ -165,17 +168,17 @@ def choose(given: argparse.Namespace) -> None:
             judge, profile, budget, name=name, known=known, rollouts=given.rollouts, few=few
         )
         plan = verifier.prove(shop.fresh, plan, profile, features)
-        store.save_plan(plan, target)
+        plan_files.save_plan(plan, target)
         known.append(plan)
         shop.say(f"{name}: chosen at {judge.error(plan):.4f}\n{plan}")
 
 
 def enlarge(given: argparse.Namespace, factor: int) -> None:
     """Plans for larger pictures, of which the model is asked small ones."""
-    model = generation.load(None, dtype=given.dtype, device=None)
+    model = pipeline.load(None, dtype=given.dtype, device=None)
     size, small = (given.side, given.side), given.side // factor
-    chosen = [store.load_plan(given.out / f"{name}-{small}.json") for name in plans.NAMES]
-    larger = [times.enlarged(plan, factor) for plan in chosen]
+    chosen = [plan_files.load_plan(given.out / f"{name}-{small}.json") for name in plans.NAMES]
+    larger = [transforms.enlarged(plan, factor) for plan in chosen]
     tiers = tuple(dict.fromkeys(step.tier for plan in larger for step in plan.steps))
     styles = model.adapter.styles
     requests = planning.requests(styles, size, presets.GUIDANCE, given.pictures, planning.PROVED)
@@ -187,7 +190,7 @@ def enlarge(given: argparse.Namespace, factor: int) -> None:
     features = planning.perceptual(model)
     for plan in larger:
         plan = verifier.prove(judge, plan, profile, features)
-        store.save_plan(plan, given.out / f"{plan.name}-{given.side}.json")
+        plan_files.save_plan(plan, given.out / f"{plan.name}-{given.side}.json")
         print(plan, flush=True)
 
 

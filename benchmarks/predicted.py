@@ -23,10 +23,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from plans import kept_judge
 
-from asymflow import generation, planner, store
 from asymflow.cli import planning
-from asymflow.files import write_text
-from asymflow.types import CONDITIONAL, FULL, Plan, Profile, Step, Tier
+from asymflow.core.types import CONDITIONAL, FULL, Plan, Profile, Step, Tier
+from asymflow.generation import pipeline
+from asymflow.io.files import write_text
+from asymflow.planning import plan_files, prediction
 
 KINDS = {"full only": "#2f6f9f", "with carried tiers": "#5f9f4f", "with biased tiers": "#d98c2b"}
 COUNT, DRAWS = 40, 3
@@ -80,7 +81,7 @@ def _pick(rng: np.random.Generator, cheap: Sequence[Tier]) -> Tier:
 
 def measure(profile: Profile, pictures: int, work: Path) -> list[Row]:
     """Roll every plan out; what was measured before is read from `work`."""
-    model = generation.load(None, dtype="float32", device=None)
+    model = pipeline.load(None, dtype="float32", device=None)
     planning.check_fits(profile, model.adapter.name)
     width, height = (int(side) for side in profile.made["size"].split("x"))
     scale = float(profile.made["guidance_scale"])
@@ -95,7 +96,7 @@ def measure(profile: Profile, pictures: int, work: Path) -> list[Row]:
     rows: list[Row] = []
     drawn = [(seed, *each) for seed in range(DRAWS) for each in draw(profile, seed)]
     for seed, kind, plan in drawn:
-        name = store.plan_hash(plan)
+        name = plan_files.plan_hash(plan)
         if name not in known:
             known[name] = judge.errors(plan).tolist()
             write_text(cache, json.dumps(known))
@@ -105,7 +106,7 @@ def measure(profile: Profile, pictures: int, work: Path) -> list[Row]:
             kind,
             len(plan.steps),
             {tier: names.count(tier) for tier in dict.fromkeys(names)},
-            planner.predict(profile, plan).error,
+            prediction.predict(profile, plan).error,
             float(np.sqrt(np.mean(np.square(known[name])))),
         )
         print(
@@ -166,7 +167,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=16)
     parser.add_argument("--work", type=Path, default=Path("runs/plans"))
     given = parser.parse_args()
-    profile = store.load_profile(given.profile)
+    profile = plan_files.load_profile(given.profile)
     rows = measure(profile, given.pictures, given.work)
     groups = {"all": rows} | {kind: [r for r in rows if r.kind == kind] for kind in KINDS}
     groups |= {f"draw {seed}": [r for r in rows if r.draw == seed] for seed in range(DRAWS)}

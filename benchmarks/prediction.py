@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from asymflow.adapters import embedded
-from asymflow.data.dataset import Dataset
+from asymflow.models.embedded import adapter as embedded
+from asymflow.training.data.dataset import Dataset
 from asymflow.training.loop import build, train
 from asymflow.training.recipes import Phase, recipe
 

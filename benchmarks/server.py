@@ -46,7 +46,8 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from asymflow import files, plans
+from asymflow.io import files
+from asymflow.models.embedded import plans
 
 SIDE = 64
 PROMPTS = ("a red apple", "a sleepy fox", "a blue umbrella", "a castle on a cloud")
@@ -148,13 +149,14 @@ class Rate:
 
 def _bare(quality: str, seconds: float) -> Rate:
     """The engine with nothing around it, for so long."""
-    from asymflow import engine, generation, presets
-    from asymflow.studio import recipes
-    from asymflow.types import Request
+    from asymflow.core import engine, presets
+    from asymflow.core.types import Request
+    from asymflow.generation import pipeline
+    from asymflow.server import requests
 
-    model = generation.load(None, dtype=None, device=None)
+    model = pipeline.load(None, dtype=None, device=None)
     together = model.adapter.batch or 8
-    plan = recipes.chosen_plan(model, quality, (SIDE, SIDE))
+    plan = requests.chosen_plan(model, quality, (SIDE, SIDE))
 
     def draw(seed: int) -> None:
         engine.run(
@@ -526,7 +528,7 @@ def _not_whole(data: Path) -> int:
 def damaged(count: int) -> dict[str, Any]:
     """Send pictures with something wrong to every call that takes one."""
     here = Path(__file__).parents[1]
-    pictures = runpy.run_path(str(here / "tests/studio/damage.py"))["damaged"]
+    pictures = runpy.run_path(str(here / "tests/server/damage.py"))["damaged"]
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "data") as server:
         server.ready()
         statuses = asyncio.run(_send(server.url, pictures(count)))

@@ -22,19 +22,21 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from asymflow import generation, presets, times, verifier
-from asymflow.adapter import Adapter
-from asymflow.bench import peers
+from asymflow.bench.baselines import samplers
 from asymflow.bench.metrics import mean
 from asymflow.cli import planning
-from asymflow.files import write_text
-from asymflow.types import Request, Solver
+from asymflow.core import presets, schedules
+from asymflow.core.adapter import Adapter
+from asymflow.core.types import Request, Solver
+from asymflow.generation import pipeline
+from asymflow.io.files import write_text
+from asymflow.planning import verifier
 
 STEPS = (5, 6, 8, 12)
 SHIFTS = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 OURS: tuple[Solver, ...] = ("multistep1", "multistep2", "damped2", "corrected2")
-THEIRS = {"UniPC-2": partial(peers.unipc, 2), "UniPC-3": partial(peers.unipc, 3)} | {
-    f"DPM-Solver++ {order}M": partial(peers.dpm, order) for order in (2, 3)
+THEIRS = {"UniPC-2": partial(samplers.unipc, 2), "UniPC-3": partial(samplers.unipc, 3)} | {
+    f"DPM-Solver++ {order}M": partial(samplers.dpm, order) for order in (2, 3)
 }
 CHOSEN, MEASURED = 5, 6
 """Purposes of requests, beside those in `planning`."""
@@ -51,8 +53,8 @@ def walk(solver: str, steps: int, shift: float, low: float) -> Callable[[Adapter
     """x_0 [1, c, h, w] of a request by so many steps of a solver, guided down to t = `low`."""
     if solver in THEIRS:
         return THEIRS[solver](steps, shift, low).walk
-    grid = times.shifted(steps, shift)
-    plan = times.plan_of(
+    grid = schedules.shifted(steps, shift)
+    plan = schedules.plan_of(
         grid, solver=next(each for each in OURS if each == solver), guidance_interval=(low, 1.0)
     )
     return lambda adapter, request: verifier.rollout(adapter, plan, [request])
@@ -65,7 +67,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--work", type=Path, default=Path("runs/solvers"))
     given = parser.parse_args()
-    model = generation.load(None, dtype=given.dtype, device=None)
+    model = pipeline.load(None, dtype=given.dtype, device=None)
     adapter, size = model.adapter, (64, 64)
     interval = presets.guidance_interval(size)
     features = planning.perceptual(model)

@@ -15,9 +15,10 @@ from typing import Any
 
 import typer
 
-from asymflow import plans, presets
 from asymflow.cli.main import app
-from asymflow.data.sources import STYLES
+from asymflow.core import presets
+from asymflow.models.embedded import plans
+from asymflow.models.embedded.styles import STYLES
 from asymflow.training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,9 +11,11 @@ from pathlib import Path
 from PIL import Image
 
 import asymflow
-from asymflow import pictures, plans, presets
-from asymflow.data.sources import STYLES
-from asymflow.files import replacing
+from asymflow.core import presets
+from asymflow.io import images
+from asymflow.io.files import replacing
+from asymflow.models.embedded import plans
+from asymflow.models.embedded.styles import STYLES
 
 PROMPT = "a fox"
 SEED = 1
@@ -23,7 +25,7 @@ SIDE = 128
 """A card is about 64 CSS pixels wide, on screens with two pixels for each."""
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = (ROOT / "web/public/styles", ROOT / "src/asymflow/studio/static/styles")
+FOLDERS = (ROOT / "web/public/styles", ROOT / "src/asymflow/server/static/styles")
 """The source, and where its build would copy it."""
 
 
@@ -41,7 +43,7 @@ def main() -> None:
     ]
     results = asymflow.run(model, plans.load(PLAN, SIZE), requests)
     for style, result in zip(STYLES, results, strict=True):
-        image = Image.fromarray(pictures.to_bytes(result.picture))
+        image = Image.fromarray(images.to_bytes(result.picture))
         large = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         for folder in FOLDERS:
             path = folder / f"{style.id}.webp"

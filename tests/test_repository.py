@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import asymflow
-from asymflow.data.sources import KEYWORDS, NAMES, STYLES
+from asymflow.models.embedded.styles import KEYWORDS, NAMES, STYLES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,7 +45,18 @@ def test_importing_asymflow_loads_nothing_heavy() -> None:
     assert not loaded_by("import asymflow") & {"torch", "numpy", "PIL", "typer"}
 
 
-@pytest.mark.parametrize("module", ["errors", "presets", "store", "times", "types"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "core.errors",
+        "core.presets",
+        "core.schedules",
+        "core.transforms",
+        "core.types",
+        "planning.plan_files",
+        "planning.planner",
+    ],
+)
 def test_plans_need_no_torch(module: str) -> None:
     assert "torch" not in loaded_by(f"import asymflow.{module}")
 
@@ -144,7 +155,8 @@ def test_wheel_has_the_data_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for path in package.rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
             assert path.relative_to(ROOT / "src").as_posix() in names
-    for needed in ("py.typed", "weights/embedded.safetensors", "weights/card.md"):
+    weights = "models/embedded/weights"
+    for needed in ("py.typed", f"{weights}/embedded.safetensors", f"{weights}/card.md"):
         assert f"asymflow/{needed}" in names
     for legal in ("LICENSE", "NOTICE"):
         assert any(name.endswith(f"licenses/{legal}") for name in names)

@@ -18,7 +18,7 @@ export default defineConfig({
     },
   ],
   build: {
-    outDir: process.env.ASYMFLOW_STATIC ?? "../src/asymflow/studio/static",
+    outDir: process.env.ASYMFLOW_STATIC ?? "../src/asymflow/server/static",
     emptyOutDir: true,
     // Everything is a file of our own: the content security policy allows nothing inline.
     assetsInlineLimit: 0,

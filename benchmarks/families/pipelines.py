@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asymflow.adapters import jit
-from asymflow.adapters.pipelines import Family
-from asymflow.nets.jit import JitModel
+from asymflow.models import jit
+from asymflow.models.diffusers.pipelines import Family
+from asymflow.models.jit.network import JitModel
 
 diffusers: Any = importlib.import_module("diffusers")  # whose own types do not describe its calls
 configuration: Any = importlib.import_module("diffusers.configuration_utils")

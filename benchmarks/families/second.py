@@ -39,13 +39,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from train import SIDE, STYLES
 
-from asymflow import costs, engine, profiler, store, times, verifier
-from asymflow.adapters.diffusers import DiffusersAdapter, load
 from asymflow.bench import features, metrics
-from asymflow.data.dataset import Dataset
-from asymflow.files import replacing, write_text
-from asymflow.sheets import sheet
-from asymflow.types import Plan, Request, Solver
+from asymflow.core import engine, schedules
+from asymflow.core.types import Plan, Request, Solver
+from asymflow.generation.sheets import sheet
+from asymflow.io.files import replacing, write_text
+from asymflow.models.diffusers.networks import DiffusersAdapter, load
+from asymflow.planning import costs, plan_files, profiler, verifier
+from asymflow.training.data.dataset import Dataset
 
 diffusers: Any = importlib.import_module("diffusers")  # whose own types do not describe its calls
 
@@ -166,8 +167,8 @@ def others(config: Any, start: float, guided: bool) -> list[Sampler]:
                 found.append(make(kind, f"{family} {n}", family, n, guided, **options))
         counts: dict[Solver, int] = {"euler": n, "heun": (n + 1) // 2}
         for solver, count in counts.items():
-            nodes = [start * t for t in times.uniform(count)]
-            plan = times.plan_of(nodes, solver=solver)
+            nodes = [start * t for t in schedules.uniform(count)]
+            plan = schedules.plan_of(nodes, solver=solver)
             name = f"{solver.capitalize()} in t"
             found.append(planned(plan, f"{name} {count}", name, guided))
     return found
@@ -230,7 +231,7 @@ def run(
         together, calibration, times=adapter.schedule.times(given.candidates)
     )
     say(f"profile: a full estimate takes {profile.cost_ms[0]:.1f} ms")
-    fine, finer = (times.plan_of(adapter.schedule.times(n)) for n in (FINE, 2 * FINE))
+    fine, finer = (schedules.plan_of(adapter.schedule.times(n)) for n in (FINE, 2 * FINE))
     judge, limit = (
         verifier.Judge(together, tuple(group), verifier.rollout(together, fine, group), rms)
         for group in (chosen, fresh)
@@ -279,7 +280,7 @@ def run(
                 "tiers": [step.tier.name for step in plan.steps],
                 "solvers": [step.solver for step in plan.steps],
                 "predicted": plan.evidence and plan.evidence.predicted,
-                "hash": store.plan_hash(plan),
+                "hash": plan_files.plan_hash(plan),
             }
             for plan in plans
         ],

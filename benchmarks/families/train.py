@@ -35,9 +35,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asymflow.data.dataset import Dataset
-from asymflow.files import replacing
-from asymflow.nets.jit import JitConfig, JitModel, published_name
+from asymflow.io.files import replacing
+from asymflow.models.jit.checkpoint import published_name
+from asymflow.models.jit.network import JitConfig, JitModel
+from asymflow.training.data.dataset import Dataset
 
 diffusers: Any = importlib.import_module("diffusers")  # whose own types do not describe its calls
 

@@ -6,7 +6,7 @@ place: anything that is asked for x_0 with a state x_0 + sigma eps and its sigma
 
 from torch import Tensor
 
-from asymflow.adapters import edm
+from asymflow.models import edm
 
 SPREAD = 0.3
 

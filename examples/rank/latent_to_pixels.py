@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asymflow import engine
-from asymflow.adapters import jit
-from asymflow.data.dataset import Dataset
-from asymflow.flow import interpolate
-from asymflow.nets.jit import JitConfig, JitModel, patches_of
-from asymflow.sheets import sheet
-from asymflow.times import plan_of, shifted
+from asymflow.core import engine
+from asymflow.core.flow import interpolate
+from asymflow.core.schedules import plan_of, shifted
+from asymflow.core.types import Request
+from asymflow.generation.sheets import sheet
+from asymflow.models import jit
+from asymflow.models.jit.network import JitConfig, JitModel, patches_of
+from asymflow.training.data.dataset import Dataset
 from asymflow.training.rank import (
     aligned_subspace,
     less_noisy,
@@ -38,7 +39,6 @@ from asymflow.training.rank import (
     unforeseen,
     velocity_loss,
 )
-from asymflow.types import Request
 
 SIDE, PATCH, CHANNELS = 32, 4, 4
 LATENT = 8

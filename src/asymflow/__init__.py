@@ -1,7 +1,7 @@
 """Unequal compute over the trajectory of unmodified pixel-space diffusion models.
 
     import asymflow
-    from asymflow import presets
+    from asymflow.core import presets
 
     model = asymflow.load()
     request = asymflow.Request({"prompt": "a fox"}, size=(64, 64), guidance_scale=presets.GUIDANCE)
@@ -16,17 +16,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asymflow.acceleration.pipeline import accelerate
-    from asymflow.acceleration.scheduler import AsymFlowScheduler
-    from asymflow.adapter import Adapter, Denoiser
-    from asymflow.adapters.loading import load
-    from asymflow.engine import Frame, run, walk
-    from asymflow.errors import AsymflowError, FileFormatError, InputError, MissingExtra
-    from asymflow.planner import front, plan, predict
-    from asymflow.profiler import profile
-    from asymflow.store import load_plan, load_profile, save_plan, save_profile
-    from asymflow.times import plan_of
-    from asymflow.types import (
+    from asymflow.core.adapter import Adapter, Denoiser
+    from asymflow.core.engine import Frame, run, walk
+    from asymflow.core.errors import AsymflowError, FileFormatError, InputError, MissingExtra
+    from asymflow.core.schedules import plan_of
+    from asymflow.core.types import (
         CONDITIONAL,
         FULL,
         Evidence,
@@ -37,8 +31,15 @@ if TYPE_CHECKING:
         Step,
         Tier,
     )
+    from asymflow.integrations.diffusers.pipeline import accelerate
+    from asymflow.integrations.diffusers.scheduler import AsymFlowScheduler
+    from asymflow.models.loading import load
+    from asymflow.planning.plan_files import load_plan, load_profile, save_plan, save_profile
+    from asymflow.planning.planner import front, plan
+    from asymflow.planning.prediction import predict
+    from asymflow.planning.profiler import profile
 
-__version__ = "0.1.0"
+from asymflow._version import __version__ as __version__
 
 __all__ = [
     "CONDITIONAL",
@@ -74,17 +75,11 @@ __all__ = [
 ]
 
 _NAMES = {
-    "acceleration.pipeline": ("accelerate",),
-    "acceleration.scheduler": ("AsymFlowScheduler",),
-    "adapter": ("Adapter", "Denoiser"),
-    "adapters.loading": ("load",),
-    "engine": ("Frame", "run", "walk"),
-    "errors": ("AsymflowError", "FileFormatError", "InputError", "MissingExtra"),
-    "planner": ("front", "plan", "predict"),
-    "profiler": ("profile",),
-    "store": ("load_plan", "load_profile", "save_plan", "save_profile"),
-    "times": ("plan_of",),
-    "types": (
+    "core.adapter": ("Adapter", "Denoiser"),
+    "core.engine": ("Frame", "run", "walk"),
+    "core.errors": ("AsymflowError", "FileFormatError", "InputError", "MissingExtra"),
+    "core.schedules": ("plan_of",),
+    "core.types": (
         "CONDITIONAL",
         "FULL",
         "Evidence",
@@ -95,6 +90,13 @@ _NAMES = {
         "Step",
         "Tier",
     ),
+    "integrations.diffusers.pipeline": ("accelerate",),
+    "integrations.diffusers.scheduler": ("AsymFlowScheduler",),
+    "models.loading": ("load",),
+    "planning.plan_files": ("load_plan", "load_profile", "save_plan", "save_profile"),
+    "planning.planner": ("front", "plan"),
+    "planning.prediction": ("predict",),
+    "planning.profiler": ("profile",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

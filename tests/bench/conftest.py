@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from asymflow.data.manifest import Entry, write_manifest
+from asymflow.training.data.manifest import Entry, write_manifest
 
 STYLES = ("noto", "twemoji", "fxemoji")
 NAMES = ("fox", "owl", "eyes", "anchor", "pizza", "rocket", "umbrella", "banana", "scissors")

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from asymflow.bench import anchors, metrics
-from asymflow.data.dataset import Dataset
-from asymflow.data.manifest import Entry
+from asymflow.training.data.dataset import Dataset
+from asymflow.training.data.manifest import Entry
 
 Entries = tuple[Entry, ...]
 Pictures = NDArray[np.uint8]

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asymflow.adapters.empirical import EmpiricalAdapter
-from asymflow.adapters.gaussian import to_picture
 from asymflow.bench.consistency import Consistency, consistency
+from asymflow.models.empirical import EmpiricalAdapter
+from asymflow.models.gaussian import to_picture
 
 
 def rows(pictures: Tensor) -> list[Consistency]:

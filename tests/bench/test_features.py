@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asymflow.bench import features
-from asymflow.errors import FileFormatError, InputError, MissingExtra
+from asymflow.core.errors import FileFormatError, InputError, MissingExtra
 
 
 def same_pad(x: Tensor, kernel: int, stride: int) -> Tensor:

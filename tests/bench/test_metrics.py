@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from asymflow.bench import metrics
-from asymflow.errors import InputError
+from asymflow.core.errors import InputError
 
 Rows = NDArray[np.float64]
 

@@ -15,22 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from asymflow import verifier
-from asymflow.adapters.gaussian import GaussianAdapter
 from asymflow.bench.account import Account, account, on_white
 from asymflow.bench.markup import Markup, element
 from asymflow.bench.page import WORDS, page
 from asymflow.bench.poster import poster
-from asymflow.times import pooled
-from asymflow.types import (
-    CONDITIONAL,
-    Evidence,
-    Interval,
-    Plan,
-    Request,
-    Step,
-    Tier,
-)
+from asymflow.core import schedules
+from asymflow.core.transforms import pooled
+from asymflow.core.types import CONDITIONAL, Evidence, Interval, Plan, Request, Step, Tier
+from asymflow.models.gaussian import GaussianAdapter
+from asymflow.planning import verifier
 
 CARRIED = Tier("conditional+", guided=False, carried=True)
 STEPS = (Step(1.0, 0.7), Step(0.7, 0.4, CARRIED), Step(0.4, 0.0, CONDITIONAL, "heun"))
@@ -45,7 +38,7 @@ EVIDENCE = Evidence(
     pictures=24,
 )
 REQUEST = Request({"label": 1, "prompt": "a <fox> & “owl”"}, (8, 8), 3, 2.0)
-FINE = verifier.fine_plan((8, 8))
+FINE = schedules.fine_plan((8, 8))
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from asymflow.bench.pairs import job, pick
-from asymflow.data.dataset import Dataset
-from asymflow.data.manifest import Entry
+from asymflow.training.data.dataset import Dataset
+from asymflow.training.data.manifest import Entry
 
 
 @pytest.fixture(scope="module")

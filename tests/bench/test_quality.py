@@ -14,9 +14,9 @@ from asymflow.bench.features import DIM, as_unit_float
 from asymflow.bench.pairs import Job
 from asymflow.bench.quality import Generate, quality
 from asymflow.bench.report import SCHEMA, QualityReport, Split
-from asymflow.data.dataset import Dataset
-from asymflow.data.words import nouns
-from asymflow.errors import InputError
+from asymflow.core.errors import InputError
+from asymflow.models.embedded.words import nouns
+from asymflow.training.data.dataset import Dataset
 
 Pictures = NDArray[np.float32]
 Drawings = dict[tuple[str, str], Pictures]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from asymflow import costs
 from asymflow.bench import speed
-from asymflow.errors import InputError
+from asymflow.core.errors import InputError
+from asymflow.planning import costs
 
 
 class Clock:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from asymflow.adapter import Context
-from asymflow.adapters import embedded
 from asymflow.cli import main
-from asymflow.errors import InputError
-from asymflow.types import Picture, Request
+from asymflow.core.adapter import Context
+from asymflow.core.errors import InputError
+from asymflow.core.types import Picture, Request
+from asymflow.models.embedded import adapter as embedded
 
 
 @dataclass

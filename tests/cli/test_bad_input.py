@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from asymflow import pictures, store
-from asymflow.times import plan_of, uniform
+from asymflow.core.schedules import plan_of, uniform
+from asymflow.io import images
+from asymflow.planning import plan_files
 
 from .conftest import FakeModel, Type
 
@@ -34,7 +35,7 @@ def files(here: Path) -> Path:
     Path("huge-bomb.png").write_bytes(bomb(60000, 60000))
     Path("damaged.json").write_text('{"format": "asymflow plan", ')
     Path("foreign.json").write_text('{"format": "something else"}')
-    store.save_plan(plan_of(uniform(300)), Path("long.json"))
+    plan_files.save_plan(plan_of(uniform(300)), Path("long.json"))
     return here
 
 
@@ -227,6 +228,6 @@ def test_our_own_mistakes_do_not_look_like_wrong_input(
     def broken(*_: object, **__: object) -> object:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pictures, "write", broken)
+    monkeypatch.setattr(images, "write", broken)
     with pytest.raises(ZeroDivisionError):
         type_("generate", "a fox", "--steps", "1")

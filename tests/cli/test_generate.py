@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from asymflow import pictures, provenance, store
-from asymflow.adapters import embedded
-from asymflow.times import plan_of, uniform
-from asymflow.types import Rule
+from asymflow.core.schedules import plan_of, uniform
+from asymflow.core.types import Rule
+from asymflow.generation import metadata
+from asymflow.io import images
+from asymflow.models.embedded import adapter as embedded
+from asymflow.planning import plan_files
 
 from .conftest import FakeModel, Type
 
@@ -30,10 +32,10 @@ def pixels(path: Path | str) -> NDArray[np.uint8]:
         return np.asarray(image)
 
 
-def record(path: Path | str) -> provenance.Record:
-    text = pictures.read_record(Path(path))
+def record(path: Path | str) -> metadata.Record:
+    text = images.read_record(Path(path))
     assert text is not None
-    return provenance.from_json(text, str(path))
+    return metadata.from_json(text, str(path))
 
 
 def test_a_picture_lies_in_the_current_folder_and_is_named_on_stdout(
@@ -117,7 +119,7 @@ def test_json_is_one_object_and_says_everything(model: FakeModel, type_: Type) -
     assert (said["prompt"], said["style"], said["size"]) == ("a fox", "noto", "64x64")
     assert said["model"] == "fake:abab"
     assert said["plan"]["steps"] == 4
-    assert said["plan"]["hash"] == store.plan_hash(record("a-fox-7.png").plan)
+    assert said["plan"]["hash"] == plan_files.plan_hash(record("a-fox-7.png").plan)
     assert said["settings"]["weights"] == model.weights_hash
     assert said["seconds"] > 0
     assert said["load_seconds"] > 0
@@ -191,7 +193,7 @@ def test_like_refuses_other_weights_and_names_those_it_needs(
 
 def test_a_plan_file_is_used_as_it_is(model: FakeModel, type_: Type, here: Path) -> None:
     plan = plan_of(uniform(3), solver="heun", name="mine")
-    store.save_plan(plan, here / "mine.json")
+    plan_files.save_plan(plan, here / "mine.json")
     type_("generate", "a fox", "--plan", "mine.json", "-o", "fox.png")
     assert record("fox.png").plan == plan
     type_("generate", "--like", "fox.png", "--seed", "3", "-o", "again.png")
@@ -205,8 +207,8 @@ def test_an_adaptive_picture_is_repeated_and_exact_turns_it_off(
     model.batch = batch
     plan = plan_of(uniform(6), name="mine")
     rules = (Rule(1, "skip", 1e9), Rule(3, "insert", 0.0))
-    store.save_plan(replace(plan, adaptive=rules), here / "mine.json")
-    store.save_plan(plan, here / "plain.json")
+    plan_files.save_plan(replace(plan, adaptive=rules), here / "mine.json")
+    plan_files.save_plan(plan, here / "plain.json")
     fox = ("generate", "a fox", "--seed", "3", "-n", "2")
     typed = type_(*fox, "--plan", "mine.json", "-o", "fox.png", "--json")
     assert typed.code == 0, typed.err

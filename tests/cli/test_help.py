@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import asymflow
-from asymflow import plans, presets
-from asymflow.pictures import SUFFIXES
+from asymflow.core import presets
+from asymflow.core.types import SOLVERS
+from asymflow.io.images import SUFFIXES
+from asymflow.models.embedded import plans
 from asymflow.training.recipes import RECIPES
-from asymflow.types import SOLVERS
 
 from .conftest import Type
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asymflow import pictures, provenance
-from asymflow.times import truncated
+from asymflow.core.transforms import truncated
+from asymflow.generation import metadata
+from asymflow.io import images
 
 from .conftest import FakeModel, Type
 
@@ -34,10 +35,10 @@ def pixels(path: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         return np.asarray(image.convert("RGBA"))
 
 
-def record(path: str) -> provenance.Record:
-    text = pictures.read_record(Path(path))
+def record(path: str) -> metadata.Record:
+    text = images.read_record(Path(path))
     assert text is not None
-    return provenance.from_json(text, path)
+    return metadata.from_json(text, path)
 
 
 @pytest.mark.parametrize(

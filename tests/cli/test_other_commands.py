@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asymflow import presets
-from asymflow.adapters import embedded
 from asymflow.cli import bench, train
-from asymflow.data import builder
-from asymflow.data.sources import STYLES
-from asymflow.errors import FileFormatError
+from asymflow.core import presets
+from asymflow.core.errors import FileFormatError
+from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded.styles import STYLES
+from asymflow.training.data import builder
 from asymflow.training.loop import Progress
 from asymflow.training.recipes import Recipe
 

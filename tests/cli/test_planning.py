@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from asymflow import planner, profiler, store
-from asymflow.adapters import embedded
 from asymflow.cli import planning
-from asymflow.planner import Cost
+from asymflow.models.embedded import adapter as embedded
+from asymflow.planning import plan_files, prediction, profiler
+from asymflow.planning.prediction import Cost
 
 from .conftest import Type
 from .test_real_model import write_model
@@ -35,7 +35,7 @@ def profile(tiny: Path, type_: Type) -> Path:
 
 
 def test_a_profile_says_what_it_was_measured_on(profile: Path, tiny: Path) -> None:
-    found = store.load_profile(profile)
+    found = plan_files.load_profile(profile)
     assert found.made["adapter"] == embedded.load(tiny).name
     assert found.made["size"] == "32x32"
     names = [tier.name for tier in found.tiers]
@@ -59,7 +59,7 @@ def test_a_budget_gives_a_plan_that_runs(profile: Path, tiny: Path, type_: Type)
     typed = type_("plan", profile, "--budget", "6", "--cost", "forwards", "-o", "plan.json")
     assert typed.code == 0
     assert "predicted: " in typed.out
-    plan = store.load_plan(Path("plan.json"))
+    plan = plan_files.load_plan(Path("plan.json"))
     assert plan.forwards <= 6
     drawn = type_("generate", "a fox", "--plan", "plan.json", "--size", "32", "--weights", tiny)
     assert drawn.code == 0
@@ -68,14 +68,14 @@ def test_a_budget_gives_a_plan_that_runs(profile: Path, tiny: Path, type_: Type)
 
 @pytest.mark.parametrize("cost", ["ms", "macs", "forwards"])
 def test_a_budget_may_be_a_part_of_what_heun_costs(cost: Cost, profile: Path, type_: Type) -> None:
-    found = store.load_profile(profile)
+    found = plan_files.load_profile(profile)
     full = {"ms": found.cost_ms[0], "macs": found.macs[0], "forwards": 2}[cost]
     assert planning.budget_of("33x", found, cost) == pytest.approx(3 * full)
     assert planning.budget_of(" 49.5× ", found, cost) == pytest.approx(2 * full)
     assert planning.budget_of("7", found, cost) == 7
     words = ("plan", profile, "--cost", cost, "--json", "--budget")
-    plan = store.plan_from_json(json.loads(type_(*words, "33X").out))
-    assert planner.price(found, plan, cost=cost) <= 3 * full * (1 + 1e-9)
+    plan = plan_files.plan_from_json(json.loads(type_(*words, "33X").out))
+    assert prediction.price(found, plan, cost=cost) <= 3 * full * (1 + 1e-9)
 
 
 def test_an_error_gives_the_cheapest_plan_within_it(profile: Path, type_: Type) -> None:
@@ -118,7 +118,7 @@ def test_a_verified_plan_carries_evidence_and_is_bound_to_its_weights(
     typed = type_(*words, "--verify", "--rollouts", "2", "--pictures", "2", "--weights", tiny)
     assert typed.code == 0
     assert "pictures it was not chosen by" in typed.out
-    plan = store.load_plan(Path("plan.json"))
+    plan = plan_files.load_plan(Path("plan.json"))
     assert plan.forwards <= 6
     assert plan.evidence is not None
     assert plan.evidence.pictures == 2
@@ -132,10 +132,10 @@ def test_a_verified_plan_carries_evidence_and_is_bound_to_its_weights(
 
 
 def test_costs_alone_can_be_measured_again(profile: Path, tiny: Path, type_: Type) -> None:
-    before = store.load_profile(profile)
+    before = plan_files.load_profile(profile)
     typed = type_("profile", "--costs-only", "-o", profile, "--weights", tiny)
     assert typed.code == 0
-    after = store.load_profile(profile)
+    after = plan_files.load_profile(profile)
     assert (after.defect == before.defect).all()
     assert after.made["adapter"] == before.made["adapter"]
 

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from asymflow import pictures, provenance
-from asymflow.adapters import embedded
-from asymflow.data.sources import style_ids
-from asymflow.nets.picture import PictureConfig, PictureModel
-from asymflow.nets.transformer import TransformerConfig
+from asymflow.generation import metadata
+from asymflow.io import images
+from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded.network import PictureConfig, PictureModel
+from asymflow.models.embedded.styles import style_ids
+from asymflow.models.embedded.transformer import TransformerConfig
 
 from .conftest import Type
 
@@ -86,9 +87,9 @@ def test_large_pictures_are_asked_for_in_the_size_of_training(
 ) -> None:
     words = ("generate", "a fox", "--steps", "3", "--size", size, "--weights", tiny)
     assert type_(*words, "-o", "fox.png").code == 0
-    text = pictures.read_record(Path("fox.png"))
+    text = images.read_record(Path("fox.png"))
     assert text is not None
-    record = provenance.from_json(text, "fox.png")
+    record = metadata.from_json(text, "fox.png")
     assert [step.tier.shrink for step in record.plan.steps] == shrinks
     with Image.open("fox.png") as image:
         assert image.size == record.size[::-1]

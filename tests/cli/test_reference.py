@@ -11,14 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from asymflow import pictures, provenance
-from asymflow.adapters import embedded
-from asymflow.adapters.library import shipped
-from asymflow.data.sources import style_ids
-from asymflow.nets.detail import DetailConfig
-from asymflow.nets.picture import PictureConfig, PictureModel
-from asymflow.nets.transformer import TransformerConfig
-from asymflow.provenance import Record
+from asymflow.generation import metadata
+from asymflow.generation.metadata import Record
+from asymflow.io import images
+from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded.detail import DetailConfig
+from asymflow.models.embedded.library import shipped
+from asymflow.models.embedded.network import PictureConfig, PictureModel
+from asymflow.models.embedded.styles import style_ids
+from asymflow.models.embedded.transformer import TransformerConfig
 
 from .conftest import FakeModel, Type
 
@@ -52,9 +53,9 @@ def pixels(path: str) -> np.ndarray:
 
 
 def record(path: str) -> Record:
-    text = pictures.read_record(Path(path))
+    text = images.read_record(Path(path))
     assert text is not None
-    return provenance.from_json(text, path)
+    return metadata.from_json(text, path)
 
 
 def test_what_was_looked_at_is_said_and_recorded(looking: Path, type_: Type) -> None:
@@ -66,7 +67,7 @@ def test_what_was_looked_at_is_said_and_recorded(looking: Path, type_: Type) -> 
     assert found.kind == "library"
     assert found.shown == ("fox, fluent-flat", "fox, twemoji")
     assert found.library == shipped().digest
-    assert 'Reference: "fox, fluent-flat; fox, twemoji"' in provenance.parameters(record("fox.png"))
+    assert 'Reference: "fox, fluent-flat; fox, twemoji"' in metadata.parameters(record("fox.png"))
     said = json.loads(type_(*DRAW, "-o", "b.png", "--weights", looking, "--json").out)
     assert said["settings"]["reference"] == "fox, fluent-flat; fox, twemoji"
 
@@ -141,6 +142,6 @@ def test_a_model_that_looks_at_nothing_says_so(model: FakeModel, here: Path, typ
 
 def test_records_of_before_are_read(looking: Path, type_: Type) -> None:
     type_(*DRAW, "-o", "fox.png", "--weights", looking)
-    data = provenance.to_json(record("fox.png"))
+    data = metadata.to_json(record("fox.png"))
     del data["reference"]
-    assert provenance.from_json(json.dumps(data), "x") == replace(record("fox.png"), reference=None)
+    assert metadata.from_json(json.dumps(data), "x") == replace(record("fox.png"), reference=None)

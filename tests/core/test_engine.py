@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.testing import assert_close
 
-from asymflow import controller, engine, times
-from asymflow.adapter import Adapter, Context
-from asymflow.adapters.empirical import EmpiricalAdapter
-from asymflow.adapters.gaussian import GaussianAdapter
-from asymflow.errors import InputError
-from asymflow.estimators import Guided
-from asymflow.flow import interpolate
-from asymflow.types import (
+from asymflow.core import controller, engine, schedules, transforms
+from asymflow.core.adapter import Adapter, Context
+from asymflow.core.errors import InputError
+from asymflow.core.estimators import Guided
+from asymflow.core.flow import interpolate
+from asymflow.core.types import (
     ACTIONS,
     FULL,
     Action,
@@ -33,9 +31,11 @@ from asymflow.types import (
     Solver,
     Tier,
 )
+from asymflow.models.empirical import EmpiricalAdapter
+from asymflow.models.gaussian import GaussianAdapter
 
 SIZE = (8, 8)
-PLAN = times.plan_of(times.shifted(6, 2.0))
+PLAN = schedules.plan_of(schedules.shifted(6, 2.0))
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -123,7 +123,7 @@ def test_noise_is_a_function_of_the_seed_only() -> None:
 
 
 def finish(model: Adapter, wanted: list[Request], n: int, solver: Solver) -> Tensor:
-    *_, last = engine.walk(model, times.plan_of(times.uniform(n), solver=solver), wanted)
+    *_, last = engine.walk(model, schedules.plan_of(schedules.uniform(n), solver=solver), wanted)
     return last.x_t
 
 
@@ -163,7 +163,7 @@ def test_frames_tell_where_the_batch_stands() -> None:
 
 def test_a_plan_may_begin_below_pure_noise() -> None:
     model = gaussian()
-    plan = times.plan_of((0.9, 0.5, 0.0))
+    plan = schedules.plan_of((0.9, 0.5, 0.0))
     first = next(iter(engine.walk(model, plan, [request(seed=5)])))
     eps = engine.noise(5, (3, 8, 8)).double()[None]
     assert_close(first.x_t, (5 / 9) * 0.9 * eps + (1 - 5 / 9) * first.x_0)
@@ -223,7 +223,7 @@ def test_a_result_does_not_depend_on_its_neighbours(name: str) -> None:
 def test_results_say_what_they_took() -> None:
     [a, b] = engine.run(gaussian(), PLAN, [request(), request(2, image=picture(1), strength=0.5)])
     assert a.plan == PLAN
-    assert b.plan == times.truncated(PLAN, 0.5)
+    assert b.plan == transforms.truncated(PLAN, 0.5)
     for result in (a, b):
         assert len(result.step_seconds) == len(result.plan.steps)
         assert result.seconds == pytest.approx(sum(result.step_seconds))
@@ -258,7 +258,7 @@ def test_pictures_per_call_are_limited(batch: int | None) -> None:
 def test_forwards_are_counted_as_executed(
     solver: Solver, scale: float, interval: tuple[float, float]
 ) -> None:
-    plan = times.plan_of(times.uniform(7), solver=solver, guidance_interval=interval)
+    plan = schedules.plan_of(schedules.uniform(7), solver=solver, guidance_interval=interval)
     model = gaussian()
     [result] = engine.run(model, plan, [request(guidance_scale=scale)])
     assert result.forwards == model.rows == engine.forwards(plan, result.request)
@@ -266,7 +266,7 @@ def test_forwards_are_counted_as_executed(
 
 
 def test_the_unconditional_pass_is_skipped_outside_the_interval() -> None:
-    plan = times.plan_of(times.uniform(10), guidance_interval=(0.25, 0.75))
+    plan = schedules.plan_of(schedules.uniform(10), guidance_interval=(0.25, 0.75))
     model = gaussian()
     engine.run(model, plan, [request(guidance_scale=3.0), request(2)])
     assert len(model.calls) == 10
@@ -293,7 +293,7 @@ def test_guidance_is_per_picture(batch: int | None) -> None:
 def test_a_cut_plan_costs_what_is_left_of_it() -> None:
     model = gaussian()
     wanted = request(guidance_scale=3.0, image=picture(1), strength=0.5)
-    [result] = engine.run(model, times.plan_of(times.uniform(10)), [wanted])
+    [result] = engine.run(model, schedules.plan_of(schedules.uniform(10)), [wanted])
     assert result.forwards == model.rows == 10
 
 
@@ -348,7 +348,7 @@ def test_known_pixels_follow_the_noised_image_at_every_step() -> None:
     mask = np.zeros(SIZE, np.float32)
     mask[:, 4:] = 1
     x_0, eps = model.to_state(image), engine.noise(2, (3, 8, 8)).double()
-    for plan in (PLAN, times.plan_of(times.uniform(5), solver="heun")):
+    for plan in (PLAN, schedules.plan_of(schedules.uniform(5), solver="heun")):
         for frame in engine.walk(model, plan, [request(seed=2, image=image, mask=mask)]):
             known = interpolate(x_0, eps, frame.step.s)
             assert_close(frame.x_t[0, :, :, :4], known[:, :, :4])
@@ -374,7 +374,7 @@ def test_masks_of_ones_and_zeros() -> None:
 def test_soft_masks_blend() -> None:
     model, image = gaussian(), picture(1)
     mask = np.tile(np.linspace(0, 1, 8, dtype=np.float32), (8, 1))
-    plan = times.plan_of(times.uniform(6), solver="euler")
+    plan = schedules.plan_of(schedules.uniform(6), solver="euler")
     wanted = request(seed=1, image=image, mask=mask)
     *_, before, last = engine.walk(model, plan, [wanted])
     t = torch.tensor([last.step.t], dtype=torch.float64)
@@ -453,7 +453,7 @@ def test_exact_is_the_plan_bit_for_bit(name: str) -> None:
 @pytest.mark.parametrize("solver", ["euler", "multistep2", "multistep3", "corrected2"])
 def test_leaving_the_plan_is_running_another(action: Action, solver: Solver) -> None:
     model = gaussian()
-    plan = times.plan_of(times.shifted(6, 2.0), solver=solver)
+    plan = schedules.plan_of(schedules.shifted(6, 2.0), solver=solver)
     surprise = 0.0 if action == "insert" else 1e9
     adaptive = replace(plan, adaptive=(Rule(2, action, surprise),))
     wanted = [request(seed=1, guidance_scale=2.0), request(2, seed=2)]

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from asymflow import engine, times
-from asymflow.adapter import Context
-from asymflow.adapters.gaussian import GaussianAdapter
-from asymflow.errors import InputError
-from asymflow.estimators import Estimators, Guided, Known, Memory, carry, estimate
-from asymflow.flow import detail, enlarge, interpolate, shrink, smooth
-from asymflow.types import CONDITIONAL, FULL, IN_TURN, Plan, Request, Step, Tier, cheaper_tiers
+from asymflow.core import engine, schedules, transforms
+from asymflow.core.adapter import Context
+from asymflow.core.errors import InputError
+from asymflow.core.estimators import Estimators, Guided, Known, Memory, carry, estimate
+from asymflow.core.flow import detail, enlarge, interpolate, shrink, smooth
+from asymflow.core.types import CONDITIONAL, FULL, IN_TURN, Plan, Request, Step, Tier, cheaper_tiers
+from asymflow.models.gaussian import GaussianAdapter
 
 HALF, HALF_CARRIED = Tier("half", shrink=2), Tier("half+", shrink=2, carried=True)
 CONDITIONAL_CARRIED = Tier("conditional+", guided=False, carried=True)
@@ -133,9 +133,9 @@ def test_in_turn_says_the_same_in_two_calls(model: Guided, monkeypatch: pytest.M
 
 def test_a_lighter_plan_makes_the_same_picture(adapter: GaussianAdapter) -> None:
     plan = Plan("p", (Step(1.0, 0.6), Step(0.6, 0.3, HALF), Step(0.3, 0.0, CONDITIONAL)))
-    light = times.lighter(plan)
+    light = transforms.lighter(plan)
     assert [step.tier.in_turn for step in light.steps] == [True, True, False]
-    assert times.lighter(light) == light
+    assert transforms.lighter(light) == light
     requests = [Request({"label": 1}, (8, 8), 0, 3.0)]
     [one], [other] = engine.run(adapter, plan, requests), engine.run(adapter, light, requests)
     assert one.picture == pytest.approx(other.picture, abs=1e-6)
@@ -144,17 +144,21 @@ def test_a_lighter_plan_makes_the_same_picture(adapter: GaussianAdapter) -> None
 
 def test_a_cut_plan_makes_full_what_it_can_no_longer_carry() -> None:
     plan = Plan("p", (Step(1.0, 0.6), Step(0.6, 0.3, HALF_CARRIED), Step(0.3, 0.0, HALF_CARRIED)))
-    assert [s.tier for s in times.truncated(plan, 0.5).steps] == [FULL, HALF_CARRIED]
-    assert [s.tier for s in times.truncated(plan, 0.9).steps] == [FULL, HALF_CARRIED, HALF_CARRIED]
-    light = times.truncated(times.lighter(plan), 0.5)
+    assert [s.tier for s in transforms.truncated(plan, 0.5).steps] == [FULL, HALF_CARRIED]
+    assert [s.tier for s in transforms.truncated(plan, 0.9).steps] == [
+        FULL,
+        HALF_CARRIED,
+        HALF_CARRIED,
+    ]
+    light = transforms.truncated(transforms.lighter(plan), 0.5)
     assert light.steps[0].tier == IN_TURN
     low = Plan("p", (Step(1.0, 0.5), Step(0.5, 0.2, HALF), Step(0.2, 0.0, HALF_CARRIED)))
-    assert [s.tier for s in times.truncated(low, 0.4).steps] == [HALF, FULL]
+    assert [s.tier for s in transforms.truncated(low, 0.4).steps] == [HALF, FULL]
 
 
 def test_mixed_plans_do_not_depend_on_the_batch(adapter: GaussianAdapter) -> None:
     tiers = (HALF, HALF, FULL, CONDITIONAL_CARRIED, HALF_CARRIED, FULL, CONDITIONAL)
-    grid = times.shifted(len(tiers), 2.0)
+    grid = schedules.shifted(len(tiers), 2.0)
     steps = [Step(t, s, tier) for t, s, tier in zip(grid, grid[1:], tiers, strict=False)]
     plan = Plan("mixed", tuple(steps))
     requests = [Request({"label": i % 2}, (8, 8), i, 1.0 + i) for i in range(4)]

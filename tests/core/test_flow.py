@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from asymflow import flow
-from asymflow.errors import InputError
+from asymflow.core import flow
+from asymflow.core.errors import InputError
 
 TIMES = (0.0, 1e-6, 0.01, 0.3, 0.5, 0.9, 0.9999, 1.0)
 INNER = TIMES[1:-1]

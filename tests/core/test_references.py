@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from asymflow import engine, times
-from asymflow.adapters.gaussian import GaussianAdapter
-from asymflow.flow import velocity_from_x_0
-from asymflow.solvers import Estimate, multistep
-from asymflow.types import FULL, Request
+from asymflow.core import engine, schedules
+from asymflow.core.flow import velocity_from_x_0
+from asymflow.core.solvers import Estimate, multistep
+from asymflow.core.types import FULL, Request
+from asymflow.models.gaussian import GaussianAdapter
 
 N = 12
 LABEL = torch.ones(1, dtype=torch.long)
@@ -30,7 +30,7 @@ def model() -> GaussianAdapter:
 
 
 def ours(model: GaussianAdapter, solver: Any, grid: tuple[float, ...]) -> Tensor:
-    plan = times.plan_of(grid, solver=solver)
+    plan = schedules.plan_of(grid, solver=solver)
     *_, last = engine.walk(model, plan, [Request({"label": 1}, (8, 8), seed=3)])
     return last.x_t.clone()
 
@@ -41,7 +41,7 @@ def start() -> Tensor:
 
 def test_euler_is_that_of_diffusers(model: GaussianAdapter) -> None:
     diffusers = pytest.importorskip("diffusers")
-    grid = times.shifted(N, 3.0)
+    grid = schedules.shifted(N, 3.0)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=list(grid[:-1]))
     x_t = start()

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from asymflow.adapters.gaussian import GaussianAdapter
-from asymflow.flow import velocity_from_x_0
-from asymflow.solvers import (
+from asymflow.core.flow import velocity_from_x_0
+from asymflow.core.solvers import (
     Estimate,
     History,
     advance,
@@ -26,7 +25,8 @@ from asymflow.solvers import (
     multistep,
     multistep_weights,
 )
-from asymflow.types import CONDITIONAL, FULL, Solver, Step
+from asymflow.core.types import CONDITIONAL, FULL, Solver, Step
+from asymflow.models.gaussian import GaussianAdapter
 
 ONE = torch.ones(2, dtype=torch.long)
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from asymflow.errors import InputError
-from asymflow.flow import interpolate
-from asymflow.nets.jit import JitConfig, JitModel, patches_of, picture_of
-from asymflow.nets.subspace import projected
+from asymflow.core.errors import InputError
+from asymflow.core.flow import interpolate
+from asymflow.models.jit.network import JitConfig, JitModel, patches_of, picture_of
+from asymflow.models.subspace import projected
 from asymflow.training.rank import (
     Subspace,
     aligned_subspace,

@@ -18,14 +18,14 @@ import pytest
 import torch
 
 import asymflow
-from asymflow.data.dataset import SIZES as IMAGE_SIZES
-from asymflow.data.dataset import Dataset
-from asymflow.data.manifest import Entry, write_manifest
-from asymflow.errors import FileFormatError, InputError
-from asymflow.flow import coarse_time
-from asymflow.nets.detail import DetailConfig
-from asymflow.nets.transformer import TransformerConfig
+from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.flow import coarse_time
+from asymflow.models.embedded.detail import DetailConfig
+from asymflow.models.embedded.transformer import TransformerConfig
 from asymflow.training import curve
+from asymflow.training.data.dataset import SIZES as IMAGE_SIZES
+from asymflow.training.data.dataset import Dataset
+from asymflow.training.data.manifest import Entry, write_manifest
 from asymflow.training.errors import squared_errors
 from asymflow.training.loop import Batch, build, draw, draw_times, states, train
 from asymflow.training.recipes import RECIPES, Phase, Recipe, recipe
@@ -166,7 +166,7 @@ LOOKING = dataclasses.replace(
 RUN = """
 import sys, pickle, torch
 from pathlib import Path
-from asymflow.data.dataset import Dataset
+from asymflow.training.data.dataset import Dataset
 from asymflow.training.loop import build, train
 torch.set_num_threads(1)
 recipe = pickle.loads(Path(sys.argv[1]).read_bytes())

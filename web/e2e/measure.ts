@@ -25,7 +25,7 @@ import { computed } from "./computed";
 import { Server } from "./server";
 
 const RESULT = "../benchmarks/studio.json";
-const STATIC = "../src/asymflow/studio/static/assets";
+const STATIC = "../src/asymflow/server/static/assets";
 const TARGETS = {
   first_paint_ms: 1000,
   javascript_bytes: 300_000,

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asymflow import engine, verifier
-from asymflow.adapter import Adapter
-from asymflow.types import FULL, Picture, Plan, Request, Step, Tier
+from asymflow.core import engine
+from asymflow.core.adapter import Adapter
+from asymflow.core.types import FULL, Picture, Plan, Request, Step, Tier
+from asymflow.planning import verifier
 
 _COLOURS = ("#2f6f9f", "#d98c2b", "#5f9f4f", "#a04f7f", "#8f8f8f", "#4fa0a0", "#c0504d", "#70659f")
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asymflow.bench.features import as_unit_float
-from asymflow.data.manifest import Entry
-from asymflow.data.sources import LIBRARY
+from asymflow.models.embedded.styles import LIBRARY
+from asymflow.training.data.manifest import Entry
 
 _TURN = np.deg2rad(6)
 _SCALE = 0.08

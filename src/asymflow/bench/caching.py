@@ -23,9 +23,9 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from asymflow.adapter import Adapter, Context, Wrapped
-from asymflow.adapters.embedded import EmbeddedAdapter
-from asymflow.nets.picture import PictureModel
+from asymflow.core.adapter import Adapter, Context, Wrapped
+from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.models.embedded.network import PictureModel
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -1,6 +1,6 @@
 """Does a model agree with itself across resolutions?
 
-A low-resolution estimate of x_0 stands in for the full one (`asymflow.flow.pool`), so what matters
+A low-resolution estimate of x_0 stands in for the full one (`core.flow.pool`), so what matters
 is how far the estimate made at 1/f the side, on the SNR-matched pooled state, is from the pooled
 full estimate:
 
@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asymflow import engine
-from asymflow.adapter import Adapter
-from asymflow.estimators import Guided
-from asymflow.flow import interpolate, pool, shrink
-from asymflow.types import Request
+from asymflow.core import engine
+from asymflow.core.adapter import Adapter
+from asymflow.core.estimators import Guided
+from asymflow.core.flow import interpolate, pool, shrink
+from asymflow.core.types import Request
 
 TIMES = (0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asymflow.errors import FileFormatError, InputError, MissingExtra
-from asymflow.files import replacing
+from asymflow.core.errors import FileFormatError, InputError, MissingExtra
+from asymflow.io.files import replacing
 
 DIM = 1280
 SIDE = 224

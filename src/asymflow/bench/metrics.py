@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asymflow.errors import InputError
+from asymflow.core.errors import InputError
 
 Array = NDArray[np.floating[Any]]
 

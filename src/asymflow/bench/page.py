@@ -13,8 +13,8 @@ from PIL import Image
 
 from asymflow.bench.account import Account, Watched, colours
 from asymflow.bench.markup import Markup, element
-from asymflow.pictures import to_bytes
-from asymflow.types import Evidence, Interval, Picture, Step
+from asymflow.core.types import Evidence, Interval, Picture, Step
+from asymflow.io.images import to_bytes
 
 WORDS: Mapping[str, str] = {
     "t": "How much noise is left: 1 is nothing but noise, 0 is the picture.",

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from itertools import zip_longest
 
-from asymflow.data.manifest import Entry
-from asymflow.data.words import nouns
+from asymflow.models.embedded.words import nouns
+from asymflow.training.data.manifest import Entry
 
 Job = tuple[str, str, int]
 """(prompt, style, seed) of one picture."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from asymflow.bench.account import Account, colours, on_white
-from asymflow.errors import MissingExtra
-from asymflow.files import replacing
+from asymflow.core.errors import MissingExtra
+from asymflow.io.files import replacing
 
 _WIDEST = 10
 """Estimates in a row; a longer plan takes several."""

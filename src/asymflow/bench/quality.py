@@ -43,11 +43,11 @@ from asymflow.bench.features import DIM, as_unit_float, extract, load_network
 from asymflow.bench.metrics import Estimate
 from asymflow.bench.pairs import Job, job, pick
 from asymflow.bench.report import NEAREST, Nearest, QualityReport, Score, Source, Split
-from asymflow.data.dataset import Dataset
-from asymflow.data.manifest import Entry
-from asymflow.errors import InputError
-from asymflow.files import replacing
-from asymflow.sheets import sheet
+from asymflow.core.errors import InputError
+from asymflow.generation.sheets import sheet
+from asymflow.io.files import replacing
+from asymflow.training.data.dataset import Dataset
+from asymflow.training.data.manifest import Entry
 
 Generate = Callable[[Sequence[Job], int], NDArray[np.float32]]
 """Jobs (prompt, style, seed) and a side to premultiplied RGBA [n, side, side, 4] in [0, 1]."""

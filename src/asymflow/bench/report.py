@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from asymflow.bench.metrics import Estimate
-from asymflow.errors import InputError
+from asymflow.core.errors import InputError
 
 SCHEMA = 1
 
@@ -23,8 +23,6 @@ MEANING: Mapping[Source, str] = {
     "other concept": "a real picture of another concept in the same style: recall by chance, "
     "KID and FD between real sets",
 }
-
-
 NEAREST: Mapping[Nearest, str] = {
     "own": "the real picture of the pair",
     "reference": "a drawing of the library that a model would look at",

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
-from asymflow.costs import Call, Shape, seconds, work
-from asymflow.errors import InputError
+from asymflow.core.errors import InputError
+from asymflow.planning.costs import Call, Shape, seconds, work
 
 _WARM_UP = 2
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from asymflow.adapter import Adapter
 from asymflow.bench.account import colours, on_white, watch
-from asymflow.errors import MissingExtra
-from asymflow.files import replacing
-from asymflow.types import Plan, Request
+from asymflow.core.adapter import Adapter
+from asymflow.core.errors import MissingExtra
+from asymflow.core.types import Plan, Request
+from asymflow.io.files import replacing
 
 
 def strip(adapter: Adapter, plan: Plan, request: Request, path: Path) -> None:

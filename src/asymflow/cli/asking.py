@@ -1,7 +1,7 @@
 """From options as they were typed to a request that makes sense, before any model is loaded.
 
 What is not given comes from the picture of `--like`, where there is one, and else from
-`asymflow.presets`.
+`asymflow.core.presets`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from asymflow import pictures, plans, presets, provenance, store
 from asymflow.cli import inputs
-from asymflow.errors import FileFormatError, InputError
-from asymflow.pictures import Format
-from asymflow.planner import Cost
-from asymflow.provenance import Record
-from asymflow.types import SOLVERS, Plan
-from asymflow.wanted import (
+from asymflow.core import presets
+from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.types import SOLVERS, Plan
+from asymflow.generation import metadata
+from asymflow.generation.metadata import Record
+from asymflow.generation.spec import (
     MAX_PROMPT,
     Chosen,
     Given,
@@ -31,6 +30,11 @@ from asymflow.wanted import (
     random_seed,
     seed_of,
 )
+from asymflow.io import images
+from asymflow.io.images import Format
+from asymflow.models.embedded import plans
+from asymflow.planning import plan_files
+from asymflow.planning.prediction import Cost
 
 DTYPES = ("float32", "bfloat16")
 
@@ -142,7 +146,7 @@ def _dtype(name: str | None) -> str | None:
     return name
 
 
-def _same_look(asked: Asked, like: Record) -> provenance.Reference | None:
+def _same_look(asked: Asked, like: Record) -> metadata.Reference | None:
     """What a repetition must find in the library again, unless it asks for something else."""
     changed = (asked.prompt, asked.style, asked.reference) != (None, None, None)
     return None if changed else like.reference
@@ -155,13 +159,13 @@ def _first(asked: T | None, like: T | None, default: T) -> T:
 
 
 def _record(path: Path) -> Record:
-    text = pictures.read_record(path)
+    text = images.read_record(path)
     if text is None:
         raise FileFormatError(
             f"{path} does not say how it was made: it is not from asymflow, or another program "
             "removed that. Give a prompt instead of --like."
         )
-    return provenance.from_json(text, str(path))
+    return metadata.from_json(text, str(path))
 
 
 def _prompt(asked: Asked, like: Record | None) -> str:
@@ -254,7 +258,7 @@ def _load_plan(name: str) -> Plan:
             f"There is no plan called {name!r}, and no such file. "
             f"{nearest(name, (*plans.NAMES, *presets.GRIDS))} Or give the path of a plan file."
         )
-    return store.load_plan(path)
+    return plan_files.load_plan(path)
 
 
 def _short_enough(plan: Plan) -> Plan:
@@ -297,5 +301,5 @@ def _background(asked: Asked, like: Record | None, format: Format) -> str | None
     if background is None and format == "jpeg":
         return "white"
     if background is not None:
-        pictures.colour(background)
+        images.colour(background)
     return background

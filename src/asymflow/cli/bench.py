@@ -11,9 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asymflow import engine, generation, plans, presets, profiler, store
-from asymflow.adapters import embedded
-from asymflow.adapters.embedded import EmbeddedAdapter
 from asymflow.bench import pairs
 from asymflow.bench import speed as speeds
 from asymflow.bench.quality import quality as measure
@@ -21,10 +18,16 @@ from asymflow.cli import asking, planning
 from asymflow.cli.asking import Asked
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, say_json
-from asymflow.data.fetch import default_cache
-from asymflow.errors import InputError
-from asymflow.files import write_text
-from asymflow.types import Plan, Request
+from asymflow.core import engine, presets
+from asymflow.core.errors import InputError
+from asymflow.core.types import Plan, Request
+from asymflow.generation import pipeline
+from asymflow.io.files import write_text
+from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded import plans
+from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.planning import plan_files, profiler
+from asymflow.training.data.fetch import default_cache
 
 _PAIRS, _PEERS_PAIRS, _FEW_PAIRS = 512, 192, 32
 _REPEATS, _FEW_REPEATS = 20, 5
@@ -48,8 +51,8 @@ def quality(
         FileFormatError: the dataset or the weights cannot be used.
         MissingExtra: the feature network is not installed.
     """
-    model = generation.load(weights, dtype=dtype, device=device)
-    plan = generation.plan_for(model, asking.plan(asked), (size, size))
+    model = pipeline.load(weights, dtype=dtype, device=device)
+    plan = pipeline.plan_for(model, asking.plan(asked), (size, size))
 
     def generate(jobs: Sequence[pairs.Job], side: int) -> NDArray[np.float32]:
         requests = [
@@ -70,7 +73,7 @@ def quality(
             "device": model.device,
             "guidance": presets.GUIDANCE,
             "plan": plan.name,
-            "plan_hash": store.plan_hash(plan),
+            "plan_hash": plan_files.plan_hash(plan),
         },
         out=out,
         cache=default_cache() / "features",
@@ -99,19 +102,20 @@ def peers(
         FileFormatError: the dataset, the profile or the weights cannot be used.
         MissingExtra: diffusers or the feature network is not installed.
     """
-    from asymflow.bench import peers as others
+    from asymflow.bench.baselines import runner
+    from asymflow.bench.baselines.protocol import FULL, QUICK
 
-    model = generation.load(weights, dtype=dtype, device=device)
+    model = pipeline.load(weights, dtype=dtype, device=device)
     asked = {name: asking.plan(Asked(plan=name)) for name in plans.NAMES}
     with planning.progress() as report:
-        found = others.peers(
+        found = runner.peers(
             model.adapter,
-            {name: generation.plan_for(model, each, (size, size)) for name, each in asked.items()},
+            {name: pipeline.plan_for(model, each, (size, size)) for name, each in asked.items()},
             data,
             size=size,
             pairs=pairs or (_FEW_PAIRS if quick else _PEERS_PAIRS),
-            profile=None if profile is None else store.load_profile(profile),
-            quick=quick,
+            profile=None if profile is None else plan_files.load_profile(profile),
+            budget=QUICK if quick else FULL,
             out=out,
             cache=default_cache() / "features",
             on_progress=report,
@@ -129,8 +133,8 @@ def strip(asked: Asked, output: Path) -> None:
 
     require_writable(output, "Choose another place with -o.")
     wanted = asking.settle(asked, "png")
-    model = generation.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
-    [job] = generation.jobs(model, wanted)
+    model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
+    [job] = pipeline.jobs(model, wanted)
     draw(model.adapter, job.record.plan, job.request, output)
     say(str(output))
 
@@ -155,15 +159,15 @@ def plan(asked: Asked, against: str | None, output: Path) -> None:
     require_writable(output, "Choose another place with -o.")
     wanted = asking.settle(asked, "png")
     other = None if against is None else asking.plan(Asked(plan=against))
-    model = generation.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
-    [job] = generation.jobs(model, wanted)
+    model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
+    [job] = pipeline.jobs(model, wanted)
     size, record = job.request.size, job.record
     found = account.account(
         model.adapter,
-        generation.plan_for(model, wanted.plan, size),
+        pipeline.plan_for(model, wanted.plan, size),
         job.request,
-        generation.reference(model, size),
-        None if other is None else generation.plan_for(model, other, size),
+        pipeline.reference(model, size),
+        None if other is None else pipeline.plan_for(model, other, size),
     )
     if output.suffix.lower() == ".png":
         poster(found, output)
@@ -188,7 +192,7 @@ def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: boo
         FileFormatError: the weights cannot be used.
     """
     repeats = _FEW_REPEATS if quick else _REPEATS
-    model = generation.load(weights, dtype="float32", device=device)
+    model = pipeline.load(weights, dtype="float32", device=device)
     size = embedded.DEFAULT_SIZE
     plan = presets.DEFAULT.plan(size)
     request = Request({"prompt": "a fox"}, size, guidance_scale=presets.GUIDANCE)
@@ -200,7 +204,7 @@ def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: boo
 
     def build(batch: int, dtype: torch.dtype) -> Callable[[], object]:
         name = str(dtype).removeprefix("torch.")
-        adapter = generation.load(weights, dtype=name, device=device).adapter
+        adapter = pipeline.load(weights, dtype=name, device=device).adapter
         return _call(adapter, request, batch)
 
     table = speeds.efficiency_grid(

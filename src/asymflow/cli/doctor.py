@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from asymflow import __version__
-from asymflow.adapters import embedded
+from asymflow._version import __version__
 from asymflow.cli.report import say_json
-from asymflow.errors import FileFormatError
+from asymflow.core.errors import FileFormatError
+from asymflow.models.embedded import adapter as embedded
 
 _SIDE = 1024
 _UNITS = ("amx_bf16", "avx512_bf16", "avx512_f", "avx2")

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from asymflow.cli.report import say, say_json, tell
 from asymflow.cli.studio import home
-from asymflow.studio import upkeep
+from asymflow.server import upkeep
 
 
 def check(data: Path | None, *, json: bool) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asymflow import generation, pictures, provenance
 from asymflow.cli import summary
 from asymflow.cli.outputs import Target
 from asymflow.cli.report import say, say_json, tell
 from asymflow.cli.screen import screen
-from asymflow.files import replacing
-from asymflow.generation import Job, Made
-from asymflow.pictures import Format
-from asymflow.wanted import Wanted
+from asymflow.generation import metadata, pipeline
+from asymflow.generation.pipeline import Job, Made
+from asymflow.generation.spec import Wanted
+from asymflow.io import images
+from asymflow.io.files import replacing
+from asymflow.io.images import Format
 
 
 def generate(wanted: Wanted, target: Target, *, as_json: bool, preview: bool) -> None:
@@ -23,15 +24,15 @@ def generate(wanted: Wanted, target: Target, *, as_json: bool, preview: bool) ->
         FileFormatError: the weights cannot be used.
     """
     target.check(wanted.prompt, wanted.seed)
-    model = generation.load(
+    model = pipeline.load(
         wanted.weights, dtype=wanted.dtype, device=wanted.device, needs=wanted.needs
     )
-    jobs = generation.jobs(model, wanted)
+    jobs = pipeline.jobs(model, wanted)
     seconds = 0.0
     done: list[Job] = []
     files: list[Path] = []
-    with screen(generation.steps(jobs), preview=preview) as advance:
-        for made in generation.make(model, jobs, advance):
+    with screen(pipeline.steps(jobs), preview=preview) as advance:
+        for made in pipeline.make(model, jobs, advance):
             path = target.path(len(files), wanted.prompt, made.job.record.seed)
             _write(made, path, target.format)
             files.append(path)
@@ -47,7 +48,7 @@ def generate(wanted: Wanted, target: Target, *, as_json: bool, preview: bool) ->
 
 def _write(made: Made, path: Path, format: Format) -> None:
     record = made.job.record
-    background = None if record.background is None else pictures.colour(record.background)
-    notes = provenance.notes(record, in_xmp=format != "png")
+    background = None if record.background is None else images.colour(record.background)
+    notes = metadata.notes(record, in_xmp=format != "png")
     with replacing(path) as file:
-        pictures.write(file, made.picture, format=format, background=background, notes=notes)
+        images.write(file, made.picture, format=format, background=background, notes=notes)

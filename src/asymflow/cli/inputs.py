@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asymflow import pictures
-from asymflow.errors import InputError
-from asymflow.provenance import Record, Source
-from asymflow.wanted import Given, Reference, check_shapes
+from asymflow.core.errors import InputError
+from asymflow.generation.metadata import Record, Source
+from asymflow.generation.spec import Given, Reference, check_shapes
+from asymflow.io import images
 
 Pixels = NDArray[np.float32]
 
@@ -27,22 +27,22 @@ def find(
         FileFormatError: a file cannot be read.
     """
     if image is not None:
-        from_image = _read(image, pictures.read)
+        from_image = _read(image, images.read)
     elif repeated is not None and record is not None and record.image is not None:
-        from_image = _read_again(record.image, repeated, "image", pictures.read)
+        from_image = _read_again(record.image, repeated, "image", images.read)
     else:
         from_image = None
     if mask is not None:
         if from_image is None:
             raise InputError("--mask says which part of a picture to repaint. Add --image FILE.")
-        from_mask = _read(mask, pictures.read_mask)
+        from_mask = _read(mask, images.read_mask)
         if not from_mask.pixels.any():
             raise InputError(
                 f"{mask} is black or transparent all over, so nothing would be repainted. Make it "
                 "white where something is to change."
             )
     elif image is None and repeated is not None and record is not None and record.mask is not None:
-        from_mask = _read_again(record.mask, repeated, "mask", pictures.read_mask)
+        from_mask = _read_again(record.mask, repeated, "mask", images.read_mask)
     else:
         from_mask = None
     if from_image is not None and from_mask is not None:
@@ -58,17 +58,17 @@ def reference(option: str | None, repeated: Path | None, record: Record | None) 
         FileFormatError: a file cannot be read.
     """
     if option is not None:
-        return "none" if option == "none" else _read(Path(option), pictures.read)
+        return "none" if option == "none" else _read(Path(option), images.read)
     if repeated is None or record is None or record.reference is None:
         return "library"
     if record.reference.source is not None:
-        return _read_again(record.reference.source, repeated, "reference", pictures.read)
+        return _read_again(record.reference.source, repeated, "reference", images.read)
     return "none" if record.reference.kind == "none" else "library"
 
 
 def _read(path: Path, read: Callable[[Path], Pixels]) -> Given:
     pixels = read(path)
-    return Given(Source(str(path), pictures.digest(pixels)), pixels)
+    return Given(Source(str(path), images.digest(pixels)), pixels)
 
 
 def _read_again(
@@ -84,7 +84,7 @@ def _read_again(
             f"Put it beside {repeated.name}, or give another one with --{option}."
         )
     pixels = read(found)
-    if pictures.digest(pixels) != source.sha256:
+    if images.digest(pixels) != source.sha256:
         raise InputError(
             f"{found} has changed since {repeated} was made from it, so the result would differ. "
             f"Restore it, or accept the change by giving it with --{option}."

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asymflow import __version__, presets
+from asymflow._version import __version__
 from asymflow.cli import options, report
-from asymflow.errors import AsymflowError
+from asymflow.core import presets
+from asymflow.core.errors import AsymflowError
 
 if TYPE_CHECKING:
-    from asymflow import generation
+    from asymflow.generation import pipeline
 
 app = typer.Typer(
     help="Draw pictures from words, and spend the computing where it counts.",
@@ -41,8 +42,6 @@ PROFILE = Path("profile.safetensors")
 DataFolder = Annotated[
     Path, typer.Option(metavar="DIR", help="Dataset, from [cyan]asymflow data build[/].")
 ]
-
-
 Port = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")]
 Host = Annotated[
     str,
@@ -232,7 +231,7 @@ def sheet(
 ) -> None:
     """Draw prompts in every style, on one sheet."""
     from asymflow.cli import asking, outputs
-    from asymflow.wanted import random_seed
+    from asymflow.generation.spec import random_seed
 
     target = outputs.target(output, format)
     asked = asking.Asked(
@@ -399,12 +398,12 @@ def profile(
 
     A profile that is interrupted goes on where it stopped when it is asked for again.
     """
-    from asymflow import generation
     from asymflow.cli import asking, planning
-    from asymflow.wanted import guidance_of
+    from asymflow.generation import pipeline
+    from asymflow.generation.spec import guidance_of
 
     planning.profile(
-        generation.load(weights, dtype=asking.dtype(dtype), device=device),
+        pipeline.load(weights, dtype=asking.dtype(dtype), device=device),
         None if size is None else asking.size_of(size),
         guidance_of(presets.GUIDANCE if guidance is None else guidance),
         count=pictures,
@@ -463,10 +462,10 @@ def plan(
     """Find the cheapest plan that keeps the picture; without a limit, list the best of all."""
     from asymflow.cli import asking, planning
 
-    def load() -> generation.Model:
-        from asymflow import generation
+    def load() -> pipeline.Model:
+        from asymflow.generation import pipeline
 
-        return generation.load(weights, dtype=asking.dtype(dtype), device=device)
+        return pipeline.load(weights, dtype=asking.dtype(dtype), device=device)
 
     planning.plan(
         path,
@@ -540,7 +539,7 @@ def pack_data(
     ] = Path("data.zip"),
 ) -> None:
     """Pack the dataset into one file, for a machine that cannot build it."""
-    from asymflow.data import packing
+    from asymflow.training.data import packing
 
     packing.pack(data, out)
     report.say(f"{out}, {out.stat().st_size / 1e6:.1f} MB")
@@ -554,8 +553,8 @@ def build_library(
     ),
 ) -> None:
     """Collect the drawings that the model looks at, in one file."""
-    from asymflow.data import library
-    from asymflow.data.dataset import Dataset
+    from asymflow.training.data import library
+    from asymflow.training.data.dataset import Dataset
 
     count = library.build(Dataset(data), out)
     report.say(f"{out}, {count} drawings, {out.stat().st_size / 1e6:.1f} MB")
@@ -580,7 +579,7 @@ def build(
     ] = None,
 ) -> None:
     """Download the emoji sets and draw the dataset; goes on where it was stopped."""
-    from asymflow.data import builder
+    from asymflow.training.data import builder
 
     made = builder.build(
         out,

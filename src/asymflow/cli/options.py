@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from asymflow import presets
+from asymflow.core import presets
 
 _WHAT = "What to draw"
 _FROM = "From a picture"

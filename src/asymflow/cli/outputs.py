@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from asymflow.errors import InputError
-from asymflow.files import check_writable, slug
-from asymflow.pictures import SUFFIXES, Format
+from asymflow.core.errors import InputError
+from asymflow.io.files import check_writable, slug
+from asymflow.io.images import SUFFIXES, Format
 
 _FORMATS: tuple[Format, ...] = ("png", "webp", "jpeg")
 

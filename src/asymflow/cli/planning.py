@@ -13,23 +13,24 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from asymflow import planner, presets, store, times
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, say_json, tell
-from asymflow.data.prompts import everyday
-from asymflow.errors import InputError, MissingExtra
-from asymflow.files import replacing
-from asymflow.types import Plan, Profile, Request
+from asymflow.core import presets, schedules
+from asymflow.core.errors import InputError, MissingExtra
+from asymflow.core.types import Plan, Profile, Request
+from asymflow.io.files import replacing
+from asymflow.planning import plan_files, planner, prediction
+from asymflow.training.data.prompts import everyday
 
 if TYPE_CHECKING:
-    from asymflow.generation import Model
-    from asymflow.verifier import Distance
+    from asymflow.generation.pipeline import Model
+    from asymflow.planning.verifier import Distance
 
 PROFILED, VERIFIED, PROVED = 0, 1, 2
 """Purposes of requests: no prompt or seed of one serves another."""
 MOST = 32
 """Requests for profiling, and for verifying."""
-_BASELINE = times.plan_of(times.uniform(50), solver="heun")
+_BASELINE = schedules.plan_of(schedules.uniform(50), solver="heun")
 """What papers on pixel models report: 99 full estimates."""
 _SEEDS = 1000
 Report = Callable[[str, int, int], None]
@@ -73,15 +74,15 @@ def profile(
         InputError: the size is not possible, or the file cannot be written.
         FileFormatError: costs are to be measured anew for a file that is no profile.
     """
-    from asymflow import profiler
-    from asymflow.adapters import embedded
+    from asymflow.models.embedded import adapter as embedded
+    from asymflow.planning import profiler
 
     require_writable(output, "Choose another place with -o.")
     size = size or embedded.DEFAULT_SIZE
     partial = output.with_name(f"{output.name}.partial")
     with progress() as report:
         if costs_only:
-            old = store.load_profile(output)
+            old = plan_files.load_profile(output)
             check_fits(old, model.adapter.name)
             width, height = (int(side) for side in old.made["size"].split("x"))
             [request] = requests(model.adapter.styles, (height, width), guidance, 1, PROFILED)
@@ -96,7 +97,7 @@ def profile(
                 found = profiler.profile(
                     model.adapter,
                     calibration,
-                    times=profiler.candidates(size, candidates),
+                    times=schedules.candidates(size, candidates),
                     guidance_interval=presets.guidance_interval(size),
                     progress=report,
                     partial=partial,
@@ -104,7 +105,7 @@ def profile(
             except KeyboardInterrupt:
                 tell(f"What was measured is kept in {partial}: the same command goes on from it.")
                 raise
-    store.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), output)
+    plan_files.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), output)
     if not costs_only:
         partial.unlink(missing_ok=True)
     if as_json:
@@ -121,7 +122,7 @@ def plan(
     *,
     budget: str | None,
     error: float | None,
-    cost: planner.Cost,
+    cost: prediction.Cost,
     max_bytes: int | None,
     name: str,
     output: Path | None,
@@ -144,7 +145,7 @@ def plan(
     for target in (output, front):
         if target is not None:
             require_writable(target, "Choose another place.")
-    profile = store.load_profile(path)
+    profile = plan_files.load_profile(path)
     if front is not None:
         _draw(planner.front(profile, cost=cost, max_bytes=max_bytes), profile, cost, front)
     if budget is None and error is None:
@@ -164,26 +165,26 @@ def plan(
             load(),
             profile,
             name,
-            budget=planner.price(profile, found, cost=cost) if most is None else most,
+            budget=prediction.price(profile, found, cost=cost) if most is None else most,
             cost=cost,
             max_bytes=max_bytes,
             rollouts=rollouts,
             pictures=pictures,
         )
     if output is not None:
-        store.save_plan(found, output)
+        plan_files.save_plan(found, output)
     if as_json:
-        say_json(store.plan_to_json(found))
+        say_json(plan_files.plan_to_json(found))
     else:
         say(str(found))
         if found.evidence is None:
-            expected = planner.predict(profile, found, cost=cost)
+            expected = prediction.predict(profile, found, cost=cost)
             say(f"predicted: {expected.cost:.4g} {cost}, difference {expected.error:.3f}")
     if output is not None and not as_json:
         tell(f"Draw with it: asymflow generate 'a fox' --plan {output}")
 
 
-def budget_of(text: str, profile: Profile, cost: planner.Cost) -> float:
+def budget_of(text: str, profile: Profile, cost: prediction.Cost) -> float:
     """A budget as typed: a number in the unit of `cost`, or "10x" for a tenth of the baseline.
 
     Raises:
@@ -191,7 +192,7 @@ def budget_of(text: str, profile: Profile, cost: planner.Cost) -> float:
     """
     number, whole = text.strip().lower(), None
     if number.endswith(("x", "×")):
-        number, whole = number[:-1], planner.price(profile, _BASELINE, cost=cost)
+        number, whole = number[:-1], prediction.price(profile, _BASELINE, cost=cost)
     try:
         value = float(number)
         if whole is not None and not 0 < value < math.inf:
@@ -219,12 +220,12 @@ def _verify(
     name: str,
     *,
     budget: float,
-    cost: planner.Cost,
+    cost: prediction.Cost,
     max_bytes: int | None,
     rollouts: int,
     pictures: int,
 ) -> Plan:
-    from asymflow import profiler, verifier
+    from asymflow.planning import profiler, verifier
 
     check_fits(profile, model.adapter.name)
     here = profiler.machine(model.adapter)["device"]
@@ -290,7 +291,7 @@ def _tiers(profile: Profile) -> list[dict[str, Any]]:
 def _show_front(candidates: Sequence[planner.Candidate], profile: Profile, as_json: bool) -> None:
     if as_json:
         rows = [
-            {"cost": each.cost, "error": each.error, "plan": store.plan_to_json(each.plan)}
+            {"cost": each.cost, "error": each.error, "plan": plan_files.plan_to_json(each.plan)}
             for each in candidates
         ]
         say_json({"made": dict(profile.made), "front": rows})
@@ -309,7 +310,7 @@ def _show_front(candidates: Sequence[planner.Candidate], profile: Profile, as_js
 
 
 def _draw(
-    candidates: Sequence[planner.Candidate], profile: Profile, cost: planner.Cost, path: Path
+    candidates: Sequence[planner.Candidate], profile: Profile, cost: prediction.Cost, path: Path
 ) -> None:
     """Cost against predicted error, as a PNG."""
     try:

@@ -17,11 +17,11 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from asymflow.pictures import fit, to_bytes
-from asymflow.types import Picture
+from asymflow.core.types import Picture
+from asymflow.io.images import fit, to_bytes
 
 if TYPE_CHECKING:
-    from asymflow.generation import Advance, Look
+    from asymflow.generation.pipeline import Advance, Look
 
 _EVERY = 0.1  # seconds between two looks: a look costs as much as a step of a small picture
 

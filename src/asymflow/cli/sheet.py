@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from asymflow import generation, pictures, provenance, sheets
 from asymflow.cli import summary
 from asymflow.cli.outputs import Target
 from asymflow.cli.report import say, say_json, tell
 from asymflow.cli.screen import screen
-from asymflow.files import replacing
-from asymflow.generation import Job, Made
-from asymflow.wanted import Wanted
+from asymflow.generation import metadata, pipeline, sheets
+from asymflow.generation.pipeline import Job, Made
+from asymflow.generation.spec import Wanted
+from asymflow.io import images
+from asymflow.io.files import replacing
 
 _SIDE = 128
 """Pixels that a small picture is enlarged to, by a whole number."""
@@ -29,14 +30,14 @@ def sheet(wanted: Sequence[Wanted], target: Target, *, as_json: bool, preview: b
     first = wanted[0]
     name = f"sheet {first.prompt}"
     target.check(name, first.seed)
-    model = generation.load(first.weights, dtype=first.dtype, device=first.device)
+    model = pipeline.load(first.weights, dtype=first.dtype, device=first.device)
     styles = model.adapter.styles
     jobs: list[Job] = []
     for one in wanted:
-        columns = [generation.jobs(model, replace(one, style=style)) for style in styles]
+        columns = [pipeline.jobs(model, replace(one, style=style)) for style in styles]
         jobs += [job for row in zip(*columns, strict=True) for job in row]
-    with screen(generation.steps(jobs), preview=preview) as advance:
-        made = list(generation.make(model, jobs, advance))
+    with screen(pipeline.steps(jobs), preview=preview) as advance:
+        made = list(pipeline.make(model, jobs, advance))
     rows = [made[i : i + len(styles)] for i in range(0, len(made), len(styles))]
     image = sheets.sheet(
         [[each.picture for each in row] for row in rows],
@@ -45,9 +46,9 @@ def sheet(wanted: Sequence[Wanted], target: Target, *, as_json: bool, preview: b
         scale=max(1, _SIDE // max(jobs[0].record.size)),
     )
     path = target.path(0, name, first.seed)
-    notes = provenance.sheet_notes([job.record for job in jobs])
+    notes = metadata.sheet_notes([job.record for job in jobs])
     with replacing(path) as file:
-        pictures.save(file, image, format=target.format, notes=notes)
+        images.save(file, image, format=target.format, notes=notes)
     seconds = sum(each.seconds for each in made)
     if as_json:
         data = summary.as_json(model, jobs, [path], seconds)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asymflow.cli.report import tell
-from asymflow.errors import InputError, MissingExtra
+from asymflow.core.errors import InputError, MissingExtra
 
 TOKEN = "ASYMFLOW_TOKEN"
 """The variable that may hold the token."""
@@ -49,8 +49,8 @@ def serve(
     for package in ("fastapi", "uvicorn", "multipart", "prometheus_client"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package.replace("_", "-"), "studio")
-    from asymflow.studio import logs, server
-    from asymflow.studio.settings import Settings
+    from asymflow.server import app, logs
+    from asymflow.server.settings import Settings
 
     token = _token(token_file)
     settings = Settings(
@@ -76,12 +76,12 @@ def serve(
             tell(f"asymflow studio at {address}, Ctrl-C ends it")
             tell(f"files are in {settings.data}")
         else:
-            log = logging.getLogger("asymflow.studio")
+            log = logging.getLogger("asymflow.server")
             log.info("serving", extra={"address": address, "data": settings.data})
         if browser:
             threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
 
-    server.run(settings, started=started)
+    app.run(settings, started=started)
 
 
 def _token(path: Path | None) -> str | None:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asymflow.cli.report import say_json
-from asymflow.data.sources import STYLES
+from asymflow.models.embedded.styles import STYLES
 
 
 def styles(*, as_json: bool) -> None:

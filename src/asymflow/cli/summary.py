@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asymflow import generation, store
-from asymflow.generation import Job, Model
-from asymflow.provenance import Reference
+from asymflow.generation import pipeline
+from asymflow.generation.metadata import Reference
+from asymflow.generation.pipeline import Job, Model
+from asymflow.planning import plan_files
 
 
 def as_json(
@@ -32,7 +33,7 @@ def as_json(
         "plan": {
             "name": record.plan.name,
             "steps": len(record.plan.steps),
-            "hash": store.plan_hash(record.plan),
+            "hash": plan_files.plan_hash(record.plan),
         },
         "model": record.model,
         "settings": {
@@ -72,4 +73,4 @@ def _looked_at(reference: Reference) -> str:
 
 
 def _forwards(jobs: Sequence[Job]) -> list[int]:
-    return [generation.forwards(job) for job in jobs]
+    return [pipeline.forwards(job) for job in jobs]

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, tell
-from asymflow.errors import InputError
-from asymflow.files import replacing
+from asymflow.core.errors import InputError
+from asymflow.io.files import replacing
 from asymflow.training import loop, recipes
 from asymflow.training.run import run
 

@@ -1,0 +1,1 @@
+"""Training the embedded model, and measuring how far it is."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from asymflow.data.dataset import Dataset
-from asymflow.data.manifest import Entry
-from asymflow.data.words import nouns
-from asymflow.flow import interpolate
-from asymflow.nets.picture import PictureModel
-from asymflow.nets.text import load_tokenizer, tokenize
+from asymflow.core.flow import interpolate
+from asymflow.models.embedded.network import PictureModel
+from asymflow.models.embedded.text import load_tokenizer, tokenize
+from asymflow.models.embedded.words import nouns
+from asymflow.training.data.dataset import Dataset
+from asymflow.training.data.manifest import Entry
 from asymflow.training.loop import Batch, context_of, states
 
 TIMES = (1.0, 0.9, 0.8, 0.6, 0.4, 0.2)

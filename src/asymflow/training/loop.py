@@ -26,13 +26,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asymflow.adapters.embedded import fast_dtype
-from asymflow.data.dataset import Dataset
-from asymflow.errors import FileFormatError
-from asymflow.files import replacing, write_text
-from asymflow.flow import interpolate
-from asymflow.nets.picture import PictureConfig, PictureModel, patch_basis
-from asymflow.nets.text import load_tokenizer, tokenize
+from asymflow.core.errors import FileFormatError
+from asymflow.core.flow import interpolate
+from asymflow.io.files import replacing, write_text
+from asymflow.models.embedded.adapter import fast_dtype
+from asymflow.models.embedded.network import PictureConfig, PictureModel, patch_basis
+from asymflow.models.embedded.text import load_tokenizer, tokenize
+from asymflow.training.data.dataset import Dataset
 from asymflow.training.muon import Muon
 from asymflow.training.recipes import Recipe
 
@@ -78,7 +78,7 @@ class State:
 def draw_times(rng: np.random.Generator, n: int, size: tuple[int, int], recipe: Recipe) -> Tensor:
     """Times [n] for pictures of `size`: logit-normal, and a share uniform.
 
-    Pooling by f divides t/(1 - t) by f at equal signal (`asymflow.flow.coarse_time`), so the mean
+    Pooling by f divides t/(1 - t) by f at equal signal (`core.flow.coarse_time`), so the mean
     of the logit moves by the logarithm of the side.
     """
     side = math.sqrt(size[0] * size[1])

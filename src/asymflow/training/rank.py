@@ -1,12 +1,12 @@
 """Training with rank-asymmetric velocities (arXiv 2605.12964): subspaces, initial weights, losses.
 
-`asymflow.nets.subspace` says what such a network predicts. Here is how to come by its subspace,
+`asymflow.models.subspace` says what such a network predicts. Here is how to come by its subspace,
 
     principal_subspace   of the patches themselves, to train from scratch
     aligned_subspace     of the numbers of a latent model, to make a pixel model of it
 
 its first weights (`prepare`, `lifted`), and a loss with less noise (`less_noisy`, `velocity_loss`).
-Patches are vectors [..., d] in the order of `asymflow.nets.jit.patches_of`.
+Patches are vectors [..., d] in the order of `asymflow.models.jit.network.patches_of`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from asymflow.adapter import Denoiser
-from asymflow.errors import InputError
-from asymflow.nets.jit import JitModel, patches_of, picture_of
-from asymflow.nets.subspace import calibrated
+from asymflow.core.adapter import Denoiser
+from asymflow.core.errors import InputError
+from asymflow.models.jit.network import JitModel, patches_of, picture_of
+from asymflow.models.subspace import calibrated
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from asymflow.errors import InputError
-from asymflow.nets.detail import DetailConfig
-from asymflow.nets.transformer import TransformerConfig
+from asymflow.core.errors import InputError
+from asymflow.models.embedded.detail import DetailConfig
+from asymflow.models.embedded.transformer import TransformerConfig
 
 Size = tuple[int, int]
 
@@ -24,7 +24,7 @@ class Phase:
     Attributes:
         until: where it ends, in [0, 1] of the run.
         shares: every batch has one of these sizes, drawn by weight.
-        simple: factor on the draws of simple things, see `asymflow.data.dataset.Dataset.sample`.
+        simple: factor on the draws of simple things, see `training.data.dataset.Dataset.sample`.
     """
 
     until: float
@@ -39,7 +39,7 @@ class Recipe:
     Attributes:
         minutes: of training, pauses not counted. Where there are `steps`, only a guess.
         steps: that the run takes, or None where it takes its minutes.
-        rank, detail, skip, references: see `asymflow.nets.picture.PictureConfig`.
+        rank, detail, skip, references: see `asymflow.models.embedded.network.PictureConfig`.
         tokens: picture patches in a batch (each size gets as many pictures as fill it).
         muon_rate, kernel_rate, adam_rate: peak learning rates of the block matrices, of the
             convolutions between the first and the last, and of everything else.
@@ -56,7 +56,7 @@ class Recipe:
         drop_all: without anything (the unconditional pass of guidance).
         checkpoint_minutes: between two checkpoints, which are all that a killed run loses.
         sample_minutes: between two points of the curve, each with a sheet of samples.
-        flip, background, scene, disturb, recolour: see `asymflow.data.dataset.Dataset.sample`.
+        flip, background, scene, disturb, recolour: see `training.data.dataset.Dataset.sample`.
     """
 
     name: str

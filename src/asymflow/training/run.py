@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asymflow import engine, presets
-from asymflow.adapters import embedded
-from asymflow.data.dataset import Dataset, is_simple
-from asymflow.data.manifest import Entry
-from asymflow.errors import FileFormatError, MissingExtra
-from asymflow.files import replacing
-from asymflow.nets.picture import PictureModel
-from asymflow.sheets import sheet
+from asymflow.core import engine, presets
+from asymflow.core.errors import FileFormatError, MissingExtra
+from asymflow.core.types import Request
+from asymflow.generation.sheets import sheet
+from asymflow.io.files import replacing
+from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded.network import PictureModel
 from asymflow.training import curve
+from asymflow.training.data.dataset import Dataset, is_simple
+from asymflow.training.data.manifest import Entry
 from asymflow.training.errors import squared_errors
 from asymflow.training.loop import SHAPE, Progress, build, train
 from asymflow.training.recipes import Recipe
 from asymflow.training.vectors import distil, encoder_folder
-from asymflow.types import Request
 
 PAIRS = 64
 """Pictures of each split that a point of the curve is measured on."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asymflow.errors import InputError, MissingExtra
+from asymflow.core.errors import InputError, MissingExtra
 
 
 def distil(model_dir: Path, width: int = 256, batch: int = 512) -> Tensor:

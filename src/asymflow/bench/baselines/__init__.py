@@ -1,0 +1,1 @@
+"""Other samplers, schedules and caches on the same network, prompts and seeds."""

@@ -1,0 +1,105 @@
+"""The grid of times that is best for a sampler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from asymflow.bench.baselines.cache import Shelf
+from asymflow.bench.baselines.protocol import Budget, pair_requests, reference_plan
+from asymflow.bench.baselines.samplers import SHIFTS, Sampler, dpm, unipc
+from asymflow.bench.pairs import pick
+from asymflow.core import presets
+from asymflow.core.errors import InputError
+from asymflow.core.types import Request
+from asymflow.io.files import write_text
+from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.planning import verifier
+from asymflow.planning.profiler import Progress
+from asymflow.training.data.manifest import Entry
+
+_SEARCH_PAIRS = 12
+
+
+def best_grids(
+    search: Search, budget: Budget, keep: Shelf, on_progress: Progress
+) -> tuple[dict[str, dict[str, float]], list[Sampler]]:
+    """Per scheduler the error of every shift, and the scheduler with the best one."""
+    low, _ = presets.guidance_interval((search.size, search.size))
+    makers = [
+        partial(make, order, n, guided_from=low)
+        for make in (unipc, dpm)
+        for order in (2, 3)
+        for n in budget.steps
+    ]
+    errors: dict[str, dict[str, float]] = {}
+    best: list[Sampler] = []
+    for number, maker in enumerate(makers):
+        found = {shift: maker(shift=shift) for shift in SHIFTS}
+        known = {f"{shift:g}": search.error(each, keep) for shift, each in found.items()}
+        _, shift = min((known[f"{shift:g}"], shift) for shift in SHIFTS)
+        errors[found[shift].name] = known
+        best.append(found[shift])
+        on_progress("choosing grids for schedulers", number + 1, len(makers))
+    return errors, best
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Judges samplers on other pairs than those of the table.
+
+    Attributes:
+        known: errors that have been measured.
+    """
+
+    adapter: EmbeddedAdapter
+    seen: Sequence[Entry]
+    entries: Sequence[Entry]
+    size: int
+    known: dict[str, float] = field(default_factory=dict[str, float])
+
+    @cached_property
+    def requests(self) -> list[Request]:
+        taken = {entry.index for entry in self.entries}
+        others = [e for e in pick(self.seen, len(self.seen), 1) if e.index not in taken]
+        if not others:
+            raise InputError(
+                f"All {len(self.entries)} seen pairs of the dataset are in the table, and none is "
+                "left to choose grids on: lower `pairs`, or build all styles."
+            )
+        return pair_requests(others[:_SEARCH_PAIRS], 1, self.size)
+
+    @cached_property
+    def reference(self) -> Tensor:
+        return verifier.rollout(self.adapter, reference_plan(self.size), self.requests)
+
+    def error(self, sampler: Sampler, keep: Shelf) -> float:
+        """Mean root mean square of the difference to the reference, in state space."""
+        key = json.dumps([sampler.family, dict(sampler.settings)], sort_keys=True)
+        if key not in self.known:
+            path = keep.path("json", ["error", key], self.requests)
+            found = _read_number(path)
+            if found is None:
+                found = self._measure(sampler)
+                if path is not None:
+                    write_text(path, json.dumps(found))
+            self.known[key] = found
+        return self.known[key]
+
+    @torch.inference_mode()
+    def _measure(self, sampler: Sampler) -> float:
+        x_0 = torch.cat([sampler.walk(self.adapter, request) for request in self.requests])
+        return float(verifier.rms(x_0, self.reference).mean())
+
+
+def _read_number(path: Path | None) -> float | None:
+    try:
+        return None if path is None else float(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,66 @@
+"""What every sampler is compared on: prompts, seeds, numbers of steps, and the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asymflow.bench.pairs import job
+from asymflow.core import presets, schedules
+from asymflow.core.errors import InputError
+from asymflow.core.types import Plan, Profile, Request
+from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.training.data.manifest import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much of every method is tried.
+
+    Attributes:
+        quick: whether it is a part of the whole; a result says so.
+        steps: of diffusers' schedulers.
+        gits_steps: of GITS.
+        cache_steps: of the grid under the caches.
+        first_block, taylor, skip: thresholds, intervals and thresholds of the caches. In trials on
+            the embedded model at 32 px the usual ones did nothing: diffusers' 0.05 for the first
+            block and AdaptiveDiffusion's 0.01 skipped no block and no call.
+        counted: pictures whose arithmetic is counted: adaptive samplers differ between pictures.
+        keep: pictures after which everything is written to disk.
+    """
+
+    quick: bool = False
+    steps: tuple[int, ...] = (4, 5, 6, 8, 12, 20)
+    gits_steps: tuple[int, ...] = (6, 8, 12)
+    cache_steps: int = 20
+    first_block: tuple[float, ...] = (0.2, 0.3)
+    taylor: tuple[int, ...] = (2, 3)
+    skip: tuple[float, ...] = (0.02, 0.05)
+    counted: int = 4
+    keep: int = 8
+
+
+FULL = Budget()
+QUICK = Budget(quick=True, steps=(5, 6, 8), gits_steps=(5, 6, 8))
+
+
+def reference_plan(size: int) -> Plan:
+    shape = (size, size)
+    return schedules.fine_plan(shape, guidance_interval=presets.guidance_interval(shape))
+
+
+def pair_requests(entries: Sequence[Entry], seed: int, size: int) -> list[Request]:
+    jobs = [job(entry, seed) for entry in entries]
+    return [
+        Request({"prompt": prompt, "style": style}, (size, size), noise, presets.GUIDANCE)
+        for prompt, style, noise in jobs
+    ]
+
+
+def check_profile(profile: Profile, adapter: EmbeddedAdapter, size: int) -> None:
+    for key, value in (("adapter", adapter.name), ("size", f"{size}x{size}")):
+        if profile.made.get(key) != value:
+            raise InputError(
+                f"The profile was made for {key} {profile.made.get(key)!r}, and this run is for "
+                f"{value!r}. Profile this model at this size, or leave the profile out."
+            )

@@ -1,0 +1,326 @@
+"""Samplers that people use, and caches, in their own words: each from the noise to the picture."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asymflow.bench.baselines.protocol import Budget
+from asymflow.bench.baselines.report import BASELINE
+from asymflow.bench.caching import BlockCache, Caching, Counted, FirstBlockCache, TaylorCache
+from asymflow.core import engine, presets, schedules
+from asymflow.core.adapter import Adapter
+from asymflow.core.errors import InputError, MissingExtra
+from asymflow.core.estimators import Guided
+from asymflow.core.types import CONDITIONAL, Plan, Profile, Request
+from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.planning import plan_files, verifier
+
+SHIFTS = (1.0, 2.0, 3.0, 5.0, 8.0)
+"""Grids that every scheduler of diffusers may choose from."""
+Walk = Callable[[Adapter, Request], Tensor]
+"""Runs one request to x_0 [1, c, h, w]."""
+Wrap = Callable[[EmbeddedAdapter], Counted]
+"""The model as a sampler sees it, made anew for every picture."""
+TAYLOR_WARM_UP = 5
+"""Calls. In trials on the embedded model TaylorSeer was far off with diffusers' 3."""
+_MOST_SKIPS = 4
+ADAMS_BASHFORTH = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampler:
+    """One configuration.
+
+    Attributes:
+        name: unique in a table.
+        family: rows of one method share it.
+        settings: all that defines the pictures; pictures are kept under its hash.
+        walk: from a request to x_0, with an adapter as `wrap` made it.
+    """
+
+    name: str
+    family: str
+    settings: Mapping[str, Any]
+    walk: Walk
+    wrap: Wrap = Counted
+
+
+def planned(
+    plan: Plan,
+    name: str,
+    family: str,
+    cache: Callable[[], BlockCache] | None = None,
+    **settings: Any,
+) -> Sampler:
+    """A plan, by our engine; with a `cache`, made anew for every picture, by `settings`."""
+
+    def walk(adapter: Adapter, request: Request) -> Tensor:
+        return verifier.rollout(adapter, plan, [request])
+
+    settings = {"plan": plan_files.plan_hash(plan), "steps": len(plan.steps), **settings}
+    if cache is None:
+        return Sampler(name, family, settings, walk)
+    return Sampler(name, family, settings, walk, lambda adapter: Caching(adapter, cache()))
+
+
+def baselines() -> tuple[Sampler, ...]:
+    """Heun and Euler over 50 uniform steps, guided everywhere."""
+    grid = schedules.uniform(50)
+    return (
+        planned(schedules.plan_of(grid, solver="heun"), BASELINE, "baseline"),
+        planned(schedules.plan_of(grid, solver="euler"), "Euler 50", "baseline"),
+    )
+
+
+def unipc(order: int, steps: int, shift: float, guided_from: float = 0.0) -> Sampler:
+    """diffusers' UniPC."""
+    return _scheduled(
+        "UniPCMultistepScheduler",
+        {"solver_order": order},
+        f"UniPC-{order}",
+        "UniPC",
+        steps,
+        shift,
+        guided_from,
+    )
+
+
+def dpm(order: int, steps: int, shift: float, guided_from: float = 0.0) -> Sampler:
+    """diffusers' DPM-Solver++, multistep."""
+    return _scheduled(
+        "DPMSolverMultistepScheduler",
+        {"solver_order": order, "algorithm_type": "dpmsolver++"},
+        f"DPM-Solver++ {order}M",
+        "DPM-Solver++",
+        steps,
+        shift,
+        guided_from,
+    )
+
+
+def _scheduled(
+    kind: str,
+    options: Mapping[str, Any],
+    name: str,
+    family: str,
+    steps: int,
+    shift: float,
+    guided_from: float,
+) -> Sampler:
+    diffusers = library()
+    scheduler = getattr(diffusers, kind)(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, **options
+    )
+    _set_steps(scheduler, steps)
+    walk = partial(follow, scheduler=scheduler, steps=steps, guided_from=guided_from)
+    name += f", {steps} steps"
+    settings = {
+        "scheduler": kind,
+        **options,
+        "steps": steps,
+        "flow_shift": shift,
+        "guided_from": guided_from,
+        "diffusers": diffusers.__version__,
+    }
+    return Sampler(name, family, settings, walk)
+
+
+def follow(
+    adapter: Adapter, request: Request, *, scheduler: Any, steps: int, guided_from: float = 0.0
+) -> Tensor:
+    """x_0 by a diffusers scheduler for flow models.
+
+    diffusers begins at noise of level 1 - 1e-6 (UniPC) or 0.999 shifted (DPM-Solver++), and takes
+    the pure noise that we start from for it, as its pipelines do.
+    """
+    model, x_t = _begin(adapter, request)
+    _set_steps(scheduler, steps)
+    # Otherwise it would look its place up by `timesteps`, which need not be unique.
+    scheduler.set_begin_index(0)
+    for t, timestep in zip(scheduler.sigmas[:-1].tolist(), scheduler.timesteps, strict=True):
+        u = _velocity(model, x_t, t, guided=t >= guided_from)
+        x_t = scheduler.step(u, timestep, x_t, return_dict=False)[0]
+    return x_t
+
+
+def _set_steps(scheduler: Any, steps: int) -> None:
+    with warnings.catch_warnings():
+        # DPM-Solver++ hands a tensor to numpy in a way that numpy 2 deprecates.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scheduler.set_timesteps(steps)
+
+
+def gits(profile: Profile, steps: int, guided_from: float = 0.0) -> Sampler:
+    """iPNDM over the grid of GITS."""
+    grid = gits_times(profile, steps)
+    settings = {
+        "grid": list(grid),
+        "steps": steps,
+        "order": len(ADAMS_BASHFORTH),
+        "guided_from": guided_from,
+    }
+    walk = partial(ipndm, grid=grid, guided_from=guided_from)
+    return Sampler(f"GITS + iPNDM, {steps} steps", "GITS + iPNDM", settings, walk)
+
+
+def gits_times(profile: Profile, steps: int) -> tuple[float, ...]:
+    """The grid [steps + 1] of candidate times with the least sum of Euler's local errors.
+
+    Raises:
+        InputError: the profile has fewer moves than `steps`.
+    """
+    count = len(profile.times)
+    if not 1 <= steps < count:
+        raise InputError(
+            f"A profile of {count} times has no grid of {steps} steps. Choose 1 to {count - 1}, or "
+            "profile more times."
+        )
+    i = np.arange(count)
+    # [from, to], inf where it is no move: guided or, outside the interval of guidance, not.
+    error = profile.defect[0, i, i].astype(np.float64)
+    if CONDITIONAL in profile.tiers:
+        outside = np.isinf(error).all(1)
+        error[outside] = profile.defect[profile.tiers.index(CONDITIONAL), i, i][outside]
+    best = np.where(i == 0, 0.0, np.inf)
+    origins: list[NDArray[np.int64]] = []
+    for _ in range(steps):
+        total = best[:, None] + error
+        origins.append(total.argmin(0))
+        best = total.min(0)
+    nodes = [count - 1]
+    for origin in reversed(origins):
+        nodes.append(int(origin[nodes[-1]]))
+    return tuple(profile.times[node] for node in reversed(nodes))
+
+
+def ipndm(
+    adapter: Adapter, request: Request, *, grid: Sequence[float], guided_from: float = 0.0
+) -> Tensor:
+    """x_0 by Adams-Bashforth in the velocity, with the coefficients of constant steps."""
+    model, x_t = _begin(adapter, request)
+    velocities: tuple[Tensor, ...] = ()
+    for t, s in pairwise(grid):
+        most = len(ADAMS_BASHFORTH)
+        newest = _velocity(model, x_t, t, guided=t >= guided_from)
+        velocities = (newest, *velocities[: most - 1])
+        for weight, u in zip(ADAMS_BASHFORTH[len(velocities) - 1], velocities, strict=True):
+            x_t = x_t + (s - t) * weight * u
+    return x_t
+
+
+def caches(size: int, budget: Budget) -> tuple[Sampler, ...]:
+    """Block caches over our default grid for a side in pixels."""
+    steps = budget.cache_steps
+    plan = presets.Grid(steps=steps).plan((size, size))
+    solver = plan.steps[0].solver
+    uncached = planned(plan, f"{solver}, {steps} steps", "default grid")
+    first = (
+        planned(
+            plan,
+            f"first-block cache {threshold:g}, {steps} steps",
+            "first-block cache",
+            partial(FirstBlockCache, threshold),
+            first_block=threshold,
+        )
+        for threshold in budget.first_block
+    )
+    taylor = (
+        planned(
+            plan,
+            f"TaylorSeer 1 of {interval}, {steps} steps",
+            "TaylorSeer",
+            partial(TaylorCache, interval, TAYLOR_WARM_UP),
+            taylor=interval,
+            warm_up=TAYLOR_WARM_UP,
+        )
+        for interval in budget.taylor
+    )
+    return (uncached, *first, *taylor)
+
+
+def adaptive(threshold: float, guided_from: float = 0.0) -> Sampler:
+    """Euler over 50 uniform steps that skips the network where the trajectory is smooth."""
+    settings = {
+        "grid": "uniform",
+        "steps": 50,
+        "threshold": threshold,
+        "most": _MOST_SKIPS,
+        "guided_from": guided_from,
+    }
+    walk = partial(skip, grid=schedules.uniform(50), threshold=threshold, guided_from=guided_from)
+    return Sampler(f"AdaptiveDiffusion {threshold:g}", "AdaptiveDiffusion", settings, walk)
+
+
+def skip(
+    adapter: Adapter,
+    request: Request,
+    *,
+    grid: Sequence[float],
+    threshold: float,
+    most: int = _MOST_SKIPS,
+    guided_from: float = 0.0,
+) -> Tensor:
+    """x_0 by Euler's method that uses a velocity again while the states move evenly.
+
+    With d_0, d_1, d_2 the three newest differences of states, newest first, that is where
+    |(d_0 + d_2) / 2 - d_1| < threshold |d_1| in the mean of absolute values.
+
+    Args:
+        grid: of equal steps, which the differences assume.
+        most: skips in a row.
+    """
+    model, x_t = _begin(adapter, request)
+    u, skipped = None, 0
+    moves: tuple[Tensor, ...] = ()
+    for t, s in pairwise(grid):
+        if u is not None and skipped < most and _even(moves, threshold):
+            skipped += 1
+        else:
+            u, skipped = _velocity(model, x_t, t, guided=t >= guided_from), 0
+        moves = ((s - t) * u, *moves[:2])
+        x_t = x_t + moves[0]
+    return x_t
+
+
+def _even(moves: Sequence[Tensor], threshold: float) -> bool:
+    if len(moves) < 3:
+        return False
+    newest, middle, oldest = moves
+    bend = ((newest + oldest) / 2 - middle).abs().mean()
+    return float(bend) < threshold * float(middle.abs().mean())
+
+
+def _begin(adapter: Adapter, request: Request) -> tuple[Guided, Tensor]:
+    """The model under the request's guidance, and the noise [1, c, h, w] it starts from."""
+    engine.check(adapter, request)
+    x_t = engine.noise(request.seed, (adapter.channels, *request.size))[None].to(adapter.like)
+    scale = torch.tensor([request.guidance_scale]).to(adapter.like)
+    return Guided.of(adapter, *adapter.encode([request]), scale), x_t
+
+
+def _velocity(model: Guided, x_t: Tensor, t: float, *, guided: bool = True) -> Tensor:
+    x_0, _ = model.denoise(x_t, x_t.new_full((1,), t), guided=guided)
+    return (x_t - x_0) / t
+
+
+def library() -> Any:
+    try:
+        return importlib.import_module("diffusers")
+    except ImportError as error:
+        raise MissingExtra("diffusers", "diffusers") from error

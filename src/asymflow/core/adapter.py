@@ -1,0 +1,173 @@
+"""The seam between asymflow and any pixel-space model.
+
+An adapter translates its model's conventions at the border: inside asymflow only
+
+    x_t = (1 - t) x_0 + t eps,   t = 1 noise, t = 0 data
+
+exists, and the one question a model is asked is "given x_t, what is x_0?". That question needs no
+division for any parameterisation near either end, which a velocity or noise estimate does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from asymflow.core.types import Picture, Request
+
+Context = Mapping[str, Tensor]
+"""What a model is conditioned on: tensors with the batch first, computed once per picture."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """An estimator of x_0: x_t [b, c, h, w] at times t [b] to x_0 [b, c, h, w]."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """A model as asymflow sees it."""
+
+    @property
+    def name(self) -> str:
+        """Identifies the model and its weights, e.g. "embedded:3f9a..."."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels c of the state x_t."""
+        ...
+
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor on the device and in the dtype of the state."""
+        ...
+
+    @property
+    def batch(self) -> int | None:
+        """Pictures per network call, or None for no limit.
+
+        Matrix kernels may round differently for different batch sizes. An adapter that says 1
+        makes every picture independent of its neighbours bit for bit.
+        """
+        ...
+
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Factors f > 1 by which a picture of (height, width) can be pooled and still be asked."""
+        ...
+
+    def check(self, request: Request) -> None:
+        """Raise `InputError` when the model cannot serve the request (size, inputs)."""
+        ...
+
+    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
+        """Conditional and unconditional contexts of a batch."""
+        ...
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        """Estimate x_0 [b, c, h, w] from x_t [b, c, h, w] at times t [b]."""
+        ...
+
+    def to_state(self, picture: Picture) -> Tensor:
+        """A picture [h, w, c] in [0, 1] as x_0 [c, h, w]."""
+        ...
+
+    def to_picture(self, x_0: Tensor) -> Picture:
+        """x_0 [c, h, w] as a picture [h, w, c], clipped to [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """An adapter whose estimates are cut to a range once guidance has combined them."""
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        """The estimate [b, c, h, w] that the model's sampler would go on with."""
+        ...
+
+
+def settled(adapter: Adapter, x_0: Tensor) -> Tensor:
+    """An estimate [b, c, h, w] as a solver is told it."""
+    return adapter.settle(x_0) if isinstance(adapter, Settling) else x_0
+
+
+@runtime_checkable
+class Pushing(Protocol):
+    """An adapter whose sampler takes only a part of what guidance adds."""
+
+    def push(self, estimate: Tensor, guidance: Tensor) -> Tensor:
+        """Of `guidance` the part that is added to the conditional `estimate`, all [b, c, h, w]."""
+        ...
+
+
+def pushed(adapter: Adapter, estimate: Tensor, guidance: Tensor) -> Tensor:
+    """What is added to the conditional estimate, all [b, c, h, w]."""
+    return adapter.push(estimate, guidance) if isinstance(adapter, Pushing) else guidance
+
+
+@runtime_checkable
+class Beginning(Protocol):
+    """An adapter whose sampler begins with more noise, or less, than there is at that time."""
+
+    def begin(self, eps: Tensor, t: float) -> Tensor:
+        """The state at time t, where pictures begin, from the draw eps; both [b, c, h, w]."""
+        ...
+
+
+def begun(adapter: Adapter, eps: Tensor, t: float) -> Tensor:
+    """The state [b, c, h, w] that pictures without an image begin with at time t."""
+    return adapter.begin(eps, t) if isinstance(adapter, Beginning) else t * eps
+
+
+class Wrapped:
+    """An adapter around another one, which does all that a subclass does not do itself."""
+
+    def __init__(self, inner: Adapter) -> None:
+        self.inner = inner
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def channels(self) -> int:
+        return self.inner.channels
+
+    @property
+    def like(self) -> Tensor:
+        return self.inner.like
+
+    @property
+    def batch(self) -> int | None:
+        return self.inner.batch
+
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return self.inner.shrinks(size)
+
+    def check(self, request: Request) -> None:
+        self.inner.check(request)
+
+    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
+        return self.inner.encode(requests)
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return self.inner.denoise(x_t, t, context)
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        return settled(self.inner, x_0)
+
+    def begin(self, eps: Tensor, t: float) -> Tensor:
+        return begun(self.inner, eps, t)
+
+    def push(self, estimate: Tensor, guidance: Tensor) -> Tensor:
+        return pushed(self.inner, estimate, guidance)
+
+    def to_state(self, picture: Picture) -> Tensor:
+        return self.inner.to_state(picture)
+
+    def to_picture(self, x_0: Tensor) -> Picture:
+        return self.inner.to_picture(x_0)

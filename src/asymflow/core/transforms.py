@@ -1,0 +1,144 @@
+"""Plans made from plans: of another start, size or memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from asymflow.core.errors import InputError
+from asymflow.core.schedules import positive
+from asymflow.core.types import CONDITIONAL, FULL, IN_TURN, Plan, Step, Tier, part_name
+
+
+def truncated(plan: Plan, start: float) -> Plan:
+    """The end of a plan, beginning at t = `start` exactly; later nodes stay.
+
+    Where less than half of a step would be left, it is joined to the next one: a tiny first step
+    costs as much as any other, and a multistep solver would extrapolate far from two estimates
+    that lie almost on top of each other.
+    """
+    if not 0 < start <= 1:
+        raise InputError(f"A plan cannot begin at t={start}. Choose a time in (0, 1].")
+    if start >= plan.steps[0].t:
+        return plan
+    steps = [step for step in plan.steps if step.s < start]
+    if len(steps) > 1 and start - steps[0].s < (steps[0].t - steps[0].s) / 2:
+        del steps[0]
+    steps[0] = replace(steps[0], t=start)
+    # What was to be carried may have been cut off: the first that would carry it is full.
+    first = next((i for i, step in enumerate(steps) if step.tier.full or step.tier.carried), 0)
+    if steps[first].tier.carried:
+        full = next(step.tier for step in plan.steps if step.tier.full)
+        steps[first] = replace(steps[first], tier=full)
+    return Plan(plan.name, tuple(steps))
+
+
+def rescaled(plan: Plan, factor: float) -> Plan:
+    """A plan made for pictures of one side, for pictures of `factor` times that side.
+
+    t / (1 - t) is multiplied by the factor, as in `shifted`: every step meets the same visible
+    amount of noise. What was measured of the plan stays true for its own size only, and is dropped.
+    """
+    positive("factor", factor)
+    if factor == 1:
+        return plan
+    nodes = [factor * t / (factor * t + (1 - t)) for t in plan.times]  # exactly 1 at 1
+    steps = (
+        replace(step, t=t, s=s) for step, (t, s) in zip(plan.steps, pairwise(nodes), strict=True)
+    )
+    return Plan(plan.name, tuple(steps))
+
+
+def enlarged(plan: Plan, factor: int) -> Plan:
+    """The plan for pictures of `factor` times the side, of which the model is asked small ones.
+
+    A pooled state of a large picture is the state of a small one (`core.flow.pool`), at times
+    that are moved as in `rescaled`. So the model is asked what the plan asks it, and its answers
+    are enlarged: the path of the pooled picture is that of the plan, exactly for order 1.
+    `factor` is a power of 2.
+
+    Raises:
+        InputError: `factor` is no power of 2, or the plan carries from full estimates, of which
+            there are none.
+    """
+    if factor < 1 or factor & (factor - 1):
+        raise InputError(f"Plans cannot be enlarged {factor} times. Choose 1, 2, 4 or 8.")
+    if factor == 1:
+        return plan
+    steps: list[Step] = []
+    for step in rescaled(plan, factor).steps:
+        if step.tier.carried:
+            raise InputError(
+                f"Plan {plan.name!r} carries from full estimates ({step.tier.name!r}), which are "
+                "not made when it is enlarged. Give a plan without tiers that end in +."
+            )
+        steps.append(replace(step, tier=_smaller(step.tier, factor * step.tier.shrink)))
+    return Plan(plan.name, tuple(steps))
+
+
+def within(plan: Plan, shrinks: Sequence[int]) -> Plan:
+    """The plan for a model that can be asked at 1/f the side for f in `shrinks` only.
+
+    Steps that want another factor are made at full size.
+    """
+    possible = (1, *shrinks)
+    if all(step.tier.shrink in possible for step in plan.steps):
+        return plan
+
+    def large(tier: Tier) -> Tier:
+        return CONDITIONAL if not tier.guided else IN_TURN if tier.in_turn else FULL
+
+    steps = (
+        step if step.tier.shrink in possible else replace(step, tier=large(step.tier))
+        for step in plan.steps
+    )
+    return Plan(plan.name, tuple(steps))
+
+
+def pooled(plan: Plan, shrink: int) -> Plan:
+    """The plan asked at 1/`shrink` of the side, a power of 2.
+
+    For pictures larger than those that a model was trained on: it is asked where it is good, which
+    takes a fraction of time and memory, and the answer is enlarged.
+
+    Raises:
+        InputError: `shrink` is no power of 2.
+    """
+    if shrink < 1 or shrink & (shrink - 1):
+        raise InputError(f"Pictures cannot be asked for at 1/{shrink}. Choose 1, 2, 4 or 8.")
+    if shrink == 1:
+        return plan
+    steps = (replace(step, tier=_smaller(step.tier, shrink)) for step in plan.steps)
+    return Plan(plan.name, tuple(steps))
+
+
+def coarse(plan: Plan, shrink: int) -> Plan:
+    """The plan asked at 1/`shrink` of the side, and in its last step at twice that.
+
+    Raises:
+        InputError: `shrink` is no power of 2.
+    """
+    if shrink == 1:
+        return plan
+    last = replace(plan.steps[-1], tier=_smaller(plan.steps[-1].tier, shrink // 2))
+    return Plan(plan.name, (*pooled(plan, shrink).steps[:-1], last))
+
+
+def _smaller(tier: Tier, shrink: int) -> Tier:
+    """The tier at 1/`shrink` of the side, carrying nothing."""
+    name = part_name(shrink)
+    if not tier.guided:
+        return CONDITIONAL if shrink == 1 else Tier(f"{name} conditional", False, shrink)
+    return Tier(f"{name} in turn" if tier.in_turn else name, shrink=shrink, in_turn=tier.in_turn)
+
+
+def lighter(plan: Plan) -> Plan:
+    """The plan with guidance in turn: the same pictures, in about half of the memory."""
+    steps = (
+        replace(step, tier=replace(step.tier, name=f"{step.tier.name} in turn", in_turn=True))
+        if step.tier.guided and not step.tier.in_turn
+        else step
+        for step in plan.steps
+    )
+    return Plan(plan.name, tuple(steps))

@@ -1,0 +1,447 @@
+"""The few dataclasses that everything else passes around.
+
+Nothing here imports torch: a plan can be read, printed and checked without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asymflow.core.checks import each_instance, instance, number, whole
+from asymflow.core.errors import InputError
+
+Picture = NDArray[np.float32]
+"""A picture as people have it: [h, w, c] in [0, 1]; RGBA is premultiplied by alpha."""
+
+Solver = Literal["euler", "heun", "multistep1", "multistep2", "multistep3", "damped2", "corrected2"]
+"""How a move uses the estimates of x_0.
+
+`multistepN` extrapolates from N of them, `damped2` from two but less far where the move is long;
+`corrected2` first makes the move that led here again, now that the estimate at its end is known,
+and then extrapolates from two.
+"""
+
+SOLVERS: tuple[Solver, ...] = (
+    "euler",
+    "heun",
+    "multistep1",
+    "multistep2",
+    "multistep3",
+    "damped2",
+    "corrected2",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """An estimator of x_0 on the full-size state, with a price.
+
+    Attributes:
+        name: for people.
+        guided: asks for classifier-free guidance (two passes). Without it only the conditional pass
+            runs, and the unconditional one costs nothing.
+        shrink: the network sees the state pooled by this factor at the same signal-to-noise ratio,
+            and its answer is enlarged.
+        carried: what the tier leaves out (guidance, detail) is not left out but taken from the last
+            full estimate.
+        in_turn: makes the two passes of guidance one after the other instead of in one call: the
+            same answer in half the memory, and not always in the same time.
+    """
+
+    name: str
+    guided: bool = True
+    shrink: int = 1
+    carried: bool = False
+    in_turn: bool = False
+
+    def __post_init__(self) -> None:
+        instance("The name of a tier", self.name, str, "Name it, such as 'half'.")
+        shrink = whole(f"Tier {self.name!r}: shrink", self.shrink, -(2**63))
+        object.__setattr__(self, "shrink", shrink)
+        if self.shrink < 1:
+            raise InputError(f"Tier {self.name!r} has shrink={self.shrink}. Choose 1 or more.")
+        if self.carried and self.full:
+            raise InputError(
+                f"Tier {self.name!r} leaves nothing out, so it cannot carry anything. Make it "
+                "unguided or smaller, or drop `carried`."
+            )
+        if self.in_turn and not self.guided:
+            raise InputError(
+                f"Tier {self.name!r} makes one pass, so there is nothing to take in turn. Make it "
+                "guided, or drop `in_turn`."
+            )
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is left out."""
+        return self.guided and self.shrink == 1
+
+    @property
+    def faithful(self) -> bool:
+        """Whether its estimates lie on the curve of the full ones, without a bias of its own."""
+        return self.full or self.carried
+
+
+UNGUIDED = "1"
+"""What "guidance_scale" is in the provenance of profiles and plans without guidance."""
+
+FULL = Tier("full")
+CONDITIONAL = Tier("conditional", guided=False)
+IN_TURN = Tier("full in turn", in_turn=True)
+
+
+def part_name(shrink: int) -> str:
+    """What tiers at 1/`shrink` of the side are called."""
+    return {1: "full", 2: "half", 4: "quarter"}.get(shrink, f"1/{shrink}")
+
+
+def cheaper_tiers(shrinks: Sequence[int]) -> tuple[Tier, ...]:
+    """Every tier that needs less than full, for a model that can be asked at 1/f the side.
+
+    In time or, in turn, in memory only. `shrinks` are the possible f.
+    """
+    found = [IN_TURN, CONDITIONAL, Tier("conditional+", guided=False, carried=True)]
+    for f in shrinks:
+        name = part_name(f)
+        found += [
+            Tier(name, shrink=f),
+            Tier(f"{name}+", shrink=f, carried=True),
+            Tier(f"{name} conditional+", guided=False, shrink=f, carried=True),
+        ]
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One move of the trajectory from time t down to s < t, where 1 is noise and 0 is data."""
+
+    t: float
+    s: float
+    tier: Tier = FULL
+    solver: Solver = "damped2"
+
+    def __post_init__(self) -> None:
+        # Files have floats only, and a plan is what its file says.
+        object.__setattr__(self, "t", number("t", self.t))
+        object.__setattr__(self, "s", number("s", self.s))
+        instance("tier", self.tier, Tier, "Pass asymflow.FULL, asymflow.CONDITIONAL or a Tier.")
+        if not 0.0 <= self.s < self.t <= 1.0:
+            raise InputError(
+                f"A step from t={self.t} to s={self.s} is not a move: times fall from 1 (noise) "
+                "to 0 (data), so that 0 <= s < t <= 1."
+            )
+        if self.solver not in SOLVERS:
+            raise InputError(f"Unknown solver {self.solver!r}. Choose one of {', '.join(SOLVERS)}.")
+
+    @property
+    def evaluations(self) -> int:
+        """Estimates of x_0 that the move asks for: Heun takes two, except into s = 0."""
+        return 2 if self.solver == "heun" and self.s > 0 else 1
+
+    @property
+    def forwards(self) -> int:
+        """Network passes for a picture with guidance: a guided estimate takes two."""
+        return self.passes(guided=True)
+
+    def passes(self, *, guided: bool) -> int:
+        """Network passes for a picture with guidance, or for one without: one per estimate."""
+        return self.evaluations * (2 if guided and self.tier.guided else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A measured value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was measured of a plan, on requests that it was not chosen by.
+
+    Attributes:
+        made: on what: "adapter", "size", "guidance_scale", "device", ..., as in `Profile.made`.
+        cost_ms: of every step's network calls, per picture.
+        full_ms: of one full estimate: the unit in which costs outlive the machine.
+        shares: of every step in the predicted squared error; empty where nothing predicts it.
+        predicted: root mean square of the difference to the reference, by the profile, for the
+            nearest plan of its candidate times and solvers; or None.
+        rms: of the plan itself, measured.
+        distance: one minus the cosine of features of the pictures, or None where not measured.
+        pictures: that were measured.
+    """
+
+    made: Mapping[str, str]
+    cost_ms: tuple[float, ...]
+    full_ms: float
+    shares: tuple[float, ...]
+    predicted: float | None
+    rms: Interval
+    distance: Interval | None
+    pictures: int
+
+
+Action = Literal["skip", "insert"]
+"""How a picture leaves its plan at a step.
+
+`skip` leaves out the node at the end of the move, which goes on to the end of the next one: at the
+last but one that is to stop early. `insert` adds a node in the middle of the move.
+"""
+
+ACTIONS: tuple[Action, ...] = ("skip", "insert")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When a picture leaves its plan: a settled one skips, a complex one inserts.
+
+    Attributes:
+        step: index of the step where it does, from 0.
+        surprise: how far an estimate of x_0 is from what those before it predicted, relative to its
+            norm. Below it a picture skips, above it a picture inserts.
+    """
+
+    step: int
+    action: Action
+    surprise: float
+
+    def __post_init__(self) -> None:
+        whole("step", self.step, -(2**63))
+        object.__setattr__(self, "surprise", number("surprise", self.surprise))
+        if self.action not in ACTIONS:
+            raise InputError(f"Unknown action {self.action!r}. Choose one of {', '.join(ACTIONS)}.")
+        if not self.surprise >= 0:
+            raise InputError(
+                f"A rule for step {self.step} has surprise={self.surprise}, and nothing is "
+                "surprised by less than 0. Give 0 or more."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a picture did at a step of its plan, and the surprise that made it."""
+
+    step: int
+    action: Action
+    surprise: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A trajectory as data: contiguous steps from `steps[0].t` to 0.
+
+    `adaptive` says where a picture may leave the steps, by the first rule that applies. `evidence`
+    says what they were measured to keep, and for which model; a plan without any runs on every one.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    evidence: Evidence | None = field(default=None, compare=False)
+    adaptive: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        instance("The name of a plan", self.name, str, "Plan(name, steps) has it first.")
+        each_instance("steps", self.steps, Step, "Pass a tuple of asymflow.Step.")
+        each_instance("adaptive", self.adaptive, Rule, "Pass a tuple of asymflow.core.types.Rule.")
+        object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "adaptive", tuple(self.adaptive))
+        if not self.steps:
+            raise InputError(f"Plan {self.name!r} has no steps. A plan needs at least one.")
+        for before, after in zip(self.steps, self.steps[1:], strict=False):
+            if before.s != after.t:
+                raise InputError(
+                    f"Plan {self.name!r} has a gap: a step ends at t={before.s}, the next begins "
+                    f"at t={after.t}. Let every step begin where the last one ends."
+                )
+        first = next((step for step in self.steps if step.tier.full or step.tier.carried), None)
+        if first is not None and first.tier.carried:
+            raise InputError(
+                f"Plan {self.name!r} carries from a full estimate at t={first.t} before it has "
+                "made one. Put a step of the full tier first."
+            )
+        if self.steps[-1].s != 0.0:
+            raise InputError(
+                f"Plan {self.name!r} ends at t={self.steps[-1].s}, where noise is left. "
+                "The last step must end at 0."
+            )
+        heun = next((i for i, step in enumerate(self.steps) if step.solver == "heun"), None)
+        if self.adaptive and heun is not None:
+            raise InputError(
+                f"Plan {self.name!r} adapts, and its step {heun} asks twice as Heun's method does, "
+                "which leaves nothing to predict. Choose another solver for it, or drop the rules."
+            )
+        for rule in self.adaptive:
+            self._check(rule)
+
+    def _check(self, rule: Rule) -> None:
+        """Raise `InputError` when a picture that follows a rule could not go on."""
+        last = len(self.steps) - 1
+        if not 0 <= rule.step <= last or (rule.step == last and rule.action != "insert"):
+            raise InputError(
+                f"Plan {self.name!r} cannot {rule.action} at step {rule.step}: its steps are 0 to "
+                f"{last}, and the last one ends at 0 as it is. Give a smaller step."
+            )
+        carries = any(step.tier.carried for step in self.steps)
+        full = next((i for i, step in enumerate(self.steps) if step.tier.full), 0)
+        if carries and rule.step < full:
+            raise InputError(
+                f"Plan {self.name!r} cannot {rule.action} at step {rule.step}: that may leave out "
+                f"the full estimate of step {full}, from which others carry. Begin there."
+            )
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """All nodes, falling: the start of every step, then 0."""
+        return (*(step.t for step in self.steps), self.steps[-1].s)
+
+    @property
+    def guided(self) -> bool:
+        """False where it was measured on pictures without guidance."""
+        return self.evidence is None or self.evidence.made.get("guidance_scale") != UNGUIDED
+
+    @property
+    def forwards(self) -> int:
+        """Network passes per picture, with guidance unless the plan was measured without."""
+        return sum(step.passes(guided=self.guided) for step in self.steps)
+
+    def __str__(self) -> str:
+        found, guided = self.evidence, self.guided
+        rows = [f"plan {self.name}: {len(self.steps)} steps, {self.forwards} forwards"]
+        head = (
+            f"{'step':>4}  {'from t':>7}  {'to t':>7}  {'tier':<18}{'side':<6}{'guided':<8}"
+            f"{'solver':<12}forwards"
+        )
+        rows.append(head + ("  cost of a full one  share of error" if found else ""))
+        for i, step in enumerate(self.steps):
+            tier = step.tier
+            row = (
+                f"{i:>4}  {step.t:>7.4f}  {step.s:>7.4f}  {tier.name:<18}"
+                f"{'1/' + str(tier.shrink) if tier.shrink > 1 else 'full':<6}"
+                f"{'carried' if tier.carried else 'yes' if tier.guided and guided else 'no':<8}"
+                f"{step.solver:<12}{step.passes(guided=guided):>8}"
+            )
+            if found:
+                row += f"{found.cost_ms[i] / found.full_ms:>20.0%}"
+                row += f"{found.shares[i]:>16.0%}" if found.shares else f"{'':>16}"
+            rows.append(row.rstrip())
+        if self.adaptive:
+            rows.append("where a picture leaves it, by its surprise:")
+        for rule in self.adaptive:
+            side = ">" if rule.action == "insert" else "<"
+            rows.append(f"{rule.step:>4}  {rule.action} {side} {rule.surprise:.3f}")
+        if found:
+            rows.append(
+                f"{sum(found.cost_ms):.0f} ms on {found.made.get('device', 'its device')}, as much "
+                f"as {sum(found.cost_ms) / found.full_ms:.1f} full estimates"
+            )
+            rows.append(
+                f"difference to the reference {found.rms}, "
+                f"on {found.pictures} pictures it was not chosen by"
+            )
+            if found.distance:
+                rows.append(f"feature distance to the reference {found.distance}")
+        return "\n".join(rows)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One picture that somebody wants. A result depends on its own request and plan only.
+
+    Attributes:
+        inputs: what the adapter's `encode` understands, e.g. {"prompt": "a fox", "style": "noto"}.
+        seed: of the noise this picture starts from.
+        size: (height, width) in pixels.
+        guidance_scale: weight w of D_null + w (D_cond - D_null); 1 is no guidance.
+        image: a picture [h, w, c] in [0, 1] of that size to start from, for image-to-image and
+            inpainting.
+        strength: how far from `image` to go, in (0, 1]: the trajectory starts at t = strength.
+        mask: [h, w] in [0, 1], 1 where `image` is to be repainted and 0 where it is kept.
+    """
+
+    inputs: Mapping[str, Any]
+    size: tuple[int, int]
+    seed: int = 0
+    guidance_scale: float = 1.0
+    image: Picture | None = None
+    strength: float = 1.0
+    mask: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        instance("inputs", self.inputs, Mapping, "Pass a dict, such as {'prompt': 'a fox'} or {}.")
+        hint = "Give (height, width) in pixels, such as (64, 64)."
+        each_instance("size", self.size, object, hint)
+        if len(self.size) != 2:
+            raise InputError(f"size={self.size!r} is no size. {hint}")
+        size = tuple(whole("A side of size", side, -(2**63)) for side in self.size)
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "seed", whole("seed", self.seed, -(2**127)))
+        for name in ("guidance_scale", "strength"):
+            object.__setattr__(self, name, number(name, getattr(self, name)))
+        for name in ("image", "mask"):
+            if (value := getattr(self, name)) is not None:
+                hint = f"Pass numpy.asarray({name}, dtype=numpy.float32) / 255, if it has bytes."
+                instance(name, value, np.ndarray, hint)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """A finished picture and what it took.
+
+    Attributes:
+        plan: the steps that were made.
+        decisions: where they are not those of the plan that was to be run.
+    """
+
+    picture: Picture
+    request: Request
+    plan: Plan
+    forwards: int
+    seconds: float
+    step_seconds: tuple[float, ...] = field(default=())
+    decisions: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """What every move costs for one model on one device, and how wrong it is.
+
+    There are I candidate times and K tiers. A move goes from `times[i]` to `times[j]`; `p` is the
+    candidate whose estimate it extrapolates from, and `p == i` stands for no history (order 1).
+    Errors are root mean squares over pixels and calibration pictures, against a fine reference
+    trajectory on which the move starts. Costs are per picture.
+
+    Attributes:
+        times: falling, from the start of the trajectory to exactly 0 [I].
+        tiers: the first is full [K].
+        cost_ms, macs, peak_bytes: of one estimate [K].
+        amplification: how much a small error at `times[j]` has grown when it reaches t = 0 [I].
+        saturation: an error stops growing when it is about that large at t = 0, root mean square.
+        defect: of a move [K, I, I, I], indexed [tier, p, i, j]; inf unless p <= i < j. For a
+            carried tier, as if it had just been full.
+        weight: how much the newest estimate counts in that move [I, I, I], indexed [p, i, j].
+        drift: what carrying has cost an estimate at `times[i]` whose last full one was made at
+            `times[k]` [K, I, I], indexed [tier, k, i]; inf unless k < i and the tier is carried.
+        made: how it was measured: "adapter", "device", "size", "guidance_scale", ...
+    """
+
+    times: tuple[float, ...]
+    tiers: tuple[Tier, ...]
+    cost_ms: tuple[float, ...]
+    macs: tuple[int, ...]
+    peak_bytes: tuple[int, ...]
+    amplification: NDArray[np.float32]
+    saturation: float
+    defect: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    drift: NDArray[np.float32]
+    made: Mapping[str, str]

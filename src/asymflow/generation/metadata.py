@@ -1,0 +1,323 @@
+"""How a picture was made: a record that makes it again, and the mark that a machine made it.
+
+Files carry it three times: as JSON for asymflow (`to_json`), as the line that Stable Diffusion
+tools write and read, and as XMP with the IPTC term for pictures made by a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+from xml.sax.saxutils import escape
+
+from asymflow._version import __version__
+from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.presets import Grid
+from asymflow.core.types import ACTIONS, SOLVERS, Decision, Plan
+from asymflow.io.images import Notes
+from asymflow.io.json_reader import Fields, parse
+from asymflow.planning.plan_files import plan_from_json, plan_hash, plan_to_json
+
+FORMAT = "asymflow picture"
+SHEET_FORMAT = "asymflow sheet"
+SCHEMA = 1
+_SIDES = range(1, 1_000_000)
+_SEEDS = range(2**63)
+
+_TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+_XMP = """\
+<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about=""
+    xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+    xmlns:xmp="http://ns.adobe.com/xap/1.0/"
+    xmlns:asymflow="urn:asymflow:">
+   <Iptc4xmpExt:DigitalSourceType>{source}</Iptc4xmpExt:DigitalSourceType>
+   <xmp:CreatorTool>{tool}</xmp:CreatorTool>{record}
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="r"?>"""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture file that went in: its path as it was given, and the SHA-256 of its pixels."""
+
+    path: str
+    sha256: str
+
+
+ReferenceKind = Literal["library", "given", "none"]
+_KINDS: tuple[ReferenceKind, ...] = ("library", "given", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a picture was drawn from.
+
+    Attributes:
+        kind: looked up in the library, given as a file, or nothing.
+        shown: what each drawing is: "fox, noto".
+        library: SHA-256 of the library file that was looked at.
+        source: of a given picture.
+    """
+
+    kind: ReferenceKind
+    shown: tuple[str, ...] = ()
+    library: str | None = None
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything that decides the pixels of a picture.
+
+    Attributes:
+        size: (height, width).
+        plan: the whole plan; `strength` cuts it.
+        grid: what `plan` was made from, so that a repetition can change one part of it.
+        model: name of the adapter.
+        weights: SHA-256 of the model file.
+        image, mask: of image-to-image and inpainting.
+        background: a colour, or None for a transparent picture.
+        versions: of asymflow and of what it computes with.
+        decisions: where the picture left the plan. The plan's rules make them again.
+        reference: None for a model that looks at nothing.
+    """
+
+    prompt: str
+    negative: str
+    style: str | None
+    seed: int
+    size: tuple[int, int]
+    guidance: float
+    plan: Plan
+    grid: Grid | None
+    model: str
+    weights: str
+    dtype: str
+    device: str
+    image: Source | None
+    mask: Source | None
+    strength: float
+    background: str | None
+    versions: Mapping[str, str]
+    decisions: tuple[Decision, ...] = ()
+    reference: Reference | None = None
+
+
+def notes(record: Record, *, in_xmp: bool) -> Notes:
+    """What the file of a picture carries; `in_xmp` for formats without chunks of one's own."""
+    text = json.dumps(to_json(record))
+    return Notes(
+        parameters(record), text, _xmp(_kind(record.mask is not None), text if in_xmp else None)
+    )
+
+
+def mark(*, composite: bool) -> Notes:
+    """Only that a machine made the picture, and nothing of how: no prompt and no settings.
+
+    Args:
+        composite: a part of it is from a picture that somebody gave.
+    """
+    return Notes("", "", _xmp(_kind(composite), None))
+
+
+def sheet_notes(records: Sequence[Record]) -> Notes:
+    """What a contact sheet carries: its first picture in full, and how the others differ."""
+    data = {
+        "format": SHEET_FORMAT,
+        "schema": SCHEMA,
+        "first": to_json(records[0]),
+        "pictures": [
+            {"prompt": record.prompt, "style": record.style, "seed": record.seed}
+            for record in records
+        ],
+    }
+    text = json.dumps(data)
+    return Notes(parameters(records[0]), text, _xmp("trainedAlgorithmicMedia", None))
+
+
+def parameters(record: Record) -> str:
+    """The line that other tools show: prompt, negative prompt, settings."""
+    height, width = record.size
+    settings: dict[str, object] = {
+        "Steps": len(record.plan.steps),
+        "Sampler": record.plan.steps[0].solver,
+        "CFG scale": f"{record.guidance:g}",
+        "Seed": record.seed,
+        "Size": f"{width}x{height}",
+        "Model hash": record.weights[:10],
+        "Model": record.model.partition(":")[0],
+    }
+    if record.style is not None:
+        settings["Style"] = record.style
+    if record.reference is not None and record.reference.shown:
+        settings["Reference"] = json.dumps("; ".join(record.reference.shown))
+    if record.image is not None:
+        settings["Denoising strength"] = f"{record.strength:g}"
+    settings["Version"] = f"asymflow {__version__}"
+    lines = [record.prompt]
+    if record.negative:
+        lines.append(f"Negative prompt: {record.negative}")
+    lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
+    return "\n".join(lines)
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """A record as JSON data."""
+    grid = record.grid
+    data: dict[str, Any] = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "prompt": record.prompt,
+        "negative": record.negative,
+        "style": record.style,
+        "seed": record.seed,
+        "width": record.size[1],
+        "height": record.size[0],
+        "guidance": record.guidance,
+        "strength": record.strength,
+        "background": record.background,
+        "image": _source_to_json(record.image),
+        "mask": _source_to_json(record.mask),
+        "model": record.model,
+        "weights": record.weights,
+        "dtype": record.dtype,
+        "device": record.device,
+        "versions": dict(record.versions),
+        "grid": None
+        if grid is None
+        else {
+            "steps": grid.steps,
+            "solver": grid.solver,
+            "low": grid.guidance_interval[0],
+            "high": grid.guidance_interval[1],
+            "shift": grid.shift,
+        },
+        "plan_hash": plan_hash(record.plan),
+        "plan": plan_to_json(record.plan),
+    }
+    if record.decisions:
+        data["decisions"] = [asdict(decision) for decision in record.decisions]
+    if record.reference is not None:
+        data["reference"] = {
+            "kind": record.reference.kind,
+            "shown": list(record.reference.shown),
+            "library": record.reference.library,
+            "source": _source_to_json(record.reference.source),
+        }
+    return data
+
+
+def from_json(text: str, where: str) -> Record:
+    """The record in a file's JSON; `where` names the file in messages.
+
+    Raises:
+        FileFormatError: it is damaged, of another schema, or about a contact sheet.
+    """
+    fields = Fields(parse(text, where), where)
+    fields.expect(FORMAT, SCHEMA, "A contact sheet cannot be repeated as one picture")
+    plan = plan_from_json(fields.value("plan"), f"{where}: plan")
+    if fields.text("plan_hash") != plan_hash(plan):
+        fields.refuse("has a plan that was changed after the picture was made")
+    width, height = fields.integer("width", _SIDES), fields.integer("height", _SIDES)
+    guidance, strength = fields.number("guidance"), fields.number("strength")
+    if not guidance > 0:
+        fields.refuse(f"has guidance = {guidance:g}, which must be positive")
+    if not 0 < strength <= 1:
+        fields.refuse(f"has strength = {strength:g}, which must be above 0 and at most 1")
+    record = Record(
+        prompt=fields.text("prompt"),
+        negative=fields.text("negative"),
+        style=fields.optional_text("style"),
+        seed=fields.integer("seed", _SEEDS),
+        size=(height, width),
+        guidance=guidance,
+        plan=plan,
+        grid=_grid(fields.optional_fields("grid")),
+        model=fields.text("model"),
+        weights=fields.text("weights"),
+        dtype=fields.text("dtype"),
+        device=fields.text("device"),
+        image=_source(fields.optional_fields("image")),
+        mask=_source(fields.optional_fields("mask")),
+        strength=strength,
+        background=fields.optional_text("background"),
+        versions=fields.texts("versions"),
+        decisions=_decisions(fields, where) if "decisions" in fields else (),
+        reference=_reference(fields.optional_fields("reference"))
+        if "reference" in fields
+        else None,
+    )
+    fields.finish()
+    return record
+
+
+def _source_to_json(source: Source | None) -> dict[str, str] | None:
+    return None if source is None else {"path": source.path, "sha256": source.sha256}
+
+
+def _source(fields: Fields | None) -> Source | None:
+    if fields is None:
+        return None
+    source = Source(fields.text("path"), fields.text("sha256"))
+    fields.finish()
+    return source
+
+
+def _reference(fields: Fields | None) -> Reference | None:
+    if fields is None:
+        return None
+    reference = Reference(
+        fields.choice("kind", _KINDS),
+        tuple(fields.strings("shown")),
+        fields.optional_text("library"),
+        _source(fields.optional_fields("source")),
+    )
+    fields.finish()
+    return reference
+
+
+def _grid(fields: Fields | None) -> Grid | None:
+    if fields is None:
+        return None
+    steps, solver = fields.integer("steps"), fields.choice("solver", SOLVERS)
+    interval = fields.number("low"), fields.number("high")
+    shift = fields.number("shift")
+    fields.finish()
+    try:
+        return Grid(steps, solver, interval, shift)
+    except InputError as error:
+        raise FileFormatError(f"{fields.where} cannot be used. {error}") from error
+
+
+def _decisions(fields: Fields, where: str) -> tuple[Decision, ...]:
+    found: list[Decision] = []
+    for i, item in enumerate(fields.items("decisions")):
+        one = Fields(item, f"{where}: decision {i}")
+        decision = Decision(
+            one.integer("step"), one.choice("action", ACTIONS), one.number("surprise")
+        )
+        one.finish()
+        found.append(decision)
+    return tuple(found)
+
+
+def _kind(composite: bool) -> str:
+    # A mask keeps pixels of a picture that somebody gave.
+    return "compositeWithTrainedAlgorithmicMedia" if composite else "trainedAlgorithmicMedia"
+
+
+def _xmp(kind: str, record: str | None) -> str:
+    return _XMP.format(
+        source=_TERMS + kind,
+        tool=f"asymflow {__version__}",
+        record=""
+        if record is None
+        else f"\n   <asymflow:record>{escape(record)}</asymflow:record>",
+    )

@@ -1,0 +1,322 @@
+"""From what somebody wants to pictures: load the model, run the plan, keep the record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from asymflow._version import __version__
+from asymflow.core import controller, engine, presets, schedules
+from asymflow.core.errors import InputError
+from asymflow.core.transforms import pooled, truncated, within
+from asymflow.core.types import Decision, Picture, Plan, Request
+from asymflow.generation import metadata
+from asymflow.generation.metadata import Record
+from asymflow.generation.spec import Chosen, Wanted
+from asymflow.io import images
+from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded import plans
+from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.models.embedded.styles import STYLES
+
+Look = Callable[[], Sequence[Picture]]
+Advance = Callable[[int, Look], None]
+"""Hears how many more steps are done, and how to get the pictures as they are now."""
+
+_TOGETHER = 16
+"""Pictures that walk together where the model takes several per call."""
+_SIDES = range(32, 129, 8)
+"""Sides that a picture gets which is given without a size: those the model was trained on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A loaded model."""
+
+    adapter: EmbeddedAdapter
+    dtype: str
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One picture to make: what the engine needs, and what its file will say."""
+
+    request: Request
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A finished picture and the seconds it took, shared evenly among those made with it.
+
+    The record of its job says what it decided.
+    """
+
+    job: Job
+    picture: Picture
+    seconds: float
+
+
+def load(
+    weights: Path | None, *, dtype: str | None, device: str | None, needs: str | None = None
+) -> Model:
+    """Load a model file, by default the one shipped with the package.
+
+    Args:
+        dtype: by default the fastest one of the device.
+        device: by default a GPU where there is one.
+        needs: SHA-256 that the file must have.
+
+    Raises:
+        InputError: no such device, or other weights than a repeated picture needs.
+        FileFormatError: the file is not a model.
+    """
+    started = time.perf_counter()
+    where = _device(device)
+    kind = embedded.fast_dtype(where) if dtype is None else getattr(torch, dtype)
+    adapter = embedded.load(weights, device=where, dtype=kind)
+    if needs is not None and needs != adapter.weights_hash:
+        raise InputError(
+            f"That picture was made with the weights {needs[:12]}, and these are "
+            f"{adapter.weights_hash[:12]}. Pass the file it was made with as --weights FILE."
+        )
+    name = str(kind).removeprefix("torch.")
+    return Model(adapter, name, where.type, time.perf_counter() - started)
+
+
+def jobs(model: Model, wanted: Wanted) -> list[Job]:
+    """One job per seed.
+
+    Raises:
+        InputError: the model cannot serve the style or the size.
+    """
+    size = wanted.size or _size(model.adapter, wanted)
+    plan = plan_for(model, wanted.plan, size)
+    if wanted.exact:
+        plan = replace(plan, adaptive=())
+    first = _job(model, wanted, size, plan)
+    # Before input pictures are fitted: they might be blown up to a size that is refused.
+    engine.check(model.adapter, first.request)
+    request = _with_inputs(first.request, wanted)
+    return [
+        Job(replace(request, seed=seed), replace(first.record, seed=seed))
+        for seed in range(wanted.seed, wanted.seed + wanted.count)
+    ]
+
+
+def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[Made]:
+    """Make pictures in order, as many together as the model takes in one call."""
+    together = min(model.adapter.batch or _TOGETHER, _TOGETHER)
+    for begin in range(0, len(jobs), together):
+        part = jobs[begin : begin + together]
+        requests = [job.request for job in part]
+        started = time.perf_counter()
+        decisions: list[list[Decision]] = [[] for _ in part]
+        frame, done = None, 0
+        for frame in engine.walk(model.adapter, part[0].record.plan, requests):
+            # Adaptive pictures may leave steps out, or make them in two moves.
+            advance((frame.index + 1 - done) * len(part), _look(model.adapter, requests, frame.x_0))
+            done = frame.index + 1
+            for row, decision in frame.decisions.items():
+                decisions[row].append(decision)
+        assert frame is not None, "a plan has at least one step"
+        if done < frame.count:
+            advance((frame.count - done) * len(part), _look(model.adapter, requests, frame.x_t))
+        made = engine.pictures(model.adapter, requests, frame.x_t)
+        seconds = (time.perf_counter() - started) / len(part)
+        for job, picture, own in zip(part, made, decisions, strict=True):
+            record = replace(job.record, decisions=tuple(own))
+            yield Made(replace(job, record=record), picture, seconds)
+
+
+def steps(jobs: Sequence[Job]) -> int:
+    """Steps that all jobs take together."""
+    return sum(len(truncated(job.record.plan, job.request.strength).steps) for job in jobs)
+
+
+def forwards(job: Job) -> int:
+    """Network passes that a job takes, with the decisions in its record."""
+    plan = truncated(job.record.plan, job.request.strength)
+    return engine.forwards(controller.taken(plan, job.record.decisions), job.request)
+
+
+def style_id(name: str | None) -> str | None:
+    """The id of a style, which may be called by any of its names: "3d" is "fluent-3d"."""
+    if name is None:
+        return None
+    plain = name.strip().lower()
+    return next((style.id for style in STYLES if plain in (style.id, *style.names)), plain)
+
+
+def plan_for(model: Model, chosen: Chosen, size: tuple[int, int]) -> Plan:
+    """The plan for pictures of (height, width).
+
+    Raises:
+        InputError: a plan that was asked for was made for other weights.
+    """
+    if chosen.plan is not None:
+        evidence = chosen.plan.evidence
+        if evidence is not None:
+            _require(model, chosen.plan.name, evidence.made.get("adapter"))
+        return chosen.plan
+    if chosen.preset is not None:
+        made_for = plans.made_for(chosen.preset)
+        if chosen.grid is None:  # asked for by its name
+            _require(model, chosen.preset, made_for)
+        if made_for == model.adapter.name:
+            plan = plans.load(chosen.preset, size)
+            return _as_trained(within(plan, model.adapter.shrinks(size)), model, size)
+    assert chosen.grid is not None, "without a plan or a name there is a grid"
+    return _as_trained(chosen.grid.plan(size), model, size)
+
+
+def reference(model: Model, size: tuple[int, int]) -> Plan:
+    """The fine plan for (height, width) that others are measured by, asked as plans are."""
+    fine = schedules.fine_plan(size, guidance_interval=presets.guidance_interval(size))
+    return _as_trained(fine, model, size)
+
+
+def _as_trained(plan: Plan, model: Model, size: tuple[int, int]) -> Plan:
+    """The plan that asks for large pictures at about the size that training was at most.
+
+    Asked for whole, they come out as mosaics. A plan that was measured at the very size stays as it
+    is.
+    """
+    side = min(size)
+    if side <= 1.5 * embedded.NATIVE or plan.evidence is not None:
+        return plan
+    shrinks = (1, *model.adapter.shrinks(size))
+    return pooled(plan, next((f for f in shrinks if side <= f * embedded.NATIVE), shrinks[-1]))
+
+
+def _require(model: Model, name: str, adapter: str | None) -> None:
+    """Raise `InputError` when a plan was made for other weights than these."""
+    if adapter not in (None, model.adapter.name):
+        raise InputError(
+            f"The plan {name!r} was made for {adapter}, and this model is {model.adapter.name}. "
+            "Make one for it with `asymflow profile` and `asymflow plan`, or use --steps."
+        )
+
+
+def _look(adapter: EmbeddedAdapter, requests: Sequence[Request], x_0: torch.Tensor) -> Look:
+    return lambda: engine.pictures(adapter, requests, x_0)
+
+
+def _job(model: Model, wanted: Wanted, size: tuple[int, int], plan: Plan) -> Job:
+    inputs: dict[str, object] = {"prompt": wanted.prompt, "negative": wanted.negative}
+    style = style_id(wanted.style)
+    if style is not None:
+        inputs["style"] = style
+    if wanted.reference != "library":
+        inputs["reference"] = None if wanted.reference == "none" else wanted.reference.pixels
+    request = Request(inputs, size, wanted.seed, wanted.guidance)
+    record = Record(
+        prompt=wanted.prompt,
+        negative=wanted.negative,
+        style=style,
+        seed=wanted.seed,
+        size=size,
+        guidance=wanted.guidance,
+        plan=replace(plan, evidence=None),  # decides no pixel
+        grid=None if plan.name == wanted.plan.preset else wanted.plan.grid,
+        model=model.adapter.name,
+        weights=model.adapter.weights_hash,
+        dtype=model.dtype,
+        device=model.device,
+        image=wanted.image and wanted.image.source,
+        mask=wanted.mask and wanted.mask.source,
+        strength=wanted.strength,
+        background=wanted.background,
+        versions={"asymflow": __version__, "torch": torch.__version__},
+        reference=_reference(model.adapter, wanted, request),
+    )
+    return Job(request, record)
+
+
+def _reference(
+    adapter: EmbeddedAdapter, wanted: Wanted, request: Request
+) -> metadata.Reference | None:
+    """What the picture will be drawn from, for its record.
+
+    Raises:
+        InputError: a picture was given to a model that looks at nothing, or the library has
+            changed since the picture was made that is repeated.
+    """
+    if not adapter.references:
+        if wanted.reference not in ("library", "none"):
+            raise InputError(
+                f"The model {adapter.name} looks at no reference. Drop --reference, or use "
+                "--image to start from a picture."
+            )
+        return None
+    if wanted.reference == "none":
+        return metadata.Reference("none")
+    if wanted.reference != "library":
+        return metadata.Reference("given", source=wanted.reference.source)
+    library = adapter.library
+    found = metadata.Reference(
+        "library", adapter.looked_at(request)[1], None if library is None else library.digest
+    )
+    if wanted.looked_at is not None and wanted.looked_at != found:
+        was, now = ("; ".join(each.shown) or "nothing" for each in (wanted.looked_at, found))
+        raise InputError(
+            f"That picture was drawn from {was}, of another library of drawings; this one has "
+            f"{now}. Use the version of asymflow that made it, or give --reference."
+        )
+    return found
+
+
+def _with_inputs(request: Request, wanted: Wanted) -> Request:
+    if wanted.image is None:
+        return request
+    mask = None
+    if wanted.mask is not None:
+        mask = images.fit(wanted.mask.pixels, request.size)
+        if wanted.mask.pixels.any() and not mask.any():
+            height, width = request.size
+            raise InputError(
+                f"All that the mask shows is cut off where the picture is cropped to "
+                f"{width}x{height}, so nothing would be made anew. Ask for a size of the "
+                "picture's own shape."
+            )
+    image = images.fit(wanted.image.pixels, request.size)
+    return replace(request, image=image, strength=wanted.strength, mask=mask)
+
+
+def _size(adapter: EmbeddedAdapter, wanted: Wanted) -> tuple[int, int]:
+    """The model's own size; for a picture that is given, the size it knows nearest to that."""
+    if wanted.image is None:
+        return embedded.DEFAULT_SIZE
+    height, width = wanted.image.size
+
+    def distance(size: tuple[int, int]) -> float:
+        aspect = math.log(size[0] * width / (size[1] * height))
+        return 4 * abs(aspect) + abs(math.log(size[0] * size[1] / (height * width)))
+
+    for size in sorted(product(_SIDES, _SIDES), key=distance):
+        with suppress(InputError):
+            adapter.check(Request({}, size))
+            return size
+    return embedded.DEFAULT_SIZE
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name; without one, a GPU where there is one."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"The device {name!r} cannot be used on this machine: {reason}. Try --device cpu."
+        ) from error
+    return device

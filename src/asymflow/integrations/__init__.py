@@ -1,0 +1,1 @@
+"""asymflow inside of other programs."""

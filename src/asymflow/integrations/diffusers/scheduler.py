@@ -1,0 +1,330 @@
+"""A plan as a scheduler of diffusers: its grid and its order at every step, in any pipeline.
+
+A pipeline asks its scheduler at which timesteps to ask the network and how to go on from what it
+says, and that is all of a plan whose tiers are full. Cheaper tiers change what the network is
+asked; `asymflow.accelerate` does that. Rules for single pictures (`Plan.adaptive`) need an engine
+of their own and are left out: every picture makes the plan's steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import get_ident
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from torch import Tensor
+
+from asymflow.core.checks import instance
+from asymflow.core.errors import InputError, MissingExtra
+from asymflow.core.flow import eps_from_x_0, interpolate, per_image
+from asymflow.core.solvers import History, advance, heun
+from asymflow.core.types import Plan, Step, Tier
+from asymflow.models.diffusers.conventions import Convention, convention_of
+from asymflow.planning.plan_files import plan_from_json, plan_to_json
+
+try:
+    import diffusers
+    from diffusers.configuration_utils import ConfigMixin, register_to_config
+    from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+    from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+except ImportError as error:
+    raise MissingExtra("diffusers", "diffusers") from error
+
+
+class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
+    """Runs a plan inside a pipeline that was not made for it.
+
+        pipe.scheduler = AsymFlowScheduler.of(plan, pipe.scheduler)
+
+    The number of steps that the pipeline asks for is the plan's, whatever it says. States are those
+    of the pipeline: alpha x_0 + sigma eps with unit variance, or on the line of a flow.
+
+    Like every scheduler it remembers the picture that it is at, so that it makes one at a time:
+    pipelines that run at once need one each, and are told so.
+
+    Attributes:
+        timesteps: one for every estimate of the plan [n].
+        sigmas: noise at these timesteps, then 0 [n + 1]: sigma / alpha, or u of a flow.
+        betas, alphas_cumprod: as the model was trained; a flow has neither.
+    """
+
+    order = 1
+    init_noise_sigma = 1.0
+    # Their configuration is part of this one, and is no surprise when it is loaded.
+    _compatibles: ClassVar = [
+        *(each.name for each in KarrasDiffusionSchedulers),
+        "DDPMScheduler",
+        "FlowMatchEulerDiscreteScheduler",
+    ]
+
+    @register_to_config
+    def __init__(self, plan: dict[str, Any], trained: dict[str, Any], noise: float = 1.0) -> None:
+        """From what `of` writes into the configuration; `plan` as in a plan file."""
+        kind = getattr(diffusers, str(trained.get("_class_name")), None)
+        if kind is None:
+            raise InputError(
+                f"The scheduler that the model was trained with, {trained.get('_class_name')!r}, "
+                "is unknown to this version of diffusers. Make the scheduler again with "
+                "AsymFlowScheduler.of(plan, scheduler)."
+            )
+        original: Any = kind.from_config(trained)
+        self._convention: Convention = convention_of(original, noise=noise)
+        self._plan = plan_from_json(plan)
+        self._check(self._plan)
+        # Pipelines look up in their scheduler's configuration what was trained.
+        self.register_to_config(
+            **{key: value for key, value in dict(original.config).items() if key[0] != "_"}
+        )
+        self._moves = [(step, k) for step in self._plan.steps for k in range(step.evaluations)]
+        for name in ("betas", "alphas_cumprod"):
+            if hasattr(original, name):
+                setattr(self, name, getattr(original, name))
+        self._begin: int | None = None
+        self.set_timesteps()
+        self._thread = None
+
+    @classmethod
+    def of(cls, plan: Plan, scheduler: Any, *, noise: float = 1.0) -> Self:
+        """For the model of a pipeline, whose own scheduler says how it was trained.
+
+        Args:
+            noise: standard deviation of the noise that a flow pipeline starts from.
+
+        Raises:
+            InputError: the scheduler cannot be translated, or the plan has cheaper tiers.
+        """
+        order = "The order is AsymFlowScheduler.of(plan, pipe.scheduler)."
+        instance("plan", plan, Plan, order)
+        instance("scheduler", scheduler, SchedulerMixin, order)
+        if isinstance(scheduler, AsymFlowScheduler):
+            trained, noise = dict(scheduler.config["trained"]), float(scheduler.config["noise"])
+        else:
+            trained = {
+                key: value.tolist() if hasattr(value, "tolist") else value
+                for key, value in dict(scheduler.config).items()
+                if key[0] != "_"
+            }
+            trained["_class_name"] = type(scheduler).__name__
+        return cls(plan_to_json(plan), trained, noise)
+
+    @property
+    def plan(self) -> Plan:
+        return self._plan
+
+    @property
+    def step_index(self) -> int | None:
+        return self._index
+
+    @property
+    def begin_index(self) -> int | None:
+        return self._begin
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Start at a later timestep, as pipelines do that begin with a picture."""
+        self._begin = begin_index
+
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, device: str | torch.device | None = None
+    ) -> None:
+        """Begin again; the number of steps is that of the plan."""
+        times = torch.tensor([_time(*move) for move in self._moves], dtype=torch.float64)
+        self.timesteps = self._convention.timestep(times).float().to(device)
+        levels = [self._convention.level(*self._scales(float(t))[:2]) for t in (*times, 0.0)]
+        self.sigmas = torch.tensor(levels, device=device)
+        self._thread: int | None = get_ident()
+        self.num_inference_steps = len(self._moves)
+        self._begin = self._index = None
+        self._forget()
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        """The state itself: it has the scale that the network was trained on."""
+        return sample
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """alpha x_0 + sigma eps at timesteps [b] or [1]."""
+        time = self._convention.time(timesteps.cpu().view(-1))
+        alpha, sigma, _ = self._convention.scaled(time)
+        return (
+            per_image(alpha, original_samples) * original_samples
+            + per_image(sigma, original_samples) * noise
+        )
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """`add_noise` as pipelines of flows call it."""
+        return self.add_noise(sample, noise, timestep)
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        generator: object = None,
+        return_dict: bool = True,
+    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
+        """The state at the next timestep, from what the network said at this one.
+
+        Args:
+            model_output: [b, c, h, w], in the parameterisation of training.
+            timestep: one of `timesteps`, in their order.
+            sample: the state [b, c, h, w].
+            eta: must be 0: a plan draws no noise of its own.
+            use_clipped_model_output: as for `DDIMScheduler`, and like there only for its own
+                solver, euler. All others take the noise that fits the clipped estimate.
+
+        Raises:
+            InputError: the timestep is not one of the plan's, or `eta` is not 0.
+        """
+        if eta:
+            raise InputError(
+                f"eta={eta} asks for fresh noise at every step, and a plan has none: it follows "
+                "the deterministic path. Leave eta out."
+            )
+        step, second = self._due(timestep)
+        x_t, t = self.state(sample), _time(step, second)
+        self._follow(sample, x_t, t)
+        found = self._estimate(model_output, sample, x_t, t)
+        x_0 = self._convention.settle(found)
+        if second:
+            assert self._before is not None, "the first half of Heun's step was made"
+            begin = self._history[0]
+            x_s = heun(self._before, begin.x_0, x_t, x_0, step.t, step.s)
+        else:
+            once = replace(step, solver="euler") if step.evaluations == 2 else step
+            x_s, self._history = advance(lambda _x, _t: x_0, x_t, once, self._history)
+            if step.solver == "euler" and not use_clipped_model_output:
+                x_s = interpolate(x_0, eps_from_x_0(x_t, found, t), step.s)
+            self._before = x_t
+        assert self._index is not None, "`_due` has found it"
+        self._index += 1
+        z = (x_s * self._scales(step.s)[2]).to(model_output.dtype)
+        # A pipeline in half precision gets its state rounded; the trajectory itself is not.
+        self._state = z, x_s
+        if self._index == len(self._moves):
+            self._forget()
+        return DDIMSchedulerOutput(z, x_0) if return_dict else (z, x_0)
+
+    def state(self, sample: Tensor) -> Tensor:
+        """x_t of a state of the pipeline [b, c, h, w], when a move is due; at least float32."""
+        assert self._index is not None, "`_due` has found it"
+        if self._state is not None and sample is self._state[0]:
+            return self._state[1]
+        k = self._scales(_time(*self._moves[self._index]))[2]
+        return sample.to(torch.promote_types(sample.dtype, torch.float32)) / k
+
+    def __len__(self) -> int:
+        return int(self.config["num_train_timesteps"])
+
+    def _follow(self, sample: Tensor, x_t: Tensor, t: float) -> None:
+        """Take over what callbacks and masks have changed in the state since the last move.
+
+        Correctors make that move again from where it began. There the change is put so that it
+        arrives as it was made: x_s depends on x_t by the factor s / t.
+        """
+        if self._state is None or not self._history or sample is self._state[0]:
+            return
+        newest, *older = self._history
+        if newest.x_t is not None:
+            moved = newest.x_t + (x_t - self._state[1]) * (float(newest.t) / t)
+            self._history = (replace(newest, x_t=moved), *older)
+            self._before = moved
+
+    def _forget(self) -> None:
+        """All that was kept of a trajectory."""
+        self._history: History = ()
+        self._state: tuple[Tensor, Tensor] | None = None
+        self._before: Tensor | None = None
+
+    def _due(self, timestep: float | Tensor) -> tuple[Step, int]:
+        """The move that is due, and whether it is the second half of Heun's."""
+        if self._thread not in (None, get_ident()):
+            raise InputError(
+                "This AsymFlowScheduler is making another picture: set_timesteps() was called in "
+                "another thread. Give every pipeline that runs at the same time a scheduler of its "
+                "own, AsymFlowScheduler.of(plan, pipe.scheduler), and make a picture in one thread."
+            )
+        if self._index is None:
+            self._thread = get_ident()
+            self._index = self._find(timestep) if self._begin is None else self._begin
+        if self._index >= len(self._moves):
+            raise InputError(
+                f"All {len(self._moves)} steps of plan {self._plan.name!r} are made. Call "
+                "set_timesteps() before the next picture."
+            )
+        tau, due = float(timestep), float(self.timesteps[self._index])
+        # Some pipelines round what they pass, to whole numbers or to bfloat16.
+        if abs(tau - due) > 1 + due / 128:
+            raise InputError(
+                f"Timestep {tau:g} is not the one that is due, {due:g}. Pass those of "
+                "scheduler.timesteps in their order, and give pictures that are made by turns a "
+                "scheduler each."
+            )
+        return self._moves[self._index]
+
+    def _check(self, plan: Plan) -> None:
+        cheap = next((step.tier for step in plan.steps if not step.tier.full), None)
+        if cheap is not None:
+            raise InputError(
+                f"Plan {plan.name!r} asks for the tier {cheap.name!r}, and a scheduler cannot "
+                "change what a network is asked. Use asymflow.accelerate(pipe, plan), or a plan "
+                "of full steps."
+            )
+
+    def _estimate(self, model_output: Tensor, sample: Tensor, x_t: Tensor, t: float) -> Tensor:
+        """x_0 [b, c, h, w], before it is cut."""
+        alpha, sigma, k = self._scales(t)
+        # In half precision the state itself, and not what is left of it in the pipeline.
+        z = sample if sample.dtype == x_t.dtype else k * x_t
+        return self._convention.x_0(z, model_output.to(x_t), alpha, sigma)
+
+    def _find(self, timestep: float | Tensor) -> int:
+        tau = torch.as_tensor(timestep).cpu().double()
+        distance = (self.timesteps.cpu().double() - tau).abs()
+        nearest = int(distance.argmin())
+        if float(distance[nearest]) > 1e-3:
+            raise InputError(
+                f"Timestep {float(tau):g} is not one of plan {self._plan.name!r}: "
+                f"{', '.join(f'{float(each):g}' for each in self.timesteps)}. Pass those of "
+                "scheduler.timesteps."
+            )
+        return nearest
+
+    def _scales(self, t: float) -> tuple[float, float, float]:
+        """alpha, sigma and k at time t; at 0 the state is the picture."""
+        if t == 0:
+            return 1.0, 0.0, 1.0
+        found = self._convention.scaled(torch.tensor([t], dtype=torch.float64))
+        return cast("tuple[float, float, float]", tuple(float(each) for each in found))
+
+
+class DrivenScheduler(AsymFlowScheduler):
+    """For a network whose estimates are made elsewhere, for whatever tier the plan asks for."""
+
+    _told: Tensor | None = None
+
+    def due(self, timestep: float | Tensor) -> tuple[Tier, float]:
+        """The tier to ask, and the time t."""
+        step, second = self._due(timestep)
+        return step.tier, _time(step, second)
+
+    def tell(self, x_0: Tensor) -> None:
+        """The estimate [b, c, h, w] for the move that is due."""
+        self._told = x_0
+
+    @property
+    def convention(self) -> Convention:
+        return self._convention
+
+    def _check(self, plan: Plan) -> None:
+        """Any plan will do."""
+
+    def _estimate(self, model_output: Tensor, sample: Tensor, x_t: Tensor, t: float) -> Tensor:
+        told, self._told = self._told, None
+        return super()._estimate(model_output, sample, x_t, t) if told is None else told
+
+
+def _time(step: Step, second: int) -> float:
+    """Where the network is asked."""
+    return step.s if second else step.t

@@ -1,0 +1,1 @@
+"""Pixel-space models as adapters: one module or folder for each family."""

@@ -1,0 +1,297 @@
+"""AsymFLUX.2: a latent transformer, FLUX.2 klein, turned into one on pixels (arXiv 2605.12964).
+
+The network is diffusers' own `Flux2Transformer2DModel` with patches of 16 x 16 pixels where it had
+latent numbers. What was published is an adapter: layers that are new, two buffers, the subspace of
+the noise and the scale of `asymflow.models.subspace`, and LoRA weights for the rest. `load` puts
+both together; LoRA is added to the weights, which needs no library and costs nothing at run time.
+
+What its pipeline does when it samples belongs to the estimates here:
+
+* pictures are in Oklab, shifted and scaled (`Colours`);
+* of what guidance adds, the part along the conditional estimate is left out (`push`);
+* estimates are cut to the colours that sRGB can show (`settle`).
+
+Checked without the weights, against the formulas on small networks (tests). There is no
+low-resolution tier: nobody has shown that this network draws well below 1024 pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from asymflow.core.adapter import Context
+from asymflow.core.checks import as_path
+from asymflow.core.errors import FileFormatError, InputError, MissingExtra
+from asymflow.core.schedules import plan_of, shifted
+from asymflow.core.types import Picture, Plan, Request, Solver
+from asymflow.models.asymflux.oklab import oklab_of, srgb_of
+from asymflow.models.hashing import weigh
+from asymflow.models.patches import patchify, unpatchify
+from asymflow.models.subspace import calibrated, recovered
+
+Prompts = Callable[[Sequence[str]], Tensor]
+"""Features [b, l, d] of prompts."""
+
+GUIDANCE = 4.0
+STEPS = 38
+SHIFT = 17 / 1024
+"""Of its grid, for every pixel of the side: 17 at 1024, 34 at 2048."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """How states stand for colours: x_0 = (Oklab - mean) / std."""
+
+    mean: tuple[float, float, float] = (0.56, 0.0, 0.01)
+    std: float = 0.16
+
+    def state(self, srgb: Tensor) -> Tensor:
+        """x_0 [..., 3, h, w] of sRGB [..., 3, h, w] in [0, 1]."""
+        return (oklab_of(srgb) - self._mean(srgb)) / self.std
+
+    def srgb(self, x_0: Tensor) -> Tensor:
+        """sRGB [..., 3, h, w] in [0, 1] of x_0 [..., 3, h, w], cut to it."""
+        return srgb_of(x_0 * self.std + self._mean(x_0))
+
+    def _mean(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.mean).to(like)[:, None, None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AsymFluxAdapter:
+    """Pictures from prompts; inputs are "prompt", and optionally "negative".
+
+    The state is float32; the network may run in another dtype.
+
+    Attributes:
+        transformer: diffusers' `Flux2Transformer2DModel` with 3 p^2 channels in and out.
+        prompts: the text encoder.
+        basis: A [r, 3 p^2], orthonormal rows, of patches in the order of
+            `asymflow.models.patches.patchify`.
+        scale: s, a number [].
+        digest: of all weights.
+    """
+
+    transformer: Any
+    prompts: Prompts
+    basis: Tensor
+    scale: Tensor
+    digest: str
+    colours: Colours = Colours()
+
+    @property
+    def name(self) -> str:
+        return f"asymflux:{self.digest[:12]}"
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    @property
+    def patch(self) -> int:
+        return round((self.basis.shape[1] / 3) ** 0.5)
+
+    @property
+    def like(self) -> Tensor:
+        return torch.empty(0, dtype=torch.float32, device=self.basis.device)
+
+    @property
+    def batch(self) -> int | None:
+        # CPU kernels choose their summation order by the number of rows: see the protocol.
+        return 1 if self.basis.device.type == "cpu" else None
+
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return ()
+
+    def check(self, request: Request) -> None:
+        for side in request.size:
+            if side % self.patch:
+                height, width = request.size
+                nearest = max(1, round(side / self.patch)) * self.patch
+                raise InputError(
+                    f"Size {width}x{height} is not possible: {side} is not a multiple of "
+                    f"{self.patch}. Try {nearest}."
+                )
+        for key in ("prompt", "negative"):
+            if not isinstance(request.inputs.get(key, ""), str):
+                raise InputError(
+                    f"{key}={request.inputs[key]!r} is no text. Give words, or leave it out."
+                )
+
+    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
+        said, unsaid = (
+            self.prompts([str(request.inputs.get(key, "")) for request in requests])
+            for key in ("prompt", "negative")
+        )
+        return {"text": said}, {"text": unsaid}
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        height, width = x_t.shape[-2:]
+        patches = patchify(x_t, self.patch)
+        k, tau = calibrated(t.float(), self.scale)
+        dtype = self.transformer.dtype
+        v = self.transformer(
+            hidden_states=(k[:, None, None] * patches).to(dtype),
+            encoder_hidden_states=context["text"].to(dtype),
+            timestep=tau.to(dtype),
+            img_ids=_places(x_t, height // self.patch, width // self.patch, 1),
+            txt_ids=_places(x_t, 1, 1, context["text"].shape[1]),
+            return_dict=False,
+        )[0]
+        x_0 = recovered(patches, v.to(x_t.dtype), t, self.basis.to(x_t), self.scale)
+        return unpatchify(x_0, self.patch, height, width)
+
+    def push(self, estimate: Tensor, guidance: Tensor) -> Tensor:
+        """What guidance adds to the conditional estimate, both [b, c, h, w]: only across it."""
+        inner = (guidance * estimate).mean((1, 2, 3), keepdim=True)
+        square = estimate.square().mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
+        return guidance - inner / square * estimate
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        return self.colours.state(self.colours.srgb(x_0))
+
+    def to_state(self, picture: Picture) -> Tensor:
+        return self.colours.state(torch.from_numpy(picture).movedim(-1, 0).to(self.like))
+
+    def to_picture(self, x_0: Tensor) -> Picture:
+        return np.ascontiguousarray(self.colours.srgb(x_0.float()).movedim(0, -1).cpu().numpy())
+
+
+def plan(size: tuple[int, int], steps: int = STEPS, *, solver: Solver = "damped2") -> Plan:
+    """The grid of its pipeline for pictures of (height, width), guided everywhere.
+
+    Its shift grows with the side, as all our grids' do.
+    """
+    side = (size[0] * size[1]) ** 0.5
+    return plan_of(shifted(steps, SHIFT * side), solver=solver, name=f"asymflux {steps} {solver}")
+
+
+def load(
+    base: Path | str,
+    adapter: Path | str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+) -> AsymFluxAdapter:
+    """FLUX.2 klein from a folder in diffusers' layout, and the adapter's safetensors file.
+
+    Raises:
+        FileFormatError: a file is missing or damaged, or does not fit the other.
+        MissingExtra: diffusers is not installed.
+    """
+    base, adapter = as_path("base", base), as_path("adapter", adapter)
+    try:
+        library: Any = import_module("diffusers")
+    except ImportError as error:
+        raise MissingExtra("diffusers", "diffusers") from error
+    try:
+        transformer = library.Flux2Transformer2DModel.from_pretrained(
+            base, subfolder="transformer", dtype=dtype, local_files_only=True
+        ).to(device)
+        pipe = library.Flux2KleinPipeline.from_pretrained(
+            base, transformer=None, vae=None, dtype=dtype, local_files_only=True
+        ).to(device)
+    except (OSError, ValueError) as error:
+        raise FileFormatError(
+            f"Cannot read {base}: {error}. Give a folder that holds FLUX.2 klein as diffusers "
+            "saves it, with transformer, text_encoder and tokenizer."
+        ) from error
+    try:
+        state = load_file(adapter, device=str(device))
+    except (OSError, SafetensorError) as error:
+        raise FileFormatError(
+            f"Cannot read {adapter}: {error}. Give the safetensors file of the adapter."
+        ) from error
+
+    @torch.no_grad()
+    def prompts(texts: Sequence[str]) -> Tensor:
+        return pipe.encode_prompt(list(texts), device=torch.device(device))[0]
+
+    try:
+        return adapt(transformer, state, prompts)
+    except FileFormatError as error:
+        raise FileFormatError(f"{adapter} does not fit {base}. {error}") from error
+
+
+def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> AsymFluxAdapter:
+    """A latent transformer in memory with the tensors of an adapter, which changes it for good.
+
+    Args:
+        state: named as in the published file: "proj_buffer" [3 p^2, r], "scale_buffer" [], weights
+            that replace others, and pairs of "NAME.lora_A.weight" and "NAME.lora_B.weight". On the
+            device of the transformer.
+
+    Raises:
+        FileFormatError: they do not fit each other.
+    """
+    own = {name.removeprefix("transformer."): value for name, value in state.items()}
+    try:
+        basis, scale = own.pop("proj_buffer").float().T.contiguous(), own.pop("scale_buffer")
+    except KeyError as error:
+        raise FileFormatError(
+            f"It has no {error.args[0]!r}, so it is no adapter of AsymFLUX.2."
+        ) from None
+    pairs = {name for name in own if ".lora_" in name}
+    for name in sorted({name.partition(".lora_")[0] for name in pairs}):
+        _add(transformer, name, own.get(f"{name}.lora_A.weight"), own.get(f"{name}.lora_B.weight"))
+    for name in ("x_embedder", "proj_out"):
+        given = own.get(f"{name}.weight")
+        if given is not None:
+            old: nn.Linear = getattr(transformer, name)
+            new = nn.Linear(given.shape[1], given.shape[0], bias=False)
+            setattr(transformer, name, new.to(old.weight))
+    rest = {name: value for name, value in own.items() if name not in pairs}
+    try:
+        # What an adapter leaves as it was is missing.
+        _, unknown = transformer.load_state_dict(rest, strict=False)
+    except RuntimeError as error:
+        raise FileFormatError(f"{str(error).splitlines()[-1].strip()}.") from error
+    if unknown:
+        raise FileFormatError(f"The network has no {unknown[0]!r}.")
+    width = transformer.x_embedder.weight.shape[1], transformer.proj_out.weight.shape[0]
+    if width != (basis.shape[1],) * 2 or basis.shape[1] % 3:
+        raise FileFormatError(
+            f"Patches of {basis.shape[1]} numbers are what its subspace is for, and the network "
+            f"takes {width[0]} and answers {width[1]}."
+        )
+    transformer.register_to_config(in_channels=width[0], out_channels=width[1])
+    transformer.eval().requires_grad_(False)
+    digest = hashlib.sha256(b"asymflux")
+    weigh(digest, {**transformer.state_dict(), "proj_buffer": basis, "scale_buffer": scale})
+    return AsymFluxAdapter(transformer, prompts, basis, scale.float(), digest.hexdigest())
+
+
+def _add(transformer: nn.Module, name: str, a: Tensor | None, b: Tensor | None) -> None:
+    """W + B A, for the linear layer of that name."""
+    if a is None or b is None:
+        raise FileFormatError(f"LoRA of {name!r} is not a pair of lora_A.weight and lora_B.weight.")
+    try:
+        layer = transformer.get_submodule(name)
+    except AttributeError:
+        layer = None
+    if not isinstance(layer, nn.Linear):
+        raise FileFormatError(f"The network has no linear layer {name!r}.")
+    if (b.shape[0], a.shape[1]) != layer.weight.shape:
+        raise FileFormatError(
+            f"LoRA of {name!r} is for a layer of {b.shape[0]}x{a.shape[1]}, and it has "
+            f"{layer.weight.shape[0]}x{layer.weight.shape[1]}."
+        )
+    with torch.no_grad():
+        layer.weight += (b.float() @ a.float()).to(layer.weight)
+
+
+def _places(like: Tensor, rows: int, columns: int, words: int) -> Tensor:
+    """Positions [rows columns words, 4] of tokens: picture, row, column, word."""
+    axes = (torch.arange(n, device=like.device) for n in (1, rows, columns, words))
+    return torch.cartesian_prod(*axes)

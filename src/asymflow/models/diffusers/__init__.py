@@ -1,0 +1,1 @@
+"""Networks and pipelines of the library diffusers."""

@@ -1,0 +1,210 @@
+"""How the pipelines of diffusers write their states, their times and what a network said.
+
+Their state is z = alpha x_0 + sigma eps at a timestep tau; ours is the same on another scale, z =
+k x_t with k = alpha + sigma (`core.flow.from_vp`). Two kinds of schedule cover all of them:
+
+    Diffusion   alpha^2 + sigma^2 = 1, the noise levels of training numbered by tau = 0, 1, ...
+    Flow        z = (1 - u) x_0 + u n eps,   tau = 1000 u,   n the standard deviation of the noise
+
+A scheduler is handed an answer and makes x_0 of it: from eps, v or x_0 itself, or from the
+velocity dz/du = n eps - x_0. The reading here is that of diffusers' own schedulers, clipping and
+dynamic thresholding included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, get_args
+
+import torch
+from torch import Tensor
+
+from asymflow.core.errors import InputError
+from asymflow.core.flow import Time, coarse_time, fine_time
+from asymflow.core.schedules import shifted
+from asymflow.models.diffusers.networks import X_0, Prediction, Schedule
+
+
+class Convention(Protocol):
+    """The translation between a pipeline and asymflow; all times [b] are float64, on the CPU."""
+
+    def time(self, tau: Tensor) -> Tensor:
+        """t of the pipeline's timesteps tau."""
+        ...
+
+    def timestep(self, t: Tensor) -> Tensor:
+        """The pipeline's timesteps tau at times t."""
+        ...
+
+    def scaled(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(alpha, sigma, k) of the state z = k x_t that the network is shown."""
+        ...
+
+    @property
+    def most(self) -> int | None:
+        """The largest count of moves that `times` can make; None where any will do."""
+        ...
+
+    def times(self, count: int) -> tuple[float, ...]:
+        """`count` moves, spaced as the pipeline would, from the most noise to 0."""
+        ...
+
+    def x_0(self, z: Tensor, answer: Tensor, alpha: Time, sigma: Time) -> Tensor:
+        """The estimate of x_0 [b, c, h, w] in what a scheduler of the pipeline is handed."""
+        ...
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        """The estimate cut to the range that the scheduler allows."""
+        ...
+
+    def level(self, alpha: float, sigma: float) -> float:
+        """The noise of a state, as schedulers count it in their `sigmas`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Dynamic thresholding (arXiv 2205.11487): a picture is scaled down until few values clip.
+
+    Attributes:
+        ratio: of the values that may not clip.
+        most: the largest divisor.
+    """
+
+    ratio: float
+    most: float
+
+    def __call__(self, x_0: Tensor) -> Tensor:
+        s = torch.quantile(x_0.abs().flatten(1).float(), self.ratio, dim=1)
+        s = s.clamp(1.0, max(self.most, 1.0)).to(x_0).view(-1, 1, 1, 1)
+        return x_0.clamp(-s, s) / s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Diffusion:
+    """A variance-preserving model.
+
+    Attributes:
+        clip: x_0 is cut to [-clip, clip]; `threshold` goes before it.
+    """
+
+    schedule: Schedule
+    prediction: Prediction
+    clip: float | None = None
+    threshold: Threshold | None = None
+
+    def time(self, tau: Tensor) -> Tensor:
+        return self.schedule.time(tau)
+
+    def timestep(self, t: Tensor) -> Tensor:
+        return self.schedule.timestep(t)
+
+    def scaled(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.schedule.scaled(t)
+
+    @property
+    def most(self) -> int | None:
+        return len(self.schedule.log_snr)
+
+    def times(self, count: int) -> tuple[float, ...]:
+        return self.schedule.times(count)
+
+    def x_0(self, z: Tensor, answer: Tensor, alpha: Time, sigma: Time) -> Tensor:
+        # Models with a learned variance append it.
+        return X_0[self.prediction](z, answer[:, : z.shape[1]], alpha, sigma)
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        if self.threshold is not None:
+            return self.threshold(x_0)
+        return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
+
+    def level(self, alpha: float, sigma: float) -> float:
+        return sigma / alpha
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A flow-matching model.
+
+    Attributes:
+        noise: standard deviation n of the noise at u = 1.
+        steps: what u = 1 is called as a timestep.
+        shift: towards noise, of the grid that the pipeline would make.
+    """
+
+    noise: float = 1.0
+    steps: int = 1000
+    shift: float = 1.0
+
+    def time(self, tau: Tensor) -> Tensor:
+        return fine_time(tau.cpu().double() / self.steps, self.noise)
+
+    def timestep(self, t: Tensor) -> Tensor:
+        return coarse_time(t.double(), self.noise) * self.steps
+
+    def scaled(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        u = coarse_time(t.double(), self.noise)
+        alpha, sigma = 1 - u, u * self.noise
+        return alpha, sigma, alpha + sigma
+
+    @property
+    def most(self) -> int | None:
+        return None
+
+    def times(self, count: int) -> tuple[float, ...]:
+        return shifted(count, self.noise * self.shift)
+
+    def x_0(self, z: Tensor, answer: Tensor, alpha: Time, sigma: Time) -> Tensor:
+        return z - (1 - alpha) * answer
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        return x_0
+
+    def level(self, alpha: float, sigma: float) -> float:
+        return 1 - alpha
+
+
+def convention_of(scheduler: Any, *, noise: float = 1.0) -> Convention:
+    """What a pipeline's scheduler says about states and answers.
+
+    Only its training counts, and not the steps that it would make.
+
+    Args:
+        noise: standard deviation of the noise that a flow pipeline starts from.
+
+    Raises:
+        InputError: the scheduler is of a kind that cannot be translated.
+    """
+    kind, config = type(scheduler).__name__, scheduler.config
+    if kind.startswith("FlowMatch"):
+        if config.get("invert_sigmas"):
+            raise InputError(
+                f"{kind} counts its sigmas backwards (invert_sigmas), which is not supported. Load "
+                "it with invert_sigmas=False, if that is how the model was trained."
+            )
+        shift = 1.0 if config.get("use_dynamic_shifting") else float(config["shift"])
+        return Flow(noise, int(config["num_train_timesteps"]), shift)
+    alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
+    if not isinstance(alphas_cumprod, Tensor):
+        raise InputError(
+            f"{kind} has no alphas_cumprod and is no flow-matching scheduler, so there is nothing "
+            "to translate its states by. Give the pipeline the scheduler that its model was "
+            "trained with, such as DDPMScheduler or FlowMatchEulerDiscreteScheduler."
+        )
+    prediction = config.get("prediction_type")
+    if prediction not in get_args(Prediction):
+        raise InputError(
+            f"{kind} says that the network predicts {prediction!r}, which is not supported. "
+            f"Supported are {', '.join(get_args(Prediction))} and the velocity of flow matching. "
+            "Wrap the network in a function that says one of them (asymflow.models.edm)."
+        )
+    threshold = None
+    if config.get("thresholding"):
+        ratio, most = config["dynamic_thresholding_ratio"], config["sample_max_value"]
+        threshold = Threshold(float(ratio), float(most))
+    return Diffusion(
+        Schedule.of(alphas_cumprod),
+        cast("Prediction", prediction),
+        float(config["clip_sample_range"]) if config.get("clip_sample") else None,
+        threshold,
+    )

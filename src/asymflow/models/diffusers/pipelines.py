@@ -1,0 +1,419 @@
+"""Any pixel-space pipeline of diffusers, by a small declaration of how it asks its network.
+
+What a network is conditioned on is not encoded again here: the pipeline is called for one step with
+its network replaced by an ear (`listen`), and says it itself. So prompts, negative prompts,
+embeddings and masks mean what they mean to the pipeline.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asymflow.core.adapter import Context
+from asymflow.core.errors import InputError
+from asymflow.core.flow import per_image
+from asymflow.core.types import Picture, Request
+from asymflow.models.diffusers.conventions import Convention, convention_of
+from asymflow.models.gaussian import to_picture, to_state
+from asymflow.models.hashing import weigh
+
+Call = Mapping[str, Any]
+"""Arguments of a pipeline, e.g. {"prompt": "a fox"}."""
+STRENGTH = "strength"
+"""What pipelines call the part of the way that they go from a given picture."""
+BESIDE = "beside"
+"""What a context calls the picture that the network is shown beside the state."""
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a pipeline asks its network.
+
+    Attributes:
+        network: the name of the component.
+        state, time: what its `forward` calls the state z [b, c, h, w] and the time.
+        conditions: arguments with one row per picture that it is conditioned on. With guidance the
+            pipeline is expected to stack rows without the prompt before those with it.
+        normalised: the network is told tau / num_train_timesteps instead of tau.
+        floor: for a network that says x_0 itself, from which the pipeline makes a velocity,
+            (z - x_0) / max(u, floor). None where the scheduler is handed what the network says.
+        noise: the pipeline's configuration of the standard deviation of the noise at u = 1.
+        unit: pictures of output_type="pt" fill [0, 1]; otherwise they are states in [-1, 1].
+        factors: by which pictures may be pooled. None unless the network was trained on smaller
+            pictures, too.
+        beside: the network is shown another picture behind the channels of the state, in as many
+            channels again, as those are that make a small picture larger.
+        timed: the network needs a time per row, which the pipeline gives it for one picture only.
+    """
+
+    network: str
+    state: str = "hidden_states"
+    time: str = "timestep"
+    conditions: tuple[str, ...] = ("encoder_hidden_states",)
+    normalised: bool = False
+    floor: float | None = None
+    noise: str | None = None
+    unit: bool = False
+    factors: tuple[int, ...] = ()
+    beside: bool = False
+    timed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.beside and self.factors:
+            raise InputError(
+                f"Pictures cannot be pooled by {', '.join(map(str, self.factors))} where the "
+                "network is shown another picture beside them. Leave out factors or beside."
+            )
+
+    def noise_of(self, pipe: Any) -> float:
+        return 1.0 if self.noise is None else float(pipe.config[self.noise])
+
+    def convention(self, pipe: Any) -> Convention:
+        """Of the pipeline's own scheduler."""
+        return convention_of(pipe.scheduler, noise=self.noise_of(pipe))
+
+    def on_time(self, forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
+        """What the network answers when every row of one call is told its time."""
+        rows: Tensor = named[self.state]
+        tau = torch.as_tensor(named[self.time]).flatten()[:1].expand(len(rows))
+        return forward(**{**named, self.time: tau, "return_dict": False})[0]
+
+    def handed(self, said: Tensor, z: Tensor, tau: Tensor, steps: int) -> Tensor:
+        """What the pipeline hands its scheduler [b, c, h, w] when the network says that."""
+        if self.floor is None:
+            return said
+        u = (tau / steps).clamp(min=self.floor)
+        return (z - said) / per_image(u, z)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """What a pipeline told its network about one batch.
+
+    Attributes:
+        z: the state that it began with [b, c, h, w].
+        cond, null: rows with and without the prompt; equal without guidance. What the network is
+            shown beside the state is called "beside" [b, c, h, w].
+        others: arguments that are the same for all pictures.
+    """
+
+    z: Tensor
+    cond: Context
+    null: Context
+    others: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, family: Family, named: Mapping[str, Any], guided: bool) -> Heard:
+        """From the arguments of one call of the network."""
+        z: Tensor = named[family.state]
+        n = len(z) // 2 if guided else len(z)
+        rows = {
+            name: value
+            for name in family.conditions
+            if isinstance(value := named.get(name), Tensor)
+        }
+        known = {family.state, family.time, "return_dict", *rows}
+        if family.beside:
+            z, rows[BESIDE] = z.chunk(2, dim=1)
+        others = {name: value for name, value in named.items() if name not in known}
+        cond = {name: value[-n:] for name, value in rows.items()}
+        return cls(z[-n:], cond, {name: value[:n] for name, value in rows.items()}, others)
+
+
+def copy_of(pipe: Any, **parts: Any) -> Any:
+    """The pipeline with other parts or settings, which nobody else sees.
+
+    It shares all that it is not given, weights included, and is used for one call or one
+    measurement. So calls in other threads, of this pipeline or of others on the same network, see
+    neither each other's schedulers and networks nor what pipelines remember while they are called.
+    """
+    made = object.__new__(type(pipe))
+    # Offloading puts its hooks back after every call: on the components themselves, not on copies.
+    vars(made).update(vars(pipe), maybe_free_model_hooks=pipe.maybe_free_model_hooks)
+    vars(made).update(parts)
+    return made
+
+
+def overheard(
+    network: Any, answer: Callable[[Callable[..., Any], Mapping[str, Any]], Tensor]
+) -> Any:
+    """The network with `answer(forward, named arguments)` [rows, c, h, w] in its place.
+
+    A copy that shares weights, submodules and hooks with the network, which itself stays as it is.
+    One attribute of the copy hides `forward`, as the offloading hooks of diffusers do.
+    """
+    compiled = vars(network).get("_compiled_call_impl")  # by `network.compile()`, in place
+    forward = network.forward if compiled is None else compiled
+    signature = inspect.signature(type(unwrapped(network)).forward)
+    outputs = import_module("diffusers.models.unets.unet_2d")
+
+    def instead(*args: Any, **kwargs: Any) -> Any:
+        named = flat(signature.bind(network, *args, **kwargs))
+        del named[next(iter(signature.parameters))]  # self
+        said = answer(forward, named)
+        return outputs.UNet2DOutput(said) if named.get("return_dict", True) else (said,)
+
+    made = object.__new__(type(network))
+    vars(made).update(vars(network), forward=instead, _compiled_call_impl=None)
+    if compiled is not None:  # and that calls the hooks of the network itself
+        vars(made).update(_forward_pre_hooks=OrderedDict(), _forward_hooks=OrderedDict())
+    return made
+
+
+def quiet(pipe: Any) -> dict[str, Any]:
+    """The setting of a pipeline that shows no progress bar, for `copy_of`."""
+    return {"_progress_bar_config": {**getattr(pipe, "_progress_bar_config", {}), "disable": True}}
+
+
+def flat(found: inspect.BoundArguments) -> dict[str, Any]:
+    """All arguments of a call by their names, with defaults."""
+    found.apply_defaults()
+    arguments = dict(found.arguments)
+    for name, parameter in found.signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(name)
+    return arguments
+
+
+def bound(pipe: Any, call: Call) -> dict[str, Any]:
+    """The arguments of a call of the pipeline, with its defaults.
+
+    Raises:
+        InputError: the pipeline has no such argument.
+    """
+    try:
+        found = inspect.signature(pipe.__call__).bind(**call)
+    except TypeError as error:
+        raise InputError(
+            f"{type(pipe).__name__} cannot be called with {', '.join(map(repr, call))}: {error}. "
+            "Give arguments that it takes, as in pipe(**example)."
+        ) from error
+    return flat(found)
+
+
+def guidance(arguments: Mapping[str, Any]) -> float:
+    """The guidance weight of a call; 1 where there is none, as pipelines treat weights below 1."""
+    scale = arguments.get("guidance_scale")
+    return float(scale) if scale is not None and scale > 1 else 1.0
+
+
+class _Heard(Exception):
+    """Ends a call once the network is asked: what comes after it does not matter."""
+
+
+def listen(pipe: Any, family: Family, call: Call) -> Heard:
+    """What the pipeline tells its network for this call. The network is not asked."""
+    network = getattr(pipe, family.network)
+    arguments = bound(pipe, call)
+    heard: list[Heard] = []
+
+    def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
+        heard.append(Heard.of(family, named, guidance(arguments) != 1))
+        raise _Heard
+
+    once = {**call, "num_inference_steps": 1, "output_type": "pt"}
+    if STRENGTH in arguments:
+        once[STRENGTH] = 1.0  # or one step would be none
+    # Counting steps changes a scheduler: it is not the one that another call may be using.
+    scheduler = copy.deepcopy(pipe.scheduler)
+    ear = {family.network: overheard(network, answer), "scheduler": scheduler, **quiet(pipe)}
+    with _own_noise(arguments, once), suppress(_Heard):
+        copy_of(pipe, **ear)(**once)
+    pipe.maybe_free_model_hooks()  # as at the end of every call
+    if not heard:
+        raise InputError(
+            f"{type(pipe).__name__} never asked its {family.network!r}, so there is nothing to "
+            "plan. Name the network that it asks at every step: Family(network=...)."
+        )
+    return heard[0]
+
+
+@contextmanager
+def _own_noise(arguments: Mapping[str, Any], call: dict[str, Any]) -> Generator[None]:
+    """Let a call draw from a generator of its own, so that nobody's random numbers are used up."""
+    if "generator" in arguments:
+        call["generator"] = arguments["generator"] or torch.Generator().manual_seed(0)
+        yield
+    else:
+        with torch.random.fork_rng():
+            yield
+
+
+def unwrapped(network: Any) -> Any:
+    """The network that torch.compile was given."""
+    return getattr(network, "_orig_mod", network)
+
+
+def channels_out(network: Any) -> int:
+    """Channels of the network's answer, a learned variance included."""
+    return int(network.config.get("out_channels") or network.config["in_channels"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PipelineAdapter:
+    """The network of a pipeline. Inputs of a request are arguments of the pipeline.
+
+    The state is in [-1, 1] and float32; the network may run in another dtype.
+
+    Attributes:
+        name: identifies weights and training schedule, as `name_of` does.
+        ask: the network, or what stands for it.
+        others: arguments of the network that are no conditions.
+    """
+
+    pipe: Any
+    family: Family
+    name: str
+    convention: Convention
+    ask: Callable[..., Any]
+    others: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+
+    @property
+    def network(self) -> Any:
+        return getattr(self.pipe, self.family.network)
+
+    @property
+    def channels(self) -> int:
+        shown = int(self.network.config["in_channels"])
+        return shown // 2 if self.family.beside else shown
+
+    @property
+    def like(self) -> Tensor:
+        # Not `network.device`, where offloading keeps the weights meanwhile.
+        return torch.empty(0, dtype=torch.float32, device=self.pipe._execution_device)
+
+    @property
+    def batch(self) -> int | None:
+        # CPU kernels choose their summation order by the size of the batch: see the protocol.
+        return 1 if self.like.device.type == "cpu" else None
+
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return tuple(f for f in self.family.factors if all(side % f == 0 for side in size))
+
+    def check(self, request: Request) -> None:
+        height, width = request.size
+        trained = self.network.config.get("sample_size")
+        if isinstance(trained, int):
+            trained = (trained, trained)
+        fixed = not self._takes("height") and not self._takes("image")
+        if fixed and trained is not None and tuple(trained) != request.size:
+            raise InputError(
+                f"Size {width}x{height} is not possible: {type(self.pipe).__name__} makes pictures "
+                f"of {trained[1]}x{trained[0]} only. Ask for that size."
+            )
+        grain = int(self.network.config.get("patch_size") or 1)
+        if any(side < 1 or side % grain for side in request.size):
+            raise InputError(
+                f"Size {width}x{height} is not possible: this network reads patches of {grain}. "
+                f"Choose multiples of {grain}."
+            )
+        if request.guidance_scale != 1 and not self._takes("guidance_scale"):
+            raise InputError(
+                f"Guidance scale {request.guidance_scale} is not possible: "
+                f"{type(self.pipe).__name__} has no guidance. Ask for 1."
+            )
+        bound(self.pipe, request.inputs)
+
+    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
+        heard = [self._listen(request) for request in requests]
+        return _stacked([each.cond for each in heard]), _stacked([each.null for each in heard])
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        # A few numbers per call: on the CPU, where there is always float64.
+        time = t.cpu().double()
+        alpha, sigma, k = (per_image(each, x_t) for each in self.convention.scaled(time))
+        tau = self.convention.timestep(time).to(x_t)
+        z = k * x_t
+        steps = int(self.pipe.scheduler.config["num_train_timesteps"])
+        conditions = dict(context)
+        shown = z.to(self.network.dtype)
+        if self.family.beside:
+            shown = torch.cat([shown, conditions.pop(BESIDE)], dim=1)
+        arguments = {
+            **self.others,
+            **conditions,
+            self.family.state: shown,
+            self.family.time: tau / steps if self.family.normalised else tau,
+        }
+        said: Tensor = self.ask(**arguments, return_dict=False)[0].to(x_t)
+        handed = self.family.handed(said, z, tau, steps)
+        return self.convention.x_0(z, handed, alpha, sigma)
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        return self.convention.settle(x_0)
+
+    def begin(self, eps: Tensor, t: float) -> Tensor:
+        # Pipelines begin with that much noise, whatever their first timestep is.
+        k = self.convention.scaled(torch.tensor([t], dtype=torch.float64))[2]
+        return self.family.noise_of(self.pipe) / float(k) * eps
+
+    def to_state(self, picture: Picture) -> Tensor:
+        return to_state(picture).to(self.like)
+
+    def to_picture(self, x_0: Tensor) -> Picture:
+        return to_picture(x_0)
+
+    def _takes(self, name: str) -> bool:
+        return name in inspect.signature(self.pipe.__call__).parameters
+
+    def _listen(self, request: Request) -> Heard:
+        """What the pipeline tells its network for a request."""
+        call = dict(request.inputs)
+        if self._takes("height"):
+            call["height"], call["width"] = request.size
+        if self._takes("guidance_scale"):
+            call["guidance_scale"] = request.guidance_scale
+        if self._takes("generator"):
+            # What it draws besides the state, such as the noise on a small picture, is drawn after.
+            call.setdefault("generator", torch.Generator().manual_seed(request.seed))
+        heard = listen(self.pipe, self.family, call)
+        height, width = heard.z.shape[-2:]
+        if (height, width) != request.size:
+            raise InputError(
+                f"Size {request.size[1]}x{request.size[0]} is not possible: called with "
+                f"{', '.join(map(repr, request.inputs)) or 'nothing'}, {type(self.pipe).__name__} "
+                f"makes {width}x{height}. Ask for that size."
+            )
+        return heard
+
+
+def adapt(pipe: Any, family: Family) -> PipelineAdapter:
+    """The network of a pipeline as an adapter, to profile it or run plans without the pipeline.
+
+    It is put into evaluation mode.
+
+    Raises:
+        InputError: the pipeline's scheduler cannot be translated.
+    """
+    network = getattr(pipe, family.network)
+    unwrapped(network).eval()
+    convention = family.convention(pipe)
+    return PipelineAdapter(pipe, family, name_of(pipe, family), convention, network)
+
+
+def name_of(pipe: Any, family: Family) -> str:
+    """Names the weights and the schedule they were trained with."""
+    convention = family.convention(pipe)
+    digest = hashlib.sha256(repr((family, family.noise_of(pipe))).encode())
+    grid = convention.times(min(50, int(pipe.scheduler.config["num_train_timesteps"])))
+    digest.update(repr((type(convention).__name__, [f"{t:.6f}" for t in grid])).encode())
+    digest.update(str(pipe.scheduler.config.get("prediction_type")).encode())
+    weigh(digest, unwrapped(getattr(pipe, family.network)).state_dict())
+    return f"pipeline:{digest.hexdigest()[:12]}"
+
+
+def _stacked(rows: Sequence[Context]) -> Context:
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

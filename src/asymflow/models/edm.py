@@ -1,0 +1,287 @@
+"""Networks that are plain callables: EDM's D(x, sigma), and net(x, t) of guided-diffusion.
+
+edm                 z = x_0 + sigma eps, the answer is x_0. Whatever a network of arXiv
+                    2206.00364 was preconditioned for, VP, VE or EDM, this is how it is asked.
+guided_diffusion    z = alpha x_0 + sigma eps with alpha^2 + sigma^2 = 1 at timesteps 0, 1, ...;
+                    the answer is eps, v or x_0, and a learned variance after it is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from asymflow.core.adapter import Context
+from asymflow.core.checks import instance, whole
+from asymflow.core.errors import InputError
+from asymflow.core.flow import per_image, to_ve
+from asymflow.core.types import Picture, Request
+from asymflow.models.diffusers.networks import X_0, Prediction, Schedule, label_of
+from asymflow.models.gaussian import to_picture, to_state
+from asymflow.models.hashing import weigh
+
+_CPU = torch.device("cpu")
+
+
+class Question(Protocol):
+    """Asks a network in its own convention for x_0 [b, c, h, w] at times t [b], float64 on the CPU.
+
+    `label` [b] is None for a model without classes.
+    """
+
+    def __call__(self, x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallableAdapter:
+    """A network behind a question. The inputs are {"label": k} for a model of classes, else none.
+
+    Attributes:
+        channels: of pictures, in a state space where they fill [-1, 1].
+        grain: the multiple that sides have to be of.
+        classes: that the network knows; 0 for none.
+        null: the label that stands for no class, without which there is no guidance.
+        device: of the network; a CPU where it is not given.
+        factors: by which pictures may be pooled, since the network was trained on that too.
+        clip: x_0 is cut to [-clip, clip], once guidance has combined estimates; None leaves it.
+        start: what the draw eps is multiplied by where pictures begin at a time t; None is t.
+    """
+
+    ask: Question
+    name: str
+    channels: int
+    grain: int = 1
+    classes: int = 0
+    null: int | None = None
+    device: torch.device = _CPU
+    factors: tuple[int, ...] = ()
+    clip: float | None = None
+    start: Callable[[float], float] | None = None
+
+    @property
+    def like(self) -> Tensor:
+        return torch.empty(0, dtype=torch.float32, device=self.device)
+
+    @property
+    def batch(self) -> int | None:
+        # CPU kernels choose their summation order by the size of the batch: see the protocol.
+        return 1 if self.device.type == "cpu" else None
+
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return tuple(f for f in self.factors if all(s % (f * self.grain) == 0 for s in size))
+
+    def check(self, request: Request) -> None:
+        height, width = request.size
+        if any(side < 1 or side % self.grain for side in request.size):
+            raise InputError(
+                f"Size {width}x{height} is not possible: sides of this network are multiples of "
+                f"{self.grain}, from {self.grain}. Choose such a size."
+            )
+        if request.guidance_scale != 1 and self.null is None:
+            raise InputError(
+                f"Guidance scale {request.guidance_scale} needs a label that stands for no class, "
+                "and this model was adapted without one. Ask for 1, or say which: null=..."
+            )
+        self._label(request)
+
+    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
+        if not self.classes:
+            return {}, {}
+        labels = torch.tensor([self._label(request) for request in requests], device=self.device)
+        # Without a null label nothing is ever guided, and the second context never read.
+        return {"label": labels}, {"label": torch.full_like(labels, self.null or 0)}
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return self.ask(x_t, t.cpu().double(), context.get("label")).to(x_t)
+
+    def settle(self, x_0: Tensor) -> Tensor:
+        return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
+
+    def begin(self, eps: Tensor, t: float) -> Tensor:
+        return (t if self.start is None else self.start(t)) * eps
+
+    def to_state(self, picture: Picture) -> Tensor:
+        return to_state(picture).to(self.like)
+
+    def to_picture(self, x_0: Tensor) -> Picture:
+        return to_picture(x_0)
+
+    def _label(self, request: Request) -> int:
+        label = request.inputs.get("label", self.null)
+        if not self.classes:
+            if request.inputs.get("label") is not None:
+                raise InputError(
+                    f"Label {label!r} cannot be served: this model knows no classes. Leave it out."
+                )
+            return 0
+        return label_of(label, self.classes, self.null)
+
+
+def edm(
+    net: Callable[..., Tensor],
+    *,
+    channels: int,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    classes: int = 0,
+    null: bool = False,
+    name: str | None = None,
+    grain: int = 1,
+    device: torch.device | str = _CPU,
+    factors: Sequence[int] = (),
+) -> CallableAdapter:
+    """A denoiser D = net(x, sigma), or net(x, sigma, one_hot) for a model of classes.
+
+    x = x_0 + sigma eps [b, c, h, w], sigma [b]. Noise above `sigma_max` is scaled down to it, with
+    a signal that is weaker than the model expects; below `sigma_min` it is asked there. A network
+    that knows some levels only, and has EDM's `round_sigma`, is asked at the nearest one, with the
+    state scaled to it. A `torch.nn.Module` is put into evaluation mode.
+
+    Args:
+        sigma_min, sigma_max: by default those of the network, where it has these attributes of
+            EDM's networks and they are noise levels; else 0.002 and 80.
+        classes: columns of `one_hot` [b, classes].
+        null: whether training dropped classes, and showed all zeros instead.
+        name, grain, device, factors: of the adapter; a plain function needs a name.
+
+    Raises:
+        InputError: the limits are not noise levels, or an argument is of another kind.
+    """
+    instance("null", null, bool, "EDM's networks show all zeros for no class: was this one, too?")
+    low = _limit(sigma_min, net, "sigma_min", 0.002)
+    high = _limit(sigma_max, net, "sigma_max", 80.0)
+    if not 0 < low < high:
+        raise InputError(
+            f"sigma_min={low} and sigma_max={high} are no limits of noise. Give two "
+            "positive numbers, the smaller one first."
+        )
+    known: Callable[[Tensor], Any] | None = getattr(net, "round_sigma", None)
+
+    def ask(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
+        sigma, k = to_ve(t, high)
+        level = sigma.clamp(min=low).to(x_t)
+        x = per_image(k, x_t) * x_t
+        if known is not None:
+            rounded = torch.as_tensor(known(level)).to(level).view_as(level)
+            x, level = per_image(rounded / level, x) * x, rounded
+        if label is None:
+            return net(x, level)
+        # The null label is one more class, whose column is left out.
+        one_hot = functional.one_hot(label, classes + 1)[:, :classes].to(x_t)
+        return net(x, level, one_hot)
+
+    settings = ("edm", low, high, classes, null)
+    return CallableAdapter(
+        ask,
+        _name(net, settings, name),
+        whole("channels", channels, 1),
+        whole("grain", grain, 1),
+        whole("classes", classes, 0),
+        classes if null else None,
+        torch.device(device),
+        _factors(factors),
+    )
+
+
+def guided_diffusion(
+    net: Callable[..., Tensor],
+    alphas_cumprod: Tensor,
+    *,
+    channels: int,
+    prediction: Prediction = "epsilon",
+    classes: int = 0,
+    null: int | None = None,
+    clip_denoised: bool = False,
+    rescale_timesteps: bool = False,
+    name: str | None = None,
+    grain: int = 1,
+    device: torch.device | str = _CPU,
+    factors: Sequence[int] = (),
+) -> CallableAdapter:
+    """A network net(z, tau), or net(z, tau, y=label) for a model of classes.
+
+    z [b, c, h, w] is variance preserving, tau [b] a real timestep. Pictures begin with z = eps. A
+    `torch.nn.Module` is put into evaluation mode.
+
+    Args:
+        alphas_cumprod: alpha^2 at timesteps 0, 1, ... [n], as a tensor or an array.
+        prediction: what the network says.
+        null: the label that training showed in place of a dropped one; may be `classes`.
+        clip_denoised: x_0 is cut to [-1, 1], as the official sampling scripts do unless told
+            otherwise.
+        rescale_timesteps: the network counts its n timesteps up to 1000, the official flag.
+        name, grain, device, factors: of the adapter; a plain function needs a name.
+
+    Raises:
+        InputError: the prediction is unknown, the schedule is none, or an argument is of another
+            kind.
+    """
+    if prediction not in X_0:
+        raise InputError(
+            f"Prediction {prediction!r} is not supported. Choose one of {', '.join(X_0)}."
+        )
+    schedule = Schedule.of(alphas_cumprod)
+    scale = 1000 / len(schedule.log_snr) if rescale_timesteps else 1.0
+
+    def ask(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
+        alpha, sigma, k = (per_image(each, x_t) for each in schedule.scaled(t))
+        tau, z = (scale * schedule.timestep(t)).to(x_t), k * x_t
+        said = net(z, tau) if label is None else net(z, tau, y=label)
+        return X_0[prediction](z, said[:, :channels].to(x_t), alpha, sigma)
+
+    log_snr = [f"{each:.6f}" for each in schedule.log_snr.tolist()]
+    settings: tuple[object, ...] = ("guided-diffusion", prediction, classes, null, log_snr)
+    if clip_denoised or rescale_timesteps:
+        settings = (*settings, clip_denoised, rescale_timesteps)
+    return CallableAdapter(
+        ask,
+        _name(net, settings, name),
+        whole("channels", channels, 1),
+        whole("grain", grain, 1),
+        whole("classes", classes, 0),
+        null,
+        torch.device(device),
+        _factors(factors),
+        1.0 if clip_denoised else None,
+        schedule.beginning,
+    )
+
+
+def _limit(given: float | None, net: object, name: str, usual: float) -> float:
+    """A limit of noise: as given, or as the network says, or the usual one."""
+    if given is not None:
+        return given
+    found = float(getattr(net, name, 0.0))
+    return found if 0 < found < math.inf else usual
+
+
+def _name(net: Callable[..., Tensor], settings: object, name: str | None) -> str:
+    """After weights and settings, unless a name is given."""
+    if not callable(net):
+        raise InputError(
+            f"A {type(net).__name__} cannot be called, so it is no network. Pass a function or a "
+            "torch.nn.Module that answers net(x, noise)."
+        )
+    if isinstance(net, torch.nn.Module):
+        net.eval()
+        if name is None:
+            digest = hashlib.sha256(repr(settings).encode())
+            weigh(digest, net.state_dict())
+            name = f"callable:{digest.hexdigest()[:12]}"
+    if not isinstance(name, str) or not name:
+        raise InputError(
+            "A network that is a plain function has no weights to be named after, and plans are "
+            f"kept by the name of their model: name={name!r}. Give it one: name='mine-1'."
+        )
+    return name
+
+
+def _factors(factors: Sequence[int]) -> tuple[int, ...]:
+    return tuple(whole("each of factors", factor, 2) for factor in factors)

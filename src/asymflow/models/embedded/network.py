@@ -1,0 +1,178 @@
+"""The embedded model: prompt and noisy picture in, estimate of x_0 out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asymflow.models.embedded.detail import Detail, DetailConfig
+from asymflow.models.embedded.text import TextTower
+from asymflow.models.embedded.transformer import PixelTransformer, TransformerConfig
+from asymflow.models.patches import patchify, unpatchify
+
+DEVIATION = 0.7
+"""Of a channel of x_0 about its mean, over pictures and pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureConfig:
+    """Everything that fixes the shapes of a `PictureModel`, and what its output means.
+
+    Attributes:
+        rank: of the noise subspace that a network without `skip` predicts: 0 is x_0 prediction,
+            the full patch size is velocity prediction, between them lies the rank-asymmetric
+            velocity.
+        detail: convolutions around the trunk, or None for a trunk alone.
+        skip: how far a pixel deviates from what its neighbours tell, or None. With it, x_t itself
+            is part of the estimate where it knows the picture better than that.
+        references: drawings that the network can look at; they need `detail`.
+    """
+
+    styles: tuple[str, ...]
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    vocabulary: int = 30522
+    rank: int = 16
+    detail: DetailConfig | None = None
+    skip: float | None = None
+    references: int = 0
+
+
+class PictureModel(nn.Module):
+    """Text tower, pixel transformer, convolutions around it, and the reading of their output.
+
+    With `skip` deviation s, F the output of trunk and convolutions, m the mean picture and D the
+    deviation of x_0 about it, the estimate is that of EDM (arXiv 2206.00364, section 5) on our
+    path,
+
+        x_0 = m + a (x_t - (1 - t) m) + b F
+        a = (1 - t) s^2 / ((1 - t)^2 s^2 + t^2),   b^2 = (1 - a (1 - t))^2 D^2 + a^2 t^2
+
+    but for s: EDM's is the deviation of the whole picture, which hands noise on at middle times
+    until the network has learnt to cancel it. Ours is that of a pixel about its neighbours, so the
+    skip opens only near the picture. The network is shown x_t - (1 - t) m at unit variance.
+
+    Without, it is the rank-asymmetric reading: P projects on the `rank` leading principal
+    directions of picture patches, and the network predicts u_A = P eps - x_0 (arXiv 2605.12964,
+    section 3). The estimate follows without any division: in the subspace u_A is the velocity, so
+    x_0 = x_t - t u_A there; in the complement u_A is -x_0. Together
+
+        x_0 = P (x_t + (1 - t) u_A) - u_A.
+    """
+
+    basis: Tensor
+    mean: Tensor
+
+    def __init__(self, config: PictureConfig) -> None:
+        super().__init__()
+        self.config = config
+        assert config.detail is not None or not config.references, "references need convolutions"
+        self.text = TextTower(config.vocabulary, len(config.styles), config.transformer.text_width)
+        self.transformer = PixelTransformer(config.transformer)
+        channels = config.transformer.channels
+        pixels = channels * config.transformer.patch**2
+        self.register_buffer("basis", torch.eye(pixels)[: config.rank].contiguous())
+        self.detail = self.glance = None
+        if config.skip is not None or config.references:
+            self.register_buffer("mean", torch.zeros(channels))
+        if config.detail is not None:
+            assert config.transformer.patch == 8, "the convolutions make tokens of 8 x 8 px"
+            seen = channels + config.references * (channels + 1)
+            self.detail = Detail(config.detail, seen, channels, config.transformer.width)
+        if config.references:
+            drawn = config.references * (channels + 1) * config.transformer.patch**2
+            self.glance = nn.Linear(drawn, config.transformer.width)
+            nn.init.normal_(self.glance.weight, std=0.02)
+            nn.init.zeros_(self.glance.bias)
+
+    def context(
+        self, ids: Tensor, mask: Tensor, style: Tensor, references: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What all steps share.
+
+        Args:
+            ids, mask: [b, l], from `tokenize`.
+            style: [b]; 0 is none.
+            references: from `looked_at`; needed where the model can look at drawings.
+        """
+        features, mask, summary = self.text(ids, mask, style)
+        context = self.transformer.context(features, mask, summary)
+        if self.config.references:
+            assert references is not None, "a model with references is given some, or empty ones"
+            context["reference"] = references
+        return context
+
+    def looked_at(self, drawings: Tensor, present: Tensor) -> Tensor:
+        """Reference drawings as the network takes them [b, r (c + 1), h, w].
+
+        Args:
+            drawings: in state space [b, r, c, h, w].
+            present: whether there is one [b, r]; all else about a missing one is ignored.
+        """
+        there = present.to(drawings.dtype)[:, :, None, None, None]
+        there = there.expand(*drawings.shape[:2], 1, *drawings.shape[3:])
+        scaled = (drawings - self.mean.to(drawings)[:, None, None]) / DEVIATION * there
+        return torch.cat((scaled, there), dim=2).flatten(1, 2)
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Mapping[str, Tensor]) -> Tensor:
+        """Estimate of x_0 [b, c, h, w] from x_t [b, c, h, w] at times t [b]."""
+        if self.config.skip is None:
+            return self._asymmetric(x_t, t, context)
+        t_ = t.view(-1, 1, 1, 1)
+        mean = self.mean[:, None, None].float()
+        a, b = skip_scales(t_, self.config.skip)
+        centred = x_t - ((1 - t_) * mean).to(x_t.dtype)
+        unit = ((1 - t_).square() * DEVIATION**2 + t_.square()).rsqrt()
+        f = self._output(centred * unit.to(x_t.dtype), t, context)
+        return mean.to(f.dtype) + a.to(f.dtype) * centred + b.to(f.dtype) * f
+
+    def _output(self, x: Tensor, t: Tensor, context: Mapping[str, Tensor]) -> Tensor:
+        """What trunk and convolutions say together [b, c, h, w] of their input [b, c, h, w]."""
+        trunk, patch = self.transformer, self.config.transformer.patch
+        height, width = x.shape[-2:]
+        grid = height // patch, width // patch
+        condition = trunk.conditioned(t, grid, context)
+        tokens = trunk.embed(patchify(x, patch))
+        if self.detail is None:
+            tokens = trunk(tokens, condition, grid, context)
+            return unpatchify(trunk.head(tokens), patch, height, width)
+        if self.glance is not None:
+            seen = context["reference"].to(x.dtype)
+            # A cheap tier asks at a part of the side that the drawings were prepared for.
+            seen = F.avg_pool2d(seen, seen.shape[-1] // width) if seen.shape[-1] > width else seen
+            tokens = tokens + self.glance(patchify(seen, patch))
+            x = torch.cat((x, seen), dim=1)
+        local, features = self.detail.encode(x, condition)
+        tokens = trunk(tokens + local, condition, grid, context)
+        drawn = self.detail.decode(tokens, grid, features, condition)
+        return unpatchify(trunk.head(tokens), patch, height, width) + drawn
+
+    def _asymmetric(self, x_t: Tensor, t: Tensor, context: Mapping[str, Tensor]) -> Tensor:
+        patch = self.config.transformer.patch
+        height, width = x_t.shape[-2:]
+        patches = patchify(x_t, patch)
+        u_a = patchify(self._output(x_t, t, context), patch)
+        inside = torch.addcmul(patches, (1 - t)[:, None, None].to(u_a.dtype), u_a) @ self.basis.T
+        return unpatchify(inside @ self.basis - u_a, patch, height, width)
+
+
+def skip_scales(t: Tensor, skip: float) -> tuple[Tensor, Tensor]:
+    """a and b of `PictureModel` at times t: what x_t counts for, and the network."""
+    variance = (1 - t).square() * skip**2 + t.square()
+    a = (1 - t) * skip**2 / variance
+    b = ((1 - a * (1 - t)).square() * DEVIATION**2 + a.square() * t.square()).sqrt()
+    return a, b
+
+
+def patch_basis(pictures: Tensor, patch: int, rank: int) -> Tensor:
+    """Orthonormal rows [rank, c p p]: leading principal directions of the patches of pictures.
+
+    Uncentred, since the mean patch carries signal too. `pictures` is [n, c, h, w] in state space.
+    """
+    patches = patchify(pictures.float(), patch).flatten(0, 1)
+    covariance = patches.T @ patches / len(patches)
+    _, vectors = torch.linalg.eigh(covariance)
+    return vectors.flip(-1)[:, :rank].T.contiguous()

@@ -1,0 +1,6 @@
+"""JiT and AsymFlow-JiT transformers."""
+
+from asymflow.models.jit.adapter import JitAdapter as JitAdapter
+from asymflow.models.jit.adapter import adapt as adapt
+from asymflow.models.jit.adapter import load as load
+from asymflow.models.jit.adapter import plan as plan

@@ -1,0 +1,350 @@
+"""JiT and AsymFlow-JiT: class-conditional transformers on pixels (arXiv 2511.13720, 2605.12964).
+
+Published checkpoints are read as they are. JiT counts time from noise, 0, to data, 1; here and
+everywhere in this package 1 is noise. What the papers do when they sample is part of what they
+measured, and belongs to the estimates of this adapter:
+
+* guidance is on in an open interval of t. Outside it the unconditional estimate is the conditional
+  one, so a guided step there gives the same as a conditional one, which costs half;
+* where a velocity is divided by t, it is divided by no less than a `floor`
+  (`asymflow.models.jit.network.JitModel`).
+
+`plan` makes the steps of the papers. Together they make of the same noise what the official sampler
+of JiT makes of it, step by step, to 1e-4 (a test).
+
+Tiers are full, conditional, and guided in turn. There is no low-resolution one: the position
+embedding is of one size, and the noise was scaled for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from asymflow.core.adapter import Context
+from asymflow.core.checks import as_path, number, whole
+from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.schedules import uniform
+from asymflow.core.types import CONDITIONAL, FULL, Picture, Plan, Request, Solver, Step
+from asymflow.models.hashing import weigh
+from asymflow.models.jit import checkpoint
+from asymflow.models.jit.network import JitModel
+
+Weights = Literal["ema1", "ema2", "model"]
+"""Which of the weights in a checkpoint of the official code: an average, or those of the end."""
+
+_KEYS: Mapping[Weights, str] = {"ema1": "model_ema1", "ema2": "model_ema2", "model": "model"}
+
+GUIDANCE_INTERVAL = (0.0, 0.9)
+"""Of JiT in t; its authors write [0.1, 1]."""
+FLOOR = 0.05
+"""Of JiT."""
+ASYMMETRIC_GUIDANCE_INTERVAL = (0.0, 0.88)
+ASYMMETRIC_FLOOR = 0.04
+
+_ROUNDING = 1e-6  # of times: a node that lies on an end of the interval is outside of it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JitAdapter:
+    """Pictures of classes; inputs are {"label": k}, or none for the unconditional model.
+
+    The state is float32; the network may run in another dtype.
+
+    Attributes:
+        digest: of all that estimates depend on.
+        guidance_interval: (low, high) in t, between which guidance is on. An end that is 0 or 1
+            belongs to it.
+        floor: of t where a velocity is divided by it; 0 leaves estimates of x_0 as they are, which
+            suits plans with a long last step.
+    """
+
+    model: JitModel
+    digest: str
+    guidance_interval: tuple[float, float]
+    floor: float
+
+    def __post_init__(self) -> None:
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise InputError(
+                f"The guidance interval ({low}, {high}) is not a part of [0, 1]. "
+                "Give two times, the lower one first; 1 is noise. JiT's [0.1, 1] is (0.0, 0.9)."
+            )
+        if not 0 <= self.floor < 1:
+            raise InputError(f"A floor of {self.floor} is not in [0, 1). JiT's is {FLOOR}.")
+
+    @property
+    def name(self) -> str:
+        return f"jit:{self.digest[:12]}"
+
+    @property
+    def channels(self) -> int:
+        return self.model.config.channels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the only pictures that the network can make."""
+        return self.model.config.size, self.model.config.size
+
+    @property
+    def like(self) -> Tensor:
+        return torch.empty(0, dtype=torch.float32, device=self._weight.device)
+
+    @property
+    def batch(self) -> int | None:
+        # CPU kernels choose their summation order by the number of rows: see the protocol.
+        return 1 if self._weight.device.type == "cpu" else None
+
+    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return ()
+
+    def check(self, request: Request) -> None:
+        if request.size != self.size:
+            height, width = request.size
+            side = self.model.config.size
+            raise InputError(
+                f"Size {width}x{height} is not possible: this network's positions are those of "
+                f"{side}x{side} pixels. Ask for that, and resize the picture."
+            )
+        self._label(request)
+
+    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
+        device = self._weight.device
+        own = torch.tensor([self._label(request) for request in requests]).to(device)
+        none = torch.full_like(own, self.model.config.classes)
+        # "outside" is what is asked outside of the guidance interval: the same in both.
+        return {"label": own, "outside": own}, {"label": none, "outside": own}
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        low, high = self.guidance_interval
+        above = (t > low + _ROUNDING) | (low == 0)
+        below = (t < high - _ROUNDING) | (high == 1)
+        label = torch.where(above & below, context["label"], context["outside"])
+        return self.model(x_t, t, label, floor=self.floor)
+
+    def to_state(self, picture: Picture) -> Tensor:
+        state = torch.from_numpy(picture).movedim(-1, 0).to(self.like) * 2 - 1
+        return state / self.model.config.noise_scale
+
+    def to_picture(self, x_0: Tensor) -> Picture:
+        picture = ((x_0.float() * self.model.config.noise_scale + 1) / 2).clamp(0, 1)
+        return np.ascontiguousarray(picture.movedim(0, -1).cpu().numpy())
+
+    @property
+    def _weight(self) -> Tensor:
+        return self.model.transformer.head.weight
+
+    def _label(self, request: Request) -> int:
+        classes = self.model.config.classes
+        label = request.inputs.get("label", classes)
+        try:
+            return whole("label", label, 0, classes)
+        except InputError:
+            raise InputError(
+                f"Label {label!r} is not a class of this model. Choose an integer from 0 to "
+                f"{classes - 1}, or leave it out for a picture of any class."
+            ) from None
+
+
+def plan(
+    steps: int = 50,
+    *,
+    guidance_interval: tuple[float, float] = GUIDANCE_INTERVAL,
+    solver: Solver = "heun",
+) -> Plan:
+    """The papers' steps, equal in t. Those that never ask where guidance is on make one pass.
+
+    A step of Heun's method asks at both of its ends, so one that crosses the end of the interval is
+    guided as a whole: for its part outside, the adapter leaves guidance out by itself. Give both
+    the same interval.
+    """
+    low, high = guidance_interval
+
+    def guided(t: float) -> bool:
+        return (low == 0 or t > low + _ROUNDING) and (high == 1 or t < high - _ROUNDING)
+
+    made: list[Step] = []
+    for t, s in pairwise(uniform(steps)):
+        ends = (t, s) if solver == "heun" and s > 0 else (t,)
+        made.append(Step(t, s, FULL if any(guided(end) for end in ends) else CONDITIONAL, solver))
+    return Plan(f"jit {steps} {solver}", tuple(made))
+
+
+def load(
+    path: Path | str,
+    *,
+    weights: Weights | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    floor: float | None = None,
+    class_start: int | None = None,
+    noise_scale: float | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> JitAdapter:
+    """Load a checkpoint of the official code (`checkpoint-last.pth`) or a bare state dict.
+
+    The shape of the network is read from the weights, and how it was trained and sampled from the
+    arguments that the official code keeps in a checkpoint. What is given here goes before both.
+    Safetensors are preferred; of `.pt` and `.pth` files only tensors and plain values are read, and
+    no code is run.
+
+    Args:
+        weights: of a checkpoint that holds several; by default "ema1", which the paper samples
+            with. A bare state dict holds one, and asking it for another is an error.
+        guidance_interval, floor: see `JitAdapter`; by default the checkpoint's `interval_min`,
+            `interval_max` and `t_eps`, or else those of the paper. Give `plan` the same interval.
+        class_start, noise_scale: see `models.jit.checkpoint.config_of`; for bare state dicts of
+            networks that are not as published.
+
+    Raises:
+        FileFormatError: the file is missing, damaged or holds another kind of model; says which
+            tensors are missing, unexpected or of another shape.
+    """
+    path = as_path("path", path)
+    found = _read(path)
+    state = _chosen(path, found, weights)
+    try:
+        said = _Arguments.of(found.get("args"))
+        if class_start is None and said.model is not None:
+            class_start = checkpoint.class_start_of(said.model)
+        if noise_scale is None and "proj_buffer" not in state:
+            noise_scale = said.noise_scale
+        config = checkpoint.config_of(state, class_start=class_start, noise_scale=noise_scale)
+        model = checkpoint.built(config, state)
+    except FileFormatError as error:
+        raise FileFormatError(f"Cannot read {path}. {error}") from error
+    except InputError as error:
+        raise InputError(f"Cannot read {path}. {error}") from error
+    adapter = adapt(
+        model,
+        guidance_interval=said.guidance_interval
+        if guidance_interval is None
+        else guidance_interval,
+        floor=said.floor if floor is None else floor,
+    )
+    model.to(device)
+    for parameter in model.parameters():  # but not the tables of positions and the subspace
+        parameter.data = parameter.data.to(dtype)
+    return adapter
+
+
+def adapt(
+    model: JitModel,
+    *,
+    guidance_interval: tuple[float, float] | None = None,
+    floor: float | None = None,
+) -> JitAdapter:
+    """A network in memory, such as one just trained. Its weights are frozen.
+
+    Settings are those of the paper where none are given.
+    """
+    model.eval().requires_grad_(False)
+    asymmetric = model.config.rank is not None
+    if guidance_interval is None:
+        guidance_interval = ASYMMETRIC_GUIDANCE_INTERVAL if asymmetric else GUIDANCE_INTERVAL
+    if floor is None:
+        floor = ASYMMETRIC_FLOOR if asymmetric else FLOOR
+    digest = hashlib.sha256(repr((model.config, guidance_interval, floor)).encode())
+    weigh(digest, model.state_dict())
+    return JitAdapter(model, digest.hexdigest(), guidance_interval, floor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arguments:
+    """What a checkpoint of the official code says about itself; None where it does not."""
+
+    model: str | None = None
+    noise_scale: float | None = None
+    floor: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, args: object) -> _Arguments:
+        """From the namespace of its command line, or none.
+
+        Raises:
+            InputError: a value is no number.
+        """
+        if not isinstance(args, argparse.Namespace):
+            return cls()
+        values = vars(args)
+
+        def value(name: str) -> float | None:
+            return None if values.get(name) is None else number(f"args.{name}", values[name])
+
+        low, high, model = value("interval_min"), value("interval_max"), values.get("model")
+        return cls(
+            model=model if isinstance(model, str) else None,
+            noise_scale=value("noise_scale"),
+            floor=value("t_eps"),
+            # Its time runs from noise, 0, to data, 1.
+            guidance_interval=None if low is None or high is None else (1 - high, 1 - low),
+        )
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """What a file holds: a state dict, or a dict of them."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # Checkpoints of training scripts also hold their arguments, which are plain values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (
+        OSError, SafetensorError, EOFError, KeyError, ValueError, RuntimeError,
+        pickle.UnpicklingError, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        raise FileFormatError(
+            f"Cannot read {path}: {str(error).splitlines()[0] if str(error) else error!r}. Give a "
+            "safetensors file, or a .pth file that torch.save wrote and that holds tensors only."
+        ) from error
+    if not isinstance(found, dict):
+        raise FileFormatError(
+            f"{path} holds a {type(found).__name__} and not named tensors. Save the model's "
+            "state_dict() instead."
+        )
+    return cast("dict[str, Any]", found)
+
+
+def _chosen(path: Path, found: Mapping[str, Any], weights: Weights | None) -> dict[str, Tensor]:
+    """The state dict that was asked for, without the prefix of the official wrapper."""
+    sets = [key for key in _KEYS.values() if isinstance(found.get(key), dict)]
+    if sets:
+        key = _KEYS[weights or "ema1"]
+        if key not in sets:
+            raise FileFormatError(
+                f"{path} holds no {key!r}, but {', '.join(sets)}. Choose other weights: "
+                f"{', '.join(name for name, held in _KEYS.items() if held in sets)}."
+            )
+        found = found[key]
+    elif weights is not None:
+        raise FileFormatError(
+            f"{path} holds one set of weights, so there is no {weights!r} to choose. "
+            "Leave `weights` out."
+        )
+    state = {
+        name.removeprefix("net."): value
+        for name, value in found.items()
+        if isinstance(value, Tensor)
+    }
+    if len(state) < len(found):
+        others = [name for name, value in found.items() if not isinstance(value, Tensor)]
+        raise FileFormatError(
+            f"{path} holds {others[0]!r}, which is no tensor, among its weights. Give a "
+            "checkpoint of the official code or a bare state dict."
+        )
+    return state

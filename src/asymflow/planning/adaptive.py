@@ -1,0 +1,303 @@
+"""Rules for a plan (`Plan.adaptive`), from what leaving it really does to pictures.
+
+Every way to leave the plan is rolled out once, for all pictures. What several do together is
+predicted by adding up their effects; thresholds are chosen on that prediction for several prices of
+an estimate, and the cheapest rules whose real rollouts keep the stated quality are taken.
+
+A threshold fits the pictures it was chosen by. Take 16 or more, and measure on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asymflow.core import controller, engine
+from asymflow.core.adapter import Adapter, Context, Wrapped
+from asymflow.core.errors import InputError
+from asymflow.core.types import ACTIONS, Action, Decision, Plan, Rule
+from asymflow.planning.profiler import Progress, silent
+from asymflow.planning.replay import question
+from asymflow.planning.verifier import Judge
+
+LEVELS = 8
+"""Thresholds that are tried for a rule: quantiles of the surprise."""
+PRICES = tuple(float(price) for price in np.geomspace(0.3, 6, 13))
+"""What saving the whole plan is worth, in units of its error."""
+_ALWAYS: dict[Action, float] = {"skip": np.inf, "insert": 0.0}
+_NEVER: dict[Action, float] = {"skip": 0.0, "insert": np.inf}
+_SWEEPS = 3
+_DOUBT = 1.5
+"""Rules are not even tried when they are predicted to make the error so many times too large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A plan with rules, and what it did to the pictures that they were chosen by.
+
+    Attributes:
+        error: mean distance to the reference.
+        exact: the same without rules.
+        saving: share of the cost that rules save in the mean.
+    """
+
+    plan: Plan
+    error: float
+    exact: float
+    saving: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rollout:
+    """Where pictures end [b, c, h, w], their surprise at every step [b, I], and their decisions.
+
+    nan where nothing was predicted.
+    """
+
+    ends: Tensor
+    surprises: NDArray[np.float64]
+    decisions: tuple[tuple[Decision, ...], ...]
+
+
+Way = tuple[int, Action]
+"""A step and an action by which a picture can leave the plan there."""
+
+
+def calibrate(
+    judge: Judge,
+    plan: Plan,
+    *,
+    rise: float = 0.05,
+    actions: Sequence[Action] = ACTIONS,
+    progress: Progress = silent,
+) -> Calibrated:
+    """The rules that save most of a plan's cost, by the judge's requests.
+
+    Args:
+        rise: of the mean error that is allowed, relative to the plan without rules.
+        actions: that rules may take.
+
+    Raises:
+        InputError: the plan is too short to be left.
+    """
+    forecast = Forecast.of(judge, plan, actions, progress)
+    return choose(forecast, (1 + rise) * forecast.error(), progress=progress)
+
+
+def choose(
+    forecast: Forecast, allowed: float, *, levels: int = LEVELS, progress: Progress = silent
+) -> Calibrated:
+    """The cheapest rules whose real rollouts stay within a mean error.
+
+    Costs are those of the plan's evidence, or else network passes.
+
+    Args:
+        allowed: may be the error of a coarser plan.
+        levels: thresholds that are tried for a rule. With 1, all pictures follow it or none, so
+            that what comes out is a shorter plan.
+    """
+    judge, plan, exact = forecast.judge, forecast.plan, forecast.exact
+    error = forecast.error()
+    front = _front(forecast, error, levels)
+    for number, adapted in enumerate(front):
+        progress("trying rules", number, len(front))
+        if forecast.error(forecast.decisions(adapted)) > _DOUBT * allowed:
+            continue
+        rolled = _roll(judge, adapted)
+        real = float(judge.distance(rolled.ends, judge.reference).mean())
+        saving = 1 - _cost(plan, rolled.decisions) / _cost(plan, exact.decisions)
+        if real <= allowed and saving > 0:
+            return Calibrated(adapted, real, error, saving)
+    return Calibrated(plan, error, error, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """What rules would do, if effects [b, c, h, w] of what a picture does along the way add up."""
+
+    judge: Judge
+    plan: Plan
+    exact: Rollout
+    effects: Mapping[Way, Tensor]
+    costs: Mapping[Way, float]
+    """Of the plan, when all pictures leave it in one way."""
+
+    @classmethod
+    def of(
+        cls,
+        judge: Judge,
+        plan: Plan,
+        actions: Sequence[Action] = ACTIONS,
+        progress: Progress = silent,
+    ) -> Forecast:
+        """Roll out the plan, and every way to leave it."""
+        plan = replace(plan, adaptive=())
+        ways = list(_ways(plan, actions))
+        if not ways:
+            raise InputError(
+                f"Plan {plan.name!r} has no step at which a picture could {' or '.join(actions)}: "
+                "the first estimate surprises nobody. Give a plan of three steps or more."
+            )
+        known = _Remembering(judge.adapter)
+        judge = replace(judge, adapter=known)
+        never = tuple(Rule(step, action, _NEVER[action]) for step, action in ways)
+        exact = _roll(judge, replace(plan, adaptive=never))
+        known.learns = False
+        effects: dict[Way, Tensor] = {}
+        for number, way in enumerate(ways):
+            progress("leaving the plan", number, len(ways))
+            effects[way] = _roll(judge, _with(plan, {way: _ALWAYS[way[1]]})).ends - exact.ends
+        costs: dict[Way, float] = {}
+        for i, action in ways:
+            costs[i, action] = _cost(plan, [[Decision(i, action, 0.0)]])
+        return cls(judge, plan, exact, effects, costs)
+
+    def decisions(self, plan: Plan) -> list[list[Decision]]:
+        """What every picture would decide, were it as surprised as without rules."""
+        return [_follow(plan, rhos) for rhos in self.exact.surprises]
+
+    def error(self, decisions: Sequence[Sequence[Decision]] = ()) -> float:
+        """The mean distance to the reference, with decisions for each picture."""
+        ends = self.exact.ends.clone()
+        for row, own in enumerate(decisions):
+            for each in own:
+                ends[row] += self.effects[each.step, each.action][row]
+        return float(self.judge.distance(ends, self.judge.reference).mean())
+
+    def cost(self, decisions: Sequence[Sequence[Decision]]) -> float:
+        """Of one picture in the mean, as for `_cost`."""
+        whole = _cost(self.plan, [()])
+        saved = [whole - self.costs[each.step, each.action] for own in decisions for each in own]
+        return whole - sum(saved) / len(decisions)
+
+
+class _Remembering(Wrapped):
+    """An adapter that need not be asked again what it was asked while it learnt.
+
+    All ways to leave a plan have their beginning in common with the plan itself.
+    """
+
+    def __init__(self, inner: Adapter) -> None:
+        super().__init__(inner)
+        self._answers: dict[bytes, Tensor] = {}
+        self.learns = True
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        asked = question(self.name, x_t, t, context)
+        if asked in self._answers:
+            return self._answers[asked]
+        answer = self.inner.denoise(x_t, t, context)
+        if self.learns:
+            self._answers[asked] = answer
+        return answer
+
+
+def _ways(plan: Plan, actions: Sequence[Action]) -> Iterator[Way]:
+    """Steps and actions by which a picture can leave a plan."""
+    for i in range(1, len(plan.steps)):  # the first estimate surprises nobody
+        for action in actions:
+            with suppress(InputError):
+                replace(plan, adaptive=(Rule(i, action, 0.0),))
+                yield i, action
+
+
+def _roll(judge: Judge, plan: Plan) -> Rollout:
+    """Follow a plan with rules."""
+    count = len(judge.requests)
+    surprises = np.full((count, len(plan.steps)), np.nan)
+    decisions: list[list[Decision]] = [[] for _ in range(count)]
+    frame = None
+    for frame in engine.walk(judge.adapter, plan, judge.requests):
+        # A plan without rules looks at no surprise.
+        for row, rho in zip(frame.rows, frame.surprises or [None] * len(frame.rows), strict=True):
+            if rho is not None:
+                surprises[row, frame.index] = rho
+        for row, decision in frame.decisions.items():
+            decisions[row].append(decision)
+    assert frame is not None, "a plan has at least one step"
+    return Rollout(frame.x_t, surprises, tuple(tuple(each) for each in decisions))
+
+
+def _follow(plan: Plan, rhos: NDArray[np.float64]) -> list[Decision]:
+    """Decisions of one picture with these surprises [I] at the steps."""
+    found: list[Decision] = []
+    index = 0
+    while index < len(plan.steps):
+        rho = float(rhos[index])
+        action = controller.decide(plan, index, rho)
+        if action is not None:
+            found.append(Decision(index, action, rho))
+        index += 2 if action == "skip" else 1
+    return found
+
+
+def _front(forecast: Forecast, error: float, levels: int) -> list[Plan]:
+    """The plan with rules that should be best at one price each, cheap first."""
+    costs: dict[Plan, float] = {}
+    rules: dict[Way, float] = {way: _NEVER[way[1]] for way in forecast.effects}
+    whole = _cost(forecast.plan, [()])
+    for price in PRICES:
+        rules = _descend(forecast, rules, price * error / whole, levels)
+        plan = _with(forecast.plan, rules)
+        costs[plan] = forecast.cost(forecast.decisions(plan))
+    return sorted(costs, key=lambda plan: costs[plan])
+
+
+def _descend(
+    forecast: Forecast, rules: Mapping[Way, float], price: float, levels: int
+) -> dict[Way, float]:
+    """Move one threshold after the other to where error + price * cost is least, until all are."""
+    best = dict(rules)
+
+    def loss(rules: Mapping[Way, float]) -> float:
+        plan = _with(forecast.plan, rules)
+        decisions = forecast.decisions(plan)
+        return forecast.error(decisions) + price * forecast.cost(decisions)
+
+    least = loss(best)
+    for _ in range(_SWEEPS):
+        before = dict(best)
+        for way in best:
+            for level in _levels(way[1], forecast.exact.surprises[:, way[0]], levels):
+                near = best | {way: level}
+                if (found := loss(near)) < least:
+                    best, least = near, found
+        if best == before:
+            break
+    return best
+
+
+def _levels(action: Action, rhos: NDArray[np.float64], count: int) -> list[float]:
+    """Thresholds that none, all, or a part of the pictures would follow."""
+    known = np.unique(rhos[np.isfinite(rhos)])
+    if not len(known):
+        return [_NEVER[action]]
+    between = (known[1:] + known[:-1]) / 2
+    # From all to few, whichever side of a threshold acts.
+    all_to_few = [0.0, *between] if action == "insert" else [2 * known[-1], *between[::-1]]
+    picked = np.unique(np.linspace(0, len(all_to_few) - 1, count).round().astype(int))
+    return [_NEVER[action], *(float(all_to_few[i]) for i in picked)]
+
+
+def _with(plan: Plan, rules: Mapping[Way, float]) -> Plan:
+    """The plan with rules, but without those that nobody would follow."""
+    kept = [
+        Rule(step, action, surprise)
+        for (step, action), surprise in rules.items()
+        if surprise != _NEVER[action]
+    ]
+    return replace(plan, adaptive=tuple(kept))
+
+
+def _cost(plan: Plan, decisions: Sequence[Sequence[Decision]]) -> float:
+    """Of one picture in the mean, in milliseconds of the plan's evidence or in network passes."""
+    known = plan.evidence and dict(
+        zip((step.tier for step in plan.steps), plan.evidence.cost_ms, strict=True)
+    )
+    made = [step for own in decisions for step in controller.taken(plan, own).steps]
+    return sum(known[step.tier] if known else step.forwards for step in made) / len(decisions)

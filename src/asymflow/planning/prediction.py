@@ -1,0 +1,185 @@
+"""What a profile says of a plan: its price, and its error at t = 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asymflow.core.errors import InputError
+from asymflow.core.types import UNGUIDED, Plan, Profile, Step, Tier
+
+Cost = Literal["ms", "macs", "forwards"]
+"""What is to be saved: milliseconds, multiply-accumulates or network passes, per picture."""
+Table = NDArray[np.float32]
+Path = Sequence[tuple[int, int]]
+"""Where every move begins, and the index of its tier."""
+UNITS: dict[Cost, str] = {"ms": "ms", "macs": "MACs", "forwards": "forwards"}
+INF = np.float32(np.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a plan is expected to cost and to be off by.
+
+    Attributes:
+        errors: of every step by itself, root mean square at t = 0.
+        shares: of every step in `error` squared; they sum to 1 unless the error is 0 or infinite.
+        error: of all steps, root mean square at t = 0.
+        cost: per picture, in the unit asked for.
+    """
+
+    errors: tuple[float, ...]
+    shares: tuple[float, ...]
+    error: float
+    cost: float
+
+
+def predict(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> Prediction:
+    """The expected error of a plan, step by step, and its cost.
+
+    A "damped2" step without a history to use is of order 1, as it is when the plan runs.
+
+    Raises:
+        InputError: the plan uses a time, tier or solver that the profile has not measured.
+    """
+    path = path_of(profile, plan)
+    errors: list[float] = []
+    stretches: list[list[int]] = []
+    spent = 0.0
+    for index, move in enumerate(moves_of(profile, path)):
+        tier = path[index][1]
+        move = move if plan.steps[index].solver == "damped2" else move.first_order
+        errors.append(move_error(profile, tier, move))
+        spent += tier_price(profile, tier, cost)
+        biased = not profile.tiers[tier].faithful
+        if biased and index > 0 and path[index - 1][1] == tier:
+            stretches[-1].append(index)
+        else:
+            stretches.append([index])
+    sums = [sum(errors[index] for index in stretch) for stretch in stretches]
+    square = sum(each**2 for each in sums)
+    shares = tuple(
+        errors[index] * whole / square if 0 < square < math.inf else 0.0
+        for stretch, whole in zip(stretches, sums, strict=True)
+        for index in stretch
+    )
+    return Prediction(tuple(errors), shares, math.sqrt(square), spent)
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A move of a path at the highest order it can have, up to 2.
+
+    Attributes:
+        p, i, j: it extrapolates from p, or has p = i, and goes from i to j.
+        k: where the last full move before it began, or -1.
+        older: tier of the estimate at p; its own where p = i.
+    """
+
+    p: int
+    i: int
+    j: int
+    k: int
+    older: int
+
+    @property
+    def first_order(self) -> _Move:
+        return replace(self, p=self.i)
+
+
+def moves_of(profile: Profile, path: Path) -> list[_Move]:
+    ends = [*(i for i, _ in path[1:]), len(profile.times) - 1]
+    moves: list[_Move] = []
+    before: tuple[int, int] | None = None
+    k = -1
+    for (i, tier), j in zip(path, ends, strict=True):
+        kind = profile.tiers[tier]
+        shared = before is not None and _share(profile.tiers[before[1]], kind)
+        p, older = before if before is not None and shared else (i, tier)
+        moves.append(_Move(p, i, j, k, older))
+        before = (i, tier)
+        k = i if kind.full else k
+    return moves
+
+
+def _share(one: Tier, other: Tier) -> bool:
+    """Whether estimates of two tiers may stand in one polynomial."""
+    return one == other or (one.faithful and other.faithful)
+
+
+def move_error(profile: Profile, tier: int, move: _Move) -> float:
+    """Of one move, root mean square at t = 0."""
+    p, i, j, k = move.p, move.i, move.j, move.k
+    parts = [profile.defect[tier, p, i, j]]
+    w = profile.weight[p, i, j]
+    if profile.tiers[tier].carried:
+        parts[0] = np.hypot(parts[0], w * profile.drift[tier, k, i])
+    if p < i and profile.tiers[move.older].carried:
+        v = 1 - profile.times[j] / profile.times[i] - w
+        parts.append(v * profile.drift[move.older, k, p])
+    return math.hypot(*grown(profile, np.array(parts), j))
+
+
+def grown(profile: Profile, error: Table, j: int | slice) -> Table:
+    """Errors at a time, or [..., j] at some, as they are at t = 0."""
+    a = profile.amplification[j]
+    growth = 1 + (a - 1) / np.sqrt(1 + np.square(a * error / profile.saturation))
+    return error * growth.astype(np.float32, copy=False)
+
+
+def price(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> float:
+    """What the network calls of any plan cost per picture, whatever its times and solvers.
+
+    Raises:
+        InputError: the plan has a tier that was not profiled.
+    """
+    known = {tier: number for number, tier in enumerate(profile.tiers)}
+    for step in plan.steps:
+        if step.tier not in known:
+            raise InputError(
+                f"Tier {step.tier.name!r} of plan {plan.name!r} is not in the profile, which has "
+                f"{', '.join(tier.name for tier in profile.tiers)}. Profile it, or drop the tier."
+            )
+    return sum(
+        step.evaluations * tier_price(profile, known[step.tier], cost) for step in plan.steps
+    )
+
+
+def tier_price(profile: Profile, tier: int, cost: Cost) -> float:
+    match cost:
+        case "ms":
+            return float(profile.cost_ms[tier])
+        case "macs":
+            return float(profile.macs[tier])
+        case "forwards":
+            # Of any move with one estimate.
+            step = Step(1.0, 0.0, profile.tiers[tier], "multistep1")
+            return float(step.passes(guided=profile.made.get("guidance_scale") != UNGUIDED))
+
+
+def path_of(profile: Profile, plan: Plan) -> Path:
+    nodes = {t: i for i, t in enumerate(profile.times)}
+    for t in plan.times:
+        if t not in nodes:
+            raise InputError(
+                f"Plan {plan.name!r} stops at t={t}, which the profile has not measured. Use its "
+                f"{len(nodes)} times only, or measure a profile with that time."
+            )
+    for step in plan.steps:
+        if step.tier not in profile.tiers:
+            names = ", ".join(tier.name for tier in profile.tiers)
+            raise InputError(
+                f"Plan {plan.name!r} uses the tier {step.tier.name!r}, which the profile has not "
+                f"measured. Choose from: {names}."
+            )
+        if step.solver not in ("multistep1", "damped2"):
+            raise InputError(
+                f"Plan {plan.name!r} uses the solver {step.solver!r}, and profiles know orders 1 "
+                "and 2. Use 'multistep1' or 'damped2'."
+            )
+    return [(nodes[step.t], profile.tiers.index(step.tier)) for step in plan.steps]

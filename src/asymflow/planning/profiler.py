@@ -1,0 +1,440 @@
+"""Measures what every move of a lattice costs and how wrong it is, for one model on one device.
+
+A fine reference trajectory visits all candidate times. There, every tier is asked once. The rest is
+arithmetic on what they said, because a move is linear in its estimates,
+
+    x_s = (s/t) x_t + w D_t + v D_p        (`asymflow.core.solvers.damped_weights`)
+
+so that the defect of every move, |x_s - reference|, is a quadratic form in the inner products of
+states and estimates: times x tiers network calls, instead of times^3.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asymflow._version import __version__
+from asymflow.core import engine
+from asymflow.core.adapter import Adapter, begun, settled
+from asymflow.core.checks import as_path, each_instance, instance, whole
+from asymflow.core.errors import InputError
+from asymflow.core.estimators import Estimators, Guided, Memory, carry, estimate
+from asymflow.core.flow import pool, smooth
+from asymflow.core.schedules import candidates, interval, moments
+from asymflow.core.solvers import Estimate, History, advance, damped_weights, multistep
+from asymflow.core.types import FULL, Profile, Request, Step, Tier, cheaper_tiers
+from asymflow.planning import costs
+from asymflow.planning.replay import recorded
+
+FINER = 2
+"""Moves of the reference between two candidate times."""
+PERTURBED = 6
+"""Candidate times at which amplification is measured; between them it is interpolated."""
+LATE = 5
+"""Moves, at least, through the second half of the candidates for a disturbance in the first."""
+DISTURBANCES = (0.02, 0.2)
+"""Root mean squares of a small error, and of a large one."""
+_FORGOTTEN = 1e-6
+"""Stands for no error at all, and for the growth of one that leaves no trace in the picture."""
+_GROWING = 1.25
+"""How much a small error grows, at least, where it is asked when it stops."""
+_NEVER = 1e3
+"""Saturation where errors grow all the same, however large they are."""
+
+Progress = Callable[[str, int, int], None]
+"""Hears what is being done, how much of it is done, and how much there is."""
+Array = NDArray[np.float32]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A `Progress` for whom it does not matter."""
+
+
+def profile(
+    adapter: Adapter,
+    requests: Sequence[Request],
+    *,
+    times: Sequence[float] | None = None,
+    tiers: Sequence[Tier] | None = None,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    repeats: int = 9,
+    memory: bool = True,
+    progress: Progress = silent,
+    partial: Path | str | None = None,
+) -> Profile:
+    """Measure a lattice on calibration requests of one size and one guidance scale.
+
+    Args:
+        times: candidates, falling from 1 to 0; by default `candidates` for the size.
+        tiers: cheaper than full; by default all that the model has.
+        guidance_interval: (low, high) in t. Outside it the pictures that are wanted are not guided:
+            there the reference is the conditional estimate, and guided tiers have no moves.
+        repeats: of each timing; the median counts.
+        memory: measures `peak_bytes`, which stay 0 otherwise.
+        partial: keeps what the network answers, so that a profile which was interrupted goes on
+            from there. Remove it when the profile is safe.
+
+    Raises:
+        InputError: the requests are of different sizes or guidance scales, or begin with a picture.
+    """
+    instance("adapter", adapter, Adapter, "Pass what asymflow.load() returns, then requests.")
+    _check(requests)
+    guidance_interval = interval(guidance_interval)
+    repeats = whole("repeats", repeats, 1)
+    size, scale = requests[0].size, requests[0].guidance_scale
+    times = candidates(size) if times is None else moments("times", times)
+    falling = all(t > s for t, s in pairwise(times))
+    if len(times) < 2 or not falling or times[0] > 1 or times[-1] != 0:
+        raise InputError(
+            f"times={times} are no candidates. Give two or more, falling from 1 or less to 0."
+        )
+    if tiers is not None:
+        each_instance("tiers", tiers, Tier, "Pass tiers, such as asymflow.CONDITIONAL.")
+    else:
+        tiers = cheaper_tiers(adapter.shrinks(size))
+    if scale == 1:  # nothing to leave out
+        tiers = [tier for tier in tiers if tier.guided and not tier.in_turn]
+    tiers = (FULL, *tiers)
+    with (
+        nullcontext(adapter)
+        if partial is None
+        else recorded(adapter, as_path("partial", partial)) as asked
+    ):
+        answers = reference(asked, requests, times, tiers, guidance_interval, progress)
+        amplification, saturation = _growth(answers, progress)
+    cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress, memory)
+    weights = np.zeros((len(times),) * 3)
+    second = np.zeros_like(weights)
+    for p, i, j in _moves(len(times)):
+        if p < i:
+            weights[p, i, j], second[p, i, j] = damped_weights(times[i], times[j], times[p])
+        else:
+            weights[p, i, j] = 1 - times[j] / times[i]
+    defect = np.stack([_defects(answers, tier, weights, second) for tier in tiers])
+    low, high = guidance_interval
+    for i, t in enumerate(times):
+        if not low <= t <= high:
+            defect[[tier.guided for tier in tiers], :, i] = np.inf
+    return Profile(
+        times=times,
+        tiers=tiers,
+        cost_ms=cost_ms,
+        macs=macs,
+        peak_bytes=peaks,
+        amplification=amplification,
+        saturation=saturation,
+        defect=defect,
+        weight=weights.astype(np.float32),
+        drift=np.stack([_drift(answers, tier) for tier in tiers]),
+        made=_made(adapter, requests, guidance_interval),
+    )
+
+
+def measure_costs(
+    adapter: Adapter, request: Request, profile: Profile, *, repeats: int = 9
+) -> Profile:
+    """The same profile with costs measured on this machine, now."""
+    cost_ms, macs, peaks = _prices(adapter, request, profile.tiers, repeats, silent, memory=True)
+    made = {**profile.made, **machine(adapter)}
+    return replace(profile, cost_ms=cost_ms, macs=macs, peak_bytes=peaks, made=made)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    """A network as the reference asks it: guided in an interval of t, and outside without."""
+
+    guided: Guided
+    plain: Guided
+    guidance_interval: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls, adapter: Adapter, requests: Sequence[Request], interval: tuple[float, float]
+    ) -> Models:
+        contexts = adapter.encode(requests)
+        scale = torch.tensor([request.guidance_scale for request in requests]).to(adapter.like)
+        guided, plain = (Guided.of(adapter, *contexts, w) for w in (scale, torch.ones_like(scale)))
+        return cls(guided, plain, interval)
+
+    def at(self, t: float) -> Guided:
+        low, high = self.guidance_interval
+        return self.guided if low <= t <= high else self.plain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """A reference trajectory at I candidate times, and what every tier said there.
+
+    Attributes:
+        x: the states [I, b, c, h, w].
+        memories: of the full estimates at all times but the last, before they are settled.
+        cheap: per tier that is not full, its answers before anything is carried or enlarged, or
+            they are settled.
+    """
+
+    models: Models
+    times: tuple[float, ...]
+    x: Tensor
+    memories: tuple[Memory, ...]
+    cheap: dict[Tier, tuple[Tensor, ...]]
+
+    def estimates(self, tier: Tier) -> list[Tensor]:
+        """x_0 [b, c, h, w] at all times but the last; a carried tier as if just full."""
+        if tier.faithful:
+            return [self.settled(memory.x_0) for memory in self.memories]
+        cheap = self.cheap[tier]
+        return [self.settled(smooth(x, tier.shrink) if tier.shrink > 1 else x) for x in cheap]
+
+    def settled(self, x_0: Tensor) -> Tensor:
+        """An estimate as a solver is told it."""
+        return settled(self.models.guided.adapter, x_0)
+
+
+@torch.inference_mode()
+def reference(
+    adapter: Adapter,
+    requests: Sequence[Request],
+    times: tuple[float, ...],
+    tiers: Sequence[Tier],
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    progress: Progress = silent,
+) -> Answers:
+    """Follow the full tier with `FINER` moves between candidates, and ask all tiers on the way."""
+    like = adapter.like
+    shape = (adapter.channels, *requests[0].size)
+    eps = torch.stack([engine.noise(request.seed, shape) for request in requests]).to(like)
+    models = Models.of(adapter, requests, guidance_interval)
+    x_t = begun(adapter, eps, times[0])
+    states: list[Tensor] = [x_t]
+    memories: list[Memory] = []
+    cheap: dict[Tier, list[Tensor]] = {tier: [] for tier in tiers if not tier.full}
+    estimators = Estimators(models.guided)
+    history: History = ()
+    for number, (t, s) in enumerate(pairwise(times)):
+        nodes = [t + (s - t) * part / FINER for part in range(FINER)]
+        for part, (now, then) in enumerate(pairwise([*nodes, s])):
+            before, estimators.model = x_t, models.at(now)
+            step = Step(now, then, FULL, "multistep2")
+            x_t, history = advance(estimators.of(FULL), x_t, step, history)
+            if part == 0:
+                memory = estimators.memory
+                assert memory is not None, "the full tier remembers"
+                memories.append(memory)
+                for tier, answer in _ask_all(
+                    models.at(now), before, now, memory, list(cheap)
+                ).items():
+                    cheap[tier].append(answer)
+        if not x_t.isfinite().all():
+            raise InputError(
+                f"{adapter.name} leads to states that are not finite, first between t={t:.4g} and "
+                f"t={s:.4g}, so there is nothing to measure. Check its weights for NaN, and its "
+                "dtype for overflow: float16 is too narrow for some models."
+            )
+        states.append(x_t)
+        progress("following the reference", number + 1, len(times) - 1)
+    kept = {tier: tuple(answers) for tier, answers in cheap.items()}
+    return Answers(models, times, torch.stack(states), tuple(memories), kept)
+
+
+def _ask_all(
+    model: Guided, x_t: Tensor, t: float, memory: Memory, tiers: Sequence[Tier]
+) -> dict[Tier, Tensor]:
+    """Raw answers of cheap tiers; those that the full estimate contains are not asked again."""
+    answers: dict[Tier, Tensor] = {}
+    by_size: dict[int, tuple[Tensor, Tensor]] = {1: (memory.x_0, memory.guidance)}
+    for tier in tiers:
+        f = tier.shrink
+        if f not in by_size:
+            y_t, time = pool(x_t, x_t.new_full((len(x_t),), t), f)
+            by_size[f] = model.denoise(y_t, time, guided=True)
+        x_0, guidance = by_size[f]
+        answers[tier] = x_0 if tier.guided else x_0 - guidance
+    return answers
+
+
+def _moves(count: int) -> list[tuple[int, int, int]]:
+    """Every (p, i, j) with p <= i < j."""
+    return [(p, i, j) for j in range(count) for i in range(j) for p in range(i + 1)]
+
+
+def _defects(
+    answers: Answers, tier: Tier, weights: NDArray[np.float64], second: NDArray[np.float64]
+) -> Array:
+    """Root mean square of every move's end minus the reference [I, I, I], indexed [p, i, j]."""
+    count = len(answers.times)
+    vectors = torch.cat([answers.x.flatten(1), torch.stack(answers.estimates(tier)).flatten(1)])
+    # In float64: a defect is a thousandth of what is subtracted, and its square a millionth.
+    vectors = vectors.double()
+    gram = (vectors @ vectors.T / vectors.shape[1]).cpu().numpy()
+    p, i, j = np.array(_moves(count)).T
+    t = np.array(answers.times)
+    parts = (
+        (i, t[j] / t[i]),
+        (j, -np.ones(len(i))),
+        (count + i, weights[p, i, j]),
+        (count + p, second[p, i, j]),
+    )
+    square = np.zeros(len(i))
+    for a, factor_a in parts:
+        for b, factor_b in parts:
+            square += factor_a * factor_b * gram[a, b]
+    defects = np.full((count,) * 3, np.inf, np.float32)
+    defects[p, i, j] = np.sqrt(np.maximum(square, 0))
+    return defects
+
+
+def _drift(answers: Answers, tier: Tier) -> Array:
+    """What carrying costs an estimate [I, I], indexed [k, i]."""
+    count = len(answers.times)
+    drift = np.full((count, count), np.inf, np.float32)
+    if tier.carried:
+        for i, full in enumerate(answers.estimates(FULL)):
+            for k in range(i):
+                carried = carry(tier, answers.cheap[tier][i], answers.memories[k])
+                drift[k, i] = float((answers.settled(carried) - full).square().mean().sqrt())
+    return drift
+
+
+@torch.inference_mode()
+def _growth(answers: Answers, progress: Progress) -> tuple[Array, float]:
+    """How a real error, that of one Euler move, grows until t = 0: amplification, saturation."""
+    count = len(answers.times)
+    nodes = sorted({round(1 + (count - 2) * k / PERTURBED) for k in range(PERTURBED)})
+    grown: list[float] = []
+    limits: list[float] = []
+    for number, j in enumerate(nodes):
+        t, s = answers.times[j - 1], answers.times[j]
+        x_0 = answers.settled(answers.memories[j - 1].x_0)
+        euler = multistep(answers.x[j - 1], s, [Estimate(t, x_0, FULL)])
+        error = euler - answers.x[j]
+        size = error.square().mean().sqrt().clamp_min(_FORGOTTEN)
+        disturbed = [answers.x[j] + error * (each / size) for each in (0, *DISTURBANCES)]
+        end, *ends = [follow(answers, x_t, j) for x_t in disturbed]
+        distances = [float((each - end).square().mean().sqrt()) for each in ends]
+        small, large = (d / by for d, by in zip(distances, DISTURBANCES, strict=True))
+        grown.append(small)
+        if small > _GROWING:
+            limits.append(saturating(small, large, DISTURBANCES[1]))
+        progress("measuring how errors grow", number + 1, len(nodes))
+    logs = np.interp(
+        np.arange(count), [*nodes, count - 1], [*np.log(np.maximum(grown, _FORGOTTEN)), 0.0]
+    )
+    # A time at which errors do not stop growing says nothing of where they do at others.
+    found = [each for each in limits if each < _NEVER] or [_NEVER]
+    return np.exp(logs).astype(np.float32), statistics.median(found)
+
+
+def saturating(amplification: float, growth: float, error: float) -> float:
+    """The saturation that explains how little a large error grows (`asymflow.planning.planner`).
+
+    Args:
+        amplification: how many times a small error grows until t = 0; more than 1.
+        growth: how many times the large one does.
+        error: how large it is, root mean square.
+    """
+    if growth >= amplification:
+        return _NEVER
+    part = max(growth - 1, _FORGOTTEN) / (amplification - 1)
+    return min(amplification * error * part / math.sqrt(1 - part**2), _NEVER)
+
+
+def follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
+    """x_0 [b, c, h, w] that the full tier reaches from x_t [b, c, h, w] at `times[begin]`.
+
+    Over all candidates, but in the second half over some for what comes from the first: errors
+    hardly grow there, and it would be most of the way.
+    """
+    times, half = answers.times, len(answers.times) // 2
+    stride = max(half // LATE, 1) if begin < half else 1
+    nodes = (*times[begin:half], *times[max(begin, half) : -1 : stride], times[-1])
+    estimators = Estimators(answers.models.guided)
+    history: History = ()
+    for t, s in pairwise(nodes):
+        estimators.model = answers.models.at(t)
+        x_t, history = advance(estimators.of(FULL), x_t, Step(t, s, FULL, "multistep2"), history)
+    return x_t
+
+
+@torch.inference_mode()
+def _prices(
+    adapter: Adapter,
+    request: Request,
+    tiers: Sequence[Tier],
+    repeats: int,
+    progress: Progress,
+    memory: bool,
+) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
+    """Milliseconds, multiply-accumulates and peak bytes of one estimate of one picture per tier."""
+    shape = (1, adapter.channels, *request.size)
+    scale = torch.tensor([request.guidance_scale]).to(adapter.like)
+    model = Guided.of(adapter, *adapter.encode([request]), scale)
+    x_t = engine.noise(request.seed, shape).to(adapter.like)
+    time = x_t.new_full((1,), 0.5)
+    _, full = estimate(model, FULL, x_t, time, None)
+
+    def call(tier: Tier) -> costs.Call:
+        return lambda: estimate(model, tier, x_t, time, full)
+
+    calls = [call(tier) for tier in tiers]
+    progress("timing the tiers", 0, 1)
+    ms = tuple(1000 * seconds for seconds in costs.medians(calls, repeats))
+    macs = tuple(costs.work(each).macs for each in calls)
+    peaks = tuple(costs.peak_bytes(each) if memory else 0 for each in calls)
+    progress("timing the tiers", 1, 1)
+    return ms, macs, peaks
+
+
+def _check(requests: Sequence[Request]) -> None:
+    each_instance("requests", requests, Request, "Pass [asymflow.Request(...), ...].")
+    if not requests:
+        raise InputError("There is no request to measure with. Give at least one.")
+    if len({(request.size, request.guidance_scale) for request in requests}) != 1:
+        raise InputError(
+            f"{len(requests)} requests without a common size and guidance scale cannot be profiled "
+            "together. Profile each kind on its own."
+        )
+    if any(request.image is not None for request in requests):
+        raise InputError("A profile is measured from noise. Give requests without an image.")
+
+
+def machine(adapter: Adapter) -> dict[str, str]:
+    """What costs depend on besides the model: "device", "threads" and versions."""
+    device = adapter.like.device
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = str(torch.cpu.get_capabilities().get("cpu_name", platform.machine()))
+    return {
+        "device": f"{device.type} ({name})",
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "asymflow": __version__,
+    }
+
+
+def _made(
+    adapter: Adapter, requests: Sequence[Request], guidance_interval: tuple[float, float]
+) -> dict[str, str]:
+    height, width = requests[0].size
+    low, high = guidance_interval
+    return {
+        "adapter": adapter.name,
+        "size": f"{width}x{height}",
+        "guidance_scale": f"{requests[0].guidance_scale:g}",
+        "guidance_interval": f"{low:g}:{high:g}",
+        "pictures": str(len(requests)),
+        "seeds": " ".join(str(request.seed) for request in requests),
+        **machine(adapter),
+    }

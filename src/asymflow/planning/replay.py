@@ -1,0 +1,97 @@
+"""Long measurements that go on where they were interrupted.
+
+A measurement asks the network the same questions in the same order every time. `Recorded` is an
+adapter that writes question after question down, each with its answer. When the measurement is
+begun again it hears those answers, and the network is asked only where they end. Whoever measures
+need not know: neither where it stopped nor what it had made of the answers has to be kept.
+
+An answer is used for the very same question to the very same model only. So the records of another
+job, or of a version that asks something else, are not mistaken for this one's: they are dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from asymflow.core.adapter import Adapter, Context, Wrapped
+
+_QUESTION, _CHECK = 16, 4
+"""Bytes before an answer: a hash of the question, and a checksum of the answer."""
+
+
+@contextmanager
+def recorded(adapter: Adapter, path: Path) -> Generator[Recorded]:
+    """The adapter with its answers kept in `path`, which is to be removed once they are no use.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with path.open("r+b") as file:
+        yield Recorded(adapter, file)
+
+
+class Recorded(Wrapped):
+    """An adapter that answers from a file of records as long as it can, and appends to it then.
+
+    Attributes:
+        heard: answers that came from the file.
+        asked: answers that came from the network.
+    """
+
+    def __init__(self, inner: Adapter, file: BinaryIO) -> None:
+        super().__init__(inner)
+        self.heard = 0
+        self.asked = 0
+        self._file = file
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        asked = question(self.name, x_t, t, context)
+        if self.asked == 0:
+            found = self._read(asked, x_t)
+            if found is not None:
+                self.heard += 1
+                return found
+        self.asked += 1
+        x_0 = self.inner.denoise(x_t, t, context)
+        answer = _bytes(x_0)
+        self._file.write(asked + zlib.crc32(answer).to_bytes(_CHECK, "big") + answer)
+        self._file.flush()
+        return x_0
+
+    def _read(self, asked: bytes, x_t: Tensor) -> Tensor | None:
+        """The next answer, like x_t; None, and no record is left, where that is not it."""
+        begin = self._file.tell()
+        head = self._file.read(_QUESTION + _CHECK)
+        answer = bytearray(self._file.read(x_t.numel() * x_t.element_size()))
+        check = zlib.crc32(answer).to_bytes(_CHECK, "big")
+        # The last record may be torn: the program was stopped while it wrote.
+        if answer and head == asked + check:
+            values = torch.frombuffer(answer, dtype=torch.uint8).view(x_t.dtype)
+            return values.view(x_t.shape).to(x_t.device)
+        self._file.seek(begin)
+        self._file.truncate()
+        return None
+
+
+def question(name: str, x_t: Tensor, t: Tensor, context: Context) -> bytes:
+    """A hash, 16 bytes, of what `Adapter.denoise` is asked, and of the adapter's name."""
+    found = hashlib.blake2b(
+        f"{name} {x_t.dtype} {tuple(x_t.shape)}".encode(), digest_size=_QUESTION
+    )
+    for tensor in (x_t, t, *(context[key] for key in sorted(context))):
+        found.update(_bytes(tensor))
+    return found.digest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()

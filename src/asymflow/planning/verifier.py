@@ -1,0 +1,372 @@
+"""Real rollouts: what plans truly do to pictures, and small changes that make them better.
+
+A profile predicts from single moves. Here whole trajectories are run on calibration requests and
+their ends compared with a reference. Grids that others use are candidates like any other. So on
+these requests a plan that comes out is at least as good as each that was compared on all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asymflow.core import engine, schedules, transforms
+from asymflow.core.adapter import Adapter
+from asymflow.core.presets import MAX_STEPS
+from asymflow.core.schedules import fine_plan
+from asymflow.core.types import (
+    CONDITIONAL,
+    FULL,
+    Evidence,
+    Interval,
+    Plan,
+    Profile,
+    Request,
+    Solver,
+    Step,
+    Tier,
+)
+from asymflow.planning import planner
+from asymflow.planning.prediction import Cost, predict, price
+from asymflow.planning.profiler import Progress, silent
+
+Distance = Callable[[Tensor, Tensor], NDArray[np.float64]]
+"""How far pictures are from references, both [b, c, h, w] in state space, one by one [b]."""
+
+FINALISTS = 10
+"""Candidates that are compared on all pictures."""
+
+
+def rms(x: Tensor, y: Tensor) -> NDArray[np.float64]:
+    """Root mean square of the difference, per picture [b]."""
+    return (x - y).double().square().flatten(1).mean(1).sqrt().cpu().numpy()
+
+
+@torch.inference_mode()
+def rollout(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+    """Where a plan ends for requests of one size, x_0 [b, c, h, w]."""
+    x_t = None
+    for frame in engine.walk(adapter, plan, requests):
+        x_t = frame.x_t
+    assert x_t is not None, "a plan has at least one step"
+    return x_t
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """Rolls plans out on fixed requests and compares the ends with a reference.
+
+    Attributes:
+        reference: x_0 [b, c, h, w] that `fine_plan`, or any better one, reaches; or real pictures
+            of what is asked for.
+        guidance_interval: (low, high) in t, of the reference.
+        known: errors of plans that have been rolled out.
+    """
+
+    adapter: Adapter
+    requests: tuple[Request, ...]
+    reference: Tensor
+    distance: Distance
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    known: dict[tuple[Step, ...], float] = field(default_factory=dict[tuple[Step, ...], float])
+
+    @classmethod
+    def of(
+        cls,
+        adapter: Adapter,
+        requests: Sequence[Request],
+        distance: Distance,
+        *,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+    ) -> Judge:
+        """Roll out the reference, too."""
+        fine = fine_plan(requests[0].size, guidance_interval=guidance_interval)
+        reference = rollout(adapter, fine, requests)
+        return cls(adapter, tuple(requests), reference, distance, guidance_interval)
+
+    def first(self, count: int) -> Judge:
+        """A quicker judge, by the first few requests only."""
+        return replace(
+            self, requests=self.requests[:count], reference=self.reference[:count], known={}
+        )
+
+    def errors(self, plan: Plan) -> NDArray[np.float64]:
+        """The distance of every picture from its reference [b]."""
+        return self.distance(rollout(self.adapter, plan, self.requests), self.reference)
+
+    def error(self, plan: Plan) -> float:
+        """The mean distance; a plan is rolled out once."""
+        if plan.steps not in self.known:
+            self.known[plan.steps] = float(self.errors(plan).mean())
+        return self.known[plan.steps]
+
+
+def peers(
+    profile: Profile,
+    budget: float,
+    size: tuple[int, int],
+    *,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    shrink: int = 1,
+    cost: Cost = "ms",
+) -> Iterator[Plan]:
+    """Plans that others would run within a budget: one solver on one grid.
+
+    Guided everywhere, in [0.1, 1], and in the interval of the reference. Above a `shrink` of 1 they
+    are coarse, see `times.coarse`.
+
+    Only tiers of the profile are used. Where it has no full one, there are no such plans; where it
+    has one that takes guidance in turn only, they do so too.
+    """
+    light = FULL not in profile.tiers
+    shift = math.sqrt(size[0] * size[1]) / 64
+    intervals = dict.fromkeys(((0.0, 1.0), (0.1, 1.0), guidance_interval))
+    solvers: tuple[Solver, ...] = ("multistep2", "damped2", "corrected2")
+    for interval, (name, grid), solver in product(intervals, _grids(shift).items(), solvers):
+        longest = None
+        for n in range(2, MAX_STEPS + 1):
+            plan = schedules.plan_of(
+                grid(n), solver=solver, guidance_interval=interval, name=f"{name}, {solver}"
+            )
+            plan = transforms.coarse(transforms.lighter(plan) if light else plan, shrink)
+            known = all(step.tier in profile.tiers for step in plan.steps)
+            if not known or price(profile, plan, cost=cost) > budget:
+                break
+            longest = plan
+        if longest is not None:
+            yield longest
+
+
+def _grids(shift: float) -> dict[str, Callable[[int], tuple[float, ...]]]:
+    grids: dict[str, Callable[[int], tuple[float, ...]]] = {
+        "uniform": schedules.uniform,
+        "karras": schedules.karras,
+        "log-snr": schedules.log_snr,
+        "logit-normal": lambda n: schedules.logit_normal(n, math.log(2 * shift), 1.6),
+    }
+    for factor in (1.5, 2.5, 4.0, 6.0):
+        grids[f"shifted {factor * shift:g}"] = lambda n, by=factor * shift: schedules.shifted(n, by)
+    return grids
+
+
+def best_of(judge: Judge, plans: Sequence[Plan], progress: Progress, *, few: int = 2) -> Plan:
+    """The plan with the least real error; of many, all but some are judged by a few pictures."""
+    quick = judge.first(few)
+    for number, plan in enumerate(plans):
+        quick.error(plan)
+        progress("trying candidates", number + 1, len(plans))
+    finalists = sorted(plans, key=quick.error)[:FINALISTS]
+    for number, plan in enumerate(finalists):
+        judge.error(plan)
+        progress("comparing the best", number + 1, len(finalists))
+    return min(finalists, key=judge.error)
+
+
+def climb(
+    judge: Judge,
+    plan: Plan,
+    profile: Profile,
+    budget: float,
+    *,
+    rollouts: int,
+    cost: Cost = "ms",
+    progress: Progress = silent,
+) -> Plan:
+    """Change a plan bit by bit while its real error falls and its price stays within a budget.
+
+    A change moves a node, gives a step another tier or order, adds a step or drops one. Changes
+    are tried in random order, and the first that helps is taken.
+    """
+    rng = np.random.default_rng(0)
+    tried: set[tuple[Step, ...]] = {plan.steps}
+    reach, spent = 0.35, 0
+    while spent < rollouts and reach > 0.05:
+        better = None
+        neighbours = list(_neighbours(plan, profile, reach))
+        for index in rng.permutation(len(neighbours)):
+            near = neighbours[int(index)]
+            if near.steps in tried or price(profile, near, cost=cost) > budget:
+                continue
+            tried.add(near.steps)
+            spent += 1
+            progress("improving", spent, rollouts)
+            if judge.error(near) < judge.error(plan):
+                better = near
+                break
+            if spent >= rollouts:
+                break
+        if better is None:
+            reach /= 2
+        else:
+            plan = better
+    return plan
+
+
+def _neighbours(plan: Plan, profile: Profile, reach: float) -> Iterator[Plan]:
+    nodes = plan.times
+    for i in range(1, len(nodes) - 1):
+        for sign in (-1, 1):
+            # Along the gap on that side, so that nodes never meet.
+            moved = nodes[i] + sign * reach * abs(nodes[i + (1 if sign < 0 else -1)] - nodes[i])
+            yield from _with(plan, [*nodes[:i], moved, *nodes[i + 1 :]], plan.steps)
+    for i, step in enumerate(plan.steps):
+        for changed in _changes(step, profile.tiers):
+            yield from _with(plan, nodes, (*plan.steps[:i], changed, *plan.steps[i + 1 :]))
+    for i in range(len(plan.steps)):
+        middle = (nodes[i] + nodes[i + 1]) / 2
+        added = (*plan.steps[: i + 1], *plan.steps[i:])
+        yield from _with(plan, [*nodes[: i + 1], middle, *nodes[i + 1 :]], added)
+        if i:
+            yield from _with(
+                plan, [*nodes[:i], *nodes[i + 1 :]], (*plan.steps[:i], *plan.steps[i + 1 :])
+            )
+
+
+def _changes(step: Step, tiers: Sequence[Tier]) -> Iterator[Step]:
+    for tier in tiers:
+        # A tier in turn says what it says in one call: nothing to try.
+        if replace(tier, name="", in_turn=False) != replace(step.tier, name="", in_turn=False):
+            yield replace(step, tier=tier)
+    for solver in ("multistep1", "multistep2", "multistep3", "damped2", "corrected2"):
+        if solver != step.solver:
+            yield replace(step, solver=solver)
+
+
+def _with(plan: Plan, nodes: Sequence[float], kinds: Sequence[Step]) -> Iterator[Plan]:
+    """The plan with other nodes and steps; nothing where that would carry from nowhere."""
+    steps = tuple(
+        replace(kind, t=t, s=s) for kind, (t, s) in zip(kinds, pairwise(nodes), strict=True)
+    )
+    first = next((step.tier for step in steps if step.tier.full or step.tier.carried), FULL)
+    if first.full:
+        yield Plan(plan.name, steps)
+
+
+def best_within(
+    judge: Judge,
+    profile: Profile,
+    budget: float,
+    *,
+    cost: Cost = "ms",
+    name: str = "verified",
+    known: Sequence[Plan] = (),
+    rollouts: int = 60,
+    few: int = 2,
+    progress: Progress = silent,
+) -> Plan:
+    """The best plan within a budget by real rollouts on the judge's requests.
+
+    Starts from the plans that the profile predicts to be best, of all tiers and of fewer, and from
+    what others would run (`peers`), whole and coarse, and climbs from the best of them.
+
+    Args:
+        known: plans within the budget that the result must not be worse than, such as those of
+            smaller budgets.
+        rollouts: of the climb.
+        few: pictures that candidates are screened by.
+
+    Raises:
+        InputError: nothing fits into the budget.
+    """
+    starts = [planner.plan(profile, budget=budget, cost=cost)]
+    full = [tier for tier in profile.tiers if tier.full]
+    one = Plan("one", (Step(1.0, 0.0, full[0]),)) if full else None
+    if one and price(profile, one, cost=cost) <= budget:
+        faithful = [tier for tier in profile.tiers if tier.faithful]
+        plain = [tier for tier in profile.tiers if tier.full or tier == CONDITIONAL]
+        for tiers in (full, faithful, plain):
+            starts.append(planner.plan(only(profile, tiers), budget=budget, cost=cost))
+    starts += [_corrected(plan) for plan in starts]
+    size, interval = judge.requests[0].size, judge.guidance_interval
+    for shrink in sorted({tier.shrink for tier in profile.tiers}):
+        starts += peers(profile, budget, size, guidance_interval=interval, shrink=shrink, cost=cost)
+    begin = min((best_of(judge, starts, progress, few=few), *known), key=judge.error)
+    plan = climb(judge, begin, profile, budget, rollouts=rollouts, cost=cost, progress=progress)
+    return Plan(name, plan.steps)
+
+
+def _corrected(plan: Plan) -> Plan:
+    steps = (
+        replace(step, solver="corrected2") if step.tier.faithful else step for step in plan.steps
+    )
+    return Plan(plan.name, tuple(steps))
+
+
+def only(profile: Profile, tiers: Sequence[Tier]) -> Profile:
+    """The profile of some of its tiers."""
+    kept = [profile.tiers.index(tier) for tier in tiers]
+    return replace(
+        profile,
+        tiers=tuple(tiers),
+        cost_ms=tuple(profile.cost_ms[k] for k in kept),
+        macs=tuple(profile.macs[k] for k in kept),
+        peak_bytes=tuple(profile.peak_bytes[k] for k in kept),
+        defect=profile.defect[kept],
+        drift=profile.drift[kept],
+    )
+
+
+def prove(judge: Judge, plan: Plan, profile: Profile, features: Distance | None = None) -> Plan:
+    """The plan with evidence, measured on the judge's requests.
+
+    They should be others than those that the plan was chosen by.
+
+    Args:
+        features: a perceptual distance between pictures, measured as well.
+    """
+    known = dict(zip(profile.tiers, profile.cost_ms, strict=True))
+    ends = rollout(judge.adapter, plan, judge.requests)
+    near = _on_lattice(plan, profile)
+    prediction = near and predict(profile, near)
+    evidence = Evidence(
+        made={**profile.made, "pictures": str(len(judge.requests))},
+        cost_ms=tuple(step.evaluations * known[step.tier] for step in plan.steps),
+        full_ms=profile.cost_ms[0],
+        shares=prediction.shares if prediction else (),
+        predicted=prediction.error if prediction else None,
+        rms=_interval(rms(ends, judge.reference)),
+        distance=None if features is None else _interval(features(ends, judge.reference)),
+        pictures=len(judge.requests),
+    )
+    return replace(plan, evidence=evidence)
+
+
+_PROFILED: dict[Solver, Solver] = dict.fromkeys(
+    ("multistep2", "multistep3", "corrected2"), "damped2"
+)
+
+
+def _on_lattice(plan: Plan, profile: Profile) -> Plan | None:
+    """The plan with its nodes at the nearest candidates, and its solvers the nearest profiled.
+
+    None where it has more nodes than there are candidates, or guides where the profile does not.
+    """
+    if len(plan.times) > len(profile.times):
+        return None
+    nodes = [0]
+    for number, t in enumerate(plan.times[1:-1]):
+        # Leave a candidate for every node that is still to come.
+        free = range(nodes[-1] + 1, len(profile.times) - (len(plan.steps) - 1 - number))
+        nodes.append(min(free, key=lambda i: abs(profile.times[i] - t)))
+    nodes.append(len(profile.times) - 1)
+    times = [profile.times[i] for i in nodes]
+    steps = tuple(
+        replace(step, t=t, s=s, solver=_PROFILED.get(step.solver, step.solver))
+        for step, (t, s) in zip(plan.steps, pairwise(times), strict=True)
+    )
+    found = Plan(plan.name, steps)
+    return found if math.isfinite(predict(profile, found).error) else None
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    """The mean with its normal 95% interval."""
+    mean = float(values.mean())
+    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else mean
+    return Interval(mean, mean - half, mean + half)

@@ -1,0 +1,441 @@
+"""The studio's own API, `/api`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, StreamingResponse
+
+from asymflow._version import __version__
+from asymflow.core import presets
+from asymflow.core.types import Plan
+from asymflow.generation.metadata import Record
+from asymflow.generation.pipeline import Model
+from asymflow.generation.spec import MAX_PROMPT
+from asymflow.io import images
+from asymflow.io.files import slug
+from asymflow.models.embedded import plans
+from asymflow.models.embedded.styles import STYLES
+from asymflow.planning.plan_files import plan_hash
+from asymflow.server import media, openapi_schema, requests, streams
+from asymflow.server.jobs import Job, picture_json
+from asymflow.server.problems import Refusal
+from asymflow.server.prompt_matrix import escaped
+from asymflow.server.schemas import JobRequest
+from asymflow.server.security import IMAGES
+from asymflow.server.settings import COMBINATIONS, PICTURES, SIDES
+from asymflow.server.state import Body, Calling, Client, Here, Loaded, Studio
+from asymflow.server.store import PictureRow, UploadRow
+
+router = APIRouter(prefix="/api", tags=["studio"])
+
+_SIZES = (
+    (64, 64, "square"),
+    (96, 64, "landscape"),
+    (64, 96, "portrait"),
+    (128, 64, "wide"),
+    (64, 128, "tall"),
+    (128, 128, "large"),
+)
+_IDEAS = (
+    "a red apple",
+    "a sleepy fox",
+    "a rocket in the night sky",
+    "a blue umbrella in the rain",
+    "a {red|green|blue} dragon",
+    "a robot holding a flower",
+    "a cat in a box",
+    "a slice of pizza",
+    "an octopus with a hat",
+    "a sailing boat at sunset",
+    "a castle on a cloud",
+    "a smiling sun with sunglasses",
+)
+
+_QUICK = 256 * 256
+"""Pixels of a file that is made at once: a thumbnail does not wait behind a poster."""
+
+LastEvent = Annotated[int | None, Header(alias="Last-Event-ID")]
+Limit = Annotated[int, Query(ge=1, le=200)]
+Switch = Annotated[bool, Query()]
+
+
+@router.get("/info")
+def info(studio: Here, model: Loaded) -> dict[str, Any]:
+    """What this server can do, and how long it takes."""
+    size = (64, 64)
+    qualities: list[dict[str, Any]] = []
+    for name in plans.NAMES:
+        plan = requests.chosen_plan(model, name, size)
+        seconds = requests.work(plan, size, presets.GUIDANCE) * studio.engine.seconds_per_work
+        qualities.append(
+            {
+                "id": name,
+                "steps": len(plan.steps),
+                "forwards": plan.forwards,
+                "seconds": round(seconds, 3),
+            }
+        )
+    named = {style.id: style.names[0] for style in STYLES}
+    return {
+        "version": __version__,
+        "model": {"name": model.adapter.name, "hash": model.adapter.weights_hash},
+        "styles": [
+            {"id": id, "name": named.get(id, id), "thumbnail": f"/styles/{id}.webp"}
+            for id in model.adapter.styles
+        ],
+        "sizes": [
+            {"id": f"{width}x{height}", "width": width, "height": height, "label": label}
+            for width, height, label in _SIZES
+        ],
+        "qualities": qualities,
+        "default": {
+            "quality": plans.DEFAULT,
+            "guidance_scale": presets.GUIDANCE,
+            "size": f"{_SIZES[0][0]}x{_SIZES[0][1]}",
+        },
+        "limits": {
+            "prompt_characters": MAX_PROMPT,
+            "pictures": PICTURES,
+            "combinations": COMBINATIONS,
+            "upload_bytes": studio.settings.upload_bytes,
+            "upload_pixels": studio.settings.upload_pixels,
+        },
+        "ideas": list(_IDEAS),
+        "has_token": studio.settings.token is not None,
+    }
+
+
+@router.post("/jobs", status_code=202, responses=openapi_schema.answers(openapi_schema.Job, 202))
+def create_job(
+    studio: Here,
+    model: Loaded,
+    client: Client,
+    request: JobRequest,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> dict[str, Any]:
+    """Ask for pictures. The job goes on whether or not anybody listens."""
+    del model
+    job = studio.engine.submit(request, client=client, key=idempotency_key)
+    return studio.engine.json(job)
+
+
+@router.get("/jobs", responses=openapi_schema.answers(openapi_schema.Jobs))
+def list_jobs(studio: Here, limit: Limit = 20) -> dict[str, Any]:
+    """The newest jobs first, without live ones."""
+    return {"jobs": [studio.engine.json(job) for job in studio.engine.recent(limit)]}
+
+
+@router.get("/jobs/{id}", responses=openapi_schema.answers(openapi_schema.Job))
+def get_job(studio: Here, id: str) -> dict[str, Any]:
+    """One job."""
+    return studio.engine.json(_job(studio, id))
+
+
+@router.delete(
+    "/jobs/{id}", status_code=202, responses=openapi_schema.answers(openapi_schema.Job, 202)
+)
+def cancel_job(studio: Here, id: str) -> dict[str, Any]:
+    """Stop a job; its finished pictures stay. A second time, nothing happens."""
+    job = _job(studio, id)
+    studio.engine.cancel(job)
+    return studio.engine.json(job)
+
+
+@router.get(
+    "/jobs/{id}/events",
+    response_class=StreamingResponse,
+    responses={**openapi_schema.EVENTS, **openapi_schema.NOTHING},
+)
+def job_events(
+    studio: Here, id: str, last_event_id: LastEvent = None, previews: bool = False
+) -> Response:
+    """Server-sent events of one job, from its beginning or from after `Last-Event-ID`.
+
+    With `previews` the `preview` of a step is not an address but a picture, as a data URL, or
+    nothing where so many would cost too much.
+    """
+    job = _job(studio, id)
+    after = -1 if last_event_id is None else last_event_id
+    if job.over and not studio.engine.events(job, after):
+        return Response(status_code=204)  # which tells a browser not to come again
+    return streams.response(streams.job_events(studio.engine, job, after, previews=previews))
+
+
+@router.get("/events", response_class=StreamingResponse, responses=openapi_schema.EVENTS)
+def all_events(
+    studio: Here,
+    last_event_id: LastEvent = None,
+    steps: Switch = False,
+    previews: Switch = False,
+) -> StreamingResponse:
+    """Server-sent events: a job whenever its state has changed.
+
+    With `steps` also everything that the streams of the single jobs tell, with the job's id as
+    `job`: one stream is enough for a page. It begins with what is going on, has no numbers to go on
+    from, and tells a `beat` where nothing else happens.
+    """
+    if steps:
+        return streams.response(streams.everything(studio.engine, previews=previews))
+    return streams.response(streams.changes(studio.engine, last_event_id))
+
+
+@router.get(
+    "/jobs/{id}/preview/{slot}",
+    response_class=Response,
+    responses={**openapi_schema.files("image/webp"), **openapi_schema.NOTHING},
+)
+def preview(studio: Here, id: str, slot: int) -> Response:
+    """The newest estimate of a picture that is being made; nothing before its first step and
+    after its last."""
+    job = _job(studio, id)
+    if not 0 <= slot < len(job.slots):
+        raise _nothing("picture", str(slot))
+    found = studio.engine.newest(job, slot)
+    if found is None:
+        return Response(status_code=204)
+    data = media.preview(found[1], composite=job.request.mask is not None)
+    return Response(data, media_type="image/webp", headers={"Cache-Control": "no-store"})
+
+
+@router.post(
+    "/uploads",
+    status_code=201,
+    responses=openapi_schema.answers(openapi_schema.Upload, 201),
+    openapi_extra=openapi_schema.takes(*IMAGES),
+)
+async def upload(studio: Here, caller: Calling, data: Body) -> dict[str, Any]:
+    """Send a picture to start from, or a mask: white to paint, black or transparent to keep.
+
+    It is turned as its camera says, and carries nothing but its pixels afterwards.
+    """
+    await run_in_threadpool(studio.engine.check_disk)
+    pixels = studio.settings.upload_pixels
+    png, width, height = await studio.workshop.do(caller, 1, media.receive, data, pixels)
+    return _upload_json(await run_in_threadpool(studio.store.add_upload, png, width, height))
+
+
+@router.get(
+    "/uploads/{id}", response_class=FileResponse, responses=openapi_schema.files("image/png")
+)
+def get_upload(studio: Here, id: str) -> FileResponse:
+    """A picture that was sent."""
+    if studio.store.upload(id) is None:
+        raise _nothing("upload", id)
+    path = studio.store.upload_path(id)
+    with media.own(path):
+        return FileResponse(path, media_type="image/png")
+
+
+@router.get("/pictures", responses=openapi_schema.answers(openapi_schema.Gallery))
+def list_pictures(
+    studio: Here, before: Annotated[int | None, Query(ge=0, lt=2**53)] = None, limit: Limit = 50
+) -> dict[str, Any]:
+    """The gallery, newest first; `next` goes on."""
+    rows = studio.store.gallery(before, limit + 1)
+    more = rows[limit - 1].number if len(rows) > limit else None
+    return {
+        "pictures": [picture_json(row) for row in rows[:limit]],
+        "next": None if more is None else str(more),
+    }
+
+
+@router.get(
+    "/pictures/zip", response_class=Response, responses=openapi_schema.files("application/zip")
+)
+async def zip_pictures(studio: Here, caller: Calling, ids: str) -> Response:
+    """Several pictures as PNG files in one zip; `ids` with commas between them."""
+    wanted = list(dict.fromkeys(ids.split(",")))
+    if len(wanted) > 500:
+        raise Refusal(400, f"{len(wanted)} pictures are too many for one zip. Take 500.")
+    return Response(
+        await studio.workshop.do(caller, 1, _zipped, studio, wanted),
+        media_type="application/zip",
+        headers={"Content-Disposition": 'attachment; filename="asymflow.zip"'},
+    )
+
+
+@router.get("/pictures/{id}", responses=openapi_schema.answers(openapi_schema.Picture))
+def get_picture(studio: Here, id: str) -> dict[str, Any]:
+    """One picture, also a hidden one."""
+    return picture_json(_picture(studio, id))
+
+
+@router.get(
+    "/pictures/{id}/file",
+    response_class=Response,
+    responses=openapi_schema.files(*media.TYPES.values()),
+)
+async def picture_file(
+    studio: Here,
+    caller: Calling,
+    id: str,
+    format: images.Format = "png",
+    scale: Annotated[int, Query(ge=1, le=16)] = 1,
+    background: str = "transparent",
+    clean: Switch = False,
+    download: Switch = False,
+) -> Response:
+    """The file of a picture.
+
+    `scale` enlarges it (Lanczos), JPEG is white where it is transparent, and `clean` leaves out the
+    prompt and the settings. Every file says that a machine made it.
+    """
+    row = await run_in_threadpool(_picture, studio, id)
+    path = studio.store.picture_path(row.id)
+    headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+    if download:
+        name = f"{_file_name(row)}.{media.SUFFIXES[format]}"
+        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    if format == "png" and scale == 1 and background == "transparent" and not clean:
+        with media.own(path):
+            return FileResponse(path, media_type=media.TYPES[format], headers=headers)
+    height, width = row.facts["height"] * scale, row.facts["width"] * scale
+    convert = partial(
+        media.converted,
+        path,
+        format,
+        background=media.colour(background),
+        size=None if scale == 1 else (height, width),
+        clean=clean,
+    )
+    if height * width <= _QUICK:
+        data = await run_in_threadpool(convert)
+    else:
+        data = await studio.workshop.do(caller, height * width / 1e6, convert)
+    return Response(data, media_type=media.TYPES[format], headers=headers)
+
+
+@router.delete("/pictures/{id}", responses=openapi_schema.answers(openapi_schema.Picture))
+def delete_picture(studio: Here, id: str, forever: Switch = False) -> dict[str, Any]:
+    """Hide a picture. It can be restored for a day, or until the disk is nearly full, and is then
+    gone for good; with `forever` it is gone at once."""
+    row = _picture(studio, id)
+    if forever:
+        return picture_json(studio.engine.remove(row))
+    studio.engine.hide(id, hidden=True)
+    return picture_json(_picture(studio, id))
+
+
+@router.post("/pictures/{id}/restore", responses=openapi_schema.answers(openapi_schema.Picture))
+def restore_picture(studio: Here, id: str) -> dict[str, Any]:
+    """Show a hidden picture again."""
+    _picture(studio, id)
+    studio.engine.hide(id, hidden=False)
+    return picture_json(_picture(studio, id))
+
+
+@router.post(
+    "/settings",
+    responses=openapi_schema.answers(openapi_schema.Restored),
+    openapi_extra=openapi_schema.takes(*IMAGES),
+)
+async def settings_of(studio: Here, model: Loaded, caller: Calling, data: Body) -> dict[str, Any]:
+    """The request that makes a picture again, from the picture's file.
+
+    `differs` lists what this server cannot repeat: "model", "plan", "image", "mask" or "size".
+    """
+    record = await studio.workshop.do(caller, 1, media.record_of, data)
+    return await run_in_threadpool(_restored, studio, model, record)
+
+
+def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
+    differs: list[str] = []
+    exact_model = record.weights == model.adapter.weights_hash
+    if not exact_model:
+        differs.append("model")
+    quality, exact = _quality(model, record.plan, record.size)
+    if quality is None:
+        differs.append("plan")
+    height, width = record.size
+    if height not in SIDES or width not in SIDES:
+        differs.append("size")
+        height, width = (min(max(SIDES, key=lambda s: -abs(s - side)), 128) for side in record.size)
+    image = parent = mask = None
+    if record.image is not None:
+        id = record.image.path.removesuffix(".png")
+        image = id if requests.has_upload(studio.store, id) else None
+        parent = id if image is None and requests.has_picture(studio.store, id) else None
+        if image is None and parent is None:
+            differs.append("image")
+    if record.mask is not None:
+        id = record.mask.path.removesuffix(".png")
+        mask = id if requests.has_upload(studio.store, id) and (image or parent) else None
+        if mask is None:
+            differs.append("mask")
+    starts = image is not None or parent is not None
+    request = JobRequest(
+        prompt=escaped(record.prompt),
+        negative_prompt=record.negative,
+        style=record.style if record.style in model.adapter.styles else None,
+        width=width,
+        height=height,
+        quality=quality or plans.DEFAULT,
+        n=1,
+        seed=record.seed if record.seed < 2**53 else None,
+        guidance_scale=record.guidance,
+        image=image,
+        parent=parent,
+        mask=mask,
+        strength=record.strength if starts else None,
+        exact=exact,
+    )
+    return {"request": request.model_dump(), "exact_model": exact_model, "differs": differs}
+
+
+def _quality(model: Model, plan: Plan, size: tuple[int, int]) -> tuple[Any, bool]:
+    """The quality whose plan this is, and whether it leaves out the plan's rules."""
+    for name in plans.NAMES:
+        made = requests.chosen_plan(model, name, size)
+        if plan_hash(made) == plan_hash(plan):
+            return name, False
+        if made.steps == plan.steps:
+            return name, True
+    return None, False
+
+
+def _job(studio: Studio, id: str) -> Job:
+    job = studio.engine.job(id)
+    if job is None:
+        raise _nothing("job", id)
+    return job
+
+
+def _picture(studio: Studio, id: str) -> PictureRow:
+    row = studio.store.picture(id)
+    if row is None:
+        raise _nothing("picture", id)
+    return row
+
+
+def _nothing(kind: str, id: str) -> Refusal:
+    return Refusal(404, f"There is no {kind} {id[:64]!r}.", param="id", code="not_found")
+
+
+def _upload_json(row: UploadRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "width": row.width,
+        "height": row.height,
+        "url": f"/api/uploads/{row.id}",
+    }
+
+
+def _zipped(studio: Studio, ids: Sequence[str]) -> bytes:
+    rows = [_picture(studio, id) for id in ids]
+    return media.zipped(
+        [
+            (f"{number:03d}-{_file_name(row)}.png", studio.store.picture_path(row.id))
+            for number, row in enumerate(rows, 1)
+        ]
+    )
+
+
+def _file_name(row: PictureRow) -> str:
+    """Of plain letters, which no header or file system takes amiss."""
+    name = slug(row.facts["prompt"]).encode("ascii", "ignore").decode().strip("-") or "picture"
+    return f"{name}-{row.facts['seed']}"

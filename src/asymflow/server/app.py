@@ -1,0 +1,409 @@
+"""Puts a server together and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import html
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from uvicorn.server import HANDLED_SIGNALS
+
+from asymflow._version import __version__
+from asymflow.core.errors import AsymflowError, InputError
+from asymflow.generation import pipeline
+from asymflow.generation.pipeline import Model
+from asymflow.server import api, openai, openapi_schema, remote
+from asymflow.server.connections import BACKLOG, Config, fitting, look_after, make_room
+from asymflow.server.logs import Logged
+from asymflow.server.manager import Engine
+from asymflow.server.metrics import Metrics
+from asymflow.server.problems import NO_ROOM, Problem, Refusal, disk_is_full, envelope
+from asymflow.server.security import Protected
+from asymflow.server.settings import Settings
+from asymflow.server.state import Here, Studio
+from asymflow.server.store import Store
+from asymflow.server.worker import Worker
+from asymflow.server.workshop import Workshop
+
+STATIC = Path(__file__).parent / "static"
+_HOUR = 3600.0
+_UPLOADS_KEPT = 7 * 24 * _HOUR
+_log = logging.getLogger("asymflow.server")
+
+_NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What accepting a connection fails with when the system has nothing left for one."""
+
+Load = Callable[[], Model]
+
+
+def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
+    """The application. It loads the model when it starts, and answers meanwhile.
+
+    Args:
+        load: gives the model, in the place of the file in the settings.
+
+    Raises:
+        FileFormatError, OSError: the data folder cannot be used.
+    """
+    metrics = Metrics()
+    store = Store(settings.data, upload_space=settings.upload_space)
+    if strangers := store.strangers():
+        _log.warning(
+            "pictures are not in the database, and in no gallery",
+            extra={
+                "count": len(strangers),
+                "next": f"asymflow gallery import --data {settings.data} takes them in",
+            },
+        )
+    engine = Engine(settings, store, metrics)
+    worker = Worker(engine, load or _loader(settings))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        worker.start()
+        cleaner = asyncio.create_task(_clean(settings, store))
+        yield
+        engine.close()
+        cleaner.cancel()
+        with suppress(asyncio.CancelledError):
+            await cleaner
+        worker.abandon()
+        # Not while it loads the model, which may take long, and nothing is lost by leaving that.
+        await asyncio.to_thread(worker.join, settings.stop_seconds if engine.ready else 0.0)
+        store.close()
+
+    app = FastAPI(
+        title="asymflow",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=openapi_schema.FAILURES,
+    )
+    app.state.studio = Studio(settings, store, engine, metrics, Workshop(settings))
+    app.include_router(api.router)
+    app.include_router(openai.router)
+    app.include_router(_operations)
+    app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(AsymflowError, _wrong)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OSError, _unwritten)
+    app.add_exception_handler(sqlite3.Error, _unwritten)
+    app.add_exception_handler(ClientDisconnect, _hung_up)
+    app.add_exception_handler(Exception, _broken)
+    if settings.browser and (STATIC / "index.html").is_file():
+        app.mount("/", _Static(directory=STATIC, html=True))
+    # The last one added is the outermost.
+    app.add_middleware(Protected, settings=settings, engine=engine)
+    app.add_middleware(Logged, metrics=metrics)
+    return app
+
+
+def run(settings: Settings, *, started: Callable[[str], None], load: Load | None = None) -> None:
+    """Serve until a signal comes, with as many connections as the process may have files for.
+
+    Args:
+        started: is told the address, once the server listens.
+
+    Raises:
+        InputError: the port is taken.
+        FileFormatError, OSError: the data folder cannot be used.
+    """
+    settings = replace(settings, connections=fitting(settings))
+    Running(create_app(settings, load), settings, started).serve()
+
+
+class Running:
+    """A server that can be stopped from another thread.
+
+    Raises:
+        InputError: the port is taken.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, started: Callable[[str], None]) -> None:
+        config = Config(app, settings)
+        try:
+            self._socket = listening(settings.host, settings.port)
+        except OSError as error:
+            app.state.studio.store.close()
+            raise InputError(
+                f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose "
+                "another --port."
+            ) from error
+        self._server = _Server(config, app.state.studio.engine, started)
+
+    def serve(self) -> None:
+        """Answer calls until somebody says stop."""
+        # Uvicorn has stopped in good order when it hands Ctrl-C on.
+        with self._socket, suppress(KeyboardInterrupt):
+            self._server.run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """As a signal does."""
+        self._server.stop()
+
+
+class _Server(uvicorn.Server):
+    """Looks after its connections, and stops in good order.
+
+    When a signal comes it goes on listening, says that it is stopping, and takes no more work until
+    what is being made is done. Then it ends the streams that listen to jobs, which never end
+    themselves, and lets the answers that are on their way be sent.
+    """
+
+    def __init__(self, config: Config, engine: Engine, started: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._settings = config.settings
+        self._engine = engine
+        self._started = started
+        self._since: float | None = None  # it has been stopping
+
+    async def startup(self, sockets: Any = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._unexpected)
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+            self._started(f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}")
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _NO_FILES:
+            # The listener tries again in a second.
+            make_room(self.server_state.connections)
+            _log.warning("a connection could not be taken", extra={"reason": error.strerror})
+        else:
+            _log.error("a task failed", exc_info=error, extra={"reason": context["message"]})
+
+    async def on_tick(self, counter: int) -> bool:
+        await super().on_tick(counter)
+        now = asyncio.get_running_loop().time()
+        look_after(self.server_state.connections, self._settings, now)
+        if not self.should_exit:
+            return False
+        if self._since is None:
+            self._since = now
+            self._engine.drain()
+        waited, notice = now - self._since, self._settings.notice
+        if waited >= max(self._settings.drain_seconds, notice):
+            return True
+        return waited >= notice and self._engine.drained()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._engine.close()
+        now = asyncio.get_running_loop().time()
+        left = self._settings.drain_seconds - (now - (self._since or now))
+        self.config.timeout_graceful_shutdown = max(1, int(left))
+        await super().shutdown(sockets)
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        for each in HANDLED_SIGNALS:
+            signal.signal(each, signal.SIG_DFL)  # a second one ends the process at once
+        end = threading.Timer(self._settings.stop_seconds, _end)
+        end.daemon = True
+        end.start()
+
+
+def _end() -> None:
+    """End the process, whatever its threads are at. What is not written is made again."""
+    _log.critical("the server did not stop in time, and was ended")
+    os._exit(1)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that takes connections."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Where its protocol is not named, asyncio leaves Nagle's algorithm on, and every answer waits
+    # 40 milliseconds between its head and its body.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name != "nt":  # there it would take a port that another program listens on
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        found.bind((host, port))
+        found.listen(BACKLOG)
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
+class _Static(StaticFiles):
+    """The front end: files with a hash in their name for ever, the others asked for each time."""
+
+    async def get_response(self, path: str, scope: Any) -> Response:
+        response = await super().get_response(path, scope)
+        fixed = path.startswith("assets/")
+        response.headers["Cache-Control"] = (
+            "public, max-age=31536000, immutable" if fixed else "no-cache"
+        )
+        return response
+
+
+def _loader(settings: Settings) -> Load:
+    def load() -> Model:
+        model = pipeline.load(settings.weights, dtype=settings.dtype, device=settings.device)
+        return remote.moved(model, settings.weights, settings.network_seconds)
+
+    return load
+
+
+async def _clean(settings: Settings, store: Store) -> None:
+    while True:
+        try:
+            gone = await asyncio.to_thread(
+                store.purge,
+                undo=settings.undo_seconds,
+                passing=settings.passing_seconds,
+                uploads=_UPLOADS_KEPT,
+            )
+        except (OSError, sqlite3.Error):
+            _log.exception("old files could not be removed")
+        else:
+            if gone:
+                _log.info("cleaned", extra={"files": gone})
+        await asyncio.sleep(_HOUR / 4)
+
+
+_operations = APIRouter(tags=["operations"])
+
+
+@_operations.get("/health", responses=openapi_schema.answers(openapi_schema.Health))
+async def _health() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@_operations.get(
+    "/ready",
+    responses={
+        **openapi_schema.answers(openapi_schema.Health),
+        **openapi_schema.answers(openapi_schema.Health, 503),
+    },
+)
+async def _ready(studio: Here) -> JSONResponse:
+    """The model is loaded and warm, and its network answers."""
+    engine = studio.engine
+    if engine.stopping:
+        state = "stopping"
+    elif engine.failure is not None:
+        state = "failed"
+    elif not engine.ready:
+        state = "loading"
+    elif not engine.alive:
+        state = "restarting"
+    else:
+        return JSONResponse({"status": "ready"})
+    return JSONResponse({"status": state}, 503, headers={"Retry-After": "1"})
+
+
+@_operations.get("/metrics", response_class=Response, responses=openapi_schema.files("text/plain"))
+async def _metrics(studio: Here) -> Response:
+    """Numbers for Prometheus."""
+    return Response(studio.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _docs(request: Request) -> HTMLResponse:
+    """A page about the API, without scripts; programs read /openapi.json."""
+    schema: dict[str, Any] = request.app.openapi()
+    rows = "".join(
+        f"<dt><code>{method.upper()} {html.escape(path)}</code></dt>"
+        f"<dd>{html.escape(str(call.get('description', '')))}</dd>"
+        for path, calls in schema["paths"].items()
+        for method, call in calls.items()
+    )
+    return HTMLResponse(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>asymflow API</title>'
+        f'<h1>asymflow {__version__}</h1><p>For programs: <a href="/openapi.json">openapi.json</a>.'
+        f"</p><dl>{rows}</dl></html>"
+    )
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, Refusal)
+    return JSONResponse(envelope(error.problem), error.status, headers=dict(error.headers))
+
+
+async def _wrong(request: Request, error: Exception) -> JSONResponse:
+    del request
+    return JSONResponse(envelope(Problem(str(error), code="invalid_value")), 400)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, RequestValidationError | ValidationError)
+    first: Any = error.errors()[0]
+    if first["type"] == "json_invalid":
+        place = f"{first['ctx']['error']}, at character {first['loc'][-1]}"
+        problem = Problem(f"The body is no JSON: {place}.", code="json_invalid")
+        return JSONResponse(envelope(problem), 400)
+    where = [str(part) for part in first["loc"] if part not in ("body", "query", "header", "path")]
+    param = ".".join(where) or None
+    message = str(first["msg"]).removeprefix("Value error, ")
+    text = message if param is None else f"{param}: {message}."
+    return JSONResponse(envelope(Problem(text, param=param, code=str(first["type"]))), 400)
+
+
+async def _unwritten(request: Request, error: Exception) -> JSONResponse:
+    if not disk_is_full(error):
+        return await _broken(request, error)
+    return await _refused(request, Refusal(507, NO_ROOM, code="disk_full"))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    cause = error.__cause__  # of what went wrong while FastAPI read the body
+    if isinstance(cause, Refusal):
+        return await _refused(request, cause)
+    if isinstance(cause, ValueError | RecursionError):
+        why = "it is nested too deeply" if isinstance(cause, RecursionError) else str(cause)
+        problem = Problem(f"The body is no JSON that can be read: {why}.", code="json_invalid")
+        return JSONResponse(envelope(problem), 400)
+    if error.status_code == 404 and request.url.path == "/":
+        return PlainTextResponse(
+            "The front end is not built: run scripts/web, or use the API, see /docs.", 404
+        )
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    detail = f"{error.detail}: {request.method} {request.url.path[:100]}. See /docs."
+    problem = Problem(detail, code=codes.get(error.status_code))
+    return JSONResponse(envelope(problem), error.status_code, headers=error.headers)
+
+
+async def _hung_up(request: Request, error: Exception) -> Response:
+    """For the log: nobody reads it, and nothing went wrong here."""
+    del request, error
+    return Response(status_code=499)
+
+
+async def _broken(request: Request, error: Exception) -> JSONResponse:
+    _log.error("a call failed", exc_info=error, extra={"path": request.url.path})
+    problem = Problem("Something went wrong in the server. Its log says what.", "server_error")
+    return JSONResponse(envelope(problem), 500)

@@ -1,0 +1,167 @@
+"""Bodies on their way in: how fast they have to come, and what memory they may take.
+
+What counts is what has arrived, not what is announced. Where all bodies together become too much,
+one gives way: of the client that holds the most, the largest that is not yet complete. So who sends
+little is served whatever others send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from starlette.types import Message, Receive
+
+from asymflow.server.problems import Refusal
+from asymflow.server.settings import Settings
+
+_SMALL = 65_536
+"""Bytes that are always taken: uvicorn holds as many of a body before anybody asks for it."""
+
+
+class Bodies:
+    """All bodies that are held."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open: set[Body] = set()
+
+    @contextmanager
+    def one(self, receive: Receive, client: str, limit: int, *, empty: bool) -> Generator[Body]:
+        """The body of a call, whose memory is counted until the context is left.
+
+        Args:
+            receive: gives it, piece by piece.
+            limit: the bytes it may have.
+            empty: there is none.
+        """
+        body = Body(self, self._settings, receive, client, limit)
+        body.complete = empty
+        self._open.add(body)
+        try:
+            yield body
+        finally:
+            self._open.discard(body)
+
+    def complete(self) -> int:
+        """How many calls there are that nothing more has to come for."""
+        return sum(body.complete for body in self._open)
+
+    def check(self, newest: Body) -> None:
+        """Have bodies give way, when one has grown, until the others have room.
+
+        Raises:
+            Refusal: it is the newest itself.
+        """
+        while sum(body.size for body in self._open) > self._settings.body_space:
+            held = Counter[str]()
+            for body in self._open:
+                held[body.client] += body.size
+            large = [
+                body
+                for body in self._open
+                if body.size > _SMALL and (body is newest or not body.complete)
+            ]
+            holding = sum(body.size > 0 for body in self._open)
+            if not large or holding == 1:  # one that is larger than the space still has its turn
+                return
+            most = max(large, key=lambda body: (held[body.client], body.size, body is newest))
+            most.give_way()
+            if most is newest:
+                raise crowded()
+
+
+class Body:
+    """The body of one call, as the application receives it."""
+
+    def __init__(
+        self, bodies: Bodies, settings: Settings, receive: Receive, client: str, limit: int
+    ) -> None:
+        self.client = client
+        self.size = 0
+        self.complete = False
+        self._bodies = bodies
+        self._limit = limit
+        self._receive = receive
+        self._got = 0
+        self._seconds = settings.body_seconds
+        self._least = settings.body_seconds * settings.body_pace
+        self._left = self._seconds  # of waiting, until enough must have come
+        self._came = 0  # bytes meanwhile
+        self._gives_way = False
+        self._timeout: asyncio.Timeout | None = None
+
+    def give_way(self) -> None:
+        """Refuse this body, which is not waited for any longer."""
+        self._gives_way = True
+        self.size = 0
+        if self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def receive(self) -> Message:
+        """The next message of the call.
+
+        Raises:
+            Refusal: more came than is allowed, it comes too slowly, or it has to give way.
+        """
+        if self.complete:  # whoever goes on listening waits for the client to hang up
+            return await self._receive()
+        message = await self._next()
+        if message["type"] != "http.request":
+            return message
+        size = len(message.get("body", b""))
+        self._got += size
+        if self._got > self._limit:
+            raise too_long(self._limit)
+        self._came += size
+        self.size += size
+        self.complete = not message.get("more_body", False)
+        self._bodies.check(self)
+        return message
+
+    async def _next(self) -> Message:
+        # Only the time counts in which the server waits for the client, not the client for it.
+        while True:
+            if self._gives_way:
+                raise crowded()
+            loop = asyncio.get_running_loop()
+            since = loop.time()
+            try:
+                async with asyncio.timeout(self._left) as self._timeout:
+                    message = await self._receive()
+                if not self._gives_way:
+                    return message
+            except TimeoutError:
+                if self._gives_way:
+                    continue
+                if self._came < self._least:
+                    raise Refusal(
+                        408,
+                        f"In {self._seconds:g} seconds only {self._came} bytes of the body came, "
+                        f"and {self._least:g} is the least. Send it faster, or make it smaller.",
+                        code="too_slow",
+                    ) from None
+                self._left, self._came = self._seconds, 0
+                since = loop.time()
+            finally:
+                self._timeout = None
+                self._left -= loop.time() - since
+
+
+def crowded() -> Refusal:
+    """What those are told whose bodies would fill the memory."""
+    return Refusal(
+        503,
+        "Too many large bodies are sent at a time. Try again in a moment.",
+        code="too_busy",
+        retry_after=1,
+    )
+
+
+def too_long(limit: int) -> Refusal:
+    """What those are told who send too much."""
+    return Refusal(
+        413, f"The body has more than the {limit} bytes that are taken. Send less.", code="too_long"
+    )

@@ -1,0 +1,143 @@
+"""One engine room for everybody: what waits, what runs, what is known of it, and who listens.
+
+Any thread may call an `Engine`; all that changes does so under its lock. The worker takes pictures
+from it one micro-batch at a time and tells it what happens (see `asymflow.server.worker`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from asymflow.core.types import Picture
+from asymflow.server.notify import Bell
+from asymflow.server.problems import Problem
+from asymflow.server.schemas import JobRequest, Slot
+from asymflow.server.store import JobRow, PictureRow
+
+Kind = Literal["studio", "api"]
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a job; `number` rises."""
+
+    number: int
+    name: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One picture of a job that waits to be made."""
+
+    job: Job
+    slot: int
+
+    @property
+    def wanted(self) -> Slot:
+        return self.job.slots[self.slot]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """What is known of a job while the server runs.
+
+    Attributes:
+        cost: of one picture, in passes of the network over 64 x 64 pixels.
+        steps: of one picture.
+        done: steps that are made, by slot.
+        previews: (step, picture) of the newest look at a slot.
+        kept: looks at steps in `keep`, which somebody waits for, by (slot, step).
+        position: in the queue, as it was told last.
+        callers: who wait for it and have not hung up.
+    """
+
+    id: str
+    client: str
+    kind: Kind
+    request: JobRequest
+    slots: tuple[Slot, ...]
+    created: float
+    cost: float
+    steps: int
+    keep: frozenset[int] = frozenset()
+    state: State = "queued"
+    started: float | None = None
+    finished: float | None = None
+    error: Problem | None = None
+    pictures: dict[int, PictureRow] = field(default_factory=lambda: dict[int, PictureRow]())
+    done: dict[int, int] = field(default_factory=lambda: dict[int, int]())
+    previews: dict[int, tuple[int, Picture]] = field(
+        default_factory=lambda: dict[int, tuple[int, Picture]]()
+    )
+    kept: dict[tuple[int, int], Picture] = field(
+        default_factory=lambda: dict[tuple[int, int], Picture]()
+    )
+    position: int | None = None
+    callers: int = 0
+    log: list[Event] = field(default_factory=lambda: list[Event]())
+    bell: Bell = field(default_factory=Bell)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will happen any more."""
+        return self.state in ("done", "failed", "cancelled")
+
+    @property
+    def progress(self) -> float:
+        """Share of all steps that is made."""
+        if self.state == "done":
+            return 1.0
+        made = sum(self.steps if i in self.pictures else n for i, n in self.done.items())
+        made += self.steps * sum(i not in self.done for i in self.pictures)
+        return min(1.0, made / (self.steps * len(self.slots)))
+
+    @property
+    def seconds(self) -> float:
+        """That its finished pictures took."""
+        return sum(row.facts["seconds"] for row in self.pictures.values())
+
+    @property
+    def forwards(self) -> int:
+        """Network passes that its finished pictures took."""
+        return sum(row.facts["forwards"] for row in self.pictures.values())
+
+
+def picture_json(row: PictureRow) -> dict[str, Any]:
+    """A picture as the API says it."""
+    url = f"/api/pictures/{row.id}/file"
+    return {
+        "id": row.id,
+        "job": row.job,
+        "slot": row.slot,
+        "created": row.created,
+        **row.facts,
+        "url": f"{url}?format=png",
+        "thumbnail": f"{url}?format=webp",
+        "deleted": row.deleted is not None,
+    }
+
+
+def job_row(job: Job) -> JobRow:
+    return JobRow(
+        id=job.id,
+        client=job.client,
+        kind=job.kind,
+        state=job.state,
+        created=job.created,
+        started=job.started,
+        finished=job.finished,
+        request=job.request.model_dump(),
+        slots=[slot.model_dump() for slot in job.slots],
+        error=None,
+    )
+
+
+def state_named(text: str) -> State:
+    for state in ("queued", "running", "done", "failed", "cancelled"):
+        if text == state:
+            return state
+    raise ValueError(f"The database has a job in the state {text!r}.")

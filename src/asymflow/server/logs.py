@@ -1,0 +1,153 @@
+"""One JSON object per line on standard error. Prompts, tokens and queries are in none of them.
+
+So is what libraries say, what Python warns of, and what nobody caught. What goes wrong again and
+again is said a few times a minute, and then how often it was left out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asymflow.server.metrics import Metrics
+
+_PLAIN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_AT_ONCE = 10
+_MINUTE = 60.0
+_log = logging.getLogger("asymflow.server.calls")
+
+
+class JsonFormatter(logging.Formatter):
+    """A record with its extra fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        data: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        data |= {key: value for key, value in vars(record).items() if key not in _PLAIN}
+        if record.exc_info:
+            data["error"] = self.formatException(record.exc_info)
+        return json.dumps(data, default=str)
+
+
+@dataclass(slots=True)
+class _Said:
+    """How often a line of code has complained since a time."""
+
+    since: float
+    times: int = 0
+
+
+class Sparing(logging.Filter):
+    """Lets a line of code complain a few times a minute; the next one then says `left_out`.
+
+    A loop that fails would fill the disk otherwise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, int], _Said] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        now = time.monotonic()
+        said = self._said.setdefault((record.pathname, record.lineno), _Said(now))
+        if now - said.since >= _MINUTE:
+            if said.times > _AT_ONCE:
+                record.left_out = said.times - _AT_ONCE
+            said.since, said.times = now, 0
+        said.times += 1
+        return said.times <= _AT_ONCE
+
+
+def set_up(level: int) -> None:
+    """Send to standard error what the server says from a level on, and what others complain of."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    handler.addFilter(Sparing())
+    logging.captureWarnings(capture=True)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("asymflow.server", "uvicorn"):
+        logging.getLogger(name).setLevel(level)
+    sys.excepthook = _uncaught
+    sys.unraisablehook = _ignored
+    threading.excepthook = _uncaught_in_thread
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    logging.getLogger("asymflow.server").critical(
+        "an error was not caught", exc_info=(kind, error, trace)
+    )
+
+
+def _ignored(found: sys.UnraisableHookArgs) -> None:
+    error = found.exc_value
+    logging.getLogger("asymflow.server").error(
+        "an error was ignored",
+        exc_info=None if error is None else (found.exc_type, error, found.exc_traceback),
+        extra={"where": found.err_msg or repr(found.object)},
+    )
+
+
+def _uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
+    if found.exc_value is None or issubclass(found.exc_type, SystemExit):
+        return
+    logging.getLogger("asymflow.server").critical(
+        "an error ended a thread",
+        exc_info=(found.exc_type, found.exc_value, found.exc_traceback),
+        extra={"ended": None if found.thread is None else found.thread.name},
+    )
+
+
+class Logged:
+    """Writes a line for every call, and counts it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+        # Anybody may send any word, and each would be a line of the metrics for ever.
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            self._metrics.calls.labels(method, str(status)).inc()
+            _log.info(
+                "call",
+                extra={
+                    "method": method,
+                    "path": scope["path"],
+                    "status": status,
+                    "ms": round(1000 * (time.perf_counter() - started), 1),
+                },
+            )

@@ -1,0 +1,704 @@
+"""The jobs of everybody: what waits, what runs, what is known of it, and who listens."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from asymflow.core.types import Picture
+from asymflow.generation.pipeline import Model
+from asymflow.server import requests
+from asymflow.server.jobs import Event, Job, Kind, State, Unit, job_row, picture_json, state_named
+from asymflow.server.metrics import Metrics
+from asymflow.server.notify import Bell
+from asymflow.server.problems import Problem, Refusal, stopping
+from asymflow.server.queue import FairQueue
+from asymflow.server.schemas import JobRequest, Slot, remembered, unknown
+from asymflow.server.settings import Settings
+from asymflow.server.store import JobRow, PictureRow, Store, new_id
+from asymflow.server.supervisor import Supervised
+
+_log = logging.getLogger("asymflow.server")
+
+_REMEMBERED = 256
+"""Jobs that are over and whose steps can still be replayed."""
+_EPOCH = 1_000_000
+"""Numbers of events between two starts, so that those of this one are larger than all before."""
+_DOWN = "The process that draws is not there, and is being started again. Try again in a moment."
+_CHANGES = 1000
+"""Changes of jobs that a page which was away for a moment can catch up with."""
+_TOLD = 5000
+"""Events of all jobs together that a listener may lag behind."""
+
+
+class Engine:
+    """The queue, the jobs and their events."""
+
+    def __init__(self, settings: Settings, store: Store, metrics: Metrics) -> None:
+        self.settings = settings
+        self.store = store
+        self.metrics = metrics
+        self.model: Model | None = None
+        self.failure: str | None = None
+        self.ready = False
+        self.network: Supervised[Any] | None = None
+        self.seconds_per_work = 0.05
+        self.stopping = False
+        self.closing = False
+        self.changes: deque[Event] = deque(maxlen=_CHANGES)
+        self.changed = Bell()
+        self.told: deque[tuple[Job, Event]] = deque(maxlen=_TOLD)
+        self.telling = Bell()
+        self.opened = Bell()
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)
+        self._queue: FairQueue[Unit] = FairQueue()
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._running: list[Unit] = []
+        self._next = store.start * _EPOCH
+        self._down_since: float | None = None
+
+    # What clients do.
+
+    def submit(
+        self,
+        request: JobRequest,
+        *,
+        client: str,
+        kind: Kind = "studio",
+        key: str | None = None,
+        keep: frozenset[int] = frozenset(),
+        literal: int | None = None,
+        sent: str = "",
+    ) -> Job:
+        """Put a job into the queue; with a key that was used before, find that job again.
+
+        Args:
+            keep: steps whose looks somebody waits for.
+            literal: so many pictures of the prompt as it stands, without choices.
+            sent: hash of pictures that came with the request, whose ids differ each time.
+
+        Raises:
+            InputError: it cannot be served.
+            Refusal: the queue is full, the server stops, or the key belongs to something else.
+        """
+        model = self.loaded()
+        unique = {"image", "mask"} if sent else None
+        text = f"{literal} {sent} {request.model_dump_json(exclude=unique)}"
+        body = hashlib.sha256(text.encode()).hexdigest()
+        scoped = None if key is None else hashlib.sha256(f"{kind} {key}".encode()).hexdigest()
+        with self._lock:
+            if scoped is not None and (again := self._again(scoped, body)) is not None:
+                again.callers += 1
+                return again
+            if self.stopping:
+                raise stopping()
+            settled, slots = requests.settled(request, literal)
+            requests.check(model, self.store, settled)
+            if request.live:
+                self._supersede(client)
+            self._admit(client, len(slots))
+            self.check_disk()
+            plan = requests.plan(model, settled)
+            job = Job(
+                id=new_id(),
+                client=client,
+                kind=kind,
+                request=settled,
+                slots=slots,
+                created=time.time(),
+                cost=requests.work(plan, settled.size, settled.guidance),
+                steps=len(plan.steps),
+                keep=keep,
+                callers=1,
+            )
+            self.store.add_job(job_row(job), scoped, body)
+            self._enter(job)
+            return job
+
+    def check_disk(self) -> None:
+        """Refuse what would fill the disk.
+
+        Raises:
+            Refusal: less is left than has to stay free.
+        """
+        spare = self.settings.spare
+        self.store.make_room(spare)
+        if (free := self.store.free()) < spare:
+            raise Refusal(
+                507,
+                f"The disk has {free // 10**6} MB left, and {spare // 10**6} MB stay free. Delete "
+                "pictures, or make room where the server keeps them.",
+                code="disk_full",
+            )
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job, at its next step where it runs; nothing where it is over."""
+        with self._lock:
+            if not job.over:
+                self._end(job, "cancelled", "cancelled", {})
+
+    def leave(self, job: Job) -> None:
+        """A caller of `submit` waits no more; what nobody waits for is not made."""
+        with self._lock:
+            job.callers -= 1
+            if job.callers == 0:
+                self.cancel(job)
+                job.kept.clear()
+
+    def job(self, id: str) -> Job | None:
+        """A job of this run of the server, or one from before as it is remembered."""
+        with self._lock:
+            found = self._jobs.get(id)
+        if found is not None:
+            return found
+        row = self.store.job(id)
+        return None if row is None else self._recalled(row)
+
+    def recent(self, limit: int) -> list[Job]:
+        """The newest jobs of the studio first."""
+        rows = self.store.recent_jobs(limit)
+        found = (self.job(row.id) for row in rows)
+        return [job for job in found if job is not None]
+
+    def active(self) -> list[Job]:
+        """Jobs of the studio that wait or run."""
+        with self._lock:
+            return [job for job in self._jobs.values() if not job.over and job.kind == "studio"]
+
+    def events(self, job: Job, after: int) -> list[Event]:
+        """What happened to a job since an event; that of earlier starts is told as new."""
+        with self._lock:
+            return [event for event in job.log if event.number > after]
+
+    def changes_after(self, number: int) -> list[Event]:
+        """Changes of the state of any job."""
+        with self._lock:
+            return [event for event in self.changes if event.number > number]
+
+    def told_after(self, number: int) -> list[tuple[Job, Event]]:
+        """What happened to any job of the studio since an event, in order."""
+        found: list[tuple[Job, Event]] = []
+        with self._lock:
+            for job, event in reversed(self.told):
+                if event.number <= number:
+                    break
+                found.append((job, event))
+        return found[::-1]
+
+    def last_told(self) -> int:
+        """The number of the newest event of all."""
+        with self._lock:
+            return self._next
+
+    def last_change(self) -> int:
+        """The number of the newest change."""
+        with self._lock:
+            return self.changes[-1].number if self.changes else self._next
+
+    def hide(self, id: str, *, hidden: bool) -> None:
+        """Hide a picture, or show it again."""
+        if (row := self.store.hide(id, hidden=hidden)) is not None:
+            self._renew(row)
+
+    def remove(self, row: PictureRow) -> PictureRow:
+        """Delete a picture for good; how it is told of from now on."""
+        self.store.remove([row.id])
+        gone = replace(row, deleted=time.time())
+        self._renew(gone)
+        return gone
+
+    def _renew(self, row: PictureRow) -> None:
+        """Tell of a picture's job with what its picture is now."""
+        with self._lock:
+            job = self._jobs.get(row.job)
+            if job is not None and row.slot in job.pictures:
+                job.pictures[row.slot] = row
+
+    def outlook(self, job: Job) -> tuple[int | None, float | None]:
+        """How many jobs go before a job that waits, and the seconds until it is done."""
+        with self._lock:
+            return self._outlook(job)
+
+    def newest(self, job: Job, slot: int) -> tuple[int, Picture] | None:
+        """The newest estimate of a picture that is being made, and the step that it is of."""
+        with self._lock:
+            return job.previews.get(slot)
+
+    def kept(self, job: Job, slot: int, step: int) -> Picture | None:
+        """The look at a step that was asked to be kept, as long as somebody waits for the job."""
+        with self._lock:
+            return job.kept.get((slot, step))
+
+    def loaded(self) -> Model:
+        """The model.
+
+        Raises:
+            Refusal: it is not there yet, or could not be loaded.
+        """
+        if self.failure is not None:
+            raise Refusal(503, self.failure, code="model_failed", retry_after=5)
+        if self.model is None:
+            raise Refusal(
+                503,
+                "The model is being loaded. Try again in a moment.",
+                code="loading",
+                retry_after=2,
+            )
+        return self.model
+
+    def waiting(self) -> int:
+        """Pictures in the queue."""
+        with self._lock:
+            return len(self._queue)
+
+    def drawing(self) -> int:
+        """Pictures that are being made."""
+        with self._lock:
+            return len(self._running)
+
+    # What the worker does.
+
+    @property
+    def alive(self) -> bool:
+        """Whether the network can answer now."""
+        return self.network is None or self.network.live
+
+    def open(
+        self, model: Model, seconds_per_work: float, network: Supervised[Any] | None = None
+    ) -> None:
+        """Begin to serve, with the jobs that an earlier run left.
+
+        Args:
+            network: the process that holds the network of the model, if one does.
+        """
+        with self._lock:
+            if self.stopping:
+                return
+            self.seconds_per_work = seconds_per_work
+            if self.model is None:
+                self._restore(model)
+            self.model, self.network, self.failure = model, network, None
+            self.ready = True
+            if network is not None:
+                network.changed = self._network_changed
+            self._network_changed()
+            self.opened.ring()
+
+    def give_up(self, reason: str) -> None:
+        """There is no model, and what waits has to wait for another start."""
+        with self._lock:
+            self.failure = reason
+            self.ready = False
+            self.metrics.ready.set(0)
+            self.opened.ring()
+
+    def await_close(self, seconds: float) -> bool:
+        """Wait so long for the server to stop; whether it does."""
+        with self._lock:
+            return self._work.wait_for(lambda: self.closing, seconds)
+
+    def _network_changed(self) -> None:
+        with self._lock:
+            self.metrics.ready.set(self.alive)
+            if self.network is not None:
+                self.metrics.restarts.set(self.network.restarts)
+            self._down_since = None if self.alive else self._down_since or time.monotonic()
+            self._work.notify_all()
+
+    def take(self, limit: int) -> list[Unit]:
+        """Wait for pictures that can be made together; none when the server stops."""
+        with self._lock:
+            while True:
+                if self.closing or (self.stopping and not self._queue):
+                    return []
+                self._expire()
+                units: list[Unit] = []
+                if self.alive:
+                    units = self._queue.pop(
+                        limit, lambda a, b: requests.alike(a.job.request, b.job.request)
+                    )
+                if units:
+                    self._running += units
+                    self.metrics.queue.set(len(self._queue))
+                    self._move_up()
+                    return units
+                self._work.wait(timeout=5)
+
+    def await_network(self, jobs: Sequence[Job]) -> bool:
+        """Wait until the network is there; False when the server stops or nobody waits before."""
+        with self._lock:
+            while not self.alive:
+                self._expire()
+                if self.closing or all(job.over for job in jobs):
+                    return False
+                self._work.wait(timeout=1)
+            return True
+
+    def begin(self, job: Job) -> None:
+        """A job is being made: says so once."""
+        with self._lock:
+            if job.state != "queued":
+                return
+            # Not written: to the next start, what waits and what is being made are one, and the
+            # thread that draws would wait for the disk.
+            job.state = "running"
+            job.started = time.time()
+            self.metrics.wait.observe(job.started - job.created)
+            self._tell(job, "started", {})
+            self._announce(job)
+
+    def step(self, unit: Unit, index: int, facts: Mapping[str, Any], look: Picture | None) -> None:
+        """A step of a picture is made; `look` is what it looks like now."""
+        job = unit.job
+        with self._lock:
+            if job.over:
+                return
+            job.done[unit.slot] = index + 1
+            if look is not None:
+                job.previews[unit.slot] = (index, look)
+                if index in job.keep:
+                    job.kept[unit.slot, index] = look
+            preview = f"/api/jobs/{job.id}/preview/{unit.slot}?v={index}"
+            data = {
+                "slot": unit.slot,
+                "step": index,
+                "steps": job.steps,
+                **facts,
+                "progress": round(job.progress, 4),
+                "eta_seconds": self._outlook(job)[1],
+                "preview": None if look is None else preview,
+            }
+            self._tell(job, "step", data)
+
+    def picture(self, unit: Unit, data: bytes, facts: Mapping[str, Any]) -> None:
+        """A picture is finished."""
+        job, id = unit.job, new_id()
+        listed = job.kind == "studio" and not job.request.live
+        self.store.write_picture(id, data)  # before the lock, which a slow disk must not hold
+        with self._lock:
+            if job.over:
+                self.store.drop_picture(id)
+                return
+            row = self.store.add_picture(id, job.id, unit.slot, facts, listed=listed)
+            job.pictures[unit.slot] = row
+            job.previews.pop(unit.slot, None)
+            self._tell(job, "picture", {"slot": unit.slot, "picture": picture_json(row)})
+            self.metrics.pictures.labels(job.kind, job.request.quality).inc()
+            if len(job.pictures) == len(job.slots):
+                self._end(
+                    job,
+                    "done",
+                    "done",
+                    {"seconds": round(job.seconds, 4), "forwards": job.forwards},
+                )
+
+    def fail(self, job: Job, problem: Problem) -> None:
+        """A job cannot be made."""
+        with self._lock:
+            if not job.over:
+                job.error = problem
+                self.metrics.failures.labels(problem.code or "unknown").inc()
+                self._end(job, "failed", "failed", {"error": problem.as_json()})
+
+    def rest(self, units: Sequence[Unit]) -> None:
+        """What was taken is done with."""
+        with self._lock:
+            self._running = [unit for unit in self._running if unit not in units]
+
+    def learn(self, work: float, seconds: float) -> None:
+        """Correct what is expected of this machine by what a picture really took."""
+        with self._lock:
+            self.seconds_per_work += 0.2 * (seconds / work - self.seconds_per_work)
+
+    def drain(self) -> None:
+        """Take no more jobs, and make only what a call waits for. Others are kept for the next
+        start."""
+        with self._lock:
+            self.stopping = True
+            self._queue.remove(lambda unit: unit.job.kind != "api")
+            self._work.notify_all()
+
+    def drained(self) -> bool:
+        """Whether nothing is being made any more, and no call waits for that."""
+        with self._lock:
+            waited_for = any(job.kind == "api" and not job.over for job in self._jobs.values())
+            return not waited_for and not self._running
+
+    def close(self) -> None:
+        """End what listens, and fail what calls still wait for. The rest is kept for the next
+        start."""
+        with self._lock:
+            self.drain()
+            for job in list(self._jobs.values()):
+                if job.kind == "api":
+                    self.fail(job, stopping().problem)
+            self.closing = True
+            self._work.notify_all()
+            for job in self._jobs.values():
+                job.bell.ring()
+            self.changed.ring()
+            self.telling.ring()
+            self.opened.ring()
+
+    # Below, the lock is held.
+
+    def _again(self, key: str, body: str) -> Job | None:
+        found = self.store.keyed_job(key)
+        if found is None:
+            return None
+        if found[0] != body:
+            raise Refusal(
+                409,
+                "This Idempotency-Key was used for another request. Take a new one.",
+                code="idempotency_conflict",
+            )
+        job = self.job(found[1])
+        if job is None or (job.kind == "api" and not self._answers(job)):
+            return None
+        return job
+
+    def _answers(self, job: Job) -> bool:
+        """Whether a call that is repeated can be answered with a job. One that was cut off, or
+        whose pictures have been removed since, is made anew."""
+        rows = job.pictures.values()
+        return (
+            job.state not in ("failed", "cancelled")
+            and (job.state != "done" or len(rows) == len(job.slots))
+            and all(requests.has_picture(self.store, row.id) for row in rows)
+        )
+
+    def _admit(self, client: str, count: int) -> None:
+        wait = len(self._queue) * self.seconds_per_work * 10 + 1
+        if self._queue.of(client) + count > self.settings.queue_of_one:
+            raise Refusal(
+                429,
+                f"You have {self._queue.of(client)} pictures in the queue, and "
+                f"{self.settings.queue_of_one} is the most. Wait for some, or cancel them.",
+                code="too_many_jobs",
+                retry_after=wait,
+            )
+        if len(self._queue) + count > self.settings.queue:
+            raise Refusal(
+                503,
+                f"{len(self._queue)} pictures are in the queue, which is full. Try again later.",
+                code="queue_full",
+                retry_after=wait,
+            )
+
+    def _supersede(self, client: str) -> None:
+        for job in list(self._jobs.values()):
+            if job.request.live and job.client == client and not job.over:
+                self._end(job, "cancelled", "cancelled", {})
+
+    def _enter(self, job: Job) -> None:
+        """Queue what a job lacks."""
+        self._jobs[job.id] = job
+        for slot in range(len(job.slots)):
+            if slot not in job.pictures:
+                self._queue.push(Unit(job, slot), job.client, job.cost)
+        job.position, eta = self._outlook(job)
+        self._tell(job, "queued", {"position": job.position, "eta_seconds": eta})
+        self._announce(job)
+        self.metrics.queue.set(len(self._queue))
+        self._work.notify_all()
+
+    def _move_up(self) -> None:
+        """Tell those who wait that others have gone."""
+        for id, (position, work) in self._ahead().items():
+            job = self._jobs[id]
+            if job.state == "queued" and position != job.position:
+                job.position = position
+                eta = round(work * self.seconds_per_work, 3)
+                self._tell(job, "queued", {"position": position, "eta_seconds": eta})
+
+    def _end(self, job: Job, state: State, name: str, data: Mapping[str, Any]) -> None:
+        self._queue.remove(lambda unit: unit.job is job)
+        job.state = state
+        job.finished = time.time()
+        job.previews.clear()
+        self._write(job)
+        self.metrics.jobs.labels(job.kind, state).inc()
+        self.metrics.queue.set(len(self._queue))
+        self._tell(job, name, data)
+        self._announce(job)
+        over = [each for each in self._jobs.values() if each.over]
+        for old in over[:-_REMEMBERED]:
+            del self._jobs[old.id]
+
+    def _write(self, job: Job) -> None:
+        """Remember the state of a job. Where that fails those who wait are told all the same; the
+        next start then makes the job again."""
+        try:
+            self.store.change_job(
+                job.id,
+                job.state,
+                started=job.started,
+                finished=job.finished,
+                error=None if job.error is None else job.error.as_json(),
+            )
+        except (OSError, sqlite3.Error):
+            _log.exception("the state of a job could not be written")
+
+    def _expire(self) -> None:
+        down = self._down_since
+        if down is not None and time.monotonic() - down > self.settings.network_seconds:
+            for job in {unit.job.id: unit.job for unit in (*self._queue, *self._running)}.values():
+                if job.kind == "api":  # somebody holds a connection open for it
+                    self.fail(job, Problem(_DOWN, "server_error", code="network_lost"))
+        late = time.time() - self.settings.wait_seconds
+        for job in {unit.job.id: unit.job for unit in self._queue}.values():
+            if job.created < late and job.state == "queued":
+                self.fail(
+                    job,
+                    Problem(
+                        f"The job waited for {self.settings.wait_seconds:g} seconds, which is too "
+                        "long. Try again when less is going on.",
+                        "server_error",
+                        code="timeout",
+                    ),
+                )
+
+    def _outlook(self, job: Job) -> tuple[int | None, float | None]:
+        if job.over:
+            return None, None
+        position, work = self._ahead().get(job.id, (0, self._left()))
+        eta = round(work * self.seconds_per_work, 3)
+        return (position if job.state == "queued" else None), eta
+
+    def _ahead(self) -> dict[str, tuple[int, float]]:
+        """Of every job that waits, the jobs that go before it and the work until it is done."""
+        found: dict[str, tuple[int, float]] = {}
+        work = self._left()
+        for unit in self._queue:
+            work += unit.job.cost
+            position, _ = found.get(unit.job.id, (len(found), 0.0))
+            found[unit.job.id] = position, work
+        return found
+
+    def _left(self) -> float:
+        """The work on what is being made. What runs together with a picture ends with it."""
+        return sum(
+            max(0.0, 1 - unit.job.done.get(unit.slot, 0) / unit.job.steps) * unit.job.cost
+            for unit in self._running
+        )
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next
+
+    def _tell(self, job: Job, name: str, data: Mapping[str, Any]) -> None:
+        event = Event(self._number(), name, data)
+        job.log.append(event)
+        job.bell.ring()
+        self._spread(job, event)
+
+    def _announce(self, job: Job) -> None:
+        if job.kind == "studio":
+            event = Event(self._number(), "job", {"job": self._json(job)})
+            self.changes.append(event)
+            self.changed.ring()
+            self._spread(job, event)
+
+    def _spread(self, job: Job, event: Event) -> None:
+        """Tell those who listen to all jobs of the studio at once."""
+        if job.kind == "studio":
+            self.told.append((job, event))
+            self.telling.ring()
+
+    def json(self, job: Job) -> dict[str, Any]:
+        """A job as the API says it."""
+        with self._lock:
+            return self._json(job)
+
+    def _json(self, job: Job) -> dict[str, Any]:
+        position, eta = self._outlook(job)
+        return {
+            "id": job.id,
+            "state": job.state,
+            "created": job.created,
+            "started": job.started,
+            "finished": job.finished,
+            "request": job.request.model_dump(),
+            "position": position,
+            "eta_seconds": eta,
+            "progress": round(job.progress, 4),
+            "pictures": [picture_json(job.pictures[i]) for i in sorted(job.pictures)],
+            "slots": [slot.model_dump() for slot in job.slots],
+            "error": None if job.error is None else job.error.as_json(),
+            "seconds": round(job.seconds, 4) if job.pictures else None,
+            "forwards": job.forwards if job.pictures else None,
+        }
+
+    def _restore(self, model: Model) -> None:
+        for row in self.store.unfinished_jobs():
+            job = self._recalled(row)
+            if job is None:
+                continue
+            job.log = [Event(self._number(), each.name, each.data) for each in job.log]
+            if len(job.pictures) == len(job.slots):
+                self._end(job, "done", "done", {"seconds": job.seconds, "forwards": job.forwards})
+            elif job.kind == "api" or job.request.live:
+                # Whoever waited for it is gone.
+                self._end(job, "cancelled", "cancelled", {})
+            elif strange := unknown(JobRequest, row.request):
+                job.error = Problem(
+                    "This job comes from another version of asymflow, and asks for what this one "
+                    f"does not know: {', '.join(strange)}. Ask for it again.",
+                    "server_error",
+                    code="other_version",
+                )
+                self._end(job, "failed", "failed", {"error": job.error.as_json()})
+            else:
+                plan = requests.plan(model, job.request)
+                job.cost = requests.work(plan, job.request.size, job.request.guidance)
+                job.steps = len(plan.steps)
+                job.state, job.started = "queued", None
+                self._write(job)
+                self._enter(job)
+
+    def _recalled(self, row: JobRow) -> Job | None:
+        """A job from the database; None for one that cannot be read, which is set aside."""
+        try:
+            return self._remembered(row)
+        except (ValueError, TypeError, KeyError) as error:
+            self.store.set_aside("jobs", row.id, repr(error))
+            return None
+
+    def _remembered(self, row: JobRow) -> Job:
+        """A job from the database, with what can still be told of it as its log."""
+        job = Job(
+            id=row.id,
+            client=row.client,
+            kind="api" if row.kind == "api" else "studio",
+            request=remembered(JobRequest, row.request),
+            slots=tuple(remembered(Slot, slot) for slot in row.slots),
+            created=row.created,
+            cost=0.0,
+            steps=1,
+            state=state_named(row.state),
+            started=row.started,
+            finished=row.finished,
+            error=None if row.error is None else remembered(Problem, row.error),
+            pictures={picture.slot: picture for picture in self.store.pictures_of(row.id)},
+        )
+        base = self.store.start * _EPOCH
+        told: list[tuple[str, dict[str, Any]]] = [
+            ("picture", {"slot": slot, "picture": picture_json(picture)})
+            for slot, picture in sorted(job.pictures.items())
+        ]
+        if job.state == "done":
+            told.append(("done", {"seconds": round(job.seconds, 4), "forwards": job.forwards}))
+        elif job.state == "failed" and job.error is not None:
+            told.append(("failed", {"error": job.error.as_json()}))
+        elif job.state == "cancelled":
+            told.append(("cancelled", {}))
+        job.log = [Event(base + i, name, data) for i, (name, data) in enumerate(told)]
+        return job

@@ -1,0 +1,544 @@
+"""The Images API of OpenAI, `/v1`: clients made for it work unchanged.
+
+What they do not know is asked for by extra fields (`seed`, `style`, `negative_prompt`, `plan`,
+`guidance_scale`, `strength`), and what was used is told in `asymflow`. A call that is broken off
+cancels its pictures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, TypeVar, TypeVarTuple
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.datastructures import UploadFile
+from starlette.types import Receive, Scope, Send
+
+from asymflow.core.errors import InputError
+from asymflow.core.types import Picture
+from asymflow.generation.pipeline import Model
+from asymflow.generation.spec import MAX_PROMPT, cut_text
+from asymflow.models.embedded.styles import STYLES
+from asymflow.server import media, openapi_schema, requests, streams
+from asymflow.server.jobs import Job
+from asymflow.server.manager import Engine
+from asymflow.server.openai_schema import MOOD, PLANS, QUALITIES, WITHOUT_EFFECT, ImageRequest
+from asymflow.server.openai_sizes import check_sizes, sizes, usage
+from asymflow.server.problems import Problem, Refusal, refused
+from asymflow.server.schemas import JobRequest, Quality
+from asymflow.server.security import RESULTS
+from asymflow.server.state import Client, Here, Loaded, Studio
+from asymflow.server.store import PictureRow, Store
+from asymflow.server.workshop import caller_of
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+MODEL = "asymflow"
+_IMAGE = ("image", "image[]")
+_MASK = ("mask", "mask[]")
+_ALONE = {
+    "image": "Send the picture that is to be changed alone, or put them together into one picture "
+    "first.",
+    "mask": "Put them together into one mask first.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A call that was understood.
+
+    Attributes:
+        size: (height, width) of the files.
+        drawn: (height, width) that the model draws.
+        call: "image_generation" or "image_edit", as events are called.
+        cut: characters of fields that were too long, as they were "sent" and "taken".
+        mask: what of a mask is made anew, "transparent" or "white"; None without one.
+        ignored: names of fields that nobody knows.
+    """
+
+    asked: ImageRequest
+    quality: Quality
+    size: tuple[int, int]
+    drawn: tuple[int, int]
+    transparent: bool
+    tokens: Mapping[str, Any]
+    call: str
+    base: str
+    cut: Mapping[str, Mapping[str, int]]
+    mask: str | None
+    ignored: Sequence[str]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What was not done quite as it was asked for."""
+        headers: dict[str, str] = {}
+        if self.ignored:
+            names = (re.sub(r"[^\w.-]", "?", name, flags=re.ASCII)[:40] for name in self.ignored)
+            headers["X-Asymflow-Ignored"] = ", ".join(list(names)[:20])
+        if self.cut:
+            headers["X-Asymflow-Cut"] = ", ".join(self.cut)
+        if self.mask == "white":
+            headers["X-Asymflow-Mask"] = self.mask
+        return headers
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What is the same for all pictures, as effective values."""
+        return {
+            "background": "transparent" if self.transparent else "opaque",
+            "output_format": self.asked.output_format,
+            "quality": QUALITIES[self.quality],
+            "size": f"{self.size[1]}x{self.size[0]}",
+        }
+
+
+@router.get("/models")
+def list_models() -> dict[str, Any]:
+    """The one model."""
+    return {"object": "list", "data": [_model_json()]}
+
+
+@router.get("/models/{id}")
+def get_model(id: str) -> dict[str, Any]:
+    """The model by its name."""
+    if id != MODEL:
+        raise Refusal(
+            404,
+            f"There is no model {id[:64]!r}. The one here is {MODEL!r}.",
+            param="model",
+            code="model_not_found",
+        )
+    return _model_json()
+
+
+@router.post("/images/generations", responses=openapi_schema.IMAGES)
+async def generate(
+    call: Request,
+    studio: Here,
+    model: Loaded,
+    client: Client,
+    asked: ImageRequest,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> Response:
+    """Make pictures from words."""
+    order = _order(call, model, asked, "image_generation", None)
+    job = await run_in_threadpool(_submit, studio, order, client, idempotency_key)
+    return await _answer(call, studio, order, job)
+
+
+@router.post(
+    "/images/edits",
+    responses=openapi_schema.IMAGES,
+    openapi_extra=openapi_schema.takes_form(
+        {
+            "image": "The picture to start from.",
+            "mask": "Of the same size, transparent where the picture is made anew. Without any "
+            "alpha channel: white there, and black elsewhere.",
+        },
+        fields="ImageRequest",
+    ),
+)
+async def edit(
+    call: Request,
+    studio: Here,
+    model: Loaded,
+    client: Client,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> Response:
+    """Make pictures from a picture, all of it or where a mask is transparent."""
+    async with _form(call) as (files, texts):
+        image = await _read(studio, _one(files, _IMAGE), "image")
+        mask = None
+        if any(name in _MASK for name, _ in files):
+            mask = await _read(studio, _one(files, _MASK), "mask")
+    if mask is None and any(texts.get(name) for name in _MASK):
+        raise Refusal(
+            400,
+            "`mask` was sent as text, and a mask is a file: nothing was made. Send its bytes.",
+            param="mask",
+            code="invalid_value",
+        )
+    asked = ImageRequest.model_validate(texts)
+    caller = caller_of(call)
+    await run_in_threadpool(studio.engine.check_disk)
+    pixels = studio.settings.upload_pixels
+    png, width, height = await studio.workshop.do(caller, 1, media.receive, image, pixels)
+    upload = await run_in_threadpool(studio.store.add_upload, png, width, height)
+    mask_id, shown = None, None
+    if mask is not None:
+        png, *size, white = await studio.workshop.do(caller, 1, _received_mask, mask, pixels)
+        check_sizes((width, height), (size[0], size[1]))
+        kept = await run_in_threadpool(studio.store.add_upload, png, *size)
+        mask_id, shown = kept.id, "white" if white else "transparent"
+    strange = [name for name, _ in files if name not in (*_IMAGE, *_MASK)]
+    order = _order(call, model, asked, "image_edit", (height, width), shown, strange)
+    sent = hashlib.sha256(image + b"\0" + (mask or b"")).hexdigest()
+    job = await run_in_threadpool(
+        _submit, studio, order, client, idempotency_key, upload.id, mask_id, sent
+    )
+    return await _answer(call, studio, order, job)
+
+
+@router.get(
+    "/images/results/{name}",
+    response_class=FileResponse,
+    responses=openapi_schema.files(*media.TYPES.values()),
+)
+def result(studio: Here, name: str) -> FileResponse:
+    """A picture that was answered as a URL; it is kept for an hour."""
+    path = studio.store.result(name)
+    if path is None:
+        raise Refusal(404, "There is no such picture any more. Make it again.", code="not_found")
+    return FileResponse(path)
+
+
+def _model_json() -> dict[str, Any]:
+    return {"id": MODEL, "object": "model", "created": 1_764_000_000, "owned_by": "asymflow"}
+
+
+@asynccontextmanager
+async def _form(
+    call: Request,
+) -> AsyncGenerator[tuple[list[tuple[str, UploadFile]], dict[str, str]]]:
+    """The files and the texts of a form; a file without a name and bytes is one not chosen."""
+    try:
+        form = await call.form(max_files=18, max_fields=64)
+    except UnicodeError as error:
+        raise Refusal(
+            400, "The form is not in the charset that it names. Send it as UTF-8.", code="no_text"
+        ) from error
+    items = form.multi_items()
+    files = [(name, each) for name, each in items if isinstance(each, UploadFile)]
+    chosen = [(name, file) for name, file in files if file.filename or file.size]
+    try:
+        yield chosen, {name: each for name, each in items if isinstance(each, str)}
+    finally:
+        await form.close()
+
+
+def _one(files: Sequence[tuple[str, UploadFile]], names: Sequence[str]) -> UploadFile:
+    """The file of a form that is called by one of these names."""
+    found = [file for name, file in files if name in names]
+    if len(found) == 1:
+        return found[0]
+    field = names[0]
+    if not found:
+        message = f"No file was sent as `{field}`. Send the picture to start from in that field."
+    else:
+        message = (
+            f"{len(found)} files were sent as `{field}`, and this model takes one: none of them "
+            f"was used. {_ALONE[field]}"
+        )
+    raise Refusal(400, message, param=field, code="invalid_value")
+
+
+async def _read(studio: Studio, file: UploadFile, field: str) -> bytes:
+    data = await file.read(studio.settings.upload_bytes + 1)
+    if len(data) > studio.settings.upload_bytes:
+        raise Refusal(
+            413,
+            f"A picture has more than the {studio.settings.upload_bytes} bytes that are taken. "
+            "Send a smaller one.",
+            param=field,
+            code="too_long",
+        )
+    return data
+
+
+def _received_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]:
+    try:
+        return media.receive_mask(data, max_pixels)
+    except InputError as error:
+        raise Refusal(400, str(error), param="mask", code="invalid_mask") from error
+
+
+def _order(
+    call: Request,
+    model: Model,
+    asked: ImageRequest,
+    kind: str,
+    given: tuple[int, int] | None,
+    mask: str | None = None,
+    strange: Sequence[str] = (),
+) -> _Order:
+    if asked.plan is None and asked.quality not in PLANS:
+        raise Refusal(
+            400,
+            f"Unknown quality {asked.quality[:40]!r}. Choose one of {', '.join(PLANS)}.",
+            param="quality",
+            code="invalid_value",
+        )
+    if asked.background == "transparent" and asked.output_format == "jpeg":
+        raise Refusal(
+            400,
+            "JPEG knows no transparency. Ask for png or webp, or for an opaque background.",
+            param="background",
+            code="invalid_value",
+        )
+    texts = {"prompt": asked.prompt, "negative_prompt": asked.negative_prompt}
+    long = {name: text for name, text in texts.items() if len(text) > MAX_PROMPT}
+    short = {name: cut_text(text) for name, text in long.items()}
+    asked = asked.model_copy(update=short)
+    cut = {
+        name: {"sent": len(text), "taken": len(short[name])}
+        for name, text in long.items()
+        if len(" ".join(text.split())) > MAX_PROMPT
+    }
+    size, drawn = sizes(asked.size, given)
+    transparent = asked.background == "transparent" or (
+        asked.background == "auto" and asked.output_format != "jpeg"
+    )
+    return _Order(
+        asked=asked,
+        quality=asked.plan or PLANS[asked.quality],
+        size=size,
+        drawn=drawn,
+        transparent=transparent,
+        tokens=usage(model, asked, drawn, given is not None),
+        call=kind,
+        base=str(call.base_url).rstrip("/"),
+        cut=cut,
+        mask=mask,
+        ignored=sorted({*(asked.model_extra or {}), *strange} - WITHOUT_EFFECT),
+    )
+
+
+def _submit(
+    studio: Studio,
+    order: _Order,
+    client: str,
+    key: str | None,
+    image: str | None = None,
+    mask: str | None = None,
+    sent: str = "",
+) -> Job:
+    asked = order.asked
+    style = None if asked.style in (None, *MOOD) else asked.style
+    named = {name: each.id for each in STYLES for name in (each.id, *each.names)}
+    request = JobRequest(
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt,
+        style=style and named.get(style.strip().lower(), style),
+        width=order.drawn[1],
+        height=order.drawn[0],
+        quality=order.quality,
+        seed=asked.seed,
+        guidance_scale=asked.guidance_scale,
+        image=image,
+        mask=mask,
+        strength=asked.strength if image is not None else None,
+        fit=asked.fit,
+    )
+    steps = len(requests.plan(studio.engine.loaded(), request).steps)
+    return studio.engine.submit(
+        request,
+        client=client,
+        kind="api",
+        key=key,
+        keep=_partial_steps(steps, asked.partial_images) if asked.stream else frozenset(),
+        literal=asked.n,
+        sent=sent,
+    )
+
+
+def _partial_steps(steps: int, count: int) -> frozenset[int]:
+    """Steps after which a partial picture is sent: evenly spread, and never the last one."""
+    found = ((i + 1) * steps // (count + 1) - 1 for i in range(count))
+    return frozenset(step for step in found if 0 <= step < steps - 1)
+
+
+async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Response:
+    if order.asked.stream:
+        return _Stream(call, studio, order, job)
+    await _finished(call, studio.engine, job)
+    rows = [job.pictures[slot] for slot in range(len(job.slots))]
+    data = [await _made(call, studio, order, _item, studio.store, order, row) for row in rows]
+    body = {
+        "created": int(time.time()),
+        "data": data,
+        **order.settings,
+        "usage": order.tokens,
+        "asymflow": _told(order, rows),
+    }
+    return JSONResponse(body, headers=order.headers)
+
+
+async def _finished(call: Request, engine: Engine, job: Job) -> None:
+    """Wait for a job, and leave it when the caller goes away.
+
+    Raises:
+        Refusal: it failed, or the server stops.
+    """
+    over = asyncio.create_task(_over(engine, job))
+    gone = asyncio.create_task(_gone(call))
+    try:
+        await asyncio.wait((over, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        over.cancel()
+        gone.cancel()
+        engine.leave(job)
+    if job.state != "done":
+        raise _failure(job)
+
+
+async def _over(engine: Engine, job: Job) -> None:
+    async for _ in streams.follow(engine, job, -1):
+        pass
+
+
+async def _gone(call: Request) -> None:
+    while (await call.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _failure(job: Job) -> Refusal:
+    return refused(
+        job.error
+        or Problem("The pictures were cancelled. Ask again.", "server_error", code="cancelled")
+    )
+
+
+async def _made(
+    call: Request,
+    studio: Studio,
+    order: _Order,
+    function: Callable[[*Args], T],
+    *args: *Args,
+) -> T:
+    """What makes a file of a picture that is drawn: at once, or in turn where it is enlarged."""
+    if order.size == order.drawn:
+        return await run_in_threadpool(function, *args)
+    cost = order.size[0] * order.size[1] / 1e6
+    return await studio.workshop.do(caller_of(call), cost, function, *args, patient=True)
+
+
+class _Stream(StreamingResponse):
+    """Events of a job, which is left at their end, even where that comes before the first one."""
+
+    def __init__(self, call: Request, studio: Studio, order: _Order, job: Job) -> None:
+        headers = {**streams.HEADERS, **order.headers}
+        events = _events(call, studio, order, job)
+        super().__init__(events, media_type=streams.TYPE, headers=headers)
+        self._leave = partial(studio.engine.leave, job)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
+
+
+async def _events(call: Request, studio: Studio, order: _Order, job: Job) -> AsyncGenerator[bytes]:
+    engine = studio.engine
+    partials = 0
+    try:
+        async for event in streams.follow(engine, job, -1):
+            if event is None:
+                yield streams.KEEP_ALIVE
+            elif event.name == "step":
+                look = engine.kept(job, event.data["slot"], event.data["step"])
+                if look is not None:
+                    data = await _made(call, studio, order, _partial, order, job, look)
+                    yield _message(order, "partial_image", data | {"partial_image_index": partials})
+                    partials += 1
+            elif event.name == "picture":
+                row = job.pictures[event.data["slot"]]
+                data = await _made(call, studio, order, _encoded, studio.store, order, row)
+                yield _message(
+                    order,
+                    "completed",
+                    {
+                        **_common(order, data),
+                        "usage": order.tokens,
+                        "asymflow": _told(order, [row]),
+                    },
+                )
+        if job.state != "done":
+            raise _failure(job)
+    except Refusal as refusal:
+        yield streams.message("error", {"error": refusal.problem.as_json()})
+
+
+def _message(order: _Order, name: str, data: Mapping[str, Any]) -> bytes:
+    kind = f"{order.call}.{name}"
+    return streams.message(kind, {"type": kind, **data})
+
+
+def _common(order: _Order, data: bytes) -> dict[str, Any]:
+    return {
+        "b64_json": base64.b64encode(data).decode(),
+        "created_at": int(time.time()),
+        **order.settings,
+    }
+
+
+def _partial(order: _Order, job: Job, look: Picture) -> dict[str, Any]:
+    """A look at a picture on its way; it carries the mark that a machine made it, too."""
+    size = None if order.size == order.drawn else order.size
+    data = media.marked(
+        look,
+        order.asked.output_format,
+        composite=job.request.mask is not None,
+        background=None if order.transparent else (1.0, 1.0, 1.0),
+        size=size,
+        quality=_compression(order.asked),
+    )
+    return _common(order, data)
+
+
+def _item(store: Store, order: _Order, row: PictureRow) -> dict[str, Any]:
+    data = _encoded(store, order, row)
+    if not order.asked.by_url:
+        return {"b64_json": base64.b64encode(data).decode()}
+    name = store.add_result(data, media.SUFFIXES[order.asked.output_format])
+    return {"url": f"{order.base}{RESULTS}{name}"}
+
+
+def _encoded(store: Store, order: _Order, row: PictureRow) -> bytes:
+    return media.converted(
+        store.picture_path(row.id),
+        order.asked.output_format,
+        background=None if order.transparent else (1.0, 1.0, 1.0),
+        size=None if order.size == order.drawn else order.size,
+        quality=_compression(order.asked),
+    )
+
+
+def _compression(asked: ImageRequest) -> int | None:
+    """The quality of lossy formats; None for the best there is."""
+    return None if asked.output_compression == 100 else asked.output_compression
+
+
+def _told(order: _Order, rows: list[PictureRow]) -> dict[str, Any]:
+    """What was used, for those who want the same again."""
+    facts = [row.facts for row in rows]
+    return {
+        "plan": order.quality,
+        "drawn_size": f"{order.drawn[1]}x{order.drawn[0]}",
+        "style": facts[0]["style"],
+        "guidance_scale": facts[0]["guidance_scale"],
+        **({"mask": order.mask} if order.mask else {}),
+        **({"cut": order.cut} if order.cut else {}),
+        "pictures": [
+            {
+                "id": row.id,
+                "seed": row.facts["seed"],
+                "forwards": row.facts["forwards"],
+                "seconds": row.facts["seconds"],
+            }
+            for row in rows
+        ],
+    }

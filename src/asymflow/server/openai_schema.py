@@ -1,0 +1,86 @@
+"""What is sent to the endpoints of OpenAI's kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import ConfigDict, Field, model_validator
+
+from asymflow.io.images import Format
+from asymflow.server.schemas import Quality, Sent
+
+PLANS: Mapping[str, Quality] = {
+    "auto": "balanced",
+    "low": "draft",
+    "medium": "balanced",
+    "high": "best",
+    "xhigh": "best",
+    "max": "best",
+    "standard": "balanced",
+    "hd": "best",
+}
+QUALITIES: Mapping[str, str] = {
+    "draft": "low",
+    "fast": "low",
+    "balanced": "medium",
+    "best": "high",
+}
+WITHOUT_EFFECT = frozenset(
+    {"moderation", "user", "safety_identifier", "input_fidelity", "complexity", "markup"}
+)
+_PROMPT = 32_000
+"""Characters that OpenAI takes. Clients let a language model write them, so more than are read is
+no mistake: they are cut."""
+MOOD = ("vivid", "natural")
+"""Values of `style` that another model knew."""
+
+
+class ImageRequest(Sent):
+    """What both calls take. Unknown fields are ignored, and named in a header of the answer."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_given(cls, data: Any) -> Any:
+        """Clients write null, nothing or a seed of -1 for what they leave to the server."""
+        if not isinstance(data, dict):
+            return data
+        given = cast("dict[str, Any]", data)
+        return {name: value for name, value in given.items() if not _left(name, value)}
+
+    prompt: Annotated[str, Field(min_length=1, max_length=_PROMPT)]
+    n: Annotated[int, Field(ge=1, le=10)] = 1
+    size: str = "auto"
+    quality: str = "auto"
+    background: Literal["transparent", "opaque", "auto"] = "auto"
+    output_format: Format = "png"
+    output_compression: Annotated[int, Field(ge=0, le=100)] = 100
+    response_format: Literal["b64_json", "url"] | None = None
+    stream: bool = False
+    partial_images: Annotated[int, Field(ge=0, le=3)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    style: str | None = None
+    negative_prompt: Annotated[str, Field(max_length=_PROMPT)] = ""
+    plan: Quality | None = None
+    guidance_scale: Annotated[float, Field(gt=0, le=100)] | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+    fit: Literal["crop", "pad"] = "crop"
+    model: str | None = None
+
+    @property
+    def by_url(self) -> bool:
+        """Whether pictures are answered as addresses, which the DALL-E models do unasked."""
+        if self.response_format is None:
+            return (self.model or "").startswith("dall-e-")
+        return self.response_format == "url"
+
+
+_OPTIONAL = frozenset(ImageRequest.model_fields) - {"prompt"}
+
+
+def _left(name: str, value: object) -> bool:
+    """Whether a field is left to the server."""
+    empty = name in _OPTIONAL and value == ""
+    return value is None or empty or (name == "seed" and value in (-1, "-1"))

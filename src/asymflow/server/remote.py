@@ -1,0 +1,195 @@
+"""The network in a process of its own, where nothing else of the server holds it up.
+
+A server answers people while it draws, and Python runs one thread of a process at a time: every
+operation of the network would wait for its turn. So on a CPU the network answers in a child, over
+its standard input and output (see `asymflow.server.supervisor`). All else stays: the worker walks a
+plan here, step by step, and asks there.
+
+A message is a safetensors file in memory: asked are "x_t", "t" and the "number" of a context, with
+its tensors when it is new; the answer is "x_0", or "error" as bytes of text.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import IO
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from asymflow.core.adapter import Adapter, Context
+from asymflow.generation.pipeline import Model
+from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.server.supervisor import Supervised, end_with_parent, read, write
+
+_CONTEXTS = 8
+"""That both sides remember: two of every picture on its way."""
+_START_SECONDS = 300.0
+"""That a child may take until it can answer. It needs a few of a core that it has for itself."""
+_TYPES = {
+    str(each).removeprefix("torch."): each
+    for each in (torch.float32, torch.bfloat16, torch.float16)
+}
+
+
+@dataclass(slots=True)
+class _Known:
+    """The contexts that a child remembers, with their numbers.
+
+    They are held, so that no other one can have the identity of one that is known.
+    """
+
+    numbers: count[int] = field(default_factory=count)
+    contexts: OrderedDict[int, tuple[int, Context]] = field(
+        default_factory=lambda: OrderedDict[int, tuple[int, Context]]()
+    )
+
+    def named(self, context: Context) -> dict[str, Tensor]:
+        """The number of a context, and all of it when it is new."""
+        known = self.contexts.get(id(context))
+        if known is not None:
+            self.contexts.move_to_end(id(context))
+            return {"number": torch.tensor(known[0])}
+        number = next(self.numbers)
+        self.contexts[id(context)] = number, context
+        if len(self.contexts) > _CONTEXTS:
+            self.contexts.popitem(last=False)
+        return {"number": torch.tensor(number)} | {f".{key}": context[key] for key in context}
+
+
+class Network:
+    """A network in a child. Threads may share it.
+
+    Args:
+        command: that starts the child.
+        answer_seconds: that the child may take for an answer, and `start_seconds` until it can
+            give one.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        answer_seconds: float,
+        start_seconds: float = _START_SECONDS,
+    ) -> None:
+        self.process: Supervised[_Known] = Supervised(
+            command, _Known, answer_seconds=answer_seconds, start_seconds=start_seconds
+        )
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        """See `asymflow.core.adapter.Adapter`.
+
+        Raises:
+            Lost: there is no child, or it ended before it answered.
+            RuntimeError: whatever went wrong there.
+        """
+        answer = load(
+            self.process.ask(lambda known: _message({"x_t": x_t, "t": t} | known.named(context)))
+        )
+        if "error" in answer:
+            raise RuntimeError(bytes(answer["error"].tolist()).decode())
+        return answer["x_0"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Apart(EmbeddedAdapter):
+    """The embedded model, asked in another process; its answers are the same."""
+
+    network: Network
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return self.network.denoise(x_t, t, context)
+
+
+def command(weights: Path | None, dtype: str) -> tuple[str, ...]:
+    """What starts a child with a model file, by default the one that comes with asymflow."""
+    file = str(weights or embedded.default_weights())
+    threads = str(torch.get_num_threads())
+    return (sys.executable, "-m", "asymflow.server.remote", file, dtype, threads)
+
+
+def moved(model: Model, weights: Path | None, answer_seconds: float) -> Model:
+    """The model with its network in a child, if it computes on a CPU.
+
+    Args:
+        weights: the model file, by default the one that comes with asymflow.
+        answer_seconds: that the child may take for an answer.
+    """
+    if model.device != "cpu":
+        return model
+    own = model.adapter
+    network = Network(command(weights, model.dtype), answer_seconds=answer_seconds)
+    adapter = Apart(own.model, own.weights_hash, own.training, own.tokenizer, own.library, network)
+    return replace(model, adapter=adapter)
+
+
+def network_of(model: Model) -> Network | None:
+    """The network of a model that has it in a child."""
+    found = getattr(model.adapter, "network", None)
+    return found if isinstance(found, Network) else None
+
+
+def waited(adapter: Adapter) -> float:
+    """Seconds of this thread's last question in which the network was on another's."""
+    found = getattr(adapter, "network", None)
+    return found.process.waited() if isinstance(found, Network) else 0.0
+
+
+def end(model: Model) -> None:
+    """End the child of a model that has one."""
+    if (network := network_of(model)) is not None:
+        network.process.close()
+
+
+def _message(tensors: Mapping[str, Tensor]) -> bytes:
+    # Copies, since a file may not hold one memory twice.
+    return save({name: value.clone().contiguous() for name, value in tensors.items()})
+
+
+@torch.inference_mode()
+def _answer(adapter: EmbeddedAdapter, asked: IO[bytes], told: IO[bytes]) -> None:
+    """Answer until nobody asks."""
+    contexts: OrderedDict[int, Context] = OrderedDict()
+    write(told, b"")
+    while (sent := read(asked)) is not None:
+        if not sent:
+            write(told, b"")
+            continue
+        message = load(sent)
+        number = int(message["number"])
+        own = {name[1:]: value for name, value in message.items() if name.startswith(".")}
+        contexts[number] = own or contexts[number]
+        contexts.move_to_end(number)
+        if len(contexts) > _CONTEXTS:
+            contexts.popitem(last=False)
+        try:
+            x_0 = adapter.denoise(message["x_t"], message["t"], contexts[number])
+            answer = {"x_0": x_0}
+        except (RuntimeError, MemoryError) as error:
+            answer = {"error": torch.tensor(list(f"{error!r}".encode()), dtype=torch.uint8)}
+        write(told, _message(answer))
+
+
+def _main(weights: str, dtype: str, threads: str) -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this too
+    # Whatever a library prints must not be taken for an answer.
+    told = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    torch.set_num_threads(int(threads))
+    adapter = embedded.load(Path(weights), dtype=_TYPES[dtype])
+    _answer(adapter, sys.stdin.buffer, told)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,202 @@
+"""From a request of the API to what the engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asymflow.core import presets
+from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.transforms import truncated
+from asymflow.core.types import Plan, Request
+from asymflow.generation import pipeline
+from asymflow.generation.metadata import Source
+from asymflow.generation.pipeline import Model
+from asymflow.generation.spec import Chosen, Given, Wanted, check_shapes, clean_text, random_seed
+from asymflow.io import images
+from asymflow.server.problems import Refusal
+from asymflow.server.prompt_matrix import Variant, variants
+from asymflow.server.schemas import JobRequest, Slot
+from asymflow.server.settings import COMBINATIONS
+from asymflow.server.store import Store
+
+
+def settled(request: JobRequest, literal: int | None) -> tuple[JobRequest, tuple[Slot, ...]]:
+    """The request with its seed filled in, and its pictures: those of one combination in a row.
+
+    Args:
+        literal: so many pictures of the prompt as it stands, whose braces are no choices.
+
+    Raises:
+        InputError: a prompt is empty or no text, or there are too many combinations.
+    """
+    seed = random_seed() if request.seed is None else request.seed
+    slots: list[Slot] = []
+    plain = literal is not None
+    for variant in (
+        [Variant(request.prompt, None)] if plain else variants(request.prompt, COMBINATIONS)
+    ):
+        prompt = clean_text("prompt", variant.prompt)
+        if not prompt:
+            raise InputError("The prompt is empty. Say what to draw.")
+        slots += [
+            Slot(label=variant.label, prompt=prompt, seed=seed + i)
+            for i in range(request.n if literal is None else literal)
+        ]
+    clean_text("negative prompt", request.negative_prompt)
+    return request.model_copy(update={"seed": seed}), tuple(slots)
+
+
+def plan(model: Model, request: JobRequest) -> Plan:
+    """The steps that a picture is made in."""
+    made = pipeline.plan_for(model, _preset(request.quality), request.size)
+    return truncated(made, request.path)
+
+
+def chosen_plan(model: Model, quality: str, size: tuple[int, int]) -> Plan:
+    """The whole plan of a quality at (height, width)."""
+    return pipeline.plan_for(model, _preset(quality), size)
+
+
+def work(plan: Plan, size: tuple[int, int], guidance: float) -> float:
+    """What a picture costs, as passes of the whole network over a picture of 64 x 64 pixels."""
+    pixels = size[0] * size[1] / 64**2
+    return sum(
+        (step.evaluations if guidance == 1 else step.forwards) * pixels / step.tier.shrink**2
+        for step in plan.steps
+    )
+
+
+def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipeline.Job:
+    """One picture to make.
+
+    Raises:
+        InputError: the model cannot serve it, or not from the pictures that it names.
+        Refusal: one of these is gone.
+    """
+    image, mask = inputs(store, request)
+    wanted = Wanted(
+        prompt=slot.prompt,
+        negative=clean_text("negative prompt", request.negative_prompt),
+        style=request.style,
+        size=request.size,
+        seed=slot.seed,
+        count=1,
+        guidance=request.guidance,
+        plan=_preset(request.quality),
+        exact=request.exact,
+        image=image,
+        mask=mask,
+        strength=request.path,
+        background=None,
+        weights=None,
+        needs=None,
+        dtype=None,
+        device=None,
+    )
+    [job] = pipeline.jobs(model, wanted)
+    return job
+
+
+def check(model: Model, store: Store, request: JobRequest) -> None:
+    """Refuse what could not be served later, without reading pixels.
+
+    Raises:
+        InputError: the model cannot serve it.
+        Refusal: a picture that it names is gone.
+    """
+    style = None if request.style is None else pipeline.style_id(request.style)
+    model.adapter.check(Request({} if style is None else {"style": style}, request.size))
+    _source(store, request)
+    if request.mask is not None and not has_upload(store, request.mask):
+        raise _gone("mask", request.mask)
+
+
+def inputs(store: Store, request: JobRequest) -> tuple[Given | None, Given | None]:
+    """The picture to start from and the mask, cut or padded to the aspect that is asked for.
+
+    Raises:
+        InputError: one of them cannot be read, or they do not lie on each other.
+        Refusal: one of them is gone.
+    """
+    source = _source(store, request)
+    if source is None:
+        return None, None
+    name, path = source
+    pixels = _read(path, images.read)
+    image = Given(Source(name, images.digest(pixels)), pixels)
+    mask = None
+    if request.mask is not None:
+        if not has_upload(store, request.mask):
+            raise _gone("mask", request.mask)
+        pixels = _read(store.upload_path(request.mask), images.read_mask)
+        mask = Given(Source(f"{request.mask}.png", images.digest(pixels)), pixels)
+        check_shapes(image, mask)
+    if request.fit == "pad":
+        image = Given(image.source, _padded(image.pixels, request.size))
+        mask = mask and Given(mask.source, _padded(mask.pixels, request.size))
+    return image, mask
+
+
+def alike(a: JobRequest, b: JobRequest) -> bool:
+    """Whether pictures of both can walk together."""
+    return (a.size, a.quality, a.path, a.exact) == (b.size, b.quality, b.path, b.exact)
+
+
+def has_upload(store: Store, id: str) -> bool:
+    """Whether a picture that was sent is still there."""
+    return store.upload(id) is not None and store.upload_path(id).is_file()
+
+
+def has_picture(store: Store, id: str) -> bool:
+    """Whether a finished picture is still there."""
+    return store.picture(id) is not None and store.picture_path(id).is_file()
+
+
+def _source(store: Store, request: JobRequest) -> tuple[str, Path] | None:
+    """What the picture to start from is called, and its file."""
+    if request.image is not None:
+        if not has_upload(store, request.image):
+            raise _gone("image", request.image)
+        return f"{request.image}.png", store.upload_path(request.image)
+    if request.parent is not None:
+        if not has_picture(store, request.parent):
+            raise _gone("parent", request.parent)
+        return f"{request.parent}.png", store.picture_path(request.parent)
+    return None
+
+
+def _gone(field: str, id: str) -> Refusal:
+    return Refusal(
+        404,
+        f"There is no picture {id} for `{field}` any more. Send it again.",
+        param=field,
+        code="not_found",
+    )
+
+
+def _read(path: Path, read: Callable[[Path], NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The pixels of a file of the server's own, whose folder is nobody's business."""
+    try:
+        return read(path)
+    except FileFormatError as error:
+        raise InputError(
+            f"The picture {path.stem} is damaged on the server. Send or make it again."
+        ) from error
+
+
+def _preset(quality: str) -> Chosen:
+    # Other weights than those that come with asymflow take the grid.
+    return Chosen(preset=quality, grid=presets.DEFAULT)
+
+
+def _padded(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A picture [h, w, 4] or a mask [h, w] in the middle of nothing, at the aspect of a size."""
+    height, width = array.shape[:2]
+    add_h = max(0, round(width * size[0] / size[1]) - height)
+    add_w = max(0, round(height * size[1] / size[0]) - width)
+    around = [(add_h // 2, add_h - add_h // 2), (add_w // 2, add_w - add_w // 2)]
+    return np.pad(array, [*around, (0, 0)][: array.ndim])

@@ -1,0 +1,131 @@
+"""What the studio's own API takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+from asymflow.core import presets
+from asymflow.generation.spec import MAX_PROMPT
+from asymflow.io import json_reader
+from asymflow.models.embedded import plans
+from asymflow.server.settings import PICTURES, SIDES
+
+T = TypeVar("T")
+Quality = Literal["draft", "fast", "balanced", "best"]
+Fit = Literal["crop", "pad"]
+Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1], multiple_of=SIDES.step)]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class Sent(BaseModel):
+    """What a client sent, in which every text is one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_text(cls, data: object) -> object:
+        broken = next(
+            (text for text in json_reader.strings(data) if json_reader.half_of_pair(text)), None
+        )
+        if broken is not None:
+            shown = broken.encode("ascii", "backslashreplace").decode()[:60]
+            raise ValueError(
+                f"'{shown}' has half of a surrogate pair, which is no text. Remove it, or send the "
+                "whole sign."
+            )
+        return data
+
+
+class JobRequest(Sent):
+    """Pictures that somebody wants.
+
+    `prompt` may hold choices, `{red|blue}`, which make every combination, each `n` times.
+    `strength` says how far to leave the picture that is given as `image` (an upload) or `parent`
+    (a picture of the studio). Where a `mask` is white the picture is made anew.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: Annotated[str, Field(min_length=1, max_length=4 * MAX_PROMPT)]
+    negative_prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)] = ""
+    style: str | None = None
+    width: Side = 64
+    height: Side = 64
+    quality: Quality = plans.DEFAULT
+    n: Annotated[int, Field(ge=1, le=PICTURES)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    guidance_scale: Annotated[float, Field(gt=0, le=100)] | None = None
+    image: Id | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+    fit: Fit = "crop"
+    mask: Id | None = None
+    parent: Id | None = None
+    live: bool = False
+    exact: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> JobRequest:
+        if self.image is not None and self.parent is not None:
+            raise ValueError("`image` and `parent` both say where to start. Give one of them.")
+        if self.mask is not None and not self.starts:
+            raise ValueError("`mask` says which part of a picture to paint. Give `image` too.")
+        return self
+
+    @property
+    def starts(self) -> bool:
+        """Whether there is a picture to start from."""
+        return self.image is not None or self.parent is not None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @property
+    def guidance(self) -> float:
+        """The guidance scale that is used."""
+        return presets.GUIDANCE if self.guidance_scale is None else self.guidance_scale
+
+    @property
+    def path(self) -> float:
+        """The part of the trajectory that is made."""
+        if not self.starts:
+            return 1.0
+        usual = presets.IMAGE_STRENGTH if self.mask is None else presets.MASK_STRENGTH
+        return usual if self.strength is None else self.strength
+
+
+class Slot(BaseModel):
+    """One picture of a job; `label` names what was chosen for it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str | None
+    prompt: str
+    seed: int
+
+
+def remembered(shape: type[T], data: Mapping[str, Any]) -> T:
+    """A shape as another version may have written it, without the fields that this one lacks.
+
+    Raises:
+        ValueError: what it has is not of this shape.
+    """
+    adapter, fields = _known(shape)
+    return adapter.validate_python({key: data[key] for key in data if key in fields})
+
+
+def unknown(shape: type[object], data: Mapping[str, Any]) -> list[str]:
+    """The fields of another version that say something."""
+    _, fields = _known(shape)
+    return sorted(name for name, value in data.items() if value and name not in fields)
+
+
+@cache
+def _known(shape: type[T]) -> tuple[TypeAdapter[T], frozenset[str]]:
+    """What validates a shape, and its fields."""
+    adapter = TypeAdapter(shape)
+    return adapter, frozenset(adapter.json_schema()["properties"])

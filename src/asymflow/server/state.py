@@ -1,0 +1,76 @@
+"""The parts of a server, and how calls get at them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from asymflow.generation.pipeline import Model
+from asymflow.server.manager import Engine
+from asymflow.server.metrics import Metrics
+from asymflow.server.settings import Settings
+from asymflow.server.store import Store
+from asymflow.server.workshop import Caller, Workshop, caller_of
+
+_PATIENCE = 60.0
+"""Seconds that a call waits for the model, which is loaded while the server already answers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Studio:
+    """Everything that calls share."""
+
+    settings: Settings
+    store: Store
+    engine: Engine
+    metrics: Metrics
+    workshop: Workshop
+
+
+def studio_of(request: Request) -> Studio:
+    """The parts of the server that a call came to."""
+    studio: Studio = request.app.state.studio
+    return studio
+
+
+Here = Annotated[Studio, Depends(studio_of)]
+
+
+async def model_of(studio: Here) -> Model:
+    """The model, as soon as it is loaded.
+
+    Raises:
+        Refusal: it takes too long, or cannot be loaded.
+    """
+    engine = studio.engine
+    until = time.monotonic() + _PATIENCE
+    with engine.opened.listen() as listener:
+        while engine.model is None and engine.failure is None and not engine.closing:
+            if not await listener.wait(until - time.monotonic()):
+                break
+    return engine.loaded()
+
+
+Loaded = Annotated[Model, Depends(model_of)]
+
+
+def client_of(request: Request) -> str:
+    """Whose turn a call takes: a tab of the studio, or an address."""
+    tab = request.headers.get("x-client", "")[:64]
+    address = request.client.host if request.client is not None else "?"
+    return f"{address} {tab}"
+
+
+Client = Annotated[str, Depends(client_of)]
+Calling = Annotated[Caller, Depends(caller_of)]
+
+
+async def body_of(request: Request) -> bytes:
+    """The raw body; the middlewares have limited it."""
+    return await request.body()
+
+
+Body = Annotated[bytes, Depends(body_of)]

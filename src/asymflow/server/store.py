@@ -1,0 +1,580 @@
+"""What outlives the process: jobs, pictures, uploads and keys in SQLite, pixels in files.
+
+A file is written before the row that names it, and a row is gone before its file: what the database
+knows is there. Until its row is written a file has a name of its own, so that a whole picture is
+never taken for a left-over. Files are named by random ids, never by what somebody typed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from PIL import Image
+
+from asymflow.io.files import replacing
+from asymflow.server.database import Database, explained
+from asymflow.server.problems import disk_is_full
+
+_log = logging.getLogger("asymflow.server")
+
+_RESULT = re.compile(r"[\w-]{22}\.(png|webp|jpg)", re.ASCII)
+"""Names of results. Somebody else's files may lie beside them."""
+_FILE = re.compile(r"[\w-]{22}\.png", re.ASCII)
+_PENDING = re.compile(r"[\w-]{22}\.png\.pending", re.ASCII)
+"""Names of whole files whose row is being written."""
+_BEGUN = re.compile(r"\.[\w-]{22}\.(png|webp|jpg)(\.pending)?\.\w+", re.ASCII)
+"""Names of files that are being written, see `asymflow.io.files.replacing`."""
+_FACTS = {
+    "prompt": str,
+    "seed": int,
+    "width": int,
+    "height": int,
+    "seconds": (int, float),
+    "forwards": int,
+}
+"""What is computed with, or named a file by, of what is known of a picture."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as it is remembered; `kind` is "studio" or "api"."""
+
+    id: str
+    client: str
+    kind: str
+    state: str
+    created: float
+    started: float | None
+    finished: float | None
+    request: Mapping[str, Any]
+    slots: Sequence[Mapping[str, Any]]
+    error: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRow:
+    """A picture as it is remembered.
+
+    Attributes:
+        number: rises with every picture; what the gallery is ordered by.
+        listed: is in the gallery.
+        deleted: when it was hidden, or None.
+        facts: what it shows and how it was made, as the API says it.
+    """
+
+    number: int
+    id: str
+    job: str
+    slot: int
+    created: float
+    listed: bool
+    deleted: float | None
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRow:
+    """A picture that somebody sent."""
+
+    id: str
+    width: int
+    height: int
+
+
+def new_id() -> str:
+    """An id that cannot be guessed."""
+    return secrets.token_urlsafe(16)
+
+
+class Store:
+    """The database and the files in one folder. Any thread may call it.
+
+    Args:
+        upload_space: bytes that all uploads may take; the oldest make room for new ones.
+
+    Raises:
+        FileFormatError: the database was made by another version.
+        OSError: the folder is not writable.
+    """
+
+    def __init__(self, folder: Path, *, upload_space: int = 1_000_000_000) -> None:
+        self._folder = folder
+        self._upload_space = upload_space
+        for name in ("pictures", "uploads", "results"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._database = Database(folder)
+        self._db = self._database.connection
+        try:
+            self._settle()
+            self._adopt_uploads()
+            self.start = self._although_full(self._started)
+        except sqlite3.Error as error:
+            self._database.close()
+            raise explained(self._database.path, error) from error
+        except BaseException:
+            self._database.close()
+            raise
+        self.keep_reserve()
+        self._uploaded = sum(map(_room, (folder / "uploads").iterdir()))
+
+    def _started(self) -> int:
+        """The number of this start."""
+        with self._transaction():
+            cursor = self._db.execute("INSERT INTO starts (at) VALUES (?)", (time.time(),))
+        return cursor.lastrowid or 0
+
+    def _settle(self) -> None:
+        """Finish or undo what a process that was killed had begun.
+
+        Whole pictures stay, whatever the database says: it may be an older one, or new.
+        """
+        for name in ("pictures", "uploads"):
+            noted = {f"{id}.png" for id in self._ids(f"SELECT id FROM {name}", ())}
+            for path in (self._folder / name).iterdir():
+                if _PENDING.fullmatch(path.name):
+                    final = path.with_suffix("")
+                    if final.name in noted and not final.exists():
+                        path.replace(final)
+                    else:  # nobody was told of it, and its job makes it again
+                        path.unlink()
+        for name in ("pictures", "uploads", "results"):
+            for path in (self._folder / name).iterdir():
+                if _BEGUN.fullmatch(path.name):
+                    path.unlink()
+
+    def _adopt_uploads(self) -> None:
+        """Note files that were sent and that the database lacks, so that they go in their time."""
+        noted = set(self._ids("SELECT id FROM uploads", ()))
+        for path in self._strangers("uploads", noted):
+            try:
+                with Image.open(path) as image:
+                    width, height = image.size
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                _log.warning("a file in uploads is no picture", extra={"file": path.name})
+                continue
+            with self._transaction():
+                self._db.execute(
+                    "INSERT INTO uploads VALUES (?, ?, ?, ?)",
+                    (path.stem, path.stat().st_mtime, width, height),
+                )
+
+    def _strangers(self, name: str, noted: Container[str]) -> list[Path]:
+        return [path for path in whole_files(self._folder / name) if path.stem not in noted]
+
+    def strangers(self) -> list[Path]:
+        """Picture files that the database lacks: it was lost, or an older one was put back."""
+        return self._strangers("pictures", set(self._ids("SELECT id FROM pictures", ())))
+
+    def keep_reserve(self) -> None:
+        """Keep room for deleting when the disk is full, unless it is full already."""
+        try:
+            self._database.take_reserve()
+        except OSError as error:
+            _log.warning("no room can be kept free", extra={"reason": str(error)})
+
+    def free(self) -> int:
+        """Bytes that are left on the disk."""
+        return shutil.disk_usage(self._folder).free
+
+    @contextmanager
+    def _transaction(self) -> Generator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk may have ended it
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _although_full(self, work: Callable[[], T]) -> T:
+        """Do what frees room: where the disk has none left, in that which was kept for it."""
+        try:
+            return work()
+        except (OSError, sqlite3.Error) as error:
+            if not (disk_is_full(error) and self._database.give_reserve()):
+                raise
+            return work()
+
+    @contextmanager
+    def _noting(self, path: Path) -> Generator[None]:
+        """A transaction that names a file which is written, but pending: both or neither."""
+        pending = _pending(path)
+        try:
+            with self._transaction():
+                yield
+        except BaseException:
+            pending.unlink(missing_ok=True)
+            raise
+        pending.replace(path)  # and the next start does, if this one is killed here
+
+    def close(self) -> None:
+        """Write everything back."""
+        with self._lock:
+            self._database.close()
+
+    # Jobs.
+
+    def add_job(self, job: JobRow, key: str | None = None, body: str = "") -> None:
+        """Remember a new job, and the idempotency key it was sent with."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO jobs (id, client, kind, state, created, request, slots) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    job.id,
+                    job.client,
+                    job.kind,
+                    job.state,
+                    job.created,
+                    json.dumps(job.request),
+                    json.dumps(job.slots),
+                ),
+            )
+            if key is not None:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO keys (key, created, body, job) VALUES (?, ?, ?, ?)",
+                    (key, job.created, body, job.id),
+                )
+
+    def change_job(
+        self,
+        id: str,
+        state: str,
+        *,
+        started: float | None = None,
+        finished: float | None = None,
+        error: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remember the new state of a job."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE jobs SET state = ?, started = ?, finished = ?, error = ? WHERE id = ?",
+                (state, started, finished, None if error is None else json.dumps(error), id),
+            )
+
+    def job(self, id: str) -> JobRow | None:
+        """A job, or None where there is none."""
+        found = self._read("jobs", _job, "SELECT * FROM jobs WHERE id = ?", (id,))
+        return found[0] if found else None
+
+    def recent_jobs(self, limit: int) -> list[JobRow]:
+        """The newest jobs of the studio first; live ones are passing and not among them."""
+        return self._read(
+            "jobs",
+            _job,
+            "SELECT * FROM jobs WHERE kind = 'studio' AND NOT CASE WHEN json_valid(request) "
+            "THEN json_extract(request, '$.live') ELSE 0 END ORDER BY number DESC LIMIT ?",
+            (limit,),
+        )
+
+    def unfinished_jobs(self) -> list[JobRow]:
+        """Those that were waiting or running, oldest first."""
+        return self._read(
+            "jobs",
+            _job,
+            "SELECT * FROM jobs WHERE state IN ('queued', 'running') ORDER BY number",
+            (),
+        )
+
+    def set_aside(self, table: Literal["jobs", "pictures"], id: str, reason: str) -> None:
+        """Take a row that cannot be read out of the way of all others, and keep what it holds."""
+        _log.error("a row cannot be read", extra={"table": table, "id": id, "reason": reason})
+        with self._transaction():
+            for row in self._rows(f"SELECT * FROM {table} WHERE id = ?", (id,)):
+                self._db.execute(
+                    "INSERT INTO unreadable (at, tab, id, reason, content) VALUES (?, ?, ?, ?, ?)",
+                    (time.time(), table, id, reason, json.dumps(dict(row), default=repr)),
+                )
+            self._db.execute(f"DELETE FROM {table} WHERE id = ?", (id,))
+
+    def keyed_job(self, key: str) -> tuple[str, str] | None:
+        """(hash of the body, id of the job) that came with an idempotency key."""
+        found = self._rows("SELECT body, job FROM keys WHERE key = ?", (key,))
+        return (found[0]["body"], found[0]["job"]) if found else None
+
+    # Pictures.
+
+    def write_picture(self, id: str, data: bytes) -> None:
+        """The PNG file of a finished picture, which `add_picture` or `drop_picture` follows."""
+        with replacing(_pending(self.picture_path(id))) as file:
+            file.write(data)
+
+    def drop_picture(self, id: str) -> None:
+        """Remove a file that was written for nobody."""
+        _pending(self.picture_path(id)).unlink(missing_ok=True)
+
+    def add_picture(
+        self, id: str, job: str, slot: int, facts: Mapping[str, Any], *, listed: bool
+    ) -> PictureRow:
+        """Note a finished picture, whose file is written; it is removed where that fails."""
+        created = time.time()
+        with self._noting(self.picture_path(id)):
+            # A job that was killed after its picture may make it again.
+            before = self._ids(
+                "DELETE FROM pictures WHERE job = ? AND slot = ? RETURNING id", (job, slot)
+            )
+            cursor = self._db.execute(
+                "INSERT INTO pictures (id, job, slot, created, listed, facts) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (id, job, slot, created, listed, json.dumps(facts)),
+            )
+        self._drop_pictures(before)
+        return PictureRow(cursor.lastrowid or 0, id, job, slot, created, listed, None, facts)
+
+    def picture(self, id: str) -> PictureRow | None:
+        """A picture, hidden or not, or None where there is none."""
+        found = self._read("pictures", _picture, "SELECT * FROM pictures WHERE id = ?", (id,))
+        return found[0] if found else None
+
+    def pictures_of(self, job: str) -> list[PictureRow]:
+        """The pictures of a job in the order of its slots."""
+        query = "SELECT * FROM pictures WHERE job = ? ORDER BY slot"
+        return self._read("pictures", _picture, query, (job,))
+
+    def gallery(self, before: int | None, limit: int) -> list[PictureRow]:
+        """The newest pictures first, from before a number."""
+        return self._read(
+            "pictures",
+            _picture,
+            "SELECT * FROM pictures WHERE listed AND deleted IS NULL AND number < ? "
+            "ORDER BY number DESC LIMIT ?",
+            (2**62 if before is None else before, limit),
+        )
+
+    def hide(self, id: str, *, hidden: bool) -> PictureRow | None:
+        """Hide a picture, or show it again; None where there is none."""
+
+        def change() -> None:
+            with self._transaction():
+                self._db.execute(
+                    "UPDATE pictures SET deleted = ? WHERE id = ?",
+                    (time.time() if hidden else None, id),
+                )
+
+        self._although_full(change)
+        return self.picture(id)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Delete pictures for good."""
+
+        def change() -> None:
+            with self._transaction():
+                self._db.executemany("DELETE FROM pictures WHERE id = ?", [(id,) for id in ids])
+
+        try:
+            self._although_full(change)
+        except (OSError, sqlite3.Error) as error:
+            if not disk_is_full(error):
+                raise
+            # Then their own room is all there is. A row without its file does no harm.
+            self._drop_pictures(ids)
+            change()
+        self._drop_pictures(ids)
+        self.keep_reserve()
+
+    def _drop_pictures(self, ids: Iterable[str]) -> None:
+        for id in ids:
+            self.picture_path(id).unlink(missing_ok=True)
+
+    def make_room(self, size: int) -> None:
+        """Remove hidden pictures, oldest first, until so many bytes are free or none is left."""
+        while self.free() < size:
+            hidden = self._ids(
+                "SELECT id FROM pictures WHERE deleted IS NOT NULL ORDER BY deleted LIMIT 20", ()
+            )
+            if not hidden:
+                return
+            self.remove(hidden)
+
+    def picture_path(self, id: str) -> Path:
+        """Where the pixels are."""
+        return self._folder / "pictures" / f"{id}.png"
+
+    # Uploads, and results that are fetched by their URL.
+
+    def add_upload(self, data: bytes, width: int, height: int) -> UploadRow:
+        """Keep a picture that was sent, as the PNG it was made into."""
+        id = new_id()
+        with replacing(_pending(self.upload_path(id))) as file:
+            file.write(data)
+        with self._noting(self.upload_path(id)):
+            self._db.execute(
+                "INSERT INTO uploads VALUES (?, ?, ?, ?)", (id, time.time(), width, height)
+            )
+        with self._lock:
+            self._uploaded += _room(self.upload_path(id))
+            if self._uploaded > self._upload_space:
+                self._make_room(id)
+        return UploadRow(id, width, height)
+
+    def _make_room(self, newest: str) -> None:
+        """Remove the oldest uploads that no job waits for, with some room to spare."""
+        rows = self._rows(
+            "SELECT id FROM uploads WHERE id != ? AND id NOT IN (SELECT json_extract(request, each)"
+            " FROM jobs, (SELECT '$.image' AS each UNION SELECT '$.mask')"
+            " WHERE state IN ('queued', 'running') AND CASE WHEN json_valid(request)"
+            " THEN json_extract(request, each) IS NOT NULL ELSE 0 END) ORDER BY created",
+            (newest,),
+        )
+        for row in rows:
+            if self._uploaded <= 0.9 * self._upload_space:
+                return
+            with self._transaction():
+                self._db.execute("DELETE FROM uploads WHERE id = ?", (row["id"],))
+            self._drop_upload(row["id"])
+
+    def _drop_upload(self, id: str) -> None:
+        path = self.upload_path(id)
+        with self._lock:
+            if path.exists():
+                self._uploaded -= _room(path)
+            path.unlink(missing_ok=True)
+
+    def upload(self, id: str) -> UploadRow | None:
+        """A picture that was sent, or None where there is none."""
+        found = self._rows("SELECT id, width, height FROM uploads WHERE id = ?", (id,))
+        return UploadRow(*found[0]) if found else None
+
+    def upload_path(self, id: str) -> Path:
+        """Where its pixels are."""
+        return self._folder / "uploads" / f"{id}.png"
+
+    def add_result(self, data: bytes, suffix: str) -> str:
+        """Keep a file for a while; its name."""
+        name = f"{new_id()}.{suffix}"
+        with replacing(self._folder / "results" / name) as file:
+            file.write(data)
+        return name
+
+    def result(self, name: str) -> Path | None:
+        """The file of a result, or None where there is none. Other names lead nowhere."""
+        path = self._folder / "results" / name
+        return path if _RESULT.fullmatch(name) and path.is_file() else None
+
+    # Cleaning.
+
+    def purge(self, *, undo: float, passing: float, uploads: float) -> int:
+        """Remove for good what has been hidden, unlisted or sent for longer than these seconds."""
+        now = time.time()
+        gone: list[str] = []
+        old: list[str] = []
+
+        def change() -> None:
+            nonlocal gone, old
+            with self._transaction():
+                gone = self._ids(
+                    "DELETE FROM pictures WHERE deleted < ? OR (NOT listed AND created < ?) "
+                    "RETURNING id",
+                    (now - undo, now - passing),
+                )
+                old = self._ids(
+                    "DELETE FROM uploads WHERE created < ? RETURNING id", (now - uploads,)
+                )
+                self._db.execute("DELETE FROM keys WHERE created < ?", (now - undo,))
+                self._db.execute(
+                    "DELETE FROM jobs WHERE state IN ('done', 'failed', 'cancelled') AND "
+                    "created < ? AND id NOT IN (SELECT job FROM pictures)",
+                    (now - undo,),
+                )
+
+        self._although_full(change)
+        results = [
+            path
+            for path in (self._folder / "results").iterdir()
+            if _RESULT.fullmatch(path.name) and path.stat().st_mtime < now - passing
+        ]
+        for path in (*map(self.picture_path, gone), *results):
+            path.unlink(missing_ok=True)
+        for id in old:
+            self._drop_upload(id)
+        self.keep_reserve()
+        return len(gone) + len(results) + len(old)
+
+    def _read(
+        self,
+        table: Literal["jobs", "pictures"],
+        read: Callable[[sqlite3.Row], T],
+        query: str,
+        values: Iterable[object],
+    ) -> list[T]:
+        """The rows of a query; those that cannot be read are set aside."""
+        found: list[T] = []
+        for row in self._rows(query, values):
+            try:
+                found.append(read(row))
+            except (ValueError, TypeError, KeyError) as error:
+                self.set_aside(table, row["id"], repr(error))
+        return found
+
+    def _rows(self, query: str, values: Iterable[object]) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._db.execute(query, tuple(values)).fetchall()
+
+    def _ids(self, query: str, values: Iterable[object]) -> list[str]:
+        return [row["id"] for row in self._rows(query, values)]
+
+
+def whole_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, by name. Somebody else's files may lie beside them."""
+    return sorted(path for path in folder.iterdir() if _FILE.fullmatch(path.name))
+
+
+def _pending(path: Path) -> Path:
+    """What a file is called until its row is written."""
+    return path.with_name(f"{path.name}.pending")
+
+
+def _room(path: Path) -> int:
+    """Bytes that a file takes on a disk, whose blocks have 4096."""
+    return -(-path.stat().st_size // 4096) * 4096
+
+
+def _job(row: sqlite3.Row) -> JobRow:
+    """A job; ValueError where its row holds something else."""
+    return JobRow(
+        id=row["id"],
+        client=row["client"],
+        kind=row["kind"],
+        state=row["state"],
+        created=row["created"],
+        started=row["started"],
+        finished=row["finished"],
+        request=json.loads(row["request"]),
+        slots=json.loads(row["slots"]),
+        error=None if row["error"] is None else json.loads(row["error"]),
+    )
+
+
+def _picture(row: sqlite3.Row) -> PictureRow:
+    """A picture; ValueError, TypeError or KeyError where its row holds something else."""
+    facts = json.loads(row["facts"])
+    for name, kind in _FACTS.items():
+        if not isinstance(facts[name], kind):
+            raise TypeError(f"{name} is {facts[name]!r}")
+    return PictureRow(
+        number=row["number"],
+        id=row["id"],
+        job=row["job"],
+        slot=row["slot"],
+        created=row["created"],
+        listed=bool(row["listed"]),
+        deleted=row["deleted"],
+        facts=facts,
+    )

@@ -1,0 +1,161 @@
+"""Server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+
+from asymflow.core.types import Picture
+from asymflow.server import media
+from asymflow.server.jobs import Event, Job
+from asymflow.server.manager import Engine
+
+_QUIET = 15.0
+"""Seconds after which something is sent so that no proxy takes the line for dead."""
+KEEP_ALIVE = b": still here\n\n"
+TYPE = "text/event-stream"
+HEADERS = MappingProxyType({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+"""Nobody may keep a stream, or hold it back."""
+FINAL = frozenset({"done", "failed", "cancelled"})
+_PREVIEW_SHARE = 0.02
+"""Of one listener's time, that the processor may spend on showing it previews."""
+
+
+def message(name: str, data: Mapping[str, Any], number: int | None = None) -> bytes:
+    """One event on the wire."""
+    head = "" if number is None else f"id: {number}\n"
+    return f"{head}event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n".encode()
+
+
+def response(events: AsyncGenerator[bytes]) -> StreamingResponse:
+    """A response of events."""
+    return StreamingResponse(events, media_type=TYPE, headers=HEADERS)
+
+
+async def follow(engine: Engine, job: Job, after: int) -> AsyncGenerator[Event | None]:
+    """What happens to a job, to its end; None where nothing happened for a while.
+
+    Ends early when the server stops.
+    """
+    with job.bell.listen() as listener:
+        while True:
+            events = engine.events(job, after)
+            for event in events:
+                after = event.number
+                yield event
+                if event.name in FINAL:
+                    return
+            if engine.closing or (job.over and not events):
+                return
+            if not await listener.wait(_QUIET):
+                yield None
+
+
+async def job_events(
+    engine: Engine, job: Job, after: int, *, previews: bool = False
+) -> AsyncGenerator[bytes]:
+    """`follow` on the wire.
+
+    Args:
+        previews: says a look at a picture in its step, in the place of where to ask for it.
+    """
+    shown = _Previews(engine, job)
+    async for event in follow(engine, job, after):
+        if event is None:
+            yield KEEP_ALIVE
+            continue
+        data = event.data
+        if previews and event.name == "step":
+            data = {**data, "preview": await shown.of(data["slot"], data["step"])}
+        yield message(event.name, data, event.number)
+
+
+class _Previews:
+    """Looks at the pictures of a job, as often as they cost little: the first one of each at once.
+
+    A call of its own for every look would cost several times as much as the look.
+    """
+
+    def __init__(self, engine: Engine, job: Job) -> None:
+        self._engine = engine
+        self._job = job
+        self._next: dict[int, float] = {}
+
+    async def of(self, slot: int, step: int) -> str | None:
+        """The look at a step as a data URL; None for one that is skipped or long over."""
+        now = time.monotonic()
+        found = self._engine.newest(self._job, slot)
+        last = step == self._job.steps - 1  # the picture itself comes in a moment
+        if found is None or found[0] != step or last or now < self._next.get(slot, 0.0):
+            return None
+        url, seconds = await asyncio.to_thread(self._encoded, found[1])
+        together = max(len(self._job.slots), self._engine.drawing())
+        self._next[slot] = now + seconds * together / _PREVIEW_SHARE
+        return url
+
+    def _encoded(self, look: Picture) -> tuple[str, float]:
+        """A data URL, and the processor's seconds that it took."""
+        before = time.thread_time()
+        data = media.preview(look, composite=self._job.request.mask is not None)
+        url = f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+        return url, time.thread_time() - before
+
+
+async def everything(engine: Engine, *, previews: bool = False) -> AsyncGenerator[bytes]:
+    """Every event of every job of the studio, for a page that opens a single stream.
+
+    Begins with the jobs that are going on and what was told of them. The data of an event is that
+    of the job's own stream and the job's id; "job" comes whenever the state of one has changed, and
+    "beat" while nothing happens, so that a listener can tell a quiet server from a dead one.
+
+    Args:
+        previews: as in `job_events`.
+    """
+    shown: dict[str, _Previews] = {}
+
+    async def said(job: Job, event: Event) -> bytes:
+        data = event.data
+        if previews and event.name == "step":
+            looks = shown.setdefault(job.id, _Previews(engine, job))
+            data = {**data, "preview": await looks.of(data["slot"], data["step"])}
+        if event.name in FINAL:
+            shown.pop(job.id, None)
+        return message(event.name, data if event.name == "job" else {"job": job.id, **data})
+
+    with engine.telling.listen() as listener:
+        after = engine.last_told()
+        yield message("beat", {})
+        for job in engine.active():
+            yield message("job", {"job": engine.json(job)})
+            for event in engine.events(job, -1):
+                if event.number <= after:
+                    yield await said(job, event)
+        while not engine.closing:
+            for job, event in engine.told_after(after):
+                after = event.number
+                yield await said(job, event)
+            if not await listener.wait(_QUIET):
+                yield message("beat", {})
+
+
+async def changes(engine: Engine, after: int | None) -> AsyncGenerator[bytes]:
+    """Every change of state of any job; without a number to go on from, first what is going on."""
+    with engine.changed.listen() as listener:
+        if after is None:
+            after = engine.last_change()
+            for job in engine.active():
+                yield message("job", {"job": engine.json(job)}, after)
+        yield KEEP_ALIVE
+        while not engine.closing:
+            for event in engine.changes_after(after):
+                after = event.number
+                yield message(event.name, event.data, event.number)
+            if not await listener.wait(_QUIET):
+                yield KEEP_ALIVE

@@ -1,0 +1,360 @@
+"""The thread that makes pictures: it loads the model, warms up, and serves the queue.
+
+Another one writes them: while it compresses and waits for the disk, the next are drawn. Where the
+network is in a process of its own (`asymflow.server.remote`), two threads draw, so that it always
+has a question: while one of them goes on from an answer, the network is on that of the other.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from asymflow.core import engine, presets
+from asymflow.core.adapter import Adapter
+from asymflow.core.errors import AsymflowError
+from asymflow.core.transforms import truncated
+from asymflow.core.types import Decision, Picture, Plan, Request
+from asymflow.generation import pipeline
+from asymflow.generation.pipeline import Model
+from asymflow.models.embedded import plans
+from asymflow.server import media, remote, requests
+from asymflow.server.jobs import Unit
+from asymflow.server.manager import Engine
+from asymflow.server.problems import NO_ROOM, Problem, Refusal, disk_is_full
+from asymflow.server.supervisor import Lost
+
+_log = logging.getLogger("asymflow.server")
+
+_OUR_FAULT = "Something went wrong in the server. Its log says what."
+_TOGETHER = 8
+"""Pictures that walk together where the model takes several per call."""
+_TRIES = 3
+"""That a picture gets whose network is lost: one of them may be lost by chance, or by another."""
+_FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
+"""Seconds between two attempts to load the model."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A picture on its way.
+
+    Attributes:
+        seconds: of computing so far, and `started`, since when it has been made.
+        facts: of every step that was made or skipped, by its index in the plan.
+    """
+
+    unit: Unit
+    made: pipeline.Job
+    plan: Plan
+    seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    facts: dict[int, dict[str, Any]] = field(default_factory=lambda: dict[int, dict[str, Any]]())
+    decisions: list[Decision] = field(default_factory=lambda: list[Decision]())
+
+
+class Worker(threading.Thread):
+    """Serves an engine until that closes.
+
+    Args:
+        load: gives the model.
+    """
+
+    def __init__(self, engine: Engine, load: Callable[[], Model]) -> None:
+        super().__init__(name="asymflow-worker", daemon=True)
+        self._engine = engine
+        self._load = load
+        self._abandoned = threading.Event()
+        self._last = threading.local()  # what each thread handed to the writer
+
+    def abandon(self) -> None:
+        """Leave what is being made; its job is kept for the next start."""
+        self._abandoned.set()
+        if (network := self._engine.network) is not None:
+            network.abort()
+
+    def run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                self._work()
+            except AsymflowError:
+                _log.exception("the model cannot be loaded")
+                # What it says may name files, which is for the log alone.
+                self._engine.give_up("The model could not be loaded. The server's log says why.")
+                return
+            except Exception:
+                # Such as files or threads that the system does not give now.
+                _log.exception("the model could not be loaded", extra={"pause_s": pause})
+                self._engine.give_up("The model could not be loaded, and is tried again soon.")
+            else:
+                return
+            if self._engine.await_close(pause):
+                return
+            pause = min(2 * pause, _LAST_PAUSE)
+
+    def _work(self) -> None:
+        """Load the model, and serve with it until the server closes.
+
+        Raises:
+            AsymflowError: the model is to blame.
+            Exception: whatever the system does not give.
+        """
+        model = self._load()
+        network = remote.network_of(model)
+        try:
+            seconds = _warm_up(model)
+            count = 1 if network is None else 2
+            with (
+                ThreadPoolExecutor(1, "asymflow-writer") as self._writer,
+                ThreadPoolExecutor(count, "asymflow-drawing") as drawing,
+            ):
+                self._writer.submit(int).result()  # its thread is there, before it is needed
+                self._engine.open(model, seconds, None if network is None else network.process)
+                _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
+                limit = self._engine.settings.together or model.adapter.batch or _TOGETHER
+                for each in [drawing.submit(self._draw, model, limit) for _ in range(count)]:
+                    each.result()
+        finally:
+            remote.end(model)
+
+    def _draw(self, model: Model, limit: int) -> None:
+        while units := self._engine.take(limit):
+            try:
+                self._serve(model, units)
+            except Exception:
+                # The next start finds these jobs unfinished; this one must go on.
+                _log.exception("pictures were given up")
+            finally:
+                self._engine.rest(units)
+
+    def _serve(self, model: Model, units: Sequence[Unit], tries: int = 1) -> None:
+        """Make pictures; each alone where they fail together for want of memory, or are lost."""
+        runs = [run for unit in units if (run := self._prepared(model, unit)) is not None]
+        if not runs:
+            return
+        try:
+            self._walk(model, runs)
+        except Lost as error:
+            _log.error("lost", extra={"pictures": len(runs), "reason": str(error), "try": tries})
+            lost = error
+        except Exception as error:
+            if not _no_memory(error):
+                _log.exception("a picture could not be made")
+                self._fail(runs, _OUR_FAULT, None)
+                return
+            self._engine.metrics.memory.inc()
+            _log.error("out of memory", extra={"pictures": len(runs)})
+            lost = None
+        else:
+            return
+        # Here, so that the error and what its frames held are gone.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if lost is not None and lost.memory:
+            self._engine.metrics.memory.inc()
+        if lost is not None and not self._engine.await_network([run.unit.job for run in runs]):
+            return
+        if lost is not None and tries < _TRIES:
+            for run in runs:
+                self._serve(model, [run.unit], tries + 1)
+        elif lost is None and len(runs) > 1:
+            for run in runs:
+                self._serve(model, [run.unit], tries)
+        elif lost is None or lost.memory:
+            self._fail(
+                runs,
+                "There is not enough memory for this picture. Ask for a smaller one, or stop other "
+                "programs that use the device.",
+                "out_of_memory",
+            )
+        else:
+            self._fail(
+                runs,
+                f"{lost} So it did {_TRIES} times with this picture. Ask for it again; where that "
+                "does not help, the server's log says more.",
+                "network_lost",
+            )
+
+    def _prepared(self, model: Model, unit: Unit) -> _Run | None:
+        try:
+            made = requests.prepare(model, self._engine.store, unit.job.request, unit.wanted)
+        except AsymflowError as error:
+            self._engine.fail(unit.job, Problem(str(error), code="unusable"))
+            return None
+        except Refusal as refusal:
+            self._engine.fail(unit.job, refusal.problem)
+            return None
+        except Exception:
+            _log.exception("a picture could not be prepared")
+            problem = Problem(_OUR_FAULT, "server_error", code="internal_error")
+            self._engine.fail(unit.job, problem)
+            return None
+        return _Run(unit, made, truncated(made.record.plan, made.request.strength))
+
+    def _walk(self, model: Model, runs: Sequence[_Run]) -> None:
+        adapter = model.adapter
+        requests = [run.made.request for run in runs]
+        for run in runs:
+            self._engine.begin(run.unit.job)
+        frame = None
+        walk = engine.walk(adapter, runs[0].made.record.plan, requests)
+        try:
+            for frame in walk:
+                for row in frame.rows:
+                    self._note(adapter, runs[row], frame, row)
+                if self._abandoned.is_set() or self._nobody_waits(runs):
+                    return
+        finally:
+            walk.close()
+        assert frame is not None, "a plan has at least one step"
+        made = engine.pictures(adapter, requests, frame.x_t)
+        # A disk that is slower than the model must not fill the memory.
+        wait(getattr(self._last, "written", ()))
+        self._last.written = [
+            self._writer.submit(self._finish, run, picture)
+            for run, picture in zip(runs, made, strict=True)
+        ]
+
+    def _nobody_waits(self, runs: Sequence[_Run]) -> bool:
+        limit = self._engine.settings.picture_seconds
+        for run in runs:
+            if time.monotonic() - run.started > limit:
+                self._engine.fail(
+                    run.unit.job,
+                    Problem(
+                        f"A picture took more than {limit:g} seconds, which is too long. Ask for a "
+                        "smaller one, or for less quality.",
+                        "server_error",
+                        code="timeout",
+                    ),
+                )
+        return all(run.unit.job.over for run in runs)
+
+    def _note(self, adapter: Adapter, run: _Run, frame: engine.Frame, row: int) -> None:
+        """Tell everybody about a step of one picture."""
+        if run.unit.job.over:
+            return
+        if not frame.x_0[row].isfinite().all():
+            self._fail(
+                [run],
+                "The model answered with what are no numbers. Its file may have been changed while "
+                "the server ran, or be damaged: restart the server, and see asymflow doctor.",
+                "not_finite",
+            )
+            return
+        seconds = (frame.seconds - remote.waited(adapter)) / len(frame.rows)
+        run.seconds += seconds
+        decision = frame.decisions.get(row)
+        if decision is not None:
+            run.decisions.append(decision)
+        request = run.made.request
+        guided = frame.step.tier.guided and request.guidance_scale != 1
+        before = run.facts.get(frame.index, {"ms": 0.0, "forwards": 0})
+        facts = {
+            "t": round(frame.step.t, 4),
+            "tier": frame.step.tier.name,
+            "shrink": frame.step.tier.shrink,
+            "guided": guided,
+            "skipped": False,
+            # A picture that inserts a node makes this step in two moves.
+            "ms": round(before["ms"] + 1000 * seconds, 2),
+            "forwards": before["forwards"] + frame.step.evaluations * (2 if guided else 1),
+        }
+        run.facts[frame.index] = facts
+        [look] = engine.pictures(adapter, [request], frame.x_0[row : row + 1])
+        self._engine.step(run.unit, frame.index, facts, look)
+        if frame.action == "skip":
+            left_out = run.plan.steps[frame.index + 1]
+            skipped = {
+                "t": round(left_out.t, 4),
+                "tier": left_out.tier.name,
+                "shrink": left_out.tier.shrink,
+                "guided": False,
+                "skipped": True,
+                "ms": 0.0,
+                "forwards": 0,
+            }
+            run.facts[frame.index + 1] = skipped
+            self._engine.step(run.unit, frame.index + 1, skipped, None)
+
+    def _finish(self, run: _Run, picture: Picture) -> None:
+        """Write a picture, and tell of it; or say why there is none."""
+        try:
+            self._write(run, picture)
+        except Exception as error:
+            _log.exception("a picture could not be written")
+            message, code = (NO_ROOM, "disk_full") if disk_is_full(error) else (_OUR_FAULT, None)
+            try:
+                self._fail([run], message, code)
+            except Exception:
+                # To a full disk, say, not even that can be written. The next start finds the job
+                # unfinished.
+                _log.exception("a picture was given up")
+
+    def _write(self, run: _Run, picture: Picture) -> None:
+        job = run.unit.job
+        if job.over:
+            return
+        made = replace(run.made, record=replace(run.made.record, decisions=tuple(run.decisions)))
+        forwards = pipeline.forwards(made)
+        request = job.request
+        facts = {
+            "label": run.unit.wanted.label,
+            "prompt": made.record.prompt,
+            "negative_prompt": made.record.negative,
+            "style": made.record.style,
+            "width": request.width,
+            "height": request.height,
+            "seed": made.record.seed,
+            "quality": request.quality,
+            "guidance_scale": made.record.guidance,
+            "plan": made.record.plan.name,
+            "seconds": round(run.seconds, 4),
+            "forwards": forwards,
+            "steps": [
+                {key: value for key, value in run.facts[i].items() if key != "forwards"}
+                for i in sorted(run.facts)
+            ],
+        }
+        # Before the picture is told of: whoever then reads the numbers finds it counted.
+        self._engine.metrics.seconds.labels(request.quality).observe(run.seconds)
+        self._engine.metrics.forwards.labels(request.quality).observe(forwards)
+        self._engine.learn(job.cost, run.seconds)
+        self._engine.picture(run.unit, media.encode(picture, made.record), facts)
+
+    def _fail(self, runs: Sequence[_Run], message: str, code: str | None) -> None:
+        for run in runs:
+            self._engine.fail(
+                run.unit.job, Problem(message, "server_error", code=code or "internal_error")
+            )
+
+
+def _warm_up(model: Model) -> float:
+    """Make a quick picture twice; seconds per pass of the whole network over 64 x 64 pixels."""
+    size = (64, 64)
+    plan = requests.chosen_plan(model, plans.NAMES[0], size)
+    request = Request({"prompt": "a red apple"}, size, 0, presets.GUIDANCE)
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        [result] = engine.run(model.adapter, plan, [request])
+        media.preview(result.picture, composite=False)
+        seconds = time.perf_counter() - started
+    return seconds / requests.work(plan, size, presets.GUIDANCE)
+
+
+def _no_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The allocator of the CPU raises no class of its own.
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -1,0 +1,122 @@
+"""Work that takes seconds or much memory: little of it at a time, and in turn.
+
+Pictures that are read, enlarged or packed are worked on a few at a time, in threads of their own,
+so that other calls find a thread at once. Whoever waits does so without one. Clients take turns by
+what their work costs, and beyond a number that waits the answer is to come again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from asymflow.server import memory
+from asymflow.server.problems import Refusal
+from asymflow.server.queue import FairQueue
+from asymflow.server.settings import Settings
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom something is done.
+
+    Attributes:
+        name: whose turn it takes.
+        gone: whether nobody waits for it any more.
+    """
+
+    name: str
+    gone: Callable[[], Awaitable[bool]]
+
+
+def caller_of(call: Request) -> Caller:
+    """Who made a call: an address. What a call says of itself does not count: anybody can say
+    anything. Behind a proxy many may have one address, so at least who sends pictures and who
+    fetches some take turns."""
+    address = "?" if call.client is None else call.client.host
+    return Caller(f"{address} {call.method}", call.is_disconnected)
+
+
+class Workshop:
+    """The places for such work. It belongs to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._busy = 0
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
+        self._threads = CapacityLimiter(settings.slow_together)
+
+    async def do(
+        self,
+        caller: Caller,
+        cost: float,
+        function: Callable[[*Args], T],
+        *args: *Args,
+        patient: bool = False,
+    ) -> T:
+        """What the function gives, when it is the caller's turn.
+
+        Args:
+            cost: in millions of pixels.
+            patient: waits however many do. For what has cost more than this already.
+
+        Raises:
+            Refusal: too many wait.
+            ClientDisconnect: the caller has hung up meanwhile.
+        """
+        await self._turn(caller.name, cost, patient=patient)
+        try:
+            if await caller.gone():
+                raise ClientDisconnect
+            return await to_thread.run_sync(self._work, function, *args, limiter=self._threads)
+        finally:
+            self._pass_on()
+
+    def _work(self, function: Callable[[*Args], T], *args: *Args) -> T:
+        try:
+            return function(*args)
+        finally:
+            if not self._queue:
+                memory.give_back()
+
+    async def _turn(self, client: str, cost: float, *, patient: bool) -> None:
+        settings = self._settings
+        if self._busy < settings.slow_together:
+            self._busy += 1
+            return
+        full = len(self._queue) >= settings.slow_waiting
+        full = full or self._queue.of(client) >= settings.slow_waiting_of_one
+        if full and not patient:
+            raise Refusal(
+                503,
+                f"{len(self._queue)} pictures wait to be read or enlarged. Try again in a moment.",
+                code="too_busy",
+                retry_after=5,
+            )
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.push(turn, client, cost)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._pass_on()
+            else:
+                self._queue.remove(lambda each: each is turn)
+            raise
+
+    def _pass_on(self) -> None:
+        """Give a place to whoever is next."""
+        while turns := self._queue.pop(1, lambda a, b: True):
+            if not turns[0].cancelled():
+                turns[0].set_result(None)
+                return
+        self._busy -= 1

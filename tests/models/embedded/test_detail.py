@@ -1,0 +1,108 @@
+"""Convolutions around the trunk, the narrow skip, and what is looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from asymflow.models.embedded.detail import DetailConfig, fold, unfold
+from asymflow.models.embedded.network import DEVIATION, PictureConfig, PictureModel, skip_scales
+from asymflow.models.embedded.transformer import TransformerConfig
+
+SHAPE = PictureConfig(
+    ("noto", "twemoji"),
+    TransformerConfig(width=32, depth=1, head_dim=16, hidden=48, text_width=32),
+    vocabulary=50,
+    rank=0,
+    detail=DetailConfig(half=8, quarter=12),
+    skip=0.2,
+    references=2,
+)
+
+
+def fresh(config: PictureConfig = SHAPE, noise: float = 0.05) -> PictureModel:
+    torch.manual_seed(0)
+    model = PictureModel(config)
+    with torch.no_grad():  # heads start at zero, which would hide every mistake
+        for parameter in model.parameters():
+            parameter.add_(noise * torch.randn_like(parameter))
+        model.mean.copy_(torch.tensor([-0.3, -0.4, -0.5, 0.1]))
+    return model.eval()
+
+
+def told(
+    model: PictureModel, size: tuple[int, int], present: tuple[int, int] = (1, 1), seed: int = 1
+) -> dict[str, torch.Tensor]:
+    ids = torch.arange(1, 11).reshape(2, 5)
+    drawings = torch.randn(2, 2, 4, *size, generator=torch.Generator().manual_seed(seed))
+    seen = model.looked_at(drawings, torch.tensor([present, present]))
+    mask, style = torch.ones(2, 5, dtype=torch.bool), torch.zeros(2, dtype=torch.long)
+    return model.context(ids, mask, style, seen)
+
+
+def test_folding_moves_no_pixel_twice() -> None:
+    x = torch.randn(2, 6, 10, 3)
+    assert torch.equal(unfold(fold(x)), x)
+    assert torch.equal(fold(x)[0, 0, 0], x[0, :2, :2].flatten())
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (32, 64), (24, 40)])
+def test_every_size_in_multiples_of_the_patch(size: tuple[int, int]) -> None:
+    model = fresh()
+    assert model(torch.randn(2, 4, *size), torch.rand(2), told(model, size)).shape == (2, 4, *size)
+
+
+def test_scales_leave_the_network_a_target_of_the_size_of_pictures() -> None:
+    # For independent pixels of deviation D, (x_0 - m - a (x_t - (1 - t) m)) / b has variance 1.
+    torch.manual_seed(0)
+    x_0, eps = DEVIATION * torch.randn(200_000), torch.randn(200_000)
+    for t in (0.02, 0.3, 0.7, 1.0):
+        a, b = skip_scales(torch.tensor(t), 0.2)
+        target = (x_0 - a * ((1 - t) * x_0 + t * eps)) / b
+        assert float(target.var()) == pytest.approx(1, rel=0.02)
+
+
+def test_the_skip_opens_at_the_picture_and_is_the_best_for_its_deviation() -> None:
+    a, b = skip_scales(torch.tensor([0.0, 1.0]), 0.2)
+    torch.testing.assert_close(a, torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(b, torch.tensor([0.0, DEVIATION]))
+    # a is the regression of x_0 on x_t where x_0 deviates by the skip.
+    torch.manual_seed(0)
+    x_0, eps = 0.2 * torch.randn(400_000), torch.randn(400_000)
+    x_t = 0.6 * x_0 + 0.4 * eps
+    slope = float((x_0 * x_t).mean() / x_t.square().mean())
+    assert float(skip_scales(torch.tensor(0.4), 0.2)[0]) == pytest.approx(slope, rel=0.03)
+
+
+def test_a_fresh_model_says_the_mean_at_noise() -> None:
+    model = fresh(noise=0.0)
+    made = model(torch.randn(2, 4, 16, 16), torch.ones(2), told(model, (16, 16)))
+    torch.testing.assert_close(made, model.mean.view(1, 4, 1, 1).expand(2, 4, 16, 16))
+
+
+def test_an_absent_drawing_is_not_looked_at_and_a_present_one_is() -> None:
+    model, x, t = fresh(), torch.randn(2, 4, 32, 32), torch.tensor([0.5, 0.9])
+
+    def made(present: tuple[int, int], seed: int) -> torch.Tensor:
+        return model(x, t, told(model, (32, 32), present, seed))
+
+    assert torch.equal(made((0, 0), 1), made((0, 0), 2))
+    assert not torch.equal(made((0, 1), 1), made((0, 1), 2))
+    assert not torch.equal(made((0, 0), 1), made((0, 1), 1))
+    # The two places are told apart.
+    assert not torch.allclose(made((1, 0), 1), made((0, 1), 1), atol=1e-4)
+
+
+def test_asked_at_half_of_the_side_it_looks_at_pooled_drawings() -> None:
+    model, x, t = fresh(), torch.randn(2, 4, 16, 16), torch.tensor([0.5, 0.9])
+    context = told(model, (32, 32))
+    pooled = torch.nn.functional.avg_pool2d(context["reference"], 2)
+    assert torch.equal(model(x, t, context), model(x, t, {**context, "reference": pooled}))
+
+
+def test_without_references_there_are_no_weights_for_them() -> None:
+    alone = PictureModel(dataclasses.replace(SHAPE, references=0))
+    assert alone.glance is None
+    assert not any("glance" in name for name, _ in alone.named_parameters())

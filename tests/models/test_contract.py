@@ -1,0 +1,445 @@
+"""What every adapter promises, whatever model is behind it.
+
+A new adapter is one more `Case`. Those that answer exactly for Gaussian pixels are also held to the
+closed form, which is where a wrong convention shows.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from asymflow.core import engine
+from asymflow.core.adapter import Adapter, Context, Wrapped, begun, pushed, settled
+from asymflow.core.errors import InputError
+from asymflow.core.flow import shrink
+from asymflow.core.schedules import plan_of, shifted
+from asymflow.core.types import CONDITIONAL, FULL, Plan, Request, Step
+from asymflow.models import edm
+from asymflow.models.asymflux.adapter import adapt as adapt_flux
+from asymflow.models.diffusers import networks as adapted
+from asymflow.models.diffusers.pipelines import Family, adapt
+from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.models.embedded.network import PictureConfig, PictureModel
+from asymflow.models.embedded.text import load_tokenizer
+from asymflow.models.embedded.transformer import TransformerConfig
+from asymflow.models.empirical import EmpiricalAdapter
+from asymflow.models.gaussian import GaussianAdapter
+from asymflow.models.jit.adapter import JitAdapter
+from asymflow.models.jit.network import JitConfig, JitModel
+
+SQUARES = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)
+"""alpha^2 of DDPM's linear schedule."""
+
+
+def draw(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One adapter and what it can be asked.
+
+    Attributes:
+        inputs: of two pictures that differ.
+        guided: whether it can be asked with guidance.
+        bad: requests that it has to refuse.
+        truth: what it has to answer, for the first inputs.
+        rounding: of pictures that become states and pictures again.
+    """
+
+    adapter: Adapter
+    inputs: tuple[Mapping[str, Any], Mapping[str, Any]]
+    size: tuple[int, int] = (8, 8)
+    guided: bool = True
+    bad: tuple[Request, ...] = field(default=())
+    truth: GaussianAdapter | None = None
+    rounding: float = 1e-6
+
+    def request(self, which: int = 0, seed: int = 0, scale: float | None = None) -> Request:
+        scale = (2.5 if self.guided else 1.0) if scale is None else scale
+        return Request(self.inputs[which], self.size, seed, scale)
+
+
+def pixels(labels: int) -> GaussianAdapter:
+    return GaussianAdapter(0.5 * draw(0, labels, 3, 8, 8), 0.2 + draw(1, labels, 3, 8, 8).abs())
+
+
+def gaussian() -> Case:
+    this = pixels(2)
+    bad = (Request({"label": 7}, (8, 8)), Request({}, (5, 8)))
+    return Case(this, ({"label": 1}, {"label": 0}), bad=bad)
+
+
+def empirical() -> Case:
+    this = EmpiricalAdapter(draw(0, 9, 3, 8, 8).clamp(-1, 1), torch.arange(9) % 3)
+    bad = (Request({"label": 7}, (8, 8)), Request({}, (5, 8)))
+    return Case(this, ({"label": 1}, {"label": 2}), bad=bad)
+
+
+def embedded() -> Case:
+    torch.manual_seed(0)
+    shape = TransformerConfig(width=64, depth=2, head_dim=32, hidden=1024, text_width=32)
+    model = PictureModel(PictureConfig(("noto", "twemoji"), shape, rank=8))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.text.set_vectors(torch.randn(30522, 32))
+    this = EmbeddedAdapter(model.eval().requires_grad_(False), "0" * 64, {}, load_tokenizer(), None)
+    bad = (Request({"prompt": "x", "style": "none"}, (32, 32)), Request({}, (33, 32)))
+    return Case(this, ({"prompt": "a fox"}, {"prompt": "two cats"}), (32, 32), bad=bad)
+
+
+def jit() -> Case:
+    torch.manual_seed(0)
+    shape = JitConfig(size=32, patch=8, width=32, depth=3, heads=2, hidden=64, class_start=1)
+    model = JitModel(shape).eval().requires_grad_(False)
+    with torch.no_grad():
+        for parameter in model.parameters():  # it begins with answers of 0
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    bad = (Request({"label": 0}, (16, 16)), Request({"label": "dog"}, (32, 32)))
+    this = JitAdapter(model, "0" * 64, (0.0, 1.0), 0.05)
+    return Case(this, ({"label": 1}, {"label": 2}), (32, 32), bad=bad)
+
+
+def asymflux() -> Case:
+    """FLUX.2's transformer on patches of 4 pixels, and words that are numbers."""
+    library: Any = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    model = library.Flux2Transformer2DModel(
+        in_channels=6, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=12, timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+    )  # fmt: skip
+    tensors = {
+        "proj_buffer": torch.linalg.qr(draw(0, 48, 6)).Q,
+        "scale_buffer": torch.tensor(0.8),
+        "x_embedder.weight": 0.2 * draw(1, 32, 48),
+        "proj_out.weight": 0.2 * draw(2, 48, 32),
+    }
+
+    def prompts(texts: Sequence[str]) -> Tensor:
+        return torch.stack([draw(len(text), 4, 12) for text in texts])
+
+    bad = (Request({"prompt": "x"}, (8, 10)), Request({"prompt": 3}, (8, 8)))
+    this = adapt_flux(model, tensors, prompts)
+    # The cube roots of Oklab.
+    return Case(this, ({"prompt": "a fox"}, {"prompt": "two cats"}), bad=bad, rounding=2e-5)
+
+
+def network() -> Case:
+    """A UNet2DModel of classes and its scheduler."""
+    library: Any = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    model = library.UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        num_class_embeds=3,
+    )
+    this = adapted.adapt(model, library.DDIMScheduler(prediction_type="sample"), null=2)
+    bad = (Request({"label": 3}, (8, 8)), Request({"label": 0}, (9, 8)))
+    return Case(this, ({"label": 0}, {"label": 1}), bad=bad)
+
+
+def pipeline() -> Case:
+    """A pipeline that guides by embeddings."""
+    library: Any = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    model = library.PRXTransformer2DModel(
+        in_channels=3,
+        patch_size=4,
+        context_in_dim=8,
+        hidden_size=32,
+        num_heads=2,
+        depth=2,
+        axes_dim=[8, 8],
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    scheduler = library.FlowMatchEulerDiscreteScheduler()
+    pipe = library.PRXPixelPipeline(model.eval(), scheduler, None, None, default_sample_size=8)
+    family = Family(network="transformer", normalised=True, floor=0.05, noise="noise_scale")
+    first, second = (
+        {
+            "prompt_embeds": draw(seed, 1, 5, 8),
+            "negative_prompt_embeds": draw(9, 1, 5, 8),
+            "use_resolution_binning": False,
+        }
+        for seed in (1, 2)
+    )
+    bad = (Request(first, (10, 8)), Request({"colour": "red"}, (8, 8)))
+    return Case(adapt(pipe, family), (first, second), bad=bad)
+
+
+def denoiser() -> Case:
+    """D(x, sigma) of Gaussian pixels."""
+    truth = pixels(1)
+    mean, variance = truth.mean[0], truth.std[0] ** 2
+
+    def net(x: Tensor, sigma: Tensor) -> Tensor:
+        noise = sigma.view(-1, 1, 1, 1) ** 2
+        return mean + variance / (variance + noise) * (x - mean)
+
+    this = edm.edm(net, channels=3, name="gaussian")
+    bad = (Request({"label": 0}, (8, 8)), Request({}, (8, 8), guidance_scale=2.0))
+    return Case(this, ({}, {}), guided=False, bad=bad, truth=truth)
+
+
+def classes() -> Case:
+    """D(x, sigma, one_hot) of Gaussian pixels in two classes, and all zeros for none."""
+    truth = pixels(3)
+
+    def net(x: Tensor, sigma: Tensor, one_hot: Tensor) -> Tensor:
+        # Of the closed form, label 0 is the unconditional one.
+        label = torch.where(one_hot.any(1), one_hot.argmax(1) + 1, 0)
+        mean, variance = truth.mean[label], truth.std[label] ** 2
+        noise = sigma.view(-1, 1, 1, 1) ** 2
+        return mean + variance / (variance + noise) * (x - mean)
+
+    this = edm.edm(net, channels=3, classes=2, null=True, name="gaussian")
+    bad = (Request({"label": 3}, (8, 8)), Request({"label": "dog"}, (8, 8)))
+    known = GaussianAdapter(truth.mean[1:2], truth.std[1:2])
+    return Case(this, ({"label": 0}, {"label": 1}), bad=bad, truth=known)
+
+
+def timesteps() -> Case:
+    """net(z, tau) that says the noise in Gaussian pixels, and a variance."""
+    truth = pixels(1)
+    mean, std = truth.mean[0], truth.std[0]
+    log_snr = torch.logit(SQUARES) / 2
+
+    def net(z: Tensor, tau: Tensor) -> Tensor:
+        at = np.interp(tau.double().numpy(), np.arange(1000), log_snr.numpy())
+        lam = torch.from_numpy(at).view(-1, 1, 1, 1)
+        alpha, sigma = torch.sigmoid(2 * lam).sqrt(), torch.sigmoid(-2 * lam).sqrt()
+        said = sigma * (z - alpha * mean) / (alpha**2 * std**2 + sigma**2)
+        return torch.cat([said, said], 1)
+
+    this = edm.guided_diffusion(net, SQUARES, channels=3, name="gaussian")
+    bad = (Request({"label": 0}, (8, 8)), Request({}, (0, 8)))
+    return Case(this, ({}, {}), guided=False, bad=bad, truth=truth)
+
+
+GUIDED = (gaussian, empirical, embedded, jit, asymflux, network, pipeline, classes)
+EXACT = (denoiser, classes, timesteps)
+CASES = (*GUIDED, denoiser, timesteps)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda make: make.__name__)
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param()
+
+
+guided = pytest.mark.parametrize("case", GUIDED, indirect=True, ids=lambda make: make.__name__)
+exact = pytest.mark.parametrize("case", EXACT, indirect=True, ids=lambda make: make.__name__)
+
+
+class Counting(Wrapped):
+    """Counts the rows that the network is asked for."""
+
+    def __init__(self, inner: Adapter) -> None:
+        super().__init__(inner)
+        self.rows: list[int] = []
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        self.rows.append(len(x_t))
+        return super().denoise(x_t, t, context)
+
+
+def state(case: Case, seed: int, count: int = 1) -> Tensor:
+    return draw(seed, count, case.adapter.channels, *case.size).to(case.adapter.like)
+
+
+def full(x: Tensor, t: float) -> Tensor:
+    return x.new_full((len(x),), t)
+
+
+# Convention.
+
+
+def test_it_has_the_shape_of_an_adapter(case: Case) -> None:
+    assert isinstance(case.adapter, Adapter)
+    assert case.adapter.name
+    assert case.adapter.like.dtype.is_floating_point
+    assert case.adapter.batch is None or case.adapter.batch >= 1
+
+
+@exact
+@torch.inference_mode()
+def test_estimates_are_those_of_the_closed_form(case: Case) -> None:
+    assert case.truth is not None
+    context, _ = case.adapter.encode([case.request()])
+    x_t = state(case, 2)
+    for t in (0.02, 0.3, 0.7, 0.95, 0.985):
+        expected = case.truth.denoise(x_t, full(x_t, t), {"label": torch.tensor([0])})
+        found = case.adapter.denoise(x_t, full(x_t, t), context)
+        assert_close(found, expected, rtol=0, atol=2e-4)
+
+
+@exact
+@torch.inference_mode()
+def test_trajectories_are_those_of_the_closed_form(case: Case) -> None:
+    assert case.truth is not None
+    errors: list[float] = []
+    for steps in (20, 40):
+        grid = [0.98 * t for t in shifted(steps, 2.0)]
+        *_, last = engine.walk(case.adapter, plan_of(grid), [case.request(scale=1.0)])
+        noise = engine.noise(0, last.x_t.shape)
+        end = case.truth.solution(0.98 * noise, 0.98, 0.0, torch.tensor([0]))
+        errors.append(float((last.x_t - end).square().mean().sqrt()))
+    assert errors[1] < 0.02
+    assert errors[1] < 0.45 * errors[0]
+
+
+@torch.inference_mode()
+def test_both_ends_have_finite_answers(case: Case) -> None:
+    context, _ = case.adapter.encode([case.request()])
+    x_t = state(case, 3)
+    before = x_t.clone()
+    for t in (0.0, 1e-6, 0.5, 1.0):
+        found = case.adapter.denoise(x_t, full(x_t, t), context)
+        assert found.shape == x_t.shape
+        assert found.dtype == case.adapter.like.dtype
+        assert found.isfinite().all()
+    assert torch.equal(x_t, before)  # the question is left as it was
+
+
+def test_pictures_and_states_are_inverse(case: Case) -> None:
+    shape = (*case.size, case.adapter.channels)
+    picture = np.sort(np.random.default_rng(0).random(shape, dtype=np.float32), -1)
+    back = case.adapter.to_picture(case.adapter.to_state(picture))
+    np.testing.assert_allclose(back, picture, rtol=0, atol=case.rounding)
+    wild = case.adapter.to_picture(9 * state(case, 4)[0])
+    assert wild.min() >= 0
+    assert wild.max() <= 1
+
+
+def test_requests_are_checked_before_anything_is_computed(case: Case) -> None:
+    case.adapter.check(case.request())
+    assert case.bad
+    for bad in case.bad:
+        with pytest.raises(InputError):
+            engine.run(Counting(case.adapter), plan_of((1.0, 0.0)), [bad])
+
+
+@torch.inference_mode()
+def test_what_it_says_can_be_pooled_it_answers(case: Case) -> None:
+    context, _ = case.adapter.encode([case.request()])
+    for f in case.adapter.shrinks(case.size):
+        small = shrink(state(case, 5), f)
+        assert case.adapter.denoise(small, full(small, 0.5), context).shape == small.shape
+
+
+# Batch and seed.
+
+
+def test_a_picture_depends_on_its_own_request_only(case: Case) -> None:
+    plan = plan_of([0.98 * t for t in shifted(4, 2.0)], guidance_interval=(0.2, 1.0))
+    scale = 2.5 if case.guided else 1.0
+    requests = [case.request(0, 3), case.request(1, 4), case.request(0, 6, 1.0)]
+    requests.append(case.request(0, 3, scale))
+    together = engine.run(case.adapter, plan, requests)
+    assert np.array_equal(together[0].picture, together[3].picture)
+    assert not np.array_equal(together[0].picture, together[1].picture)
+    assert not np.array_equal(together[0].picture, together[2].picture)
+    tolerance = 0 if case.adapter.batch == 1 else 1e-6
+    for batch in ([2], [1, 0], [2, 1, 0]):
+        alone = engine.run(case.adapter, plan, [requests[i] for i in batch])
+        for i, result in zip(batch, alone, strict=True):
+            np.testing.assert_allclose(result.picture, together[i].picture, rtol=0, atol=tolerance)
+
+
+@torch.inference_mode()
+def test_rows_have_times_of_their_own(case: Case) -> None:
+    context, _ = case.adapter.encode([case.request(0), case.request(1)])
+    x_t = state(case, 6, 2)
+    t = x_t.new_tensor([0.3, 0.8])
+    together = case.adapter.denoise(x_t, t, context)
+    for i in (0, 1):
+        own = {key: value[i : i + 1] for key, value in context.items()}
+        alone = case.adapter.denoise(x_t[i : i + 1], t[i : i + 1], own)
+        assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+# Guidance.
+
+
+@guided
+@torch.inference_mode()
+def test_guidance_moves_away_from_the_answer_without_the_prompt(case: Case) -> None:
+    cond, null = case.adapter.encode([case.request()])
+    assert cond.keys() == null.keys()
+    assert all(len(value) == 1 for value in (*cond.values(), *null.values()))
+    x_t = state(case, 7)
+    x_t = begun(case.adapter, engine.noise(2, x_t.shape).to(x_t), 0.7)
+    with_, without = (case.adapter.denoise(x_t, full(x_t, 0.7), each) for each in (cond, null))
+    assert not torch.allclose(with_, without)
+    request = Request(case.inputs[0], case.size, 2, 2.5)
+    [frame] = engine.walk(case.adapter, plan_of((0.7, 0.0)), [request])
+    added = pushed(case.adapter, with_, 1.5 * (with_ - without))
+    assert_close(frame.x_0, settled(case.adapter, with_ + added), rtol=1e-4, atol=1e-4)
+    plan = Plan("conditional", (Step(0.7, 0.0, CONDITIONAL),))
+    [frame] = engine.walk(case.adapter, plan, [request])
+    assert_close(frame.x_0, settled(case.adapter, with_), rtol=1e-5, atol=1e-5)
+
+
+def test_only_what_is_guided_costs_two_passes(case: Case) -> None:
+    counting = Counting(case.adapter)
+    steps = (Step(1.0, 0.6, FULL), Step(0.6, 0.0, CONDITIONAL))
+    engine.run(counting, Plan("two", steps), [case.request()])
+    assert counting.rows == ([2, 1] if case.guided else [1, 1])
+    counting.rows.clear()
+    engine.run(counting, Plan("two", steps), [case.request(scale=1.0)])
+    assert counting.rows == [1, 1]
+
+
+# Progress, cancellation, memory.
+
+
+def test_every_step_is_seen_and_the_rest_can_be_cancelled(case: Case) -> None:
+    counting = Counting(case.adapter)
+    plan = plan_of(shifted(5, 2.0))
+    walk = engine.walk(counting, plan, [case.request()])
+    for index in range(2):
+        frame = next(walk)
+        assert (frame.index, frame.count) == (index, 5)
+        assert frame.x_0.shape == (1, case.adapter.channels, *case.size)
+    asked = len(counting.rows)
+    walk.close()
+    assert list(walk) == []
+    assert len(counting.rows) == asked == 2
+
+
+def test_nothing_of_a_picture_is_kept(case: Case) -> None:
+    shape = (3, case.adapter.channels, *case.size)
+
+    def kept() -> int:
+        gc.collect()
+        tensors = (each for each in gc.get_objects() if issubclass(type(each), Tensor))
+        return sum(each.shape == shape for each in tensors)
+
+    requests = [case.request(0, seed) for seed in range(3)]
+    before = kept()
+    engine.run(case.adapter, plan_of(shifted(3, 2.0)), requests)
+    assert kept() == before
+
+
+def test_the_same_model_has_the_same_name() -> None:
+    makers: tuple[Callable[[], Case], ...] = (network, pipeline)
+    for make in makers:
+        first, second = make().adapter, make().adapter
+        assert first is not second
+        assert first.name == second.name
