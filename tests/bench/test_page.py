@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from asymflow.bench.account import Account, account, on_white
 from asymflow.bench.markup import Markup, element
 from asymflow.bench.page import WORDS, page
-from asymflow.bench.poster import poster
+from asymflow.bench.plan_report.cost import Account, account, on_white
+from asymflow.bench.plan_report.poster import poster
 from asymflow.core import schedules
 from asymflow.core.transforms import pooled
 from asymflow.core.types import CONDITIONAL, Evidence, Interval, Plan, Request, Step, Tier

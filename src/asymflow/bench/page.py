@@ -11,8 +11,8 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
-from asymflow.bench.account import Account, Watched, colours
 from asymflow.bench.markup import Markup, element
+from asymflow.bench.plan_report.cost import Account, Watched, colours
 from asymflow.core.types import Evidence, Interval, Picture, Step
 from asymflow.io.images import to_bytes
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from asymflow.bench import pairs
 from asymflow.bench import speed as speeds
 from asymflow.bench.quality import quality as measure
-from asymflow.cli import asking, planning
-from asymflow.cli.asking import Asked
+from asymflow.cli import planning, resolve
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, say_json
+from asymflow.cli.resolve import Asked
 from asymflow.core import engine, presets
 from asymflow.core.errors import InputError
 from asymflow.core.types import Plan, Request
@@ -52,7 +52,7 @@ def quality(
         MissingExtra: the feature network is not installed.
     """
     model = pipeline.load(weights, dtype=dtype, device=device)
-    plan = pipeline.plan_for(model, asking.plan(asked), (size, size))
+    plan = pipeline.plan_for(model, resolve.plan(asked), (size, size))
 
     def generate(jobs: Sequence[pairs.Job], side: int) -> NDArray[np.float32]:
         requests = [
@@ -106,7 +106,7 @@ def peers(
     from asymflow.bench.baselines.protocol import FULL, QUICK
 
     model = pipeline.load(weights, dtype=dtype, device=device)
-    asked = {name: asking.plan(Asked(plan=name)) for name in plans.NAMES}
+    asked = {name: resolve.plan(Asked(plan=name)) for name in plans.NAMES}
     with planning.progress() as report:
         found = runner.peers(
             model.adapter,
@@ -129,10 +129,10 @@ def strip(asked: Asked, output: Path) -> None:
     Raises:
         InputError: the request makes no sense, or the file cannot be written.
     """
-    from asymflow.bench.strip import strip as draw
+    from asymflow.bench.plan_report.timeline import strip as draw
 
     require_writable(output, "Choose another place with -o.")
-    wanted = asking.settle(asked, "png")
+    wanted = resolve.settle(asked, "png")
     model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
     [job] = pipeline.jobs(model, wanted)
     draw(model.adapter, job.record.plan, job.request, output)
@@ -147,9 +147,9 @@ def plan(asked: Asked, against: str | None, output: Path) -> None:
         FileFormatError: a plan or the weights cannot be used.
         MissingExtra: a PNG is asked for, and matplotlib is not installed.
     """
-    from asymflow.bench import account
     from asymflow.bench.page import page
-    from asymflow.bench.poster import poster
+    from asymflow.bench.plan_report import cost
+    from asymflow.bench.plan_report.poster import poster
 
     if output.suffix.lower() not in (".html", ".png"):
         raise InputError(
@@ -157,12 +157,12 @@ def plan(asked: Asked, against: str | None, output: Path) -> None:
             "picture. Choose a name that ends in .html or .png."
         )
     require_writable(output, "Choose another place with -o.")
-    wanted = asking.settle(asked, "png")
-    other = None if against is None else asking.plan(Asked(plan=against))
+    wanted = resolve.settle(asked, "png")
+    other = None if against is None else resolve.plan(Asked(plan=against))
     model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
     [job] = pipeline.jobs(model, wanted)
     size, record = job.request.size, job.record
-    found = account.account(
+    found = cost.account(
         model.adapter,
         pipeline.plan_for(model, wanted.plan, size),
         job.request,

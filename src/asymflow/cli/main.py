@@ -172,11 +172,11 @@ def generate(
 
     Every file records how it was made: pass it to --like to make the same picture again.
     """
-    from asymflow.cli import asking, outputs
+    from asymflow.cli import outputs, resolve
 
     target = outputs.target(output, format)
-    wanted = asking.settle(
-        asking.Asked(
+    wanted = resolve.settle(
+        resolve.Asked(
             prompt=prompt,
             style=style,
             size=size,
@@ -230,11 +230,11 @@ def sheet(
     no_preview: options.NoPreview = False,
 ) -> None:
     """Draw prompts in every style, on one sheet."""
-    from asymflow.cli import asking, outputs
+    from asymflow.cli import outputs, resolve
     from asymflow.generation.spec import random_seed
 
     target = outputs.target(output, format)
-    asked = asking.Asked(
+    asked = resolve.Asked(
         size=size,
         count=count,
         seed=random_seed() if seed is None else seed,
@@ -248,7 +248,7 @@ def sheet(
         dtype=dtype,
         device=device,
     )
-    wanted = asking.settle_each(asked, prompts, target.format)
+    wanted = resolve.settle_each(asked, prompts, target.format)
     from asymflow.cli import sheet
 
     sheet.sheet(wanted, target, as_json=json, preview=not no_preview)
@@ -398,13 +398,13 @@ def profile(
 
     A profile that is interrupted goes on where it stopped when it is asked for again.
     """
-    from asymflow.cli import asking, planning
+    from asymflow.cli import planning, resolve
     from asymflow.generation import pipeline
     from asymflow.generation.spec import guidance_of
 
     planning.profile(
-        pipeline.load(weights, dtype=asking.dtype(dtype), device=device),
-        None if size is None else asking.size_of(size),
+        pipeline.load(weights, dtype=resolve.dtype(dtype), device=device),
+        None if size is None else resolve.size_of(size),
         guidance_of(presets.GUIDANCE if guidance is None else guidance),
         count=pictures,
         candidates=candidates,
@@ -460,18 +460,18 @@ def plan(
     json: options.Json = False,
 ) -> None:
     """Find the cheapest plan that keeps the picture; without a limit, list the best of all."""
-    from asymflow.cli import asking, planning
+    from asymflow.cli import planning, resolve
 
     def load() -> pipeline.Model:
         from asymflow.generation import pipeline
 
-        return pipeline.load(weights, dtype=asking.dtype(dtype), device=device)
+        return pipeline.load(weights, dtype=resolve.dtype(dtype), device=device)
 
     planning.plan(
         path,
         budget=budget,
         error=error,
-        cost=asking.cost_of(cost),
+        cost=resolve.cost_of(cost),
         max_bytes=max_bytes,
         name=name,
         output=output,
@@ -609,16 +609,16 @@ def quality(
     json: options.Json = False,
 ) -> None:
     """How good are the pictures? Against real ones, with intervals."""
-    from asymflow.cli import asking, bench
+    from asymflow.cli import bench, resolve
 
     bench.quality(
         data,
         out,
         size,
         quick=quick,
-        asked=asking.Asked(plan=plan),
+        asked=resolve.Asked(plan=plan),
         weights=weights,
-        dtype=asking.dtype(dtype),
+        dtype=resolve.dtype(dtype),
         device=device,
         as_json=json,
     )
@@ -649,7 +649,7 @@ def peers(
     json: options.Json = False,
 ) -> None:
     """How do our plans compare with the samplers and caches of others, on one network?"""
-    from asymflow.cli import asking, bench
+    from asymflow.cli import bench, resolve
 
     bench.peers(
         data,
@@ -659,7 +659,7 @@ def peers(
         profile=profile,
         quick=quick,
         weights=weights,
-        dtype=asking.dtype(dtype),
+        dtype=resolve.dtype(dtype),
         device=device,
         as_json=json,
     )
@@ -679,10 +679,10 @@ def strip(
     device: options.Device = None,
 ) -> None:
     """Watch a plan at work: what is known after every step, and what the step cost."""
-    from asymflow.cli import asking, bench
+    from asymflow.cli import bench, resolve
 
     bench.strip(
-        asking.Asked(
+        resolve.Asked(
             prompt=prompt,
             style=style,
             size=size,
@@ -714,10 +714,10 @@ def account(
     device: options.Device = None,
 ) -> None:
     """Explain a plan on one page: its steps at work, their cost, and what was measured of it."""
-    from asymflow.cli import asking, bench
+    from asymflow.cli import bench, resolve
 
     bench.plan(
-        asking.Asked(
+        resolve.Asked(
             prompt=prompt,
             style=style,
             size=size,

@@ -14,13 +14,7 @@ from typing import cast
 
 from asymflow.core.checks import number, whole
 from asymflow.core.errors import InputError
-from asymflow.core.types import (
-    CONDITIONAL,
-    FULL,
-    Plan,
-    Solver,
-    Step,
-)
+from asymflow.core.types import CONDITIONAL, FULL, Plan, Solver, Step
 
 
 def uniform(n: int) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from asymflow.bench.account import Account, colours, on_white
+from asymflow.bench.plan_report.cost import Account, colours, on_white
 from asymflow.core.errors import MissingExtra
 from asymflow.io.files import replacing
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from asymflow.bench.account import colours, on_white, watch
+from asymflow.bench.plan_report.cost import colours, on_white, watch
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import MissingExtra
 from asymflow.core.types import Plan, Request
