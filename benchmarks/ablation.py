@@ -24,7 +24,7 @@ from asymflow.core.types import CONDITIONAL, Interval, Plan, Solver
 from asymflow.io.files import write_text
 from asymflow.models.embedded import plans
 from asymflow.planning import planner, prediction, verifier
-from asymflow.planning.profiler import silent
+from asymflow.planning.profiler import no_progress
 
 
 def with_solver(plan: Plan, solver: Solver) -> Plan:
@@ -47,7 +47,7 @@ def variants(shop: Workshop, name: str, rollouts: int) -> dict[str, Plan]:
         "full size only": verifier.best_within(
             judge, verifier.only(profile, whole), budget, rollouts=rollouts
         ),
-        "grids of others": verifier.best_of(judge, list(others), silent),
+        "grids of others": verifier.best_of(judge, list(others), no_progress),
         "as predicted": planner.plan(profile, budget=budget),
         "lines undamped": with_solver(shipped, "multistep2"),
         "order 1": with_solver(shipped, "multistep1"),

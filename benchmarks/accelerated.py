@@ -64,7 +64,7 @@ from asymflow.integrations.diffusers.families import UNCONDITIONAL
 from asymflow.integrations.diffusers.original import Baseline, default_steps
 from asymflow.integrations.diffusers.runs import scheduled
 from asymflow.io.files import replacing, write_text
-from asymflow.models.diffusers.pipelines import Family, overheard, quiet
+from asymflow.models.diffusers.pipelines import Family, capture_call, quiet
 from asymflow.planning import plan_files, verifier
 from asymflow.training.data.dataset import Dataset
 
@@ -119,7 +119,7 @@ class Subject:
             rows += len(named[self.family.state])
             return forward(**{**named, "return_dict": False})[0]
 
-        with overheard(getattr(self.pipe, self.family.network), answer):
+        with capture_call(getattr(self.pipe, self.family.network), answer):
             call([FIRST_SEED])
         return rows
 
@@ -305,7 +305,7 @@ def automatic(
     accelerated: Any = None
     for when in ("first", "again"):
         asked, began = 0, time.perf_counter()
-        with overheard(transformer, answer):
+        with capture_call(transformer, answer):
             accelerated = asymflow.accelerate(
                 subject.pipe,
                 plan="auto",

@@ -85,7 +85,7 @@ def main() -> None:
     def say(what: str) -> None:
         print(f"{time.monotonic() - began:7.0f} s  {what}", flush=True)
 
-    def judge(count: int, purpose: int) -> verifier.Judge:
+    def judge(count: int, purpose: int) -> verifier.Evaluator:
         if given.by == "real":
             return by_real(model, size, given.data, count, purpose)
         requests = planning.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def _quality(
-    model: pipeline.Model, fresh: verifier.Judge, given: argparse.Namespace
+    model: pipeline.Model, fresh: verifier.Evaluator, given: argparse.Namespace
 ) -> Callable[[Tensor], dict[str, Any]]:
     """How good pictures are, whatever their errors are measured by."""
     if given.by == "reference":
@@ -181,11 +181,11 @@ def _quality(
 
 def _effects(forecast: adaptive.Forecast) -> str:
     """Every way to leave the plan: what it does alone, and whether surprise foretells that."""
-    rows = [f"{'step':>4}  {'action':<8}{'error':>8}{'moved':>8}{'surprise':>10}  correlation"]
+    rows = [f"{'step':>4}  {'action':<8}{'error':>8}{'moved':>8}{'residual':>10}  correlation"]
     for (step, action), effect in forecast.effects.items():
         alone = [[Decision(step, action, 0.0)]] * len(effect)
         moved = effect.double().square().mean((1, 2, 3)).sqrt().cpu().numpy()
-        rho = forecast.exact.surprises[:, step]
+        rho = forecast.exact.prediction_residuals[:, step]
         rows.append(
             f"{step:>4}  {action:<8}{forecast.error(alone):>8.4f}{moved.mean():>8.4f}"
             f"{np.median(rho):>10.4f}  {_correlation(rho, moved) or 0:.2f}"

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from asymflow.core import engine, presets
 from asymflow.core.estimators import Guided, estimate
 from asymflow.core.schedules import candidates, plan_of
-from asymflow.core.transforms import lighter, pooled, rescaled
+from asymflow.core.transforms import pooled, rescaled, with_sequential_guidance
 from asymflow.core.types import FULL, Plan, Request, Step, Tier
 from asymflow.io.files import replacing, write_text
 from asymflow.models.embedded import adapter as embedded
@@ -87,7 +87,7 @@ def measured(adapter: EmbeddedAdapter, side: int, repeats: int) -> dict[str, Any
     chosen = {
         "uniform": uniform,
         "planned": planned,
-        "lighter": lighter(planned),
+        "lighter": with_sequential_guidance(planned),
         "pooled": pooled_plan(side),
     }
     tiers = tuple({step.tier for plan in chosen.values() for step in plan.steps})
@@ -116,7 +116,9 @@ def measured(adapter: EmbeddedAdapter, side: int, repeats: int) -> dict[str, Any
 
 def pooled_plan(side: int) -> Plan:
     """The default plan asked at `NATIVE`, with guidance in turn."""
-    return lighter(pooled(plans.load(plans.DEFAULT, (side, side)), max(1, side // NATIVE)))
+    return with_sequential_guidance(
+        pooled(plans.load(plans.DEFAULT, (side, side)), max(1, side // NATIVE))
+    )
 
 
 def write_sheet(adapter: EmbeddedAdapter, sides: list[int]) -> None:

@@ -56,21 +56,21 @@ def grid(size: tuple[int, int], steps: int) -> Plan:
     )
 
 
-def measure(judge: verifier.Judge, plan: Plan) -> tuple[Array, Array]:
+def measure(judge: verifier.Evaluator, plan: Plan) -> tuple[Array, Array]:
     """Errors [b], and what pictures were surprised by at the steps that foretell something [b, s].
 
     A rule that nobody follows makes the engine measure surprises.
     """
     watched = Plan(plan.name, plan.steps, adaptive=(Rule(1, "skip", 0.0),))
-    surprises: list[list[float]] = [[] for _ in judge.requests]
+    prediction_residuals: list[list[float]] = [[] for _ in judge.requests]
     ends: torch.Tensor | None = None
     for frame in engine.walk(judge.adapter, watched, judge.requests):
         ends = frame.x_t
-        for row, rho in zip(frame.rows, frame.surprises, strict=True):
+        for row, rho in zip(frame.rows, frame.prediction_residuals, strict=True):
             if rho is not None:
-                surprises[row].append(rho)
+                prediction_residuals[row].append(rho)
     assert ends is not None, "a plan has at least one step"
-    return judge.distance(ends, judge.reference), np.array(surprises)
+    return judge.distance(ends, judge.reference), np.array(prediction_residuals)
 
 
 def split(errors: Array) -> tuple[Array, Array]:
@@ -79,9 +79,9 @@ def split(errors: Array) -> tuple[Array, Array]:
     return np.exp(logs.mean(1) - logs.mean()), np.exp(logs.mean(0))
 
 
-def told(difficulty: Array, surprises: Array) -> Array:
+def told(difficulty: Array, prediction_residuals: Array) -> Array:
     """The difficulty of every picture, by a ridge regression of logarithms on all the others."""
-    x, y = np.log(surprises), np.log(difficulty)
+    x, y = np.log(prediction_residuals), np.log(difficulty)
     x = (x - x.mean(0)) / x.std(0)
     found = np.empty_like(y)
     for i in range(len(y)):

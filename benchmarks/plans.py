@@ -36,7 +36,7 @@ from asymflow.core.types import Plan, Profile, Request
 from asymflow.generation import pipeline
 from asymflow.models.embedded import plans
 from asymflow.planning import plan_files, profiler, verifier
-from asymflow.planning.verifier import Judge
+from asymflow.planning.verifier import Evaluator
 from asymflow.training.data.dataset import Dataset
 
 REAL_SEED = 7
@@ -60,9 +60,9 @@ class Workshop:
     model: pipeline.Model
     size: tuple[int, int]
     profile: Profile
-    chosen: Judge
-    real: Judge
-    fresh: Judge
+    chosen: Evaluator
+    real: Evaluator
+    fresh: Evaluator
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -107,7 +107,7 @@ class Workshop:
         print(f"{time.monotonic() - self.began:7.0f} s  {what}", flush=True)
 
 
-def kept_judge(model: pipeline.Model, requests: list[Request], work: Path) -> Judge:
+def kept_judge(model: pipeline.Model, requests: list[Request], work: Path) -> Evaluator:
     """By a reference that is kept in a folder."""
     size = requests[0].size
     fine = pipeline.reference(model, size)
@@ -119,12 +119,12 @@ def kept_judge(model: pipeline.Model, requests: list[Request], work: Path) -> Ju
         torch.save(verifier.rollout(model.adapter, fine, requests), kept)
     reference = torch.load(kept, weights_only=True)
     guided = presets.guidance_interval(size)
-    return Judge(model.adapter, tuple(requests), reference, verifier.rms, guided)
+    return Evaluator(model.adapter, tuple(requests), reference, verifier.rms, guided)
 
 
 def by_real(
     model: pipeline.Model, size: tuple[int, int], data: Path, count: int, seed: int
-) -> Judge:
+) -> Evaluator:
     """By features of real pictures of what is asked for, which are other ones for each seed."""
     network = load_network()
     dataset = Dataset(data)
@@ -143,7 +143,7 @@ def by_real(
 
     states = [model.adapter.to_state(as_unit_float(picture)) for picture in pictures]
     guided = presets.guidance_interval(size)
-    return Judge(model.adapter, tuple(requests), torch.stack(states), distance, guided)
+    return Evaluator(model.adapter, tuple(requests), torch.stack(states), distance, guided)
 
 
 def choose(given: argparse.Namespace) -> None:
@@ -167,7 +167,7 @@ def choose(given: argparse.Namespace) -> None:
         plan = verifier.best_within(
             judge, profile, budget, name=name, known=known, rollouts=given.rollouts, few=few
         )
-        plan = verifier.prove(shop.fresh, plan, profile, features)
+        plan = verifier.measure_evidence(shop.fresh, plan, profile, features)
         plan_files.save_plan(plan, target)
         known.append(plan)
         shop.say(f"{name}: chosen at {judge.error(plan):.4f}\n{plan}")
@@ -178,7 +178,7 @@ def enlarge(given: argparse.Namespace, factor: int) -> None:
     model = pipeline.load(None, dtype=given.dtype, device=None)
     size, small = (given.side, given.side), given.side // factor
     chosen = [plan_files.load_plan(given.out / f"{name}-{small}.json") for name in plans.NAMES]
-    larger = [transforms.enlarged(plan, factor) for plan in chosen]
+    larger = [transforms.at_larger_size(plan, factor) for plan in chosen]
     tiers = tuple(dict.fromkeys(step.tier for plan in larger for step in plan.steps))
     styles = model.adapter.styles
     requests = planning.requests(styles, size, presets.GUIDANCE, given.pictures, planning.PROVED)
@@ -189,7 +189,7 @@ def enlarge(given: argparse.Namespace, factor: int) -> None:
     judge = kept_judge(model, requests, given.work)
     features = planning.perceptual(model)
     for plan in larger:
-        plan = verifier.prove(judge, plan, profile, features)
+        plan = verifier.measure_evidence(judge, plan, profile, features)
         plan_files.save_plan(plan, given.out / f"{plan.name}-{given.side}.json")
         print(plan, flush=True)
 

@@ -49,20 +49,20 @@ class Row:
 def draw(profile: Profile, seed: int, count: int = COUNT) -> list[tuple[str, Plan]]:
     """(kind, plan) of random plans, in turns of every kind."""
     rng = np.random.default_rng(seed)
-    carried = [tier for tier in profile.tiers if tier.carried]
-    biased = [tier for tier in profile.tiers if not tier.faithful]
-    cheap = {"full only": [], "with carried tiers": carried, "with biased tiers": carried + biased}
+    cached = [tier for tier in profile.tiers if tier.cached]
+    biased = [tier for tier in profile.tiers if not tier.unreduced]
+    cheap = {"full only": [], "with carried tiers": cached, "with biased tiers": cached + biased}
     found: list[tuple[str, Plan]] = []
     while len(found) < count:
         kind = list(KINDS)[len(found) % len(KINDS)]
         moves = int(rng.integers(SHORTEST, LONGEST + 1))
         inner = rng.choice(range(1, len(profile.times) - 1), moves - 1, replace=False)
         tiers = [_pick(rng, cheap[kind]) for _ in range(moves)]
-        first = next((i for i, tier in enumerate(tiers) if tier.faithful), None)
+        first = next((i for i, tier in enumerate(tiers) if tier.unreduced), None)
         if first is not None:
             tiers[first] = FULL  # there is nothing to carry from before
-        wanted = {"full only": True, "with carried tiers": any(tier.carried for tier in tiers)}
-        if not wanted.get(kind, any(not tier.faithful for tier in tiers)):
+        wanted = {"full only": True, "with carried tiers": any(tier.cached for tier in tiers)}
+        if not wanted.get(kind, any(not tier.unreduced for tier in tiers)):
             continue
         times = [profile.times[i] for i in (0, *sorted(inner.tolist()), len(profile.times) - 1)]
         low, high = (float(t) for t in profile.made["guidance_interval"].split(":"))

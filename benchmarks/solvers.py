@@ -74,19 +74,21 @@ def main() -> None:
     assert features is not None, "the bench extra is installed"
     given.work.mkdir(parents=True, exist_ok=True)
 
-    def judge(count: int, purpose: int) -> verifier.Judge:
+    def judge(count: int, purpose: int) -> verifier.Evaluator:
         wanted = planning.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
         kept = given.work / f"reference-{adapter.name}-{given.dtype}-{purpose}-{count}.pt"
         if not kept.exists():
-            made = verifier.Judge.of(adapter, wanted, verifier.rms, guidance_interval=interval)
+            made = verifier.Evaluator.of(adapter, wanted, verifier.rms, guidance_interval=interval)
             torch.save(made.reference, kept)
         reference = torch.load(kept, weights_only=True)
-        return verifier.Judge(adapter, tuple(wanted), reference, verifier.rms, interval)
+        return verifier.Evaluator(adapter, tuple(wanted), reference, verifier.rms, interval)
 
     cache = given.work / f"{adapter.name}-{given.dtype}-{given.choose}-{given.measure}.json"
     known: dict[str, Any] = json.loads(cache.read_text()) if cache.exists() else {}
 
-    def measured(by: verifier.Judge, solver: str, steps: int, shift: float) -> Mapping[str, Any]:
+    def measured(
+        by: verifier.Evaluator, solver: str, steps: int, shift: float
+    ) -> Mapping[str, Any]:
         key = f"{solver}, {steps} steps, shift {shift:g}, {len(by.requests)} pictures"
         if key not in known:
             go = walk(solver, steps, shift, interval[0])
@@ -106,16 +108,16 @@ def main() -> None:
         for solver in (*OURS, *THEIRS):
             tried = {shift: measured(choose, solver, steps, shift) for shift in SHIFTS}
             near = min(SHIFTS, key=lambda shift: tried[shift]["rms"])
-            alike = min(SHIFTS, key=lambda shift: float(np.mean(tried[shift]["features"])))
+            batchable = min(SHIFTS, key=lambda shift: float(np.mean(tried[shift]["features"])))
             found = measured(measure, solver, steps, near)
             distance = mean(
-                np.array(measured(measure, solver, steps, alike)["features"], np.float32)
+                np.array(measured(measure, solver, steps, batchable)["features"], np.float32)
             )
             rows.append(
                 {
                     "solver": solver,
                     "steps": steps,
-                    "shift": {"rms": near, "features": alike},
+                    "shift": {"rms": near, "features": batchable},
                     "rms": found["rms"],
                     "median": found["median"],
                     "features": asdict(distance),
@@ -123,7 +125,7 @@ def main() -> None:
             )
             print(
                 f"{steps:>3} steps  {solver:16} shift {near:g}  rms {found['rms']:.4f}  median "
-                f"{found['median']:.4f}  shift {alike:g}  features {distance.value:.4f}",
+                f"{found['median']:.4f}  shift {batchable:g}  features {distance.value:.4f}",
                 flush=True,
             )
     report = {

@@ -9,7 +9,7 @@ the network that `train.py told-unet` made: a convolutional DDPM in v. What is c
   asking the network itself, over the trailing grid and over that of Karras.
 - **Euler and Heun in t**: our engine over the uniform grid, at the same number of forwards.
 - **asymflow**: `profiler.profile`, then `verifier.best_within` for that number of full estimates,
-  then `verifier.prove` on other pictures.
+  then `verifier.measure_evidence` on other pictures.
 
 All of them begin with the same noise at the largest that was trained, and errors are taken to where
 that leads in the limit: `FINE` moves of our multistep2 over the network's own timesteps. How far
@@ -233,7 +233,7 @@ def run(
     say(f"profile: a full estimate takes {profile.cost_ms[0]:.1f} ms")
     fine, finer = (schedules.plan_of(adapter.schedule.times(n)) for n in (FINE, 2 * FINE))
     judge, limit = (
-        verifier.Judge(together, tuple(group), verifier.rollout(together, fine, group), rms)
+        verifier.Evaluator(together, tuple(group), verifier.rollout(together, fine, group), rms)
         for group in (chosen, fresh)
     )
     few = fresh[:4]
@@ -247,7 +247,7 @@ def run(
         plan = verifier.best_within(
             judge, profile, budget, name=f"second-{n}", rollouts=given.rollouts
         )
-        plans.append(verifier.prove(limit, plan, profile, distance))
+        plans.append(verifier.measure_evidence(limit, plan, profile, distance))
         samplers.append(planned(plan, f"asymflow {n}", "asymflow", guided))
         say(f"{n} full estimates: {plans[-1]}")
 

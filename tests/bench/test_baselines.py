@@ -156,10 +156,10 @@ def test_ddim_of_diffusers_is_our_euler(exact: GaussianAdapter) -> None:
 def profile(count: int, made: dict[str, str] | None = None) -> Profile:
     """Of random errors that grow with the length of a move."""
     rng = np.random.default_rng(0)
-    defect = np.full((1, count, count, count), np.inf, np.float32)
+    local_error = np.full((1, count, count, count), np.inf, np.float32)
     for i in range(count):
         for j in range(i + 1, count):
-            defect[0, i, i, j] = rng.random() * (j - i) ** 2
+            local_error[0, i, i, j] = rng.random() * (j - i) ** 2
     nothing = np.zeros((count, count, count), np.float32)
     return Profile(
         schedules.shifted(count - 1, 2.0),
@@ -169,7 +169,7 @@ def profile(count: int, made: dict[str, str] | None = None) -> Profile:
         (1,),
         nothing[0, 0],
         1.0,
-        defect,
+        local_error,
         nothing,
         nothing[:1],
         made or {},
@@ -181,7 +181,7 @@ def test_gits_finds_the_grid_that_brute_force_finds(steps: int) -> None:
     known = profile(9)
 
     def error(nodes: tuple[int, ...]) -> float:
-        return sum(float(known.defect[0, i, i, j]) for i, j in pairwise(nodes))
+        return sum(float(known.local_error[0, i, i, j]) for i, j in pairwise(nodes))
 
     grids = ((0, *inner, 8) for inner in combinations(range(1, 8), steps - 1))
     best = min(grids, key=error)
@@ -435,9 +435,9 @@ def test_unfit_input_is_refused_before_anything_is_generated(
         run(pairs=100)
     impossible = presets.Grid(steps=2).plan((32, 32))
     quarter = schedules.plan_of(impossible.times)
-    assert adapter.shrinks((32, 32)) == ()
+    assert adapter.pool_factors((32, 32)) == ()
     small = type(quarter)(
-        "quarter", tuple(_at(step, Tier("quarter", shrink=4)) for step in quarter.steps)
+        "quarter", tuple(_at(step, Tier("quarter", pool_factor=4)) for step in quarter.steps)
     )
     with pytest.raises(InputError, match="cannot do that"):
         runner.peers(adapter, {"small": small}, Path("nowhere"), size=32)

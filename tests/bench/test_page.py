@@ -25,7 +25,7 @@ from asymflow.core.types import CONDITIONAL, Evidence, Interval, Plan, Request, 
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import verifier
 
-CARRIED = Tier("conditional+", guided=False, carried=True)
+CARRIED = Tier("conditional+", guided=False, cached=True)
 STEPS = (Step(1.0, 0.7), Step(0.7, 0.4, CARRIED), Step(0.4, 0.0, CONDITIONAL, "heun"))
 EVIDENCE = Evidence(
     made={"adapter": "gaussian"},
@@ -172,6 +172,6 @@ def test_costs_are_counted_in_full_estimates_where_no_run_makes_any(
     """As on large pictures, of which plans and the reference are asked at a part of the side."""
     plan = Plan("mine", (Step(1.0, 0.0),))
     made = account(model, pooled(plan, 2), REQUEST, pooled(FINE, 2))
-    assert {step.tier.shrink for _, run in made.runs for step in run.plan.steps} == {2}
+    assert {step.tier.pool_factor for _, run in made.runs for step in run.plan.steps} == {2}
     assert made.costs(made.full) == (1.0,)
     assert all(cost > 0 for cost in made.costs(made.reference))

@@ -36,10 +36,10 @@ class FakeModel:
     references = 0
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         return torch.empty(0)
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         return tuple(f for f in (2,) if all(side % (8 * f) == 0 for side in size))
 
     def check(self, request: Request) -> None:

@@ -136,7 +136,7 @@ def test_costs_alone_can_be_measured_again(profile: Path, tiny: Path, type_: Typ
     typed = type_("profile", "--costs-only", "-o", profile, "--weights", tiny)
     assert typed.code == 0
     after = plan_files.load_profile(profile)
-    assert (after.defect == before.defect).all()
+    assert (after.local_error == before.local_error).all()
     assert after.made["adapter"] == before.made["adapter"]
 
 

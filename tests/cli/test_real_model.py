@@ -71,7 +71,7 @@ def test_an_impossible_size_is_refused(size: str, tiny: Path, type_: Type, here:
 
 
 @pytest.mark.parametrize(
-    ("size", "shrinks"),
+    ("size", "pool_factors"),
     [
         ("96", [1, 1, 1]),
         ("128x64", [1, 1, 1]),
@@ -83,14 +83,14 @@ def test_an_impossible_size_is_refused(size: str, tiny: Path, type_: Type, here:
     ],
 )
 def test_large_pictures_are_asked_for_in_the_size_of_training(
-    size: str, shrinks: list[int], tiny: Path, type_: Type
+    size: str, pool_factors: list[int], tiny: Path, type_: Type
 ) -> None:
     words = ("generate", "a fox", "--steps", "3", "--size", size, "--weights", tiny)
     assert type_(*words, "-o", "fox.png").code == 0
     text = images.read_record(Path("fox.png"))
     assert text is not None
     record = metadata.from_json(text, "fox.png")
-    assert [step.tier.shrink for step in record.plan.steps] == shrinks
+    assert [step.tier.pool_factor for step in record.plan.steps] == pool_factors
     with Image.open("fox.png") as image:
         assert image.size == record.size[::-1]
 

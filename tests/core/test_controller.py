@@ -14,7 +14,7 @@ from asymflow.core.solvers import Estimate, History
 from asymflow.core.types import CONDITIONAL, FULL, Action, Decision, Plan, Rule, Solver, Step, Tier
 
 PLAN = schedules.plan_of((1.0, 0.8, 0.6, 0.4, 0.2, 0.0))
-CARRIED = Tier("conditional+", guided=False, carried=True)
+CARRIED = Tier("conditional+", guided=False, cached=True)
 
 
 def draw(seed: int) -> Tensor:
@@ -34,28 +34,30 @@ def curve(power: int, nodes: tuple[float, ...]) -> History:
     ("solver", "power"), [("multistep2", 2), ("multistep3", 2), ("euler", 2), ("corrected2", 4)]
 )
 def test_the_line_of_the_solver_surprises_nobody(solver: Solver, power: int) -> None:
-    assert controller.surprise(curve(power, (0.3, 0.5, 0.9)), solver) == pytest.approx(0, abs=1e-12)
-    assert (controller.surprise(curve(6 - power, (0.3, 0.5, 0.9)), solver) or 0) > 0.01
+    assert controller.prediction_residual(curve(power, (0.3, 0.5, 0.9)), solver) == pytest.approx(
+        0, abs=1e-12
+    )
+    assert (controller.prediction_residual(curve(6 - power, (0.3, 0.5, 0.9)), solver) or 0) > 0.01
 
 
 def test_surprise_is_relative_to_the_estimate() -> None:
     newest, one, other = curve(2, (0.3, 0.5, 0.9))
     off = replace(newest, x_0=newest.x_0 * 1.25)
-    assert controller.surprise((off, one, other), "multistep2") == pytest.approx(0.2)
+    assert controller.prediction_residual((off, one, other), "multistep2") == pytest.approx(0.2)
     twice = tuple(replace(each, x_0=2 * each.x_0) for each in (off, one, other))
-    assert controller.surprise(twice, "multistep2") == pytest.approx(0.2)
+    assert controller.prediction_residual(twice, "multistep2") == pytest.approx(0.2)
 
 
 def test_one_earlier_estimate_is_taken_as_it_is_and_none_predicts_nothing() -> None:
     newest, one = curve(2, (0.5, 0.9))
     expected = float((newest.x_0 - one.x_0).norm() / newest.x_0.norm())
-    assert controller.surprise((newest, one), "multistep2") == pytest.approx(expected)
-    assert controller.surprise((newest,), "multistep2") is None
+    assert controller.prediction_residual((newest, one), "multistep2") == pytest.approx(expected)
+    assert controller.prediction_residual((newest,), "multistep2") is None
 
 
 def test_black_pictures_surprise_nobody() -> None:
     black = tuple(Estimate(t, torch.zeros(1, 3, 4, 4), FULL) for t in (0.3, 0.5))
-    assert controller.surprise(black, "multistep2") is None
+    assert controller.prediction_residual(black, "multistep2") is None
 
 
 def test_known_pixels_do_not_count() -> None:
@@ -63,12 +65,12 @@ def test_known_pixels_do_not_count() -> None:
     mask = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
     mask[..., :2] = 1
     half = tuple(replace(each, x_0=each.x_0[..., :2]) for each in (newest, one))
-    masked = controller.surprise((newest, one), "multistep2", mask)
-    assert masked == pytest.approx(controller.surprise(half, "multistep2"))
+    masked = controller.prediction_residual((newest, one), "multistep2", mask)
+    assert masked == pytest.approx(controller.prediction_residual(half, "multistep2"))
     ones = torch.ones_like(mask)
-    assert controller.surprise((newest, one), "multistep2", ones) == controller.surprise(
-        (newest, one), "multistep2"
-    )
+    assert controller.prediction_residual(
+        (newest, one), "multistep2", ones
+    ) == controller.prediction_residual((newest, one), "multistep2")
 
 
 # Decisions
@@ -122,8 +124,8 @@ def test_steps_that_were_taken() -> None:
         ((4, "skip", 0.1), "cannot skip at step 4"),
         ((5, "insert", 0.1), "cannot insert at step 5"),
         ((-1, "skip", 0.1), "cannot skip at step -1"),
-        ((1, "skip", -0.1), "surprised by less than 0"),
-        ((1, "skip", float("nan")), "surprise=nan"),
+        ((1, "skip", -0.1), "no residual is less than 0"),
+        ((1, "skip", float("nan")), "prediction_residual=nan"),
         ((1, "jump", 0.1), "Unknown action 'jump'"),
     ],
 )

@@ -393,7 +393,7 @@ def ruled(model: Adapter) -> Plan:
     """Rules at the median surprises of some pictures, so that they decide differently."""
     watched = replace(PLAN, adaptive=tuple(Rule(i, "skip", 0.0) for i in range(1, 5)))
     frames = engine.walk(model, watched, [request(1 + i % 2, seed=i) for i in range(5)])
-    known = [[rho for rho in frame.surprises if rho is not None] for frame in frames]
+    known = [[rho for rho in frame.prediction_residuals if rho is not None] for frame in frames]
     middle = [float(np.median(rhos)) for rhos in known if rhos]
     rules = (
         Rule(1, "insert", middle[0]),
@@ -454,8 +454,8 @@ def test_exact_is_the_plan_bit_for_bit(name: str) -> None:
 def test_leaving_the_plan_is_running_another(action: Action, solver: Solver) -> None:
     model = gaussian()
     plan = schedules.plan_of(schedules.shifted(6, 2.0), solver=solver)
-    surprise = 0.0 if action == "insert" else 1e9
-    adaptive = replace(plan, adaptive=(Rule(2, action, surprise),))
+    prediction_residual = 0.0 if action == "insert" else 1e9
+    adaptive = replace(plan, adaptive=(Rule(2, action, prediction_residual),))
     wanted = [request(seed=1, guidance_scale=2.0), request(2, seed=2)]
     results = engine.run(model, adaptive, wanted)
     changed = results[0].plan
@@ -480,11 +480,11 @@ def test_forwards_are_those_that_ran_and_calls_are_shared() -> None:
 
 
 def test_adaptive_tiers_keep_what_they_carry() -> None:
-    carried = (
-        Tier("conditional+", guided=False, carried=True),
-        Tier("half+", shrink=2, carried=True),
+    cached = (
+        Tier("conditional+", guided=False, cached=True),
+        Tier("half+", pool_factor=2, cached=True),
     )
-    tiers = (FULL, FULL, carried[0], carried[1], FULL, carried[0])
+    tiers = (FULL, FULL, cached[0], cached[1], FULL, cached[0])
     steps = tuple(replace(step, tier=t) for step, t in zip(PLAN.steps, tiers, strict=True))
     model = gaussian()
     wanted = [request(1 + i % 2, seed=i, guidance_scale=2.0) for i in range(6)]
@@ -511,7 +511,7 @@ def test_frames_say_who_moved() -> None:
         assert np.array_equal(engine.pictures(model, wanted, frames[-1].x_t)[row], result.picture)
     for frame in frames:
         assert frame.x_t.shape == frame.x_0.shape == (6, 3, 8, 8)
-        assert len(frame.surprises) == len(frame.rows)
+        assert len(frame.prediction_residuals) == len(frame.rows)
 
 
 # Refusals

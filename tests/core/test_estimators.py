@@ -10,13 +10,22 @@ from torch.testing import assert_close
 from asymflow.core import engine, schedules, transforms
 from asymflow.core.adapter import Context
 from asymflow.core.errors import InputError
-from asymflow.core.estimators import Estimators, Guided, Known, Memory, carry, estimate
-from asymflow.core.flow import detail, enlarge, interpolate, shrink, smooth
-from asymflow.core.types import CONDITIONAL, FULL, IN_TURN, Plan, Request, Step, Tier, cheaper_tiers
+from asymflow.core.estimators import Estimators, Guided, InpaintConstraint, Memory, carry, estimate
+from asymflow.core.flow import average_pool, detail, enlarge, interpolate, smooth
+from asymflow.core.types import (
+    CONDITIONAL,
+    FULL,
+    SEQUENTIAL_CFG,
+    Plan,
+    Request,
+    Step,
+    Tier,
+    cheaper_tiers,
+)
 from asymflow.models.gaussian import GaussianAdapter
 
-HALF, HALF_CARRIED = Tier("half", shrink=2), Tier("half+", shrink=2, carried=True)
-CONDITIONAL_CARRIED = Tier("conditional+", guided=False, carried=True)
+HALF, HALF_CARRIED = Tier("half", pool_factor=2), Tier("half+", pool_factor=2, cached=True)
+CONDITIONAL_CARRIED = Tier("conditional+", guided=False, cached=True)
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -51,11 +60,11 @@ def test_a_full_estimate_remembers_itself_and_its_guidance(model: Guided) -> Non
     assert (memory.guidance[1] == 0).all()  # a weight of 1 guides nothing
 
 
-@pytest.mark.parametrize("tier", [tier for tier in cheaper_tiers((2, 4)) if tier.carried])
+@pytest.mark.parametrize("tier", [tier for tier in cheaper_tiers((2, 4)) if tier.cached])
 def test_carrying_at_the_same_state_gives_the_full_estimate_back(tier: Tier) -> None:
     """What is left out and what is carried must be the same thing."""
     full, guidance = draw(3, 2, 3, 8, 8), draw(4, 2, 3, 8, 8)
-    cheap = shrink(full if tier.guided else full - guidance, tier.shrink)
+    cheap = average_pool(full if tier.guided else full - guidance, tier.pool_factor)
     assert_close(carry(tier, cheap, Memory(full, guidance)), full)
 
 
@@ -68,19 +77,19 @@ def test_a_smaller_tier_asks_the_model_at_that_size(
     x_t = interpolate(x_0, eps, 0.7)
     small, _ = estimate(model, HALF, x_t, at(0.7), None)
     label = torch.tensor([1, 1])
-    y = shrink(x_t, 2) / (0.3 + 0.7 / 2)
+    y = average_pool(x_t, 2) / (0.3 + 0.7 / 2)
     t = torch.full((2,), 0.7 / (0.7 + 2 * 0.3), dtype=torch.float64)
     expected, null = (adapter.denoise(y, t, {"label": each}) for each in (label, 0 * label))
     expected[:1] += 2 * (expected - null)[:1]
-    assert_close(shrink(small, 2), expected)
+    assert_close(average_pool(small, 2), expected)
     assert_close(small, smooth(expected, 2))
 
 
 def test_smooth_has_no_edges_and_shrinks_to_what_it_was() -> None:
     x = draw(7, 1, 2, 4, 4)
-    assert_close(shrink(smooth(x, 2), 2), x)
+    assert_close(average_pool(smooth(x, 2), 2), x)
     ramp = torch.arange(8.0, dtype=torch.float64).expand(1, 1, 8, 8)
-    inner = smooth(shrink(ramp, 2), 2)[..., 2:-2]
+    inner = smooth(average_pool(ramp, 2), 2)[..., 2:-2]
     assert_close(inner, ramp[..., 2:-2])
     assert detail(enlarge(x, 2), 2).abs().max() == 0
 
@@ -89,7 +98,7 @@ def test_a_mask_keeps_what_is_known_in_every_tier(model: Guided) -> None:
     known = draw(8, 2, 3, 8, 8)
     mask = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
     mask[:, :, :4] = 1
-    estimators = Estimators(model, Known(known, mask))
+    estimators = Estimators(model, InpaintConstraint(known, mask))
     for tier in (FULL, CONDITIONAL, HALF, HALF_CARRIED, CONDITIONAL_CARRIED):
         x_0 = estimators.of(tier)(draw(9, 2, 3, 8, 8), at(0.5))
         assert torch.equal(x_0[:, :, 4:], known[:, :, 4:])
@@ -105,9 +114,9 @@ def test_carrying_needs_a_full_estimate_first(model: Guided) -> None:
 
 def test_a_tier_without_anything_left_out_carries_nothing() -> None:
     with pytest.raises(InputError, match="leaves nothing out"):
-        Tier("full+", carried=True)
-    with pytest.raises(InputError, match="shrink=0"):
-        Tier("none", shrink=0)
+        Tier("full+", cached=True)
+    with pytest.raises(InputError, match="pool_factor=0"):
+        Tier("none", pool_factor=0)
 
 
 def test_in_turn_says_the_same_in_two_calls(model: Guided, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,21 +130,21 @@ def test_in_turn_says_the_same_in_two_calls(model: Guided, monkeypatch: pytest.M
         return denoise(self, x_t, t, context)
 
     monkeypatch.setattr(GaussianAdapter, "denoise", counted)
-    one_by_one, same = estimate(model, IN_TURN, x_t, at(0.6), None)
+    one_by_one, same = estimate(model, SEQUENTIAL_CFG, x_t, at(0.6), None)
     assert rows == [2, 1]  # a weight of 1 needs no second pass
     assert_close(one_by_one, together)
     assert memory is not None
     assert same is not None
     assert_close(same.guidance, memory.guidance)
     with pytest.raises(InputError, match="nothing to take in turn"):
-        Tier("one", guided=False, in_turn=True)
+        Tier("one", guided=False, sequential_cfg=True)
 
 
 def test_a_lighter_plan_makes_the_same_picture(adapter: GaussianAdapter) -> None:
     plan = Plan("p", (Step(1.0, 0.6), Step(0.6, 0.3, HALF), Step(0.3, 0.0, CONDITIONAL)))
-    light = transforms.lighter(plan)
-    assert [step.tier.in_turn for step in light.steps] == [True, True, False]
-    assert transforms.lighter(light) == light
+    light = transforms.with_sequential_guidance(plan)
+    assert [step.tier.sequential_cfg for step in light.steps] == [True, True, False]
+    assert transforms.with_sequential_guidance(light) == light
     requests = [Request({"label": 1}, (8, 8), 0, 3.0)]
     [one], [other] = engine.run(adapter, plan, requests), engine.run(adapter, light, requests)
     assert one.picture == pytest.approx(other.picture, abs=1e-6)
@@ -150,8 +159,8 @@ def test_a_cut_plan_makes_full_what_it_can_no_longer_carry() -> None:
         HALF_CARRIED,
         HALF_CARRIED,
     ]
-    light = transforms.truncated(transforms.lighter(plan), 0.5)
-    assert light.steps[0].tier == IN_TURN
+    light = transforms.truncated(transforms.with_sequential_guidance(plan), 0.5)
+    assert light.steps[0].tier == SEQUENTIAL_CFG
     low = Plan("p", (Step(1.0, 0.5), Step(0.5, 0.2, HALF), Step(0.2, 0.0, HALF_CARRIED)))
     assert [s.tier for s in transforms.truncated(low, 0.4).steps] == [HALF, FULL]
 

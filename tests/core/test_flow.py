@@ -143,7 +143,7 @@ def test_ve_near_noise_stays_at_the_largest_known_level() -> None:
 def test_pooling_gives_a_state_of_the_path_with_the_pooled_draw(t: float, f: int) -> None:
     x_0, eps = pair()
     y_t, time = flow.pool(flow.interpolate(x_0, eps, t), t, f)
-    ours = flow.interpolate(flow.shrink(x_0, f), f * flow.shrink(eps, f), time)
+    ours = flow.interpolate(flow.average_pool(x_0, f), f * flow.average_pool(eps, f), time)
     close(y_t, ours, 1e-13)
     assert flow.fine_time(time, f) == pytest.approx(t, abs=1e-12)
 
@@ -162,31 +162,31 @@ def test_unpooling_with_the_same_draw_and_the_true_detail_undoes_pooling() -> No
     x_0, eps = pair()
     t = torch.tensor(TIMES, dtype=torch.float64)
     x_t = flow.interpolate(x_0, eps, t)
-    y_t, coarse = flow.pool(x_t, t, 2)
+    y_t, at_lower_resolution = flow.pool(x_t, t, 2)
     # Only the detail of the estimate is used, so what it has in the low pass must not matter.
     estimate = x_0 + flow.enlarge(draw(*y_t.shape, seed=9), 2)
-    back, fine = flow.unpool(y_t, coarse, eps, estimate, 2)
+    back, fine = flow.unpool(y_t, at_lower_resolution, eps, estimate, 2)
     close(back, x_t, 1e-12)
     close(fine, t, 1e-12)
     for i, time in enumerate(TIMES):
         one = slice(i, i + 1)
-        y_t, coarse = flow.pool(x_t[one], time, 2)
-        back, fine = flow.unpool(y_t, coarse, eps[one], estimate[one], 2)
+        y_t, at_lower_resolution = flow.pool(x_t[one], time, 2)
+        back, fine = flow.unpool(y_t, at_lower_resolution, eps[one], estimate[one], 2)
         close(back, x_t[one], 1e-12)
         assert fine == pytest.approx(time, abs=1e-12)
 
 
 def test_detail_and_low_pass_are_orthogonal_and_add_up() -> None:
     x = draw(2, 3, 8, 8)
-    low = flow.enlarge(flow.shrink(x, 4), 4)
+    low = flow.enlarge(flow.average_pool(x, 4), 4)
     assert_close(low + flow.detail(x, 4), x)
     assert (low * flow.detail(x, 4)).sum().abs() < 1e-12
-    assert_close(flow.shrink(flow.enlarge(x, 4), 4), x)
+    assert_close(flow.average_pool(flow.enlarge(x, 4), 4), x)
 
 
 def test_sizes_that_do_not_divide_are_refused() -> None:
     with pytest.raises(InputError, match="6 x 8 pixels cannot be pooled by 4"):
-        flow.shrink(draw(1, 1, 6, 8), 4)
+        flow.average_pool(draw(1, 1, 6, 8), 4)
 
 
 def test_weights_are_rounded_once_to_the_precision_of_the_state() -> None:

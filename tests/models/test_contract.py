@@ -18,9 +18,16 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from asymflow.core import engine
-from asymflow.core.adapter import Adapter, Context, Wrapped, begun, pushed, settled
+from asymflow.core.adapter import (
+    Adapter,
+    Context,
+    Wrapped,
+    begun,
+    clipped_estimate,
+    projected_guidance,
+)
 from asymflow.core.errors import InputError
-from asymflow.core.flow import shrink
+from asymflow.core.flow import average_pool
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Request, Step
 from asymflow.models import edm
@@ -260,7 +267,7 @@ class Counting(Wrapped):
 
 
 def state(case: Case, seed: int, count: int = 1) -> Tensor:
-    return draw(seed, count, case.adapter.channels, *case.size).to(case.adapter.like)
+    return draw(seed, count, case.adapter.channels, *case.size).to(case.adapter.template)
 
 
 def full(x: Tensor, t: float) -> Tensor:
@@ -273,7 +280,7 @@ def full(x: Tensor, t: float) -> Tensor:
 def test_it_has_the_shape_of_an_adapter(case: Case) -> None:
     assert isinstance(case.adapter, Adapter)
     assert case.adapter.name
-    assert case.adapter.like.dtype.is_floating_point
+    assert case.adapter.template.dtype.is_floating_point
     assert case.adapter.batch is None or case.adapter.batch >= 1
 
 
@@ -312,7 +319,7 @@ def test_both_ends_have_finite_answers(case: Case) -> None:
     for t in (0.0, 1e-6, 0.5, 1.0):
         found = case.adapter.denoise(x_t, full(x_t, t), context)
         assert found.shape == x_t.shape
-        assert found.dtype == case.adapter.like.dtype
+        assert found.dtype == case.adapter.template.dtype
         assert found.isfinite().all()
     assert torch.equal(x_t, before)  # the question is left as it was
 
@@ -338,8 +345,8 @@ def test_requests_are_checked_before_anything_is_computed(case: Case) -> None:
 @torch.inference_mode()
 def test_what_it_says_can_be_pooled_it_answers(case: Case) -> None:
     context, _ = case.adapter.encode([case.request()])
-    for f in case.adapter.shrinks(case.size):
-        small = shrink(state(case, 5), f)
+    for f in case.adapter.pool_factors(case.size):
+        small = average_pool(state(case, 5), f)
         assert case.adapter.denoise(small, full(small, 0.5), context).shape == small.shape
 
 
@@ -389,11 +396,11 @@ def test_guidance_moves_away_from_the_answer_without_the_prompt(case: Case) -> N
     assert not torch.allclose(with_, without)
     request = Request(case.inputs[0], case.size, 2, 2.5)
     [frame] = engine.walk(case.adapter, plan_of((0.7, 0.0)), [request])
-    added = pushed(case.adapter, with_, 1.5 * (with_ - without))
-    assert_close(frame.x_0, settled(case.adapter, with_ + added), rtol=1e-4, atol=1e-4)
+    added = projected_guidance(case.adapter, with_, 1.5 * (with_ - without))
+    assert_close(frame.x_0, clipped_estimate(case.adapter, with_ + added), rtol=1e-4, atol=1e-4)
     plan = Plan("conditional", (Step(0.7, 0.0, CONDITIONAL),))
     [frame] = engine.walk(case.adapter, plan, [request])
-    assert_close(frame.x_0, settled(case.adapter, with_), rtol=1e-5, atol=1e-5)
+    assert_close(frame.x_0, clipped_estimate(case.adapter, with_), rtol=1e-5, atol=1e-5)
 
 
 def test_only_what_is_guided_costs_two_passes(case: Case) -> None:

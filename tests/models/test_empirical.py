@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from asymflow.core import engine, schedules
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
-from asymflow.core.flow import shrink
+from asymflow.core.flow import average_pool
 from asymflow.core.types import Request
 from asymflow.models import empirical
 from asymflow.models.empirical import ALL, EmpiricalAdapter
@@ -72,7 +72,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_smaller_pictures_are_the_pooled_ones() -> None:
     this = model()
-    small = EmpiricalAdapter(shrink(this.pictures, 2), this.labels)
+    small = EmpiricalAdapter(average_pool(this.pictures, 2), this.labels)
     x_t = draw(5, 2, 2, 2, 2)
     assert_close(ask(this, x_t, 0.8, 1), ask(small, x_t, 0.8, 1))
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
-from asymflow.core.flow import shrink
+from asymflow.core.flow import average_pool
 from asymflow.core.types import Request
 from asymflow.models.gaussian import GaussianAdapter
 
@@ -91,10 +91,10 @@ def test_solutions_take_times_per_image() -> None:
 
 def test_smaller_pictures_are_the_pooled_ones() -> None:
     this = model()
-    small = GaussianAdapter(shrink(this.mean, 2), shrink(this.std**2, 2).sqrt() / 2)
+    small = GaussianAdapter(average_pool(this.mean, 2), average_pool(this.std**2, 2).sqrt() / 2)
     x_t, t = draw(6, 2, 1, 2, 2), torch.tensor([0.3, 0.7], dtype=torch.float64)
     assert_close(this.denoise(x_t, t, {"label": LABELS}), small.denoise(x_t, t, {"label": LABELS}))
-    pictures = shrink(this.mean[1] + this.std[1] * draw(7, 50000, 1, 4, 4), 2)
+    pictures = average_pool(this.mean[1] + this.std[1] * draw(7, 50000, 1, 4, 4), 2)
     assert_close(pictures.mean(0), small.mean[1], rtol=0, atol=0.02)
     assert_close(pictures.std(0), small.std[1], rtol=0.02, atol=0)
 
@@ -115,7 +115,7 @@ def test_contexts_and_properties() -> None:
     cond, null = this.encode([Request({"label": 1}, (4, 4)), Request({}, (4, 4))])
     assert cond["label"].tolist() == [1, 0]
     assert null["label"].tolist() == [0, 0]
-    assert (this.channels, this.like.dtype, this.batch) == (1, torch.float64, None)
+    assert (this.channels, this.template.dtype, this.batch) == (1, torch.float64, None)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("times", lambda: Step(cast("Any", "1"), 0.0), "t='1'"),
     ("tier", lambda: Step(1.0, 0.0, cast("Any", "full")), "tier is a str"),
     ("tier's name", lambda: Tier(cast("Any", 2)), "name of a tier is a int"),
-    ("tier's side", lambda: Tier("half", shrink=cast("Any", "2")), "shrink='2'"),
+    ("tier's side", lambda: Tier("half", pool_factor=cast("Any", "2")), "pool_factor='2'"),
     ("plan without name", lambda: Plan(cast("Any", PLAN.steps), ()), "name of a plan is a tuple"),
     ("one step", lambda: Plan("one", cast("Any", PLAN.steps[0])), "steps is a Step"),
     ("times as steps", lambda: Plan("two", cast("Any", (1.0, 0.0))), r"steps\[0\] is a float"),

@@ -17,7 +17,7 @@ from asymflow.models.empirical import EmpiricalAdapter
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import adaptive, verifier
 from asymflow.planning.adaptive import Forecast
-from asymflow.planning.verifier import Judge
+from asymflow.planning.verifier import Evaluator
 
 PLAN = schedules.plan_of(schedules.uniform(8))
 
@@ -38,16 +38,16 @@ def requests(first: int) -> list[Request]:
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge.of(gaussian(), requests(0), verifier.rms)
+def judge() -> Evaluator:
+    return Evaluator.of(gaussian(), requests(0), verifier.rms)
 
 
 @pytest.fixture(scope="module")
-def forecast(judge: Judge) -> Forecast:
+def forecast(judge: Evaluator) -> Forecast:
     return Forecast.of(judge, PLAN)
 
 
-def test_effects_are_those_of_leaving_the_plan(judge: Judge, forecast: Forecast) -> None:
+def test_effects_are_those_of_leaving_the_plan(judge: Evaluator, forecast: Forecast) -> None:
     assert forecast.error() == pytest.approx(judge.error(PLAN))
     ways = {(i, action) for i in range(1, 8) for action in ("skip", "insert")}
     assert set(forecast.effects) == ways - {(7, "skip")}
@@ -70,19 +70,19 @@ def test_what_was_asked_is_not_asked_again() -> None:
 
     plain = gaussian()
     model = Counting(plain.mean, plain.std, batch=1)
-    judge = Judge(model, tuple(requests(0)), torch.zeros(6, 3, 8, 8), verifier.rms)
+    judge = Evaluator(model, tuple(requests(0)), torch.zeros(6, 3, 8, 8), verifier.rms)
     found = Forecast.of(judge, PLAN, ("skip",))
     assert Counting.rows == 6 * (8 + (5 + 4 + 3 + 2 + 1 + 0))
     other = Forecast.of(replace(judge, adapter=plain), PLAN, ("skip",))
     assert all(torch.equal(found.effects[way], other.effects[way]) for way in other.effects)
 
 
-def test_rules_save_where_a_shorter_plan_cannot(judge: Judge, forecast: Forecast) -> None:
+def test_rules_save_where_a_shorter_plan_cannot(judge: Evaluator, forecast: Forecast) -> None:
     found = adaptive.choose(forecast, forecast.error())
     fixed = adaptive.choose(forecast, forecast.error(), levels=1)
     assert found.error <= found.exact == pytest.approx(judge.error(PLAN))
     assert found.saving > fixed.saving + 0.1
-    fresh = Judge.of(judge.adapter, requests(100), verifier.rms)
+    fresh = Evaluator.of(judge.adapter, requests(100), verifier.rms)
     results = engine.run(judge.adapter, found.plan, fresh.requests)
     steps = [len(result.plan.steps) for result in results]
     assert steps[:3] == steps[3:]  # by the kind of picture
@@ -93,7 +93,7 @@ def test_rules_save_where_a_shorter_plan_cannot(judge: Judge, forecast: Forecast
     assert fresh.errors(found.plan).mean() < 1.1 * fresh.error(PLAN)
 
 
-def test_more_error_buys_no_less(judge: Judge, forecast: Forecast) -> None:
+def test_more_error_buys_no_less(judge: Evaluator, forecast: Forecast) -> None:
     savings = [
         adaptive.choose(forecast, allowed * forecast.error()).saving for allowed in (0, 1, 2)
     ]
@@ -103,10 +103,10 @@ def test_more_error_buys_no_less(judge: Judge, forecast: Forecast) -> None:
     assert (nothing.plan, nothing.error) == (PLAN, nothing.exact)
 
 
-def test_pictures_of_a_set(judge: Judge) -> None:
+def test_pictures_of_a_set(judge: Evaluator) -> None:
     model = EmpiricalAdapter(draw(2, 12, 3, 8, 8).clamp(-1, 1), torch.arange(12) % 3)
     wanted = [Request({"label": i % 3}, (8, 8), i) for i in range(3)]
-    judge = Judge.of(model, wanted, verifier.rms)
+    judge = Evaluator.of(model, wanted, verifier.rms)
     plan = schedules.plan_of(schedules.shifted(6, 2.0))
     found = adaptive.calibrate(judge, plan, rise=0.5, actions=("skip",))
     assert found.error <= 1.5 * found.exact
@@ -114,12 +114,12 @@ def test_pictures_of_a_set(judge: Judge) -> None:
 
 
 def test_plans_without_a_choice() -> None:
-    judge = Judge(gaussian(), tuple(requests(0)), torch.zeros(6, 3, 8, 8), verifier.rms)
+    judge = Evaluator(gaussian(), tuple(requests(0)), torch.zeros(6, 3, 8, 8), verifier.rms)
     with pytest.raises(InputError, match="could skip"):
         adaptive.calibrate(judge, schedules.plan_of(schedules.uniform(2)), actions=("skip",))
 
 
-def test_costs_are_those_of_the_evidence(judge: Judge) -> None:
+def test_costs_are_those_of_the_evidence(judge: Evaluator) -> None:
     proved = _with_evidence(PLAN)
     forecast = Forecast.of(judge, proved, ("skip",))
     assert forecast.cost([()]) == 80

@@ -73,10 +73,10 @@ def test_rules_are_kept_and_need_not_be_there() -> None:
 
 
 def random_tier(rng: random.Random) -> Tier:
-    guided, shrink = rng.random() < 0.5, rng.choice([1, 2, 4])
-    carried = rng.random() < 0.5 and (not guided or shrink > 1)
-    in_turn = guided and rng.random() < 0.5
-    return Tier(f"tier {rng.random()}", guided, shrink, carried, in_turn)
+    guided, pool_factor = rng.random() < 0.5, rng.choice([1, 2, 4])
+    cached = rng.random() < 0.5 and (not guided or pool_factor > 1)
+    sequential_cfg = guided and rng.random() < 0.5
+    return Tier(f"tier {rng.random()}", guided, pool_factor, cached, sequential_cfg)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -166,7 +166,7 @@ def edited(place: tuple[Any, ...], value: object) -> dict[str, Any]:
         (("steps", 2, "order"), 2, "step 2 has unknown entries: order"),
         (("steps", 2, "tier", "guided"), 1, "guided = 1, which must be true or"),
         (("steps", 2, "tier", "shrink"), 2.5, "shrink = 2.5, which must be a whole number"),
-        (("steps", 2, "tier", "shrink"), 0, "step 2 cannot be made. Tier 'full' has shrink=0"),
+        (("steps", 2, "tier", "shrink"), 0, "step 2 cannot be made. Tier 'full' has pool_factor=0"),
         (("steps", 2, "tier", "carried"), True, "leaves nothing out"),
         (("steps", 2, "tier", "price"), 1, "tier has unknown entries: price"),
     ],
@@ -268,7 +268,7 @@ def profile() -> Profile:
         peak_bytes=tuple(range(10, 10 + k)),
         amplification=array(i),
         saturation=0.3,
-        defect=array(k, i, i, i),
+        local_error=array(k, i, i, i),
         weight=array(i, i, i),
         drift=array(k, i, i),
         made={"adapter": "embedded:0123"},
@@ -281,7 +281,7 @@ def test_a_profile_keeps_every_bit(tmp_path: Path) -> None:
     again = load_profile(tmp_path / "p.safetensors")
     for name in ("times", "tiers", "cost_ms", "macs", "peak_bytes", "saturation", "made"):
         assert getattr(again, name) == getattr(first, name)
-    for name in ("amplification", "defect", "weight", "drift"):
+    for name in ("amplification", "local_error", "weight", "drift"):
         assert np.array_equal(getattr(again, name), getattr(first, name))
 
 
@@ -309,5 +309,5 @@ def test_a_profile_of_a_tier_that_cannot_be_asked_is_refused(tmp_path: Path) -> 
     whole = path.read_bytes()
     assert b'shrink\\": 2' in whole
     path.write_bytes(whole.replace(b'shrink\\": 2', b'shrink\\": 0'))
-    with pytest.raises(FileFormatError, match=r"tier \d cannot be asked\. .*shrink=0"):
+    with pytest.raises(FileFormatError, match=r"tier \d cannot be asked\. .*pool_factor=0"):
         load_profile(path)

@@ -16,7 +16,7 @@ from asymflow.core.errors import InputError
 from asymflow.core.types import (
     CONDITIONAL,
     FULL,
-    IN_TURN,
+    SEQUENTIAL_CFG,
     Evidence,
     Interval,
     Plan,
@@ -28,9 +28,9 @@ from asymflow.core.types import (
 from asymflow.planning.planner import Candidate, front, plan
 from asymflow.planning.prediction import Cost, predict
 
-HALF = Tier("half", shrink=2)
-HALF_CARRIED = Tier("half+", shrink=2, carried=True)
-CARRIED = Tier("conditional+", guided=False, carried=True)
+HALF = Tier("half", pool_factor=2)
+HALF_CARRIED = Tier("half+", pool_factor=2, cached=True)
+CARRIED = Tier("conditional+", guided=False, cached=True)
 TIERS = (FULL, CONDITIONAL, CARRIED, HALF, HALF_CARRIED)
 
 
@@ -51,15 +51,15 @@ def lattice(
     p, i, j = np.meshgrid(*[np.arange(size)] * 3, indexing="ij")
     length = np.where((p <= i) & (i < j), times[i] - times[j], np.inf)
     order = np.where(p == i, 1.0, rng.choice(gains, length.shape))
-    defect = [
+    local_error = [
         order * length ** rng.choice([1, 1.5]) * rng.uniform(0.5, 2, length.shape)
-        + (0 if tier.faithful else bias * rng.uniform(0.5, 2) * length)
+        + (0 if tier.unreduced else bias * rng.uniform(0.5, 2) * length)
         for tier in tiers
     ]
     k, node = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
     age = np.where(k < node, times[k] - times[node], np.inf)
     drift = [
-        ageing * age * rng.uniform(0, 1, age.shape) if tier.carried else np.full(age.shape, np.inf)
+        ageing * age * rng.uniform(0, 1, age.shape) if tier.cached else np.full(age.shape, np.inf)
         for tier in tiers
     ]
     return Profile(
@@ -70,7 +70,7 @@ def lattice(
         peak_bytes=tuple(int(10 * price) for price in prices),
         amplification=rng.uniform(0.5, 2, size).astype(np.float32),
         saturation=0.5,
-        defect=np.array(defect, np.float32),
+        local_error=np.array(local_error, np.float32),
         weight=rng.uniform(0.5, 2, length.shape).astype(np.float32),
         drift=np.array(drift, np.float32),
         made={},
@@ -88,11 +88,11 @@ def flat(tiers: Sequence[Tier], prices: Sequence[float], size: int = 4) -> Profi
     profile = lattice(0, size, tiers, prices)
     i = np.arange(size)
     possible = (i[:, None, None] <= i[:, None]) & (i[:, None] < i)
-    defect = np.where(possible, np.float32(1), np.float32(np.inf))
+    local_error = np.where(possible, np.float32(1), np.float32(np.inf))
     return replace(
         profile,
         amplification=np.ones_like(profile.amplification),
-        defect=np.broadcast_to(defect, profile.defect.shape).copy(),
+        local_error=np.broadcast_to(local_error, profile.local_error.shape).copy(),
         weight=np.ones_like(profile.weight),
         drift=np.where(np.isfinite(profile.drift), np.float32(0), profile.drift),
     )
@@ -102,7 +102,7 @@ def only_short_moves(profile: Profile) -> Profile:
     """Every time has to be stopped at."""
     i = np.arange(len(profile.times))
     long = i[:, None] + 1 < i
-    return replace(profile, defect=np.where(long, np.float32(np.inf), profile.defect))
+    return replace(profile, local_error=np.where(long, np.float32(np.inf), profile.local_error))
 
 
 def every_plan(profile: Profile, tiers: Sequence[Tier]) -> Iterator[Plan]:
@@ -113,10 +113,10 @@ def every_plan(profile: Profile, tiers: Sequence[Tier]) -> Iterator[Plan]:
             yield ()
         for j in range(i + 1, len(profile.times)):
             for tier in tiers:
-                if tier.carried and not full:
+                if tier.cached and not full:
                     continue
                 related = before is not None and (
-                    before == tier or (before.faithful and tier.faithful)
+                    before == tier or (before.unreduced and tier.unreduced)
                 )
                 solvers: list[Solver] = ["multistep1", "damped2"] if related else ["multistep1"]
                 tails = list(rest(j, tier, full or tier.full))
@@ -166,18 +166,20 @@ def chain(profile: Profile, *moves: tuple[int, Tier, int]) -> Plan:
 def test_full_and_carried_errors_add_in_squares_and_share_a_history() -> None:
     profile = lattice(1)
     steps = chain(profile, (1, FULL, 2), (2, CARRIED, 2), (3, HALF_CARRIED, 2), (4, FULL, 1))
-    defect = profile.defect
+    local_error = profile.local_error
     weight, drift = profile.weight, profile.drift
     older = 1 - profile.times[3] / profile.times[2] - weight[1, 2, 3]
     expected = [
-        grown(profile, defect[0, 0, 0, 1], 1),  # no history yet
-        grown(profile, math.hypot(defect[2, 0, 1, 2], weight[0, 1, 2] * drift[2, 0, 1]), 2),
+        grown(profile, local_error[0, 0, 0, 1], 1),  # no history yet
+        grown(profile, math.hypot(local_error[2, 0, 1, 2], weight[0, 1, 2] * drift[2, 0, 1]), 2),
         # Both estimates were carried, from the same full one.
         math.hypot(
-            grown(profile, math.hypot(defect[4, 1, 2, 3], weight[1, 2, 3] * drift[4, 0, 2]), 3),
+            grown(
+                profile, math.hypot(local_error[4, 1, 2, 3], weight[1, 2, 3] * drift[4, 0, 2]), 3
+            ),
             grown(profile, older * drift[2, 0, 1], 3),
         ),
-        grown(profile, defect[0, 3, 3, 4], 4),
+        grown(profile, local_error[0, 3, 3, 4], 4),
     ]
     found = predict(profile, steps)
     assert found.errors == pytest.approx(expected)
@@ -198,13 +200,13 @@ def test_errors_of_a_biased_stretch_add_up_before_they_are_squared() -> None:
         (4, FULL, 2),
         (5, HALF, 2),
     )
-    defect = profile.defect
+    local_error = profile.local_error
     expected = [
-        grown(profile, defect[3, 0, 0, 1], 1),
-        grown(profile, defect[3, 0, 1, 2], 2),
-        grown(profile, defect[1, 2, 2, 3], 3),
-        grown(profile, defect[0, 3, 3, 4], 4),
-        grown(profile, defect[3, 4, 4, 5], 5),
+        grown(profile, local_error[3, 0, 0, 1], 1),
+        grown(profile, local_error[3, 0, 1, 2], 2),
+        grown(profile, local_error[1, 2, 2, 3], 3),
+        grown(profile, local_error[0, 3, 3, 4], 4),
+        grown(profile, local_error[3, 4, 4, 5], 5),
     ]
     found = predict(profile, steps)
     assert found.errors == pytest.approx(expected)
@@ -218,7 +220,7 @@ def test_what_is_carried_ages_from_the_last_full_estimate() -> None:
     profile = lattice(3)
     steps = chain(profile, (1, FULL, 1), (2, FULL, 1), (3, HALF, 1), (4, CARRIED, 1))
     aged = profile.weight[3, 3, 4] * profile.drift[2, 1, 3]
-    expected = grown(profile, math.hypot(profile.defect[2, 3, 3, 4], aged), 4)
+    expected = grown(profile, math.hypot(profile.local_error[2, 3, 3, 4], aged), 4)
     assert predict(profile, steps).errors[-1] == pytest.approx(expected)
 
 
@@ -227,7 +229,9 @@ def test_a_full_move_extrapolates_from_an_estimate_that_was_carried() -> None:
     steps = chain(profile, (1, FULL, 1), (2, FULL, 1), (3, CARRIED, 1), (4, FULL, 2))
     older = 1 - profile.times[4] / profile.times[3] - profile.weight[2, 3, 4]
     aged = older * profile.drift[2, 1, 2]
-    expected = math.hypot(grown(profile, profile.defect[0, 2, 3, 4], 4), grown(profile, aged, 4))
+    expected = math.hypot(
+        grown(profile, profile.local_error[0, 2, 3, 4], 4), grown(profile, aged, 4)
+    )
     assert predict(profile, steps).errors[-1] == pytest.approx(expected)
 
 
@@ -235,7 +239,7 @@ def test_small_errors_are_amplified_and_large_ones_are_not() -> None:
     profile = replace(flat((FULL,), (1,)), saturation=0.5)
     amplified = replace(profile, amplification=np.full_like(profile.amplification, 4))
     for error, factor in ((1e-4, 4), (0.125, 1 + 3 / 2**0.5), (1e3, 1)):
-        found = replace(amplified, defect=error * profile.defect)
+        found = replace(amplified, local_error=error * profile.local_error)
         assert predict(found, chain(found, (3, FULL, 1))).error == pytest.approx(
             factor * error, rel=1e-3
         )
@@ -252,7 +256,7 @@ def test_a_plan_without_any_error_has_no_shares() -> None:
     ("steps", "message"),
     [
         ((Step(1.0, 0.3), Step(0.3, 0.0)), r"stops at t=0\.3.* 5 times"),
-        ((Step(1.0, 0.0, Tier("tiny", shrink=8)),), "'tiny'.*full, conditional"),
+        ((Step(1.0, 0.0, Tier("tiny", pool_factor=8)),), "'tiny'.*full, conditional"),
         ((Step(1.0, 0.0, FULL, "heun"),), "'heun'.*'damped2'"),
     ],
 )
@@ -295,9 +299,9 @@ def test_a_limit_cuts_the_front(seed: int) -> None:
     profile = lattice(seed, 5, (FULL, CONDITIONAL, CARRIED, HALF), (3, 1, 2, 2))
     expected = brute_force(profile)
     for limit in (2, 4, 5, 8):
-        within = [(spent, error) for spent, error in expected if spent <= limit]
-        assert_front(front(profile, limit=limit), within)
-        assert_front(front(profile, limit=limit, ticks=limit), within)
+        with_pool_factors = [(spent, error) for spent, error in expected if spent <= limit]
+        assert_front(front(profile, limit=limit), with_pool_factors)
+        assert_front(front(profile, limit=limit, ticks=limit), with_pool_factors)
     # Ticks are not spread over what nothing can cost.
     assert_front(front(profile, limit=1e6), expected)
 
@@ -312,8 +316,10 @@ def test_tiers_of_one_price_are_told_apart(seed: int, full: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_moves_without_a_measurement_are_not_made(seed: int) -> None:
     profile = lattice(seed)
-    banned = np.random.default_rng(seed).random(profile.defect.shape) < 0.4
-    profile = replace(profile, defect=np.where(banned, np.float32(np.inf), profile.defect))
+    banned = np.random.default_rng(seed).random(profile.local_error.shape) < 0.4
+    profile = replace(
+        profile, local_error=np.where(banned, np.float32(np.inf), profile.local_error)
+    )
     assert_front(front(profile), brute_force(profile))
 
 
@@ -323,8 +329,10 @@ def test_the_best_within_a_budget_and_the_cheapest_within_an_error(seed: int) ->
     expected = brute_force(profile)
     for (spent, error), (more, _) in pairwise([*expected, (math.inf, 0.0)]):
         for budget in {spent, min(spent + 0.5, (spent + more) / 2)}:
-            within = predict(profile, plan(profile, budget=budget))
-            assert (within.cost, within.error) == pytest.approx((spent, error))
+            with_pool_factors = predict(profile, plan(profile, budget=budget))
+            assert (with_pool_factors.cost, with_pool_factors.error) == pytest.approx(
+                (spent, error)
+            )
         for allowed in (error * 1.0001, error * 1.01):
             cheapest = next(cost for cost, least in expected if least <= allowed)
             assert predict(profile, plan(profile, error=allowed)).cost == pytest.approx(cheapest)
@@ -359,7 +367,9 @@ def test_small_prices_are_rounded_per_stretch_and_a_price_of_thirds_fits() -> No
 
 def test_the_default_limit_is_24_full_moves() -> None:
     profile = flat((FULL,), (2,), size=40)
-    profile.defect[:] *= np.maximum(np.arange(40) - np.arange(40)[:, None], 1)  # as long as a move
+    profile.local_error[:] *= np.maximum(
+        np.arange(40) - np.arange(40)[:, None], 1
+    )  # as long as a move
     found = front(profile)
     assert len(found[-1].plan.steps) == 24
     assert found[-1].cost == 48
@@ -399,16 +409,16 @@ def test_memory_leaves_tiers_out_and_carried_ones_with_the_full_one() -> None:
 
 def test_memory_is_what_guidance_in_turn_is_chosen_for() -> None:
     # Under the ceiling the full tier is left in turn only, and what is carried from it stays.
-    tiers = (FULL, IN_TURN, CARRIED, HALF)
+    tiers = (FULL, SEQUENTIAL_CFG, CARRIED, HALF)
     profile = lattice(7, 5, tiers, (6, 7, 3, 1))
     profile = replace(profile, peak_bytes=(60, 30, 30, 10))
-    profile.defect[1] = profile.defect[0]
+    profile.local_error[1] = profile.local_error[0]
     assert_front(front(profile), brute_force(profile))
-    assert IN_TURN not in {step.tier for each in front(profile) for step in each.plan.steps}
+    assert SEQUENTIAL_CFG not in {step.tier for each in front(profile) for step in each.plan.steps}
     found = front(profile, max_bytes=30)
     assert_front(found, brute_force(profile, tiers=tiers[1:]))
     assert FULL not in {step.tier for each in found for step in each.plan.steps}
-    assert IN_TURN in {step.tier for step in found[-1].plan.steps}
+    assert SEQUENTIAL_CFG in {step.tier for step in found[-1].plan.steps}
 
 
 # Paths that would pay if the rules were other ones.
@@ -419,8 +429,8 @@ def test_a_biased_move_breaks_the_history_of_faithful_ones() -> None:
     # [full, half, full] would be off by 1 only; it is by sqrt(1 + 9 + 1).
     profile = only_short_moves(flat((FULL, HALF), (2, 1)))
     p, i = np.meshgrid(np.arange(4), np.arange(4), indexing="ij")
-    profile.defect[:, p < i] *= np.float32(1e-6)
-    profile.defect[1] *= 3
+    profile.local_error[:, p < i] *= np.float32(1e-6)
+    profile.local_error[1] *= 3
     found = front(profile)
     assert_front(found, brute_force(profile))
     assert [each.cost for each in found] == [3, 6]
@@ -430,7 +440,7 @@ def test_a_biased_move_breaks_the_history_of_faithful_ones() -> None:
 def test_history_does_not_reach_back_over_a_move() -> None:
     # Extrapolating from the estimate at 0 is free at 2, but the move before begins at 1.
     profile = only_short_moves(flat((FULL, HALF), (1, 1)))
-    profile.defect[0, 0, 2, 3] = 0
+    profile.local_error[0, 0, 2, 3] = 0
     (best,) = front(profile)
     assert best.error == pytest.approx(math.sqrt(3))
 
@@ -438,7 +448,7 @@ def test_history_does_not_reach_back_over_a_move() -> None:
 def test_a_stretch_is_not_split_to_add_in_squares() -> None:
     # Four moves of 0.1 are off by 4 * 0.1 in one stretch; two stretches of 2 would be by 0.28.
     profile = only_short_moves(flat((FULL, HALF), (9, 1), size=5))
-    profile.defect[1] *= np.float32(0.1)
+    profile.local_error[1] *= np.float32(0.1)
     (best,) = front(profile, limit=4)
     assert best.error == pytest.approx(0.4)
 
@@ -446,7 +456,7 @@ def test_a_stretch_is_not_split_to_add_in_squares() -> None:
 def test_a_full_move_that_splits_a_stretch_can_pay() -> None:
     # One stretch of 4: 0.4. With a full move in between: sqrt(0.2^2 + 0.1^2 + 0.1^2).
     profile = only_short_moves(flat((FULL, HALF), (2, 1), size=5))
-    profile.defect[:] *= np.float32(0.1)
+    profile.local_error[:] *= np.float32(0.1)
     found = front(profile, limit=5)
     assert [each.cost for each in found] == [4, 5]
     assert [step.tier for step in found[1].plan.steps].count(FULL) == 1
@@ -458,7 +468,7 @@ def test_a_later_full_move_can_pay_for_what_is_carried_afterwards() -> None:
     # The same node, spending and history: only where the last full estimate was made differs.
     profile = only_short_moves(flat((FULL, CARRIED), (3, 1), size=5))
     i = np.arange(5)
-    profile.defect[:] *= np.float32(0.1)
+    profile.local_error[:] *= np.float32(0.1)
     profile.drift[1] = np.where(i[:, None] < i, np.maximum(i - i[:, None] - 1, 0), np.inf)
     found = front(profile)
     assert_front(found, brute_force(profile))
@@ -470,7 +480,7 @@ def test_a_later_full_move_can_pay_for_what_is_carried_afterwards() -> None:
 def test_nothing_is_carried_before_a_full_move(seed: int) -> None:
     # Carried moves are free of error and nearly free, everything else is dear.
     profile = lattice(seed, 6, (FULL, CARRIED, HALF), (5, 1, 2))
-    profile.defect[1] *= np.float32(1e-3)
+    profile.local_error[1] *= np.float32(1e-3)
     for each in front(profile):
         kinds = [step.tier for step in each.plan.steps]
         assert CARRIED not in kinds or kinds.index(FULL) < kinds.index(CARRIED)
@@ -498,7 +508,7 @@ def test_a_budget_below_every_step_names_the_cheapest() -> None:
 
 def test_a_profile_without_a_way_through_says_so() -> None:
     profile = lattice(0)
-    profile.defect[..., 4] = np.inf
+    profile.local_error[..., 4] = np.inf
     with pytest.raises(InputError, match=r"finite error.*'half' takes 1 ms.*measure"):
         front(profile)
 
@@ -539,7 +549,7 @@ def test_ticks_and_prices_must_count() -> None:
 
 def test_errors_too_large_to_square_are_infinite() -> None:
     profile = lattice(0)
-    profile.defect[1:] *= np.float32(1e30)
+    profile.local_error[1:] *= np.float32(1e30)
     assert {step.tier for each in front(profile) for step in each.plan.steps} == {FULL}
 
 

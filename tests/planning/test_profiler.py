@@ -42,7 +42,7 @@ def model() -> GaussianAdapter:
 
 
 @pytest.fixture(scope="module")
-def answers(model: GaussianAdapter) -> profiler.Answers:
+def answers(model: GaussianAdapter) -> profiler.ReferenceOutputs:
     return profiler.reference(model, REQUESTS, TIMES, TIERS)
 
 
@@ -63,17 +63,17 @@ def test_the_reference_follows_the_exact_trajectory(model: GaussianAdapter) -> N
 
 
 def test_every_defect_is_that_of_the_move_when_it_is_made(
-    profile: Profile, answers: profiler.Answers
+    profile: Profile, answers: profiler.ReferenceOutputs
 ) -> None:
     count = len(TIMES)
     for number, tier in enumerate(profile.tiers):
-        if tier.carried:
-            assert np.array_equal(profile.defect[number], profile.defect[0])
+        if tier.cached:
+            assert np.array_equal(profile.local_error[number], profile.local_error[0])
             continue
         for p in range(count):
             for i in range(count):
                 for j in range(count):
-                    found = profile.defect[number, p, i, j]
+                    found = profile.local_error[number, p, i, j]
                     if not p <= i < j:
                         assert np.isinf(found)
                         continue
@@ -89,21 +89,23 @@ def test_every_defect_is_that_of_the_move_when_it_is_made(
                     assert found == pytest.approx(rms, rel=1e-4, abs=1e-6)
 
 
-def test_drift_is_what_carrying_changes(profile: Profile, answers: profiler.Answers) -> None:
+def test_drift_is_what_carrying_changes(
+    profile: Profile, answers: profiler.ReferenceOutputs
+) -> None:
     for number, tier in enumerate(profile.tiers):
-        if not tier.carried:
+        if not tier.cached:
             assert np.isinf(profile.drift[number]).all()
             continue
         for i in range(1, len(TIMES) - 1):
             at = answers.x.new_full((3,), TIMES[i])
-            cheap = Tier("cheap", tier.guided, tier.shrink)
+            cheap = Tier("cheap", tier.guided, tier.pool_factor)
             raw = Estimators(answers.models.guided).of(cheap)(answers.x[i], at)
-            if tier.shrink > 1:
-                raw = torch.nn.functional.avg_pool2d(raw, tier.shrink)
+            if tier.pool_factor > 1:
+                raw = torch.nn.functional.avg_pool2d(raw, tier.pool_factor)
             for k in range(i):
                 memory: Memory = answers.memories[k]
-                carried = carry(tier, raw, memory)
-                rms = float((carried - answers.memories[i].x_0).square().mean().sqrt())
+                cached = carry(tier, raw, memory)
+                rms = float((cached - answers.memories[i].x_0).square().mean().sqrt())
                 assert profile.drift[number, k, i] == pytest.approx(rms, rel=1e-4)
 
 
@@ -116,7 +118,7 @@ def test_weights_are_those_of_the_newest_estimate(profile: Profile) -> None:
 
 
 def test_amplification_ends_at_one_and_is_that_of_the_linear_flow(
-    model: GaussianAdapter, answers: profiler.Answers, profile: Profile
+    model: GaussianAdapter, answers: profiler.ReferenceOutputs, profile: Profile
 ) -> None:
     assert profile.amplification[-1] == 1
     label = torch.ones(3, dtype=torch.long)
@@ -165,15 +167,15 @@ def test_a_saturation_gives_back_the_growth_it_was_found_from() -> None:
 def test_predictions_rank_plans_as_rollouts_do(model: GaussianAdapter, profile: Profile) -> None:
     """The assumption that everything rests on, for plans of the full and of carried tiers."""
     rng = np.random.default_rng(0)
-    judge = verifier.Judge.of(model, REQUESTS, verifier.rms)
-    carried = [tier for tier in profile.tiers if tier.carried]
+    judge = verifier.Evaluator.of(model, REQUESTS, verifier.rms)
+    cached = [tier for tier in profile.tiers if tier.cached]
     predicted: list[float] = []
     real: list[float] = []
     for _ in range(40):
         inner = sorted(rng.choice(range(1, 7), rng.integers(1, 6), replace=False))
         nodes = [0, *(int(each) for each in inner), 7]
         tiers = [FULL] + [
-            carried[int(rng.integers(len(carried)))] if rng.random() < 0.3 else FULL for _ in inner
+            cached[int(rng.integers(len(cached)))] if rng.random() < 0.3 else FULL for _ in inner
         ]
         steps = tuple(
             Step(TIMES[i], TIMES[j], tier)
@@ -191,7 +193,7 @@ def test_costs_count_rows_and_pixels(profile: Profile, model: GaussianAdapter) -
     assert all(cost > 0 for cost in profile.cost_ms)
     assert all(peak > 0 for peak in profile.peak_bytes)
     again = profiler.measure_costs(model, REQUESTS[0], profile, repeats=3)
-    assert np.array_equal(again.defect, profile.defect)
+    assert np.array_equal(again.local_error, profile.local_error)
     assert again.made["adapter"] == profile.made["adapter"] == "gaussian"
     assert profile.made["size"] == "8x8"
 
@@ -221,7 +223,7 @@ def test_progress_is_told_and_bad_requests_are_refused(model: GaussianAdapter) -
 def test_a_model_that_always_says_the_same_is_profiled() -> None:
     same = torch.zeros(2, 3, 8, 8, dtype=torch.float64)
     found = profiler.profile(GaussianAdapter(same, same), REQUESTS[:1], times=TIMES, repeats=3)
-    assert found.defect[0, 1, 2, 3] == pytest.approx(0, abs=1e-6)
+    assert found.local_error[0, 1, 2, 3] == pytest.approx(0, abs=1e-6)
     assert np.isfinite(found.amplification).all()
     assert found.amplification[-1] == 1
 
@@ -238,26 +240,26 @@ def test_outside_the_interval_the_reference_is_not_guided(model: GaussianAdapter
     last, plain = len(TIMES) - 2, found.tiers.index(CONDITIONAL)
     assert TIMES[last] < 0.5 < TIMES[1]
     for number, tier in enumerate(found.tiers):
-        assert np.isfinite(found.defect[number, last, last, -1]) == (not tier.guided)
-        assert np.isfinite(found.defect[number, 1, 1, -1])
+        assert np.isfinite(found.local_error[number, last, last, -1]) == (not tier.guided)
+        assert np.isfinite(found.local_error[number, 1, 1, -1])
     conditional = Estimators(answers.models.plain).of(CONDITIONAL)
     step = Step(TIMES[last], 0.0, CONDITIONAL)
     x_0, _ = advance(conditional, answers.x[last], step, ())
     rms = float((x_0 - answers.x[-1]).square().mean().sqrt())
-    assert found.defect[plain, last, last, -1] == pytest.approx(rms, rel=1e-4)
+    assert found.local_error[plain, last, last, -1] == pytest.approx(rms, rel=1e-4)
 
 
 def test_plans_guide_where_the_reference_does(model: GaussianAdapter) -> None:
     interval = (0.5, 1.0)
     found = profiler.profile(model, REQUESTS, times=TIMES, guidance_interval=interval, repeats=3)
-    judge = verifier.Judge.of(model, REQUESTS, verifier.rms, guidance_interval=interval)
+    judge = verifier.Evaluator.of(model, REQUESTS, verifier.rms, guidance_interval=interval)
     best = verifier.best_within(judge, found, 9.0, cost="forwards", rollouts=4)
     assert all(step.t >= 0.5 for step in best.steps if step.tier.guided)
-    proved = verifier.prove(judge, best, found)
+    proved = verifier.measure_evidence(judge, best, found)
     assert proved.evidence is not None
     assert proved.evidence.predicted is not None
     guided = Plan("guided", (Step(1.0, TIMES[-2]), Step(TIMES[-2], 0.0)))
     assert prediction.predict(found, guided).error == np.inf
-    evidence = verifier.prove(judge, guided, found).evidence
+    evidence = verifier.measure_evidence(judge, guided, found).evidence
     assert evidence is not None
     assert evidence.predicted is None

@@ -54,7 +54,7 @@ def measure(model: Counting, partial: Path | None) -> Profile:
 
 
 def same(one: Profile, other: Profile) -> bool:
-    names = ("amplification", "defect", "weight", "drift")
+    names = ("amplification", "local_error", "weight", "drift")
     return all(np.array_equal(getattr(one, n), getattr(other, n)) for n in names)
 
 
@@ -73,7 +73,7 @@ def test_an_interrupted_profile_goes_on_and_is_the_same(build: Build, tmp_path: 
         profiler.reference(asked, REQUESTS, TIMES, whole.tiers)
     assert (asked.asked, Counting.calls) == (0, 0)
     # Two moves of the reference between two times, and every size at the first of them.
-    assert asked.heard == (len(TIMES) - 1) * (2 + len(model.shrinks((8, 8))))
+    assert asked.heard == (len(TIMES) - 1) * (2 + len(model.pool_factors((8, 8))))
 
 
 @pytest.mark.parametrize("cut", [1, 7, 19, 21])

@@ -13,7 +13,16 @@ from torch import Tensor
 from asymflow.core import schedules
 from asymflow.core.errors import InputError
 from asymflow.core.flow import enlarge
-from asymflow.core.types import CONDITIONAL, FULL, IN_TURN, Plan, Profile, Request, Step, Tier
+from asymflow.core.types import (
+    CONDITIONAL,
+    FULL,
+    SEQUENTIAL_CFG,
+    Plan,
+    Profile,
+    Request,
+    Step,
+    Tier,
+)
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import planner, prediction, profiler, verifier
 
@@ -35,16 +44,18 @@ def model() -> GaussianAdapter:
 def profile(model: GaussianAdapter) -> Profile:
     found = profiler.profile(model, REQUESTS, times=TIMES, repeats=3)
     # Timings of so small a model are noise. Full is 4, conditional 2, half a quarter of those.
-    cost = tuple((4 if t.guided else 2) / t.shrink**2 for t in found.tiers)
+    cost = tuple((4 if t.guided else 2) / t.pool_factor**2 for t in found.tiers)
     return replace(found, cost_ms=cost)
 
 
 @pytest.fixture(scope="module")
-def judge(model: GaussianAdapter) -> verifier.Judge:
-    return verifier.Judge.of(model, REQUESTS, verifier.rms)
+def judge(model: GaussianAdapter) -> verifier.Evaluator:
+    return verifier.Evaluator.of(model, REQUESTS, verifier.rms)
 
 
-def test_the_reference_is_near_the_exact_end(model: GaussianAdapter, judge: verifier.Judge) -> None:
+def test_the_reference_is_near_the_exact_end(
+    model: GaussianAdapter, judge: verifier.Evaluator
+) -> None:
     shape = (3, 8, 8)
     eps = torch.stack([verifier.engine.noise(r.seed, shape) for r in REQUESTS]).double()
     label = torch.ones(3, dtype=torch.long)
@@ -52,7 +63,7 @@ def test_the_reference_is_near_the_exact_end(model: GaussianAdapter, judge: veri
     assert float(verifier.rms(judge.reference, exact).max()) < 0.03
 
 
-def test_errors_are_per_picture_and_their_mean_is_kept(judge: verifier.Judge) -> None:
+def test_errors_are_per_picture_and_their_mean_is_kept(judge: verifier.Evaluator) -> None:
     plan = schedules.plan_of(schedules.uniform(4))
     errors = judge.errors(plan)
     assert errors.shape == (3,)
@@ -65,7 +76,7 @@ def test_errors_are_per_picture_and_their_mean_is_kept(judge: verifier.Judge) ->
 def test_price_counts_every_estimate(profile: Profile) -> None:
     plan = schedules.plan_of(schedules.uniform(4), solver="heun", guidance_interval=(0.6, 1.0))
     assert prediction.price(profile, plan) == 2 * 4 + 2 * 4 + 2 * 2 + 2
-    strange = Plan("strange", (Step(1.0, 0.0, Tier("odd", shrink=8)),))
+    strange = Plan("strange", (Step(1.0, 0.0, Tier("odd", pool_factor=8)),))
     with pytest.raises(InputError, match="'odd' of plan 'strange' is not in the profile"):
         prediction.price(profile, strange)
 
@@ -81,7 +92,7 @@ def test_peers_fill_the_budget_and_never_exceed_it(profile: Profile) -> None:
 
 
 def test_what_is_chosen_beats_its_start_and_every_peer(
-    judge: verifier.Judge, profile: Profile
+    judge: verifier.Evaluator, profile: Profile
 ) -> None:
     budget = 16.0
     plan = verifier.best_within(judge, profile, budget, name="mine", rollouts=25)
@@ -94,7 +105,7 @@ def test_what_is_chosen_beats_its_start_and_every_peer(
 
 
 def test_a_larger_budget_is_no_worse_where_the_smaller_one_is_known(
-    judge: verifier.Judge, profile: Profile
+    judge: verifier.Evaluator, profile: Profile
 ) -> None:
     budget = 4 * profile.cost_ms[0]
     cheap = verifier.best_within(judge, profile, budget, rollouts=40)
@@ -106,7 +117,7 @@ def test_a_larger_budget_is_no_worse_where_the_smaller_one_is_known(
 
 
 def test_climbing_never_makes_worse_and_respects_the_budget(
-    judge: verifier.Judge, profile: Profile
+    judge: verifier.Evaluator, profile: Profile
 ) -> None:
     start = schedules.plan_of(schedules.uniform(3))
     budget = prediction.price(profile, start)
@@ -125,11 +136,13 @@ def test_climbing_never_makes_worse_and_respects_the_budget(
 def test_proof_is_measured_on_the_pictures_it_is_given(
     model: GaussianAdapter, profile: Profile
 ) -> None:
-    fresh = verifier.Judge.of(
+    fresh = verifier.Evaluator.of(
         model, [replace(r, seed=100 + r.seed) for r in REQUESTS], verifier.rms
     )
     plan = planner.plan(profile, budget=20.0, name="p")
-    proved = verifier.prove(fresh, plan, profile, features=lambda x, y: np.full(len(x), 0.5))
+    proved = verifier.measure_evidence(
+        fresh, plan, profile, features=lambda x, y: np.full(len(x), 0.5)
+    )
     evidence = proved.evidence
     assert proved == plan
     assert evidence is not None
@@ -145,20 +158,20 @@ def test_proof_is_measured_on_the_pictures_it_is_given(
 
 
 def test_nodes_off_the_lattice_are_predicted_by_the_nearest(
-    judge: verifier.Judge, profile: Profile
+    judge: verifier.Evaluator, profile: Profile
 ) -> None:
     near = (1.0, TIMES[2] + 0.001, TIMES[3] - 0.001, 0.0)
     plan = schedules.plan_of(near, solver="multistep3")
-    proved = verifier.prove(judge, plan, profile)
+    proved = verifier.measure_evidence(judge, plan, profile)
     exact = schedules.plan_of((1.0, TIMES[2], TIMES[3], 0.0), solver="damped2")
     assert proved.evidence is not None
     assert proved.evidence.predicted == prediction.predict(profile, exact).error
     crowded = schedules.plan_of((1.0, 0.999, 0.998, 0.997, 0.0))
-    assert verifier.prove(judge, crowded, profile).evidence is not None
+    assert verifier.measure_evidence(judge, crowded, profile).evidence is not None
 
 
 def test_only_what_was_profiled_and_is_paid_for_is_tried(
-    judge: verifier.Judge, profile: Profile
+    judge: verifier.Evaluator, profile: Profile
 ) -> None:
     unguided = verifier.only(profile, [tier for tier in profile.tiers if tier.guided])
     assert all(
@@ -167,7 +180,7 @@ def test_only_what_was_profiled_and_is_paid_for_is_tried(
     # Where guidance in turn is all that memory allows, peers take it so too.
     light = verifier.only(profile, [tier for tier in profile.tiers if tier != FULL])
     assert {step.tier for plan in verifier.peers(light, 40.0, (8, 8)) for step in plan.steps} == {
-        IN_TURN,
+        SEQUENTIAL_CFG,
         CONDITIONAL,
     }
     # Less than a full estimate, and no full tier at all.
@@ -180,16 +193,18 @@ def test_only_what_was_profiled_and_is_paid_for_is_tried(
 
 
 def test_the_budget_counts_in_the_unit_that_was_asked_for(
-    judge: verifier.Judge, profile: Profile
+    judge: verifier.Evaluator, profile: Profile
 ) -> None:
     plan = verifier.best_within(judge, profile, 6, cost="forwards", rollouts=15)
     assert plan.forwards <= 6
 
 
 def test_more_nodes_than_candidates_have_no_prediction(
-    judge: verifier.Judge, profile: Profile
+    judge: verifier.Evaluator, profile: Profile
 ) -> None:
-    evidence = verifier.prove(judge, schedules.plan_of(schedules.uniform(9)), profile).evidence
+    evidence = verifier.measure_evidence(
+        judge, schedules.plan_of(schedules.uniform(9)), profile
+    ).evidence
     assert evidence is not None
     assert evidence.predicted is None
     assert evidence.shares == ()
@@ -199,5 +214,5 @@ def test_a_profile_of_fewer_tiers_is_the_same_otherwise(profile: Profile) -> Non
     some = verifier.only(profile, (FULL, CONDITIONAL))
     assert [tier.name for tier in some.tiers] == ["full", "conditional"]
     index = profile.tiers.index(CONDITIONAL)
-    assert np.array_equal(some.defect[1], profile.defect[index])
+    assert np.array_equal(some.local_error[1], profile.local_error[index])
     assert some.cost_ms[1] == profile.cost_ms[index]

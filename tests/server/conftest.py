@@ -52,10 +52,10 @@ class Slow:
         self.gate.set()
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         return torch.empty(0)
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         return ()
 
     def check(self, request: Request) -> None:

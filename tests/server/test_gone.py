@@ -15,7 +15,7 @@ from asymflow import server as package
 from asymflow.core.errors import InputError
 from asymflow.server import requests
 from asymflow.server.app import create_app
-from asymflow.server.problems import STATUS, Problem, refused
+from asymflow.server.problems import STATUS, ProblemDetail, refused
 from asymflow.server.settings import Settings
 
 from .conftest import SMALL, Running, Serve, Slow
@@ -202,8 +202,8 @@ def test_every_code_of_a_failed_job_has_a_status() -> None:
     assert {"unusable", "internal_error", "timeout"} <= of_jobs
     assert of_jobs <= set(STATUS)
     for code, status in STATUS.items():
-        answer = refused(Problem("It failed.", code=code))
+        answer = refused(ProblemDetail("It failed.", code=code))
         assert (answer.status, answer.problem.code) == (status, code)
         # Only what may do better by itself is to be tried again.
         assert ("Retry-After" in answer.headers) == (status == 503)
-    assert refused(Problem("It failed.")).status == 500
+    assert refused(ProblemDetail("It failed.")).status == 500

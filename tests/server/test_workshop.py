@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from asymflow.io import images
 from asymflow.io.images import Notes
 from asymflow.server import media
-from asymflow.server.problems import Refusal
+from asymflow.server.problems import ApiError
 from asymflow.server.settings import Settings
 from asymflow.server.workshop import Caller, Workshop
 
@@ -127,7 +127,7 @@ def test_clients_take_turns_and_who_hung_up_is_passed_over(tmp_path: Path) -> No
 
         tasks = [ask(greedy, f"a{i}") for i in range(5)]
         await asyncio.sleep(0)
-        with pytest.raises(Refusal):
+        with pytest.raises(ApiError):
             await shop.do(greedy, 1.0, work, "one too many")
         patient = asyncio.ensure_future(shop.do(greedy, 1.0, work, "late", patient=True))
         tasks += [ask(honest, "b")]

@@ -23,7 +23,7 @@ from torch import Tensor
 from asymflow.core import engine
 from asymflow.core.adapter import Adapter
 from asymflow.core.estimators import Guided
-from asymflow.core.flow import interpolate, pool, shrink
+from asymflow.core.flow import average_pool, interpolate, pool
 from asymflow.core.types import Request
 
 TIMES = (0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -60,7 +60,7 @@ def consistency(
     requests = [Request(each, size, seed) for seed, each in enumerate(inputs)]
     x_0 = torch.stack([adapter.to_state(picture) for picture in pictures])
     eps = torch.stack([engine.noise(i, x_0.shape[1:]) for i in range(len(x_0))]).to(x_0)
-    truth = shrink(x_0, f)
+    truth = average_pool(x_0, f)
     cond, null = adapter.encode(requests)
     denoise = Guided.of(adapter, cond, null, torch.ones(len(x_0)).to(x_0)).denoise
 
@@ -71,7 +71,7 @@ def consistency(
     for t in times:
         x_t = interpolate(x_0, eps, t)
         y_t, coarse = pool(x_t, t, f)
-        full = shrink(denoise(x_t, x_0.new_full((len(x_0),), t), guided=False)[0], f)
+        full = average_pool(denoise(x_t, x_0.new_full((len(x_0),), t), guided=False)[0], f)
         low, _ = denoise(y_t, x_0.new_full((len(x_0),), coarse), guided=False)
         rows.append(
             Consistency(t, relative(low, full), relative(full, truth), relative(low, truth))

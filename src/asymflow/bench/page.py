@@ -218,7 +218,7 @@ def _table(account: Account) -> Markup:
     columns = (*_COLUMNS, "share of error") if shares else _COLUMNS
     rows = [element("tr", *(_cell("th", name, name) for name in columns))]
     for i, step in enumerate(account.plan.plan.steps):
-        side = f"1/{step.tier.shrink}" if step.tier.shrink > 1 else "full"
+        side = f"1/{step.tier.pool_factor}" if step.tier.pool_factor > 1 else "full"
         cells = [
             str(i + 1), f"{step.t:.4f}", f"{step.s:.4f}", step.tier.name, side, _word_of(step),
             step.solver, str(step.forwards), _PERCENT(costs[i]),
@@ -241,7 +241,7 @@ def _glossary() -> Iterator[Markup]:
 
 
 def _word_of(step: Step) -> str:
-    return "yes" if step.tier.guided else "carried" if step.tier.carried else "no"
+    return "yes" if step.tier.guided else "carried" if step.tier.cached else "no"
 
 
 def _guided(step: Step) -> str:

@@ -17,7 +17,7 @@ from asymflow.bench.quality import quality as measure
 from asymflow.cli import planning, resolve
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, say_json
-from asymflow.cli.resolve import Asked
+from asymflow.cli.resolve import GenerateOptions
 from asymflow.core import engine, presets
 from asymflow.core.errors import InputError
 from asymflow.core.types import Plan, Request
@@ -39,7 +39,7 @@ def quality(
     size: int,
     *,
     quick: bool,
-    asked: Asked,
+    asked: GenerateOptions,
     weights: Path | None,
     dtype: str,
     device: str | None,
@@ -106,7 +106,7 @@ def peers(
     from asymflow.bench.baselines.protocol import FULL, QUICK
 
     model = pipeline.load(weights, dtype=dtype, device=device)
-    asked = {name: resolve.plan(Asked(plan=name)) for name in plans.NAMES}
+    asked = {name: resolve.plan(GenerateOptions(plan=name)) for name in plans.NAMES}
     with planning.progress() as report:
         found = runner.peers(
             model.adapter,
@@ -123,7 +123,7 @@ def peers(
     say(found.to_json() if as_json else str(found))
 
 
-def strip(asked: Asked, output: Path) -> None:
+def strip(asked: GenerateOptions, output: Path) -> None:
     """Draw one picture and write how it came about.
 
     Raises:
@@ -132,14 +132,14 @@ def strip(asked: Asked, output: Path) -> None:
     from asymflow.bench.plan_report.timeline import strip as draw
 
     require_writable(output, "Choose another place with -o.")
-    wanted = resolve.settle(asked, "png")
+    wanted = resolve.spec(asked, "png")
     model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
     [job] = pipeline.jobs(model, wanted)
     draw(model.adapter, job.record.plan, job.request, output)
     say(str(output))
 
 
-def plan(asked: Asked, against: str | None, output: Path) -> None:
+def plan(asked: GenerateOptions, against: str | None, output: Path) -> None:
     """Draw one picture with a plan, with another one and with the reference, and write a page.
 
     Raises:
@@ -157,8 +157,8 @@ def plan(asked: Asked, against: str | None, output: Path) -> None:
             "picture. Choose a name that ends in .html or .png."
         )
     require_writable(output, "Choose another place with -o.")
-    wanted = resolve.settle(asked, "png")
-    other = None if against is None else resolve.plan(Asked(plan=against))
+    wanted = resolve.spec(asked, "png")
+    other = None if against is None else resolve.plan(GenerateOptions(plan=against))
     model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
     [job] = pipeline.jobs(model, wanted)
     size, record = job.request.size, job.record
@@ -208,7 +208,7 @@ def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: boo
         return _call(adapter, request, batch)
 
     table = speeds.efficiency_grid(
-        build, batches=(8, 2), repeats=repeats, device=model.adapter.like.device
+        build, batches=(8, 2), repeats=repeats, device=model.adapter.template.device
     )
     if as_json:
         efficiency = [{"rows": rows} | asdict(each) for (rows, _), each in table.items()]
@@ -237,8 +237,8 @@ def _bare_calls(adapter: EmbeddedAdapter, plan: Plan, request: Request) -> Calla
 def _call(adapter: EmbeddedAdapter, request: Request, batch: int) -> Callable[[], object]:
     """One network call of `batch` rows."""
     context, _ = adapter.encode([request] * batch)
-    x_t = torch.randn(batch, adapter.channels, *request.size).to(adapter.like)
-    t = torch.full((batch,), 0.5).to(adapter.like)
+    x_t = torch.randn(batch, adapter.channels, *request.size).to(adapter.template)
+    t = torch.full((batch,), 0.5).to(adapter.template)
 
     def call() -> object:
         with torch.inference_mode():

@@ -9,14 +9,14 @@ from asymflow.cli.outputs import Target
 from asymflow.cli.report import say, say_json, tell
 from asymflow.cli.screen import screen
 from asymflow.generation import metadata, pipeline
-from asymflow.generation.pipeline import Job, Made
-from asymflow.generation.spec import Wanted
+from asymflow.generation.pipeline import GeneratedImage, Job
+from asymflow.generation.spec import GenerationSpec
 from asymflow.io import images
 from asymflow.io.files import replacing
 from asymflow.io.images import Format
 
 
-def generate(wanted: Wanted, target: Target, *, as_json: bool, preview: bool) -> None:
+def generate(wanted: GenerationSpec, target: Target, *, as_json: bool, preview: bool) -> None:
     """Make pictures and write each as soon as it is finished.
 
     Raises:
@@ -46,7 +46,7 @@ def generate(wanted: Wanted, target: Target, *, as_json: bool, preview: bool) ->
     tell(summary.sentence(done, seconds))
 
 
-def _write(made: Made, path: Path, format: Format) -> None:
+def _write(made: GeneratedImage, path: Path, format: Format) -> None:
     record = made.job.record
     background = None if record.background is None else images.colour(record.background)
     notes = metadata.notes(record, in_xmp=format != "png")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from asymflow.core.errors import InputError
 from asymflow.generation.metadata import Record, Source
-from asymflow.generation.spec import Given, Reference, check_shapes
+from asymflow.generation.spec import InputImage, Reference, check_shapes
 from asymflow.io import images
 
 Pixels = NDArray[np.float32]
@@ -18,7 +18,7 @@ Pixels = NDArray[np.float32]
 
 def find(
     image: Path | None, mask: Path | None, repeated: Path | None, record: Record | None
-) -> tuple[Given | None, Given | None]:
+) -> tuple[InputImage | None, InputImage | None]:
     """The image and the mask to work from: those given, else those of the repeated picture.
 
     Raises:
@@ -66,14 +66,14 @@ def reference(option: str | None, repeated: Path | None, record: Record | None) 
     return "none" if record.reference.kind == "none" else "library"
 
 
-def _read(path: Path, read: Callable[[Path], Pixels]) -> Given:
+def _read(path: Path, read: Callable[[Path], Pixels]) -> InputImage:
     pixels = read(path)
-    return Given(Source(str(path), images.digest(pixels)), pixels)
+    return InputImage(Source(str(path), images.digest(pixels)), pixels)
 
 
 def _read_again(
     source: Source, repeated: Path, option: str, read: Callable[[Path], Pixels]
-) -> Given:
+) -> InputImage:
     """A recorded input, where it was or beside the repeated picture."""
     path = Path(source.path)
     candidates = (path, repeated.parent / path, repeated.parent / path.name)
@@ -89,4 +89,4 @@ def _read_again(
             f"{found} has changed since {repeated} was made from it, so the result would differ. "
             f"Restore it, or accept the change by giving it with --{option}."
         )
-    return Given(source, pixels)
+    return InputImage(source, pixels)

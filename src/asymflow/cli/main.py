@@ -175,8 +175,8 @@ def generate(
     from asymflow.cli import outputs, resolve
 
     target = outputs.target(output, format)
-    wanted = resolve.settle(
-        resolve.Asked(
+    wanted = resolve.spec(
+        resolve.GenerateOptions(
             prompt=prompt,
             style=style,
             size=size,
@@ -234,7 +234,7 @@ def sheet(
     from asymflow.generation.spec import random_seed
 
     target = outputs.target(output, format)
-    asked = resolve.Asked(
+    asked = resolve.GenerateOptions(
         size=size,
         count=count,
         seed=random_seed() if seed is None else seed,
@@ -248,7 +248,7 @@ def sheet(
         dtype=dtype,
         device=device,
     )
-    wanted = resolve.settle_each(asked, prompts, target.format)
+    wanted = resolve.specs(asked, prompts, target.format)
     from asymflow.cli import sheet
 
     sheet.sheet(wanted, target, as_json=json, preview=not no_preview)
@@ -616,7 +616,7 @@ def quality(
         out,
         size,
         quick=quick,
-        asked=resolve.Asked(plan=plan),
+        asked=resolve.GenerateOptions(plan=plan),
         weights=weights,
         dtype=resolve.dtype(dtype),
         device=device,
@@ -682,7 +682,7 @@ def strip(
     from asymflow.cli import bench, resolve
 
     bench.strip(
-        resolve.Asked(
+        resolve.GenerateOptions(
             prompt=prompt,
             style=style,
             size=size,
@@ -717,7 +717,7 @@ def account(
     from asymflow.cli import bench, resolve
 
     bench.plan(
-        resolve.Asked(
+        resolve.GenerateOptions(
             prompt=prompt,
             style=style,
             size=size,

@@ -248,14 +248,14 @@ def _verify(
         report("following references", 0, 2)
         guided = presets.guidance_interval((height, width))
         judge, fresh = (
-            verifier.Judge.of(model.adapter, each, verifier.rms, guidance_interval=guided)
+            verifier.Evaluator.of(model.adapter, each, verifier.rms, guidance_interval=guided)
             for each in sets
         )
         report("following references", 2, 2)
         chosen = verifier.best_within(
             judge, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report
         )
-        return verifier.prove(fresh, chosen, profile, perceptual(model))
+        return verifier.measure_evidence(fresh, chosen, profile, perceptual(model))
 
 
 def perceptual(model: Model) -> Distance | None:

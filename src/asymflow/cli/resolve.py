@@ -22,9 +22,9 @@ from asymflow.generation import metadata
 from asymflow.generation.metadata import Record
 from asymflow.generation.spec import (
     MAX_PROMPT,
-    Chosen,
-    Given,
-    Wanted,
+    GenerationSpec,
+    InputImage,
+    PlanChoice,
     clean_text,
     guidance_of,
     random_seed,
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class GenerateOptions:
     """Options as typed, None where nothing was given."""
 
     prompt: str | None = None
@@ -69,7 +69,7 @@ class Asked:
     device: str | None = None
 
 
-def settle(asked: Asked, format: Format) -> Wanted:
+def spec(asked: GenerateOptions, format: Format) -> GenerationSpec:
     """Check options against one another and fill in what is missing, for files of a format.
 
     Raises:
@@ -88,7 +88,7 @@ def settle(asked: Asked, format: Format) -> Wanted:
     image, mask = inputs.find(asked.image, asked.mask, asked.like, like)
     size = size_of(asked.size) if asked.size is not None else (like and like.size)
     chosen = plan(asked, like)
-    return Wanted(
+    return GenerationSpec(
         prompt=_prompt(asked, like),
         negative=clean_text("negative prompt", negative),
         style=_first(asked.style, like and like.style, None),
@@ -111,9 +111,9 @@ def settle(asked: Asked, format: Format) -> Wanted:
     )
 
 
-def settle_each(asked: Asked, prompts: Sequence[str], format: Format) -> list[Wanted]:
-    """`settle` for several prompts that share everything else."""
-    return [settle(replace(asked, prompt=prompt), format) for prompt in prompts]
+def specs(asked: GenerateOptions, prompts: Sequence[str], format: Format) -> list[GenerationSpec]:
+    """`spec` for several prompts that share everything else."""
+    return [spec(replace(asked, prompt=prompt), format) for prompt in prompts]
 
 
 def dtype(name: str | None) -> str:
@@ -146,7 +146,7 @@ def _dtype(name: str | None) -> str | None:
     return name
 
 
-def _same_look(asked: Asked, like: Record) -> metadata.Reference | None:
+def _same_look(asked: GenerateOptions, like: Record) -> metadata.Reference | None:
     """What a repetition must find in the library again, unless it asks for something else."""
     changed = (asked.prompt, asked.style, asked.reference) != (None, None, None)
     return None if changed else like.reference
@@ -168,7 +168,7 @@ def _record(path: Path) -> Record:
     return metadata.from_json(text, str(path))
 
 
-def _prompt(asked: Asked, like: Record | None) -> str:
+def _prompt(asked: GenerateOptions, like: Record | None) -> str:
     prompt = asked.prompt
     if prompt == "-":
         prompt = sys.stdin.read(10 * MAX_PROMPT)
@@ -200,7 +200,7 @@ def _count(count: int) -> int:
     return count
 
 
-def plan(asked: Asked, like: Record | None = None) -> Chosen:
+def plan(asked: GenerateOptions, like: Record | None = None) -> PlanChoice:
     """What decides the steps.
 
     Raises:
@@ -213,19 +213,19 @@ def plan(asked: Asked, like: Record | None = None) -> Chosen:
             options = ", ".join("--" + name.replace("_", "-") for name in changes)
             raise InputError(f"--plan already decides {options}. Give the one or the other.")
         if asked.plan in presets.GRIDS:
-            return Chosen(grid=presets.GRIDS[asked.plan])
+            return PlanChoice(grid=presets.GRIDS[asked.plan])
         if asked.plan in plans.NAMES:
-            return Chosen(preset=asked.plan)
-        return Chosen(_short_enough(_load_plan(asked.plan)))
+            return PlanChoice(preset=asked.plan)
+        return PlanChoice(_short_enough(_load_plan(asked.plan)))
     if like is not None and not changes and asked.size is None:
-        return Chosen(_short_enough(like.plan), grid=like.grid)
+        return PlanChoice(_short_enough(like.plan), grid=like.grid)
     base = (like and like.grid) or presets.DEFAULT
     if changes or (like and like.grid):
-        return Chosen(grid=replace(base, **changes))
-    return Chosen(preset=plans.DEFAULT, grid=base)
+        return PlanChoice(grid=replace(base, **changes))
+    return PlanChoice(preset=plans.DEFAULT, grid=base)
 
 
-def _grid_changes(asked: Asked) -> Mapping[str, Any]:
+def _grid_changes(asked: GenerateOptions) -> Mapping[str, Any]:
     changes: dict[str, Any] = {}
     if asked.steps is not None:
         changes["steps"] = asked.steps
@@ -270,7 +270,9 @@ def _short_enough(plan: Plan) -> Plan:
     return plan
 
 
-def _strength(asked: Asked, like: Record | None, image: Given | None, mask: Given | None) -> float:
+def _strength(
+    asked: GenerateOptions, like: Record | None, image: InputImage | None, mask: InputImage | None
+) -> float:
     if image is None:
         if asked.strength is not None:
             raise InputError(
@@ -288,7 +290,7 @@ def _strength(asked: Asked, like: Record | None, image: Given | None, mask: Give
     return strength
 
 
-def _background(asked: Asked, like: Record | None, format: Format) -> str | None:
+def _background(asked: GenerateOptions, like: Record | None, format: Format) -> str | None:
     if asked.transparent:
         if asked.background is not None:
             raise InputError(

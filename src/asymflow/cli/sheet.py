@@ -10,8 +10,8 @@ from asymflow.cli.outputs import Target
 from asymflow.cli.report import say, say_json, tell
 from asymflow.cli.screen import screen
 from asymflow.generation import metadata, pipeline, sheets
-from asymflow.generation.pipeline import Job, Made
-from asymflow.generation.spec import Wanted
+from asymflow.generation.pipeline import GeneratedImage, Job
+from asymflow.generation.spec import GenerationSpec
 from asymflow.io import images
 from asymflow.io.files import replacing
 
@@ -20,7 +20,9 @@ _SIDE = 128
 _LABEL = 40
 
 
-def sheet(wanted: Sequence[Wanted], target: Target, *, as_json: bool, preview: bool) -> None:
+def sheet(
+    wanted: Sequence[GenerationSpec], target: Target, *, as_json: bool, preview: bool
+) -> None:
     """Make one contact sheet: a row per prompt and seed, a column per style.
 
     Raises:
@@ -59,7 +61,7 @@ def sheet(wanted: Sequence[Wanted], target: Target, *, as_json: bool, preview: b
     tell(summary.sentence(jobs, seconds))
 
 
-def _label(made: Made, *, several: bool) -> str:
+def _label(made: GeneratedImage, *, several: bool) -> str:
     record = made.job.record
     prompt = record.prompt if len(record.prompt) <= _LABEL else record.prompt[: _LABEL - 1] + "…"
     return f"{prompt}, seed {record.seed}" if several else prompt

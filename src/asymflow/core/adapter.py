@@ -43,7 +43,7 @@ class Adapter(Protocol):
         ...
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         """An empty tensor on the device and in the dtype of the state."""
         ...
 
@@ -56,7 +56,7 @@ class Adapter(Protocol):
         """
         ...
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         """Factors f > 1 by which a picture of (height, width) can be pooled and still be asked."""
         ...
 
@@ -82,31 +82,35 @@ class Adapter(Protocol):
 
 
 @runtime_checkable
-class Settling(Protocol):
+class ClipsEstimate(Protocol):
     """An adapter whose estimates are cut to a range once guidance has combined them."""
 
-    def settle(self, x_0: Tensor) -> Tensor:
+    def clip_estimate(self, x_0: Tensor) -> Tensor:
         """The estimate [b, c, h, w] that the model's sampler would go on with."""
         ...
 
 
-def settled(adapter: Adapter, x_0: Tensor) -> Tensor:
+def clipped_estimate(adapter: Adapter, x_0: Tensor) -> Tensor:
     """An estimate [b, c, h, w] as a solver is told it."""
-    return adapter.settle(x_0) if isinstance(adapter, Settling) else x_0
+    return adapter.clip_estimate(x_0) if isinstance(adapter, ClipsEstimate) else x_0
 
 
 @runtime_checkable
-class Pushing(Protocol):
+class ProjectsGuidance(Protocol):
     """An adapter whose sampler takes only a part of what guidance adds."""
 
-    def push(self, estimate: Tensor, guidance: Tensor) -> Tensor:
+    def project_guidance(self, estimate: Tensor, guidance: Tensor) -> Tensor:
         """Of `guidance` the part that is added to the conditional `estimate`, all [b, c, h, w]."""
         ...
 
 
-def pushed(adapter: Adapter, estimate: Tensor, guidance: Tensor) -> Tensor:
+def projected_guidance(adapter: Adapter, estimate: Tensor, guidance: Tensor) -> Tensor:
     """What is added to the conditional estimate, all [b, c, h, w]."""
-    return adapter.push(estimate, guidance) if isinstance(adapter, Pushing) else guidance
+    return (
+        adapter.project_guidance(estimate, guidance)
+        if isinstance(adapter, ProjectsGuidance)
+        else guidance
+    )
 
 
 @runtime_checkable
@@ -138,15 +142,15 @@ class Wrapped:
         return self.inner.channels
 
     @property
-    def like(self) -> Tensor:
-        return self.inner.like
+    def template(self) -> Tensor:
+        return self.inner.template
 
     @property
     def batch(self) -> int | None:
         return self.inner.batch
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
-        return self.inner.shrinks(size)
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return self.inner.pool_factors(size)
 
     def check(self, request: Request) -> None:
         self.inner.check(request)
@@ -157,14 +161,14 @@ class Wrapped:
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         return self.inner.denoise(x_t, t, context)
 
-    def settle(self, x_0: Tensor) -> Tensor:
-        return settled(self.inner, x_0)
+    def clip_estimate(self, x_0: Tensor) -> Tensor:
+        return clipped_estimate(self.inner, x_0)
 
     def begin(self, eps: Tensor, t: float) -> Tensor:
         return begun(self.inner, eps, t)
 
-    def push(self, estimate: Tensor, guidance: Tensor) -> Tensor:
-        return pushed(self.inner, estimate, guidance)
+    def project_guidance(self, estimate: Tensor, guidance: Tensor) -> Tensor:
+        return projected_guidance(self.inner, estimate, guidance)
 
     def to_state(self, picture: Picture) -> Tensor:
         return self.inner.to_state(picture)

@@ -16,7 +16,9 @@ from asymflow.core.solvers import History
 from asymflow.core.types import Action, Decision, Plan, Solver, Step
 
 
-def surprise(history: History, solver: Solver, mask: Tensor | None = None) -> float | None:
+def prediction_residual(
+    history: History, solver: Solver, mask: Tensor | None = None
+) -> float | None:
     """How far the newest estimate is from what the older ones predict, relative to its norm.
 
     The prediction is the line through the two before it, in tau^4 for `corrected2` and else in
@@ -49,7 +51,9 @@ def decide(plan: Plan, index: int, rho: float | None) -> Action | None:
         return None
     for rule in plan.adaptive:
         above = rule.action == "insert"
-        if rule.step == index and (rho > rule.surprise if above else rho < rule.surprise):
+        if rule.step == index and (
+            rho > rule.prediction_residual if above else rho < rule.prediction_residual
+        ):
             return rule.action
     return None
 

@@ -20,7 +20,7 @@ from asymflow.core import controller
 from asymflow.core.adapter import Adapter, Context, begun
 from asymflow.core.checks import each_instance, instance
 from asymflow.core.errors import InputError
-from asymflow.core.estimators import Estimators, Guided, Known, Memory
+from asymflow.core.estimators import Estimators, Guided, InpaintConstraint, Memory
 from asymflow.core.flow import interpolate
 from asymflow.core.solvers import History, advance
 from asymflow.core.transforms import truncated
@@ -41,7 +41,7 @@ class Frame:
             when that is 0.
         seconds: that the move took, for all of them.
         rows: of the pictures that moved; all of the batch, unless pictures adapt.
-        surprises: of those, where pictures adapt; None where nothing was predicted.
+        prediction_residuals: of those, where pictures adapt; None where nothing was predicted.
         action: by which they left the plan.
     """
 
@@ -52,7 +52,7 @@ class Frame:
     x_t: Tensor
     seconds: float
     rows: tuple[int, ...]
-    surprises: tuple[float | None, ...] = ()
+    prediction_residuals: tuple[float | None, ...] = ()
     action: Action | None = None
 
     @property
@@ -62,7 +62,7 @@ class Frame:
             return {}
         return {
             row: Decision(self.index, self.action, rho)
-            for row, rho in zip(self.rows, self.surprises, strict=True)
+            for row, rho in zip(self.rows, self.prediction_residuals, strict=True)
             if rho is not None
         }
 
@@ -138,15 +138,17 @@ def walk(
         check(adapter, request)
     check_plan(adapter, plan, requests[0].size)
     plan = truncated(plan, requests[0].strength)
-    like = adapter.like
+    template = adapter.template
     shape = (adapter.channels, *requests[0].size)
-    eps = torch.stack([noise(request.seed, shape) for request in requests]).to(like)
+    eps = torch.stack([noise(request.seed, shape) for request in requests]).to(template)
     given = torch.stack([_given(adapter, request, shape) for request in requests])
-    scale = torch.tensor([request.guidance_scale for request in requests]).to(like)
+    scale = torch.tensor([request.guidance_scale for request in requests]).to(template)
     cond, null = adapter.encode(requests)
     known = None
     if any(request.mask is not None for request in requests):
-        known = Known(given, torch.stack([_mask(request) for request in requests]).to(like))
+        known = InpaintConstraint(
+            given, torch.stack([_mask(request) for request in requests]).to(template)
+        )
     x_t = interpolate(given, eps, plan.steps[0].t)
     alone = [index for index, request in enumerate(requests) if request.image is None]
     x_t[alone] = begun(adapter, eps[alone], plan.steps[0].t)
@@ -157,9 +159,9 @@ def walk(
     history: History = ()
     rows = tuple(range(len(requests)))
     for index, step in enumerate(plan.steps):
-        began = _now(like)
+        began = _now(template)
         x_t, history = advance(estimators.of(step.tier), x_t, step, history)
-        seconds = _now(like) - began
+        seconds = _now(template) - began
         yield Frame(index, len(plan.steps), step, history[0].x_0, x_t, seconds, rows)
 
 
@@ -171,7 +173,7 @@ class _Batch:
     cond: Context
     null: Context
     scale: Tensor
-    known: Known | None
+    known: InpaintConstraint | None
 
     def estimators(self, rows: Sequence[int], memory: Memory | None) -> Estimators:
         """For some of the pictures."""
@@ -179,12 +181,12 @@ class _Batch:
         cond = {key: value[some] for key, value in self.cond.items()}
         null = {key: value[some] for key, value in self.null.items()}
         guided = Guided.of(self.adapter, cond, null, self.scale[some])
-        known = self.known and Known(self.known.x_0[some], self.known.mask[some])
+        known = self.known and InpaintConstraint(self.known.x_0[some], self.known.mask[some])
         return Estimators(guided, known, memory)
 
 
 @dataclass(slots=True, eq=False)
-class _Traveller:
+class _SampleState:
     """One picture that decides for itself where it goes; tensors are [1, c, h, w].
 
     Attributes:
@@ -208,7 +210,7 @@ class _Traveller:
         step, *ahead = self.ahead or (plan.steps[index],)
         x_s, history = advance(told, self.x_t, step, self.history)
         if not self.ahead:
-            rho = controller.surprise(history, step.solver, self.mask)
+            rho = controller.prediction_residual(history, step.solver, self.mask)
             action = controller.decide(plan, index, rho)
         if action is not None:
             step, *ahead = controller.moves(plan, index, action)
@@ -221,7 +223,7 @@ def _adapt(plan: Plan, batch: _Batch, x_t: Tensor) -> Generator[Frame, None, Non
     """A walk in which every picture is on its own, but for the network calls."""
     masks = None if batch.known is None else batch.known.mask
     travellers = [
-        _Traveller(plan.steps[0].t, x_t[i : i + 1], None if masks is None else masks[i : i + 1])
+        _SampleState(plan.steps[0].t, x_t[i : i + 1], None if masks is None else masks[i : i + 1])
         for i in range(len(x_t))
     ]
     for index, step in enumerate(plan.steps):
@@ -243,7 +245,7 @@ def _adapt(plan: Plan, batch: _Batch, x_t: Tensor) -> Generator[Frame, None, Non
                 yield Frame(index, len(plan.steps), move, x_0, x_s, share, moved, rhos, action)
 
 
-def _ask(batch: _Batch, tier: Tier, rows: Sequence[int], here: Sequence[_Traveller]) -> Tensor:
+def _ask(batch: _Batch, tier: Tier, rows: Sequence[int], here: Sequence[_SampleState]) -> Tensor:
     """Estimates of x_0 [n, c, h, w] for n travellers at the same time, who keep what they carry."""
     memories = [each.memory for each in here if each.memory is not None]
     memory = None
@@ -326,22 +328,22 @@ def check(adapter: Adapter, request: Request) -> None:
 
 def check_plan(adapter: Adapter, plan: Plan, size: tuple[int, int]) -> None:
     """Raise `InputError` when the model has no tier that the plan uses, at (height, width)."""
-    possible = (1, *adapter.shrinks(size))
+    possible = (1, *adapter.pool_factors(size))
     for step in plan.steps:
-        if step.tier.shrink not in possible:
+        if step.tier.pool_factor not in possible:
             height, width = size
             raise InputError(
                 f"The plan {plan.name!r} asks for tier {step.tier.name!r}, a picture pooled by "
-                f"{step.tier.shrink}, and this model cannot do that at {width}x{height}. Use a "
-                "plan made for this size, or the default one."
+                f"{step.tier.pool_factor}, and this model cannot do that at {width}x{height}. Use "
+                "a plan made for this size, or the default one."
             )
 
 
 def _given(adapter: Adapter, request: Request, shape: tuple[int, ...]) -> Tensor:
     """The picture to start from; without one, 0, the middle of the state's range."""
     if request.image is None:
-        return adapter.like.new_zeros(shape)
-    return adapter.to_state(request.image).to(adapter.like)
+        return adapter.template.new_zeros(shape)
+    return adapter.to_state(request.image).to(adapter.template)
 
 
 def _mask(request: Request) -> Tensor:
@@ -351,7 +353,7 @@ def _mask(request: Request) -> Tensor:
     return torch.as_tensor(request.mask)[None]
 
 
-def _now(like: Tensor) -> float:
-    if like.is_cuda:
-        torch.cuda.synchronize(like.device)
+def _now(template: Tensor) -> float:
+    if template.is_cuda:
+        torch.cuda.synchronize(template.device)
     return time.perf_counter()

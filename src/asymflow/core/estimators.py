@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asymflow.core.adapter import Adapter, Context, Denoiser, pushed, settled
+from asymflow.core.adapter import Adapter, Context, Denoiser, clipped_estimate, projected_guidance
 from asymflow.core.errors import InputError
-from asymflow.core.flow import detail, enlarge, pool, shrink, smooth
+from asymflow.core.flow import average_pool, detail, enlarge, pool, smooth
 from asymflow.core.types import Tier
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Known:
+class InpaintConstraint:
     """Pixels whose x_0 is given [b, c, h, w]; `mask` [b, 1, h, w] is 1 where it is to be found.
 
     A constant estimate moves x_t along (1 - s) x_0 + s eps exactly, so the state there is the known
@@ -48,7 +48,7 @@ class Estimators:
     """Every tier of a model as a denoiser; they share the memory of the last full estimate."""
 
     model: Guided
-    known: Known | None = None
+    known: InpaintConstraint | None = None
     memory: Memory | None = None
 
     def of(self, tier: Tier) -> Denoiser:
@@ -56,7 +56,7 @@ class Estimators:
 
         def denoiser(x_t: Tensor, t: Tensor, /) -> Tensor:
             x_0, self.memory = estimate(self.model, tier, x_t, t, self.memory)
-            x_0 = settled(self.model.adapter, x_0)
+            x_0 = clipped_estimate(self.model.adapter, x_0)
             known = self.known
             return x_0 if known is None else torch.lerp(known.x_0, x_0, known.mask)
 
@@ -68,14 +68,16 @@ def estimate(
 ) -> tuple[Tensor, Memory | None]:
     """x_0 [b, c, h, w] of x_t [b, c, h, w] at times t [b], and the memory for the next one.
 
-    Neither is settled (`asymflow.core.adapter.settled`): what is carried is added before.
+    Neither is settled (`asymflow.core.adapter.clipped_estimate`): what is carried is added before.
     """
-    f = tier.shrink
+    f = tier.pool_factor
     state, time = (x_t, t) if f == 1 else pool(x_t, t, f)
-    x_0, guidance = model.denoise(state, time, guided=tier.guided, in_turn=tier.in_turn)
+    x_0, guidance = model.denoise(
+        state, time, guided=tier.guided, sequential_cfg=tier.sequential_cfg
+    )
     if tier.full:
         return x_0, Memory(x_0, guidance)
-    if tier.carried:
+    if tier.cached:
         if memory is None:
             raise InputError(
                 f"Tier {tier.name!r} carries from a full estimate, and none has been made. "
@@ -87,9 +89,9 @@ def estimate(
 
 def carry(tier: Tier, x_0: Tensor, memory: Memory) -> Tensor:
     """A cheap answer [b, c, h/f, w/f] with what the tier leaves out [b, c, h, w]."""
-    f = tier.shrink
+    f = tier.pool_factor
     if not tier.guided:
-        x_0 = x_0 + (memory.guidance if f == 1 else shrink(memory.guidance, f))
+        x_0 = x_0 + (memory.guidance if f == 1 else average_pool(memory.guidance, f))
     return x_0 if f == 1 else enlarge(x_0, f) + detail(memory.x_0, f)
 
 
@@ -97,7 +99,7 @@ def carry(tier: Tier, x_0: Tensor, memory: Memory) -> Tensor:
 class Guided:
     """A model under classifier-free guidance: D_cond + (w - 1) (D_cond - D_null), w per picture.
 
-    Or with that part of the sum which the model's sampler takes, see `core.adapter.Pushing`.
+    Or the part of it that the model's sampler takes, see `core.adapter.ProjectsGuidance`.
     Both passes of a picture share one network call, of at most `adapter.batch` pictures, or are
     made in turn, to need half the memory. A picture with w = 1 takes the conditional pass only.
     """
@@ -112,11 +114,11 @@ class Guided:
         return cls(adapter, tuple(_Part.of(cond, null, scale, rows) for rows in chunks))
 
     def denoise(
-        self, x_t: Tensor, t: Tensor, *, guided: bool, in_turn: bool = False
+        self, x_t: Tensor, t: Tensor, *, guided: bool, sequential_cfg: bool = False
     ) -> tuple[Tensor, Tensor]:
         """The estimate [b, c, h, w], and what guidance added to it: 0 where there is none."""
         answers = [
-            part.denoise(self.adapter, x_t[part.rows], t[part.rows], guided, in_turn)
+            part.denoise(self.adapter, x_t[part.rows], t[part.rows], guided, sequential_cfg)
             for part in self.parts
         ]
         if len(answers) == 1:
@@ -145,13 +147,13 @@ class _Part:
         return cls(rows, again, weight, both, own)
 
     def denoise(
-        self, adapter: Adapter, x_t: Tensor, t: Tensor, guided: bool, in_turn: bool
+        self, adapter: Adapter, x_t: Tensor, t: Tensor, guided: bool, sequential_cfg: bool
     ) -> tuple[Tensor, Tensor]:
         again = self.again
         if not guided or not len(again):
             x_0 = adapter.denoise(x_t, t, self.cond)
             return x_0, torch.zeros_like(x_0)
-        if in_turn:
+        if sequential_cfg:
             null = {key: value[len(t) :] for key, value in self.both.items()}
             d_cond = adapter.denoise(x_t, t, self.cond)
             d_null = adapter.denoise(x_t[again], t[again], null)
@@ -159,7 +161,7 @@ class _Part:
             x_0 = adapter.denoise(torch.cat([x_t, x_t[again]]), torch.cat([t, t[again]]), self.both)
             d_cond, d_null = x_0[: len(t)], x_0[len(t) :]
         own = d_cond[again]
-        added = pushed(adapter, own, self.weight * (own - d_null))
+        added = projected_guidance(adapter, own, self.weight * (own - d_null))
         guidance = torch.zeros_like(d_cond).index_add(0, again, added)
         return d_cond + guidance, guidance
 

@@ -136,7 +136,7 @@ def fine_time(t: T, f: float) -> T:
     return f * t / (f * t + (1 - t))
 
 
-def shrink(x: Tensor, f: int) -> Tensor:
+def average_pool(x: Tensor, f: int) -> Tensor:
     """The mean of every f x f block, [b, c, h/f, w/f]."""
     if x.shape[-2] % f or x.shape[-1] % f:
         raise InputError(
@@ -147,30 +147,30 @@ def shrink(x: Tensor, f: int) -> Tensor:
 
 
 def enlarge(x: Tensor, f: int) -> Tensor:
-    """Every pixel as an f x f block, [b, c, h f, w f]. `shrink` undoes it."""
+    """Every pixel as an f x f block, [b, c, h f, w f]. `average_pool` undoes it."""
     return x.repeat_interleave(f, -2).repeat_interleave(f, -1)
 
 
 def smooth(x: Tensor, f: int) -> Tensor:
-    """Enlarged by f without edges between pixels: bilinear, and `shrink` still undoes it."""
+    """Enlarged by f without edges between pixels: bilinear, and `average_pool` still undoes it."""
     soft = functional.interpolate(x, scale_factor=f, mode="bilinear", align_corners=False)
     return enlarge(x, f) + detail(soft, f)
 
 
 def detail(x: Tensor, f: int) -> Tensor:
-    """What pooling by f loses: x - enlarge(shrink(x)), orthogonal to all that it keeps."""
-    return x - enlarge(shrink(x, f), f)
+    """What pooling by f loses: x - enlarge(average_pool(x)), orthogonal to all that it keeps."""
+    return x - enlarge(average_pool(x, f), f)
 
 
 def pool(x_t: Tensor, t: T, f: int) -> tuple[Tensor, T]:
-    """The SNR-matched state of 1/f the side: (k y, t') with y = shrink(x_t).
+    """The SNR-matched state of 1/f the side: (k y, t') with y = average_pool(x_t).
 
-        y = (1 - t) shrink(x_0) + (t / f) eps',   eps' = f shrink(eps) ~ N(0, 1)
+        y = (1 - t) average_pool(x_0) + (t / f) eps',   eps' = f average_pool(eps) ~ N(0, 1)
 
     is no state of our path until it is multiplied by k = 1 / ((1 - t) + t / f); its time is then
     t' = `coarse_time(t, f)`. A network sees in it an ordinary picture of that size.
     """
-    return per_image(_pool_scale(t, f), x_t) * shrink(x_t, f), coarse_time(t, f)
+    return per_image(_pool_scale(t, f), x_t) * average_pool(x_t, f), coarse_time(t, f)
 
 
 def unpool(y_t: Tensor, t: T, eps: Tensor, x_0: Tensor, f: int) -> tuple[Tensor, T]:

@@ -175,7 +175,7 @@ def damped_weights(t: float, s: float, p: float) -> tuple[float, float]:
 
 
 def _agree(one: Tier, other: Tier) -> bool:
-    return one == other or (one.faithful and other.faithful)
+    return one == other or (one.unreduced and other.unreduced)
 
 
 def _ask(denoiser: Denoiser, x_t: Tensor, t: float) -> Tensor:

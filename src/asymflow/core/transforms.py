@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import positive
-from asymflow.core.types import CONDITIONAL, FULL, IN_TURN, Plan, Step, Tier, part_name
+from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Step, Tier, part_name
 
 
 def truncated(plan: Plan, start: float) -> Plan:
@@ -27,8 +27,8 @@ def truncated(plan: Plan, start: float) -> Plan:
         del steps[0]
     steps[0] = replace(steps[0], t=start)
     # What was to be carried may have been cut off: the first that would carry it is full.
-    first = next((i for i, step in enumerate(steps) if step.tier.full or step.tier.carried), 0)
-    if steps[first].tier.carried:
+    first = next((i for i, step in enumerate(steps) if step.tier.full or step.tier.cached), 0)
+    if steps[first].tier.cached:
         full = next(step.tier for step in plan.steps if step.tier.full)
         steps[first] = replace(steps[first], tier=full)
     return Plan(plan.name, tuple(steps))
@@ -50,7 +50,7 @@ def rescaled(plan: Plan, factor: float) -> Plan:
     return Plan(plan.name, tuple(steps))
 
 
-def enlarged(plan: Plan, factor: int) -> Plan:
+def at_larger_size(plan: Plan, factor: int) -> Plan:
     """The plan for pictures of `factor` times the side, of which the model is asked small ones.
 
     A pooled state of a large picture is the state of a small one (`core.flow.pool`), at times
@@ -68,76 +68,82 @@ def enlarged(plan: Plan, factor: int) -> Plan:
         return plan
     steps: list[Step] = []
     for step in rescaled(plan, factor).steps:
-        if step.tier.carried:
+        if step.tier.cached:
             raise InputError(
                 f"Plan {plan.name!r} carries from full estimates ({step.tier.name!r}), which are "
                 "not made when it is enlarged. Give a plan without tiers that end in +."
             )
-        steps.append(replace(step, tier=_smaller(step.tier, factor * step.tier.shrink)))
+        steps.append(replace(step, tier=_smaller(step.tier, factor * step.tier.pool_factor)))
     return Plan(plan.name, tuple(steps))
 
 
-def within(plan: Plan, shrinks: Sequence[int]) -> Plan:
-    """The plan for a model that can be asked at 1/f the side for f in `shrinks` only.
+def with_pool_factors(plan: Plan, pool_factors: Sequence[int]) -> Plan:
+    """The plan for a model that can be asked at 1/f the side for f in `pool_factors` only.
 
     Steps that want another factor are made at full size.
     """
-    possible = (1, *shrinks)
-    if all(step.tier.shrink in possible for step in plan.steps):
+    possible = (1, *pool_factors)
+    if all(step.tier.pool_factor in possible for step in plan.steps):
         return plan
 
     def large(tier: Tier) -> Tier:
-        return CONDITIONAL if not tier.guided else IN_TURN if tier.in_turn else FULL
+        return CONDITIONAL if not tier.guided else SEQUENTIAL_CFG if tier.sequential_cfg else FULL
 
     steps = (
-        step if step.tier.shrink in possible else replace(step, tier=large(step.tier))
+        step if step.tier.pool_factor in possible else replace(step, tier=large(step.tier))
         for step in plan.steps
     )
     return Plan(plan.name, tuple(steps))
 
 
-def pooled(plan: Plan, shrink: int) -> Plan:
-    """The plan asked at 1/`shrink` of the side, a power of 2.
+def pooled(plan: Plan, pool_factor: int) -> Plan:
+    """The plan asked at 1/`pool_factor` of the side, a power of 2.
 
     For pictures larger than those that a model was trained on: it is asked where it is good, which
     takes a fraction of time and memory, and the answer is enlarged.
 
     Raises:
-        InputError: `shrink` is no power of 2.
+        InputError: `pool_factor` is no power of 2.
     """
-    if shrink < 1 or shrink & (shrink - 1):
-        raise InputError(f"Pictures cannot be asked for at 1/{shrink}. Choose 1, 2, 4 or 8.")
-    if shrink == 1:
+    if pool_factor < 1 or pool_factor & (pool_factor - 1):
+        raise InputError(f"Pictures cannot be asked for at 1/{pool_factor}. Choose 1, 2, 4 or 8.")
+    if pool_factor == 1:
         return plan
-    steps = (replace(step, tier=_smaller(step.tier, shrink)) for step in plan.steps)
+    steps = (replace(step, tier=_smaller(step.tier, pool_factor)) for step in plan.steps)
     return Plan(plan.name, tuple(steps))
 
 
-def coarse(plan: Plan, shrink: int) -> Plan:
-    """The plan asked at 1/`shrink` of the side, and in its last step at twice that.
+def at_lower_resolution(plan: Plan, pool_factor: int) -> Plan:
+    """The plan asked at 1/`pool_factor` of the side, and in its last step at twice that.
 
     Raises:
-        InputError: `shrink` is no power of 2.
+        InputError: `pool_factor` is no power of 2.
     """
-    if shrink == 1:
+    if pool_factor == 1:
         return plan
-    last = replace(plan.steps[-1], tier=_smaller(plan.steps[-1].tier, shrink // 2))
-    return Plan(plan.name, (*pooled(plan, shrink).steps[:-1], last))
+    last = replace(plan.steps[-1], tier=_smaller(plan.steps[-1].tier, pool_factor // 2))
+    return Plan(plan.name, (*pooled(plan, pool_factor).steps[:-1], last))
 
 
-def _smaller(tier: Tier, shrink: int) -> Tier:
-    """The tier at 1/`shrink` of the side, carrying nothing."""
-    name = part_name(shrink)
+def _smaller(tier: Tier, pool_factor: int) -> Tier:
+    """The tier at 1/`pool_factor` of the side, carrying nothing."""
+    name = part_name(pool_factor)
     if not tier.guided:
-        return CONDITIONAL if shrink == 1 else Tier(f"{name} conditional", False, shrink)
-    return Tier(f"{name} in turn" if tier.in_turn else name, shrink=shrink, in_turn=tier.in_turn)
+        return CONDITIONAL if pool_factor == 1 else Tier(f"{name} conditional", False, pool_factor)
+    return Tier(
+        f"{name} in turn" if tier.sequential_cfg else name,
+        pool_factor=pool_factor,
+        sequential_cfg=tier.sequential_cfg,
+    )
 
 
-def lighter(plan: Plan) -> Plan:
+def with_sequential_guidance(plan: Plan) -> Plan:
     """The plan with guidance in turn: the same pictures, in about half of the memory."""
     steps = (
-        replace(step, tier=replace(step.tier, name=f"{step.tier.name} in turn", in_turn=True))
-        if step.tier.guided and not step.tier.in_turn
+        replace(
+            step, tier=replace(step.tier, name=f"{step.tier.name} in turn", sequential_cfg=True)
+        )
+        if step.tier.guided and not step.tier.sequential_cfg
         else step
         for step in plan.steps
     )

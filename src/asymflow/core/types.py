@@ -45,46 +45,48 @@ class Tier:
         name: for people.
         guided: asks for classifier-free guidance (two passes). Without it only the conditional pass
             runs, and the unconditional one costs nothing.
-        shrink: the network sees the state pooled by this factor at the same signal-to-noise ratio,
-            and its answer is enlarged.
-        carried: what the tier leaves out (guidance, detail) is not left out but taken from the last
+        pool_factor: the network sees the state pooled by this factor at the same
+            signal-to-noise ratio, and its answer is enlarged.
+        cached: what the tier leaves out (guidance, detail) is not left out but taken from the last
             full estimate.
-        in_turn: makes the two passes of guidance one after the other instead of in one call: the
-            same answer in half the memory, and not always in the same time.
+        sequential_cfg: run the conditional and unconditional passes one after the other. The same
+            result with half of the activation memory; it may be slower or faster.
     """
 
     name: str
     guided: bool = True
-    shrink: int = 1
-    carried: bool = False
-    in_turn: bool = False
+    pool_factor: int = 1
+    cached: bool = False
+    sequential_cfg: bool = False
 
     def __post_init__(self) -> None:
         instance("The name of a tier", self.name, str, "Name it, such as 'half'.")
-        shrink = whole(f"Tier {self.name!r}: shrink", self.shrink, -(2**63))
-        object.__setattr__(self, "shrink", shrink)
-        if self.shrink < 1:
-            raise InputError(f"Tier {self.name!r} has shrink={self.shrink}. Choose 1 or more.")
-        if self.carried and self.full:
+        pool_factor = whole(f"Tier {self.name!r}: pool_factor", self.pool_factor, -(2**63))
+        object.__setattr__(self, "pool_factor", pool_factor)
+        if self.pool_factor < 1:
+            raise InputError(
+                f"Tier {self.name!r} has pool_factor={self.pool_factor}. Choose 1 or more."
+            )
+        if self.cached and self.full:
             raise InputError(
                 f"Tier {self.name!r} leaves nothing out, so it cannot carry anything. Make it "
-                "unguided or smaller, or drop `carried`."
+                "unguided or smaller, or drop `cached`."
             )
-        if self.in_turn and not self.guided:
+        if self.sequential_cfg and not self.guided:
             raise InputError(
                 f"Tier {self.name!r} makes one pass, so there is nothing to take in turn. Make it "
-                "guided, or drop `in_turn`."
+                "guided, or drop `sequential_cfg`."
             )
 
     @property
     def full(self) -> bool:
         """Whether nothing is left out."""
-        return self.guided and self.shrink == 1
+        return self.guided and self.pool_factor == 1
 
     @property
-    def faithful(self) -> bool:
+    def unreduced(self) -> bool:
         """Whether its estimates lie on the curve of the full ones, without a bias of its own."""
-        return self.full or self.carried
+        return self.full or self.cached
 
 
 UNGUIDED = "1"
@@ -92,26 +94,26 @@ UNGUIDED = "1"
 
 FULL = Tier("full")
 CONDITIONAL = Tier("conditional", guided=False)
-IN_TURN = Tier("full in turn", in_turn=True)
+SEQUENTIAL_CFG = Tier("full in turn", sequential_cfg=True)
 
 
-def part_name(shrink: int) -> str:
-    """What tiers at 1/`shrink` of the side are called."""
-    return {1: "full", 2: "half", 4: "quarter"}.get(shrink, f"1/{shrink}")
+def part_name(pool_factor: int) -> str:
+    """What tiers at 1/`pool_factor` of the side are called."""
+    return {1: "full", 2: "half", 4: "quarter"}.get(pool_factor, f"1/{pool_factor}")
 
 
-def cheaper_tiers(shrinks: Sequence[int]) -> tuple[Tier, ...]:
+def cheaper_tiers(pool_factors: Sequence[int]) -> tuple[Tier, ...]:
     """Every tier that needs less than full, for a model that can be asked at 1/f the side.
 
-    In time or, in turn, in memory only. `shrinks` are the possible f.
+    In time or, in turn, in memory only. `pool_factors` are the possible f.
     """
-    found = [IN_TURN, CONDITIONAL, Tier("conditional+", guided=False, carried=True)]
-    for f in shrinks:
+    found = [SEQUENTIAL_CFG, CONDITIONAL, Tier("conditional+", guided=False, cached=True)]
+    for f in pool_factors:
         name = part_name(f)
         found += [
-            Tier(name, shrink=f),
-            Tier(f"{name}+", shrink=f, carried=True),
-            Tier(f"{name} conditional+", guided=False, shrink=f, carried=True),
+            Tier(name, pool_factor=f),
+            Tier(f"{name}+", pool_factor=f, cached=True),
+            Tier(f"{name} conditional+", guided=False, pool_factor=f, cached=True),
         ]
     return tuple(found)
 
@@ -207,23 +209,25 @@ class Rule:
 
     Attributes:
         step: index of the step where it does, from 0.
-        surprise: how far an estimate of x_0 is from what those before it predicted, relative to its
-            norm. Below it a picture skips, above it a picture inserts.
+        prediction_residual: how far an estimate of x_0 is from what those before it predicted,
+            relative to its norm. Below it a picture skips, above it a picture inserts.
     """
 
     step: int
     action: Action
-    surprise: float
+    prediction_residual: float
 
     def __post_init__(self) -> None:
         whole("step", self.step, -(2**63))
-        object.__setattr__(self, "surprise", number("surprise", self.surprise))
+        object.__setattr__(
+            self, "prediction_residual", number("prediction_residual", self.prediction_residual)
+        )
         if self.action not in ACTIONS:
             raise InputError(f"Unknown action {self.action!r}. Choose one of {', '.join(ACTIONS)}.")
-        if not self.surprise >= 0:
+        if not self.prediction_residual >= 0:
             raise InputError(
-                f"A rule for step {self.step} has surprise={self.surprise}, and nothing is "
-                "surprised by less than 0. Give 0 or more."
+                f"A rule for step {self.step} has prediction_residual="
+                f"{self.prediction_residual}, and no residual is less than 0. Give 0 or more."
             )
 
 
@@ -233,7 +237,7 @@ class Decision:
 
     step: int
     action: Action
-    surprise: float
+    prediction_residual: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +267,8 @@ class Plan:
                     f"Plan {self.name!r} has a gap: a step ends at t={before.s}, the next begins "
                     f"at t={after.t}. Let every step begin where the last one ends."
                 )
-        first = next((step for step in self.steps if step.tier.full or step.tier.carried), None)
-        if first is not None and first.tier.carried:
+        first = next((step for step in self.steps if step.tier.full or step.tier.cached), None)
+        if first is not None and first.tier.cached:
             raise InputError(
                 f"Plan {self.name!r} carries from a full estimate at t={first.t} before it has "
                 "made one. Put a step of the full tier first."
@@ -291,7 +295,7 @@ class Plan:
                 f"Plan {self.name!r} cannot {rule.action} at step {rule.step}: its steps are 0 to "
                 f"{last}, and the last one ends at 0 as it is. Give a smaller step."
             )
-        carries = any(step.tier.carried for step in self.steps)
+        carries = any(step.tier.cached for step in self.steps)
         full = next((i for i, step in enumerate(self.steps) if step.tier.full), 0)
         if carries and rule.step < full:
             raise InputError(
@@ -326,8 +330,8 @@ class Plan:
             tier = step.tier
             row = (
                 f"{i:>4}  {step.t:>7.4f}  {step.s:>7.4f}  {tier.name:<18}"
-                f"{'1/' + str(tier.shrink) if tier.shrink > 1 else 'full':<6}"
-                f"{'carried' if tier.carried else 'yes' if tier.guided and guided else 'no':<8}"
+                f"{'1/' + str(tier.pool_factor) if tier.pool_factor > 1 else 'full':<6}"
+                f"{'cached' if tier.cached else 'yes' if tier.guided and guided else 'no':<8}"
                 f"{step.solver:<12}{step.passes(guided=guided):>8}"
             )
             if found:
@@ -338,7 +342,7 @@ class Plan:
             rows.append("where a picture leaves it, by its surprise:")
         for rule in self.adaptive:
             side = ">" if rule.action == "insert" else "<"
-            rows.append(f"{rule.step:>4}  {rule.action} {side} {rule.surprise:.3f}")
+            rows.append(f"{rule.step:>4}  {rule.action} {side} {rule.prediction_residual:.3f}")
         if found:
             rows.append(
                 f"{sum(found.cost_ms):.0f} ms on {found.made.get('device', 'its device')}, as much "
@@ -426,7 +430,7 @@ class Profile:
         cost_ms, macs, peak_bytes: of one estimate [K].
         amplification: how much a small error at `times[j]` has grown when it reaches t = 0 [I].
         saturation: an error stops growing when it is about that large at t = 0, root mean square.
-        defect: of a move [K, I, I, I], indexed [tier, p, i, j]; inf unless p <= i < j. For a
+        local_error: of a move [K, I, I, I], indexed [tier, p, i, j]; inf unless p <= i < j. For a
             carried tier, as if it had just been full.
         weight: how much the newest estimate counts in that move [I, I, I], indexed [p, i, j].
         drift: what carrying has cost an estimate at `times[i]` whose last full one was made at
@@ -441,7 +445,7 @@ class Profile:
     peak_bytes: tuple[int, ...]
     amplification: NDArray[np.float32]
     saturation: float
-    defect: NDArray[np.float32]
+    local_error: NDArray[np.float32]
     weight: NDArray[np.float32]
     drift: NDArray[np.float32]
     made: Mapping[str, str]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 from xml.sax.saxutils import escape
 
@@ -203,7 +203,14 @@ def to_json(record: Record) -> dict[str, Any]:
         "plan": plan_to_json(record.plan),
     }
     if record.decisions:
-        data["decisions"] = [asdict(decision) for decision in record.decisions]
+        data["decisions"] = [
+            {
+                "step": decision.step,
+                "action": decision.action,
+                "surprise": decision.prediction_residual,
+            }
+            for decision in record.decisions
+        ]
     if record.reference is not None:
         data["reference"] = {
             "kind": record.reference.kind,

@@ -15,11 +15,11 @@ import torch
 from asymflow._version import __version__
 from asymflow.core import controller, engine, presets, schedules
 from asymflow.core.errors import InputError
-from asymflow.core.transforms import pooled, truncated, within
+from asymflow.core.transforms import pooled, truncated, with_pool_factors
 from asymflow.core.types import Decision, Picture, Plan, Request
 from asymflow.generation import metadata
 from asymflow.generation.metadata import Record
-from asymflow.generation.spec import Chosen, Wanted
+from asymflow.generation.spec import GenerationSpec, PlanChoice
 from asymflow.io import images
 from asymflow.models.embedded import adapter as embedded
 from asymflow.models.embedded import plans
@@ -55,7 +55,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
+class GeneratedImage:
     """A finished picture and the seconds it took, shared evenly among those made with it.
 
     The record of its job says what it decided.
@@ -93,7 +93,7 @@ def load(
     return Model(adapter, name, where.type, time.perf_counter() - started)
 
 
-def jobs(model: Model, wanted: Wanted) -> list[Job]:
+def jobs(model: Model, wanted: GenerationSpec) -> list[Job]:
     """One job per seed.
 
     Raises:
@@ -113,7 +113,7 @@ def jobs(model: Model, wanted: Wanted) -> list[Job]:
     ]
 
 
-def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[Made]:
+def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[GeneratedImage]:
     """Make pictures in order, as many together as the model takes in one call."""
     together = min(model.adapter.batch or _TOGETHER, _TOGETHER)
     for begin in range(0, len(jobs), together):
@@ -135,7 +135,7 @@ def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[Made]
         seconds = (time.perf_counter() - started) / len(part)
         for job, picture, own in zip(part, made, decisions, strict=True):
             record = replace(job.record, decisions=tuple(own))
-            yield Made(replace(job, record=record), picture, seconds)
+            yield GeneratedImage(replace(job, record=record), picture, seconds)
 
 
 def steps(jobs: Sequence[Job]) -> int:
@@ -157,7 +157,7 @@ def style_id(name: str | None) -> str | None:
     return next((style.id for style in STYLES if plain in (style.id, *style.names)), plain)
 
 
-def plan_for(model: Model, chosen: Chosen, size: tuple[int, int]) -> Plan:
+def plan_for(model: Model, chosen: PlanChoice, size: tuple[int, int]) -> Plan:
     """The plan for pictures of (height, width).
 
     Raises:
@@ -174,7 +174,9 @@ def plan_for(model: Model, chosen: Chosen, size: tuple[int, int]) -> Plan:
             _require(model, chosen.preset, made_for)
         if made_for == model.adapter.name:
             plan = plans.load(chosen.preset, size)
-            return _as_trained(within(plan, model.adapter.shrinks(size)), model, size)
+            return _as_trained(
+                with_pool_factors(plan, model.adapter.pool_factors(size)), model, size
+            )
     assert chosen.grid is not None, "without a plan or a name there is a grid"
     return _as_trained(chosen.grid.plan(size), model, size)
 
@@ -194,8 +196,10 @@ def _as_trained(plan: Plan, model: Model, size: tuple[int, int]) -> Plan:
     side = min(size)
     if side <= 1.5 * embedded.NATIVE or plan.evidence is not None:
         return plan
-    shrinks = (1, *model.adapter.shrinks(size))
-    return pooled(plan, next((f for f in shrinks if side <= f * embedded.NATIVE), shrinks[-1]))
+    pool_factors = (1, *model.adapter.pool_factors(size))
+    return pooled(
+        plan, next((f for f in pool_factors if side <= f * embedded.NATIVE), pool_factors[-1])
+    )
 
 
 def _require(model: Model, name: str, adapter: str | None) -> None:
@@ -211,7 +215,7 @@ def _look(adapter: EmbeddedAdapter, requests: Sequence[Request], x_0: torch.Tens
     return lambda: engine.pictures(adapter, requests, x_0)
 
 
-def _job(model: Model, wanted: Wanted, size: tuple[int, int], plan: Plan) -> Job:
+def _job(model: Model, wanted: GenerationSpec, size: tuple[int, int], plan: Plan) -> Job:
     inputs: dict[str, object] = {"prompt": wanted.prompt, "negative": wanted.negative}
     style = style_id(wanted.style)
     if style is not None:
@@ -243,7 +247,7 @@ def _job(model: Model, wanted: Wanted, size: tuple[int, int], plan: Plan) -> Job
 
 
 def _reference(
-    adapter: EmbeddedAdapter, wanted: Wanted, request: Request
+    adapter: EmbeddedAdapter, wanted: GenerationSpec, request: Request
 ) -> metadata.Reference | None:
     """What the picture will be drawn from, for its record.
 
@@ -275,7 +279,7 @@ def _reference(
     return found
 
 
-def _with_inputs(request: Request, wanted: Wanted) -> Request:
+def _with_inputs(request: Request, wanted: GenerationSpec) -> Request:
     if wanted.image is None:
         return request
     mask = None
@@ -292,7 +296,7 @@ def _with_inputs(request: Request, wanted: Wanted) -> Request:
     return replace(request, image=image, strength=wanted.strength, mask=mask)
 
 
-def _size(adapter: EmbeddedAdapter, wanted: Wanted) -> tuple[int, int]:
+def _size(adapter: EmbeddedAdapter, wanted: GenerationSpec) -> tuple[int, int]:
     """The model's own size; for a picture that is given, the size it knows nearest to that."""
     if wanted.image is None:
         return embedded.DEFAULT_SIZE

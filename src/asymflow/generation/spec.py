@@ -1,6 +1,6 @@
-"""What somebody wants, complete and checked, before any model is loaded.
+"""What is to be generated, complete and checked, before any model is loaded.
 
-Whoever asks, a command line or a server, fills in `Wanted`; `generation.pipeline` serves it.
+The command line and the server fill in a `GenerationSpec`; `generation.pipeline` runs it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LONG_WORD = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given:
+class InputImage:
     """An input picture [h, w, 4] or mask [h, w], as large as its file."""
 
     source: Source
@@ -41,12 +41,12 @@ class Given:
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
-Reference = Given | Literal["library", "none"]
+Reference = InputImage | Literal["library", "none"]
 """What a model looks at that looks at references: a picture, what it finds, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class PlanChoice:
     """What decides the steps: a plan as it is, or what makes one for a model and a size.
 
     Attributes:
@@ -62,8 +62,8 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
-    """What somebody wants, complete but for what only the model knows.
+class GenerationSpec:
+    """What is to be generated, complete but for what only the model knows.
 
     Attributes:
         size: (height, width), or None for the model's own, or the nearest to `image`.
@@ -80,10 +80,10 @@ class Wanted:
     seed: int
     count: int
     guidance: float
-    plan: Chosen
+    plan: PlanChoice
     exact: bool
-    image: Given | None
-    mask: Given | None
+    image: InputImage | None
+    mask: InputImage | None
     strength: float
     background: str | None
     weights: Path | None
@@ -146,17 +146,17 @@ def guidance_of(scale: float) -> float:
     return scale
 
 
-def check_shapes(image: Given, mask: Given) -> None:
+def check_shapes(image: InputImage, mask: InputImage) -> None:
     """Raise `InputError` unless both have the same size, or the same aspect to within a pixel."""
     (a, b), (c, d) = image.size, mask.size
-    if not alike(image.size, mask.size):
+    if not batchable(image.size, mask.size):
         raise InputError(
             f"The mask {mask.source.path} has {d}x{c} pixels and the picture {image.source.path} "
             f"has {b}x{a}: they do not lie on each other. Draw the mask on a copy of the picture."
         )
 
 
-def alike(image: tuple[int, int], mask: tuple[int, int]) -> bool:
+def batchable(image: tuple[int, int], mask: tuple[int, int]) -> bool:
     """Whether a mask of (height, width) lies on an image, at any scale."""
     (a, b), (c, d) = image, mask
     return abs(a * d - b * c) <= max(a, b, c, d)

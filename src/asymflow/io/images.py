@@ -163,9 +163,9 @@ def cut_out(array: NDArray[np.float32]) -> NDArray[np.float32]:
     ground = np.median(edge, axis=0)
     if (np.abs(edge - ground).max(axis=1) <= _GROUND).mean() < _EDGE:
         return array
-    alike = np.abs(colours - ground).max(axis=2) <= _GROUND
+    batchable = np.abs(colours - ground).max(axis=2) <= _GROUND
     # One pixel more all around joins the parts of the ground that a thing at the edge separates.
-    mask = Image.fromarray(np.pad(alike, 1, constant_values=True).astype(np.uint8)).copy()
+    mask = Image.fromarray(np.pad(batchable, 1, constant_values=True).astype(np.uint8)).copy()
     ImageDraw.floodfill(mask, (0, 0), 2)
     kept = np.asarray(mask)[1:-1, 1:-1] != 2
     return array * kept[..., None].astype(np.float32) if kept.any() else array

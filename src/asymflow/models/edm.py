@@ -25,7 +25,7 @@ from asymflow.core.flow import per_image, to_ve
 from asymflow.core.types import Picture, Request
 from asymflow.models.diffusers.networks import X_0, Prediction, Schedule, label_of
 from asymflow.models.gaussian import to_picture, to_state
-from asymflow.models.hashing import weigh
+from asymflow.models.hashing import hash_weights
 
 _CPU = torch.device("cpu")
 
@@ -66,7 +66,7 @@ class CallableAdapter:
     start: Callable[[float], float] | None = None
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         return torch.empty(0, dtype=torch.float32, device=self.device)
 
     @property
@@ -74,7 +74,7 @@ class CallableAdapter:
         # CPU kernels choose their summation order by the size of the batch: see the protocol.
         return 1 if self.device.type == "cpu" else None
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         return tuple(f for f in self.factors if all(s % (f * self.grain) == 0 for s in size))
 
     def check(self, request: Request) -> None:
@@ -101,14 +101,14 @@ class CallableAdapter:
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         return self.ask(x_t, t.cpu().double(), context.get("label")).to(x_t)
 
-    def settle(self, x_0: Tensor) -> Tensor:
+    def clip_estimate(self, x_0: Tensor) -> Tensor:
         return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
 
     def begin(self, eps: Tensor, t: float) -> Tensor:
         return (t if self.start is None else self.start(t)) * eps
 
     def to_state(self, picture: Picture) -> Tensor:
-        return to_state(picture).to(self.like)
+        return to_state(picture).to(self.template)
 
     def to_picture(self, x_0: Tensor) -> Picture:
         return to_picture(x_0)
@@ -273,7 +273,7 @@ def _name(net: Callable[..., Tensor], settings: object, name: str | None) -> str
         net.eval()
         if name is None:
             digest = hashlib.sha256(repr(settings).encode())
-            weigh(digest, net.state_dict())
+            hash_weights(digest, net.state_dict())
             name = f"callable:{digest.hexdigest()[:12]}"
     if not isinstance(name, str) or not name:
         raise InputError(

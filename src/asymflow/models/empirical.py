@@ -15,9 +15,9 @@ from torch import Tensor
 from asymflow.core.adapter import Context
 from asymflow.core.checks import whole
 from asymflow.core.errors import InputError
-from asymflow.core.flow import shrink
+from asymflow.core.flow import average_pool
 from asymflow.core.types import Picture, Request
-from asymflow.models.gaussian import check_size, shrinks, to_picture, to_state
+from asymflow.models.gaussian import check_size, pool_factors, to_picture, to_state
 
 ALL = -1
 """The label of a request that does not say one: every picture is possible."""
@@ -49,11 +49,11 @@ class EmpiricalAdapter:
         return self.pictures.shape[1]
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         return self.pictures.new_empty(0)
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
-        return shrinks(size)
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return pool_factors(size)
 
     def check(self, request: Request) -> None:
         check_size(request, self.pictures)
@@ -73,7 +73,7 @@ class EmpiricalAdapter:
         One image after the other and in float64: the weights span hundreds of orders of magnitude,
         and a sum over the set must not be rounded differently in another batch.
         """
-        y = shrink(self.pictures, self.pictures.shape[-1] // x_t.shape[-1]).double()
+        y = average_pool(self.pictures, self.pictures.shape[-1] // x_t.shape[-1]).double()
         estimates = [
             _posterior_mean(y if label == ALL else y[self.labels == label], x, float(time))
             for x, time, label in zip(x_t.double(), t, context["label"], strict=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from asymflow.core.adapter import Context
 from asymflow.core.checks import whole
 from asymflow.core.errors import InputError
-from asymflow.core.flow import Time, per_image, shrink
+from asymflow.core.flow import Time, average_pool, per_image
 from asymflow.core.types import Picture, Request
 
 
@@ -45,11 +45,11 @@ class GaussianAdapter:
         return self.mean.shape[1]
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         return self.mean.new_empty(0)
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
-        return shrinks(size)
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return pool_factors(size)
 
     def check(self, request: Request) -> None:
         check_size(request, self.mean)
@@ -102,7 +102,7 @@ class GaussianAdapter:
         """Mean and std [b, c, h, w] of the data at the size of x."""
         factor = self.mean.shape[-1] // x.shape[-1]
         mean, variance = self.mean[label], self.std[label] ** 2
-        return shrink(mean, factor), shrink(variance, factor).sqrt() / factor
+        return average_pool(mean, factor), average_pool(variance, factor).sqrt() / factor
 
 
 def _spread(std: Tensor, t: Time) -> Tensor:
@@ -110,7 +110,7 @@ def _spread(std: Tensor, t: Time) -> Tensor:
     return torch.hypot(per_image(1 - t, std) * std, per_image(t, std) * torch.ones_like(std))
 
 
-def shrinks(size: tuple[int, int]) -> tuple[int, ...]:
+def pool_factors(size: tuple[int, int]) -> tuple[int, ...]:
     """2 and 4, where they leave pixels."""
     return tuple(f for f in (2, 4) if not (size[0] % f or size[1] % f))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from asymflow.core.errors import InputError
 
 
-def weigh(digest: Any, state: Mapping[str, Tensor]) -> None:
+def hash_weights(digest: Any, state: Mapping[str, Tensor]) -> None:
     """Add all weights to a digest of hashlib.
 
     They are compared as bfloat16: a model is the same when it is loaded in half of the bytes.

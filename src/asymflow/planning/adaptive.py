@@ -21,9 +21,9 @@ from asymflow.core import controller, engine
 from asymflow.core.adapter import Adapter, Context, Wrapped
 from asymflow.core.errors import InputError
 from asymflow.core.types import ACTIONS, Action, Decision, Plan, Rule
-from asymflow.planning.profiler import Progress, silent
+from asymflow.planning.profiler import Progress, no_progress
 from asymflow.planning.replay import question
-from asymflow.planning.verifier import Judge
+from asymflow.planning.verifier import Evaluator
 
 LEVELS = 8
 """Thresholds that are tried for a rule: quantiles of the surprise."""
@@ -60,7 +60,7 @@ class Rollout:
     """
 
     ends: Tensor
-    surprises: NDArray[np.float64]
+    prediction_residuals: NDArray[np.float64]
     decisions: tuple[tuple[Decision, ...], ...]
 
 
@@ -69,12 +69,12 @@ Way = tuple[int, Action]
 
 
 def calibrate(
-    judge: Judge,
+    judge: Evaluator,
     plan: Plan,
     *,
     rise: float = 0.05,
     actions: Sequence[Action] = ACTIONS,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Calibrated:
     """The rules that save most of a plan's cost, by the judge's requests.
 
@@ -90,7 +90,7 @@ def calibrate(
 
 
 def choose(
-    forecast: Forecast, allowed: float, *, levels: int = LEVELS, progress: Progress = silent
+    forecast: Forecast, allowed: float, *, levels: int = LEVELS, progress: Progress = no_progress
 ) -> Calibrated:
     """The cheapest rules whose real rollouts stay within a mean error.
 
@@ -120,7 +120,7 @@ def choose(
 class Forecast:
     """What rules would do, if effects [b, c, h, w] of what a picture does along the way add up."""
 
-    judge: Judge
+    judge: Evaluator
     plan: Plan
     exact: Rollout
     effects: Mapping[Way, Tensor]
@@ -130,10 +130,10 @@ class Forecast:
     @classmethod
     def of(
         cls,
-        judge: Judge,
+        judge: Evaluator,
         plan: Plan,
         actions: Sequence[Action] = ACTIONS,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> Forecast:
         """Roll out the plan, and every way to leave it."""
         plan = replace(plan, adaptive=())
@@ -159,7 +159,7 @@ class Forecast:
 
     def decisions(self, plan: Plan) -> list[list[Decision]]:
         """What every picture would decide, were it as surprised as without rules."""
-        return [_follow(plan, rhos) for rhos in self.exact.surprises]
+        return [_follow(plan, rhos) for rhos in self.exact.prediction_residuals]
 
     def error(self, decisions: Sequence[Sequence[Decision]] = ()) -> float:
         """The mean distance to the reference, with decisions for each picture."""
@@ -206,21 +206,23 @@ def _ways(plan: Plan, actions: Sequence[Action]) -> Iterator[Way]:
                 yield i, action
 
 
-def _roll(judge: Judge, plan: Plan) -> Rollout:
+def _roll(judge: Evaluator, plan: Plan) -> Rollout:
     """Follow a plan with rules."""
     count = len(judge.requests)
-    surprises = np.full((count, len(plan.steps)), np.nan)
+    prediction_residuals = np.full((count, len(plan.steps)), np.nan)
     decisions: list[list[Decision]] = [[] for _ in range(count)]
     frame = None
     for frame in engine.walk(judge.adapter, plan, judge.requests):
         # A plan without rules looks at no surprise.
-        for row, rho in zip(frame.rows, frame.surprises or [None] * len(frame.rows), strict=True):
+        for row, rho in zip(
+            frame.rows, frame.prediction_residuals or [None] * len(frame.rows), strict=True
+        ):
             if rho is not None:
-                surprises[row, frame.index] = rho
+                prediction_residuals[row, frame.index] = rho
         for row, decision in frame.decisions.items():
             decisions[row].append(decision)
     assert frame is not None, "a plan has at least one step"
-    return Rollout(frame.x_t, surprises, tuple(tuple(each) for each in decisions))
+    return Rollout(frame.x_t, prediction_residuals, tuple(tuple(each) for each in decisions))
 
 
 def _follow(plan: Plan, rhos: NDArray[np.float64]) -> list[Decision]:
@@ -263,7 +265,7 @@ def _descend(
     for _ in range(_SWEEPS):
         before = dict(best)
         for way in best:
-            for level in _levels(way[1], forecast.exact.surprises[:, way[0]], levels):
+            for level in _levels(way[1], forecast.exact.prediction_residuals[:, way[0]], levels):
                 near = best | {way: level}
                 if (found := loss(near)) < least:
                     best, least = near, found
@@ -287,9 +289,9 @@ def _levels(action: Action, rhos: NDArray[np.float64], count: int) -> list[float
 def _with(plan: Plan, rules: Mapping[Way, float]) -> Plan:
     """The plan with rules, but without those that nobody would follow."""
     kept = [
-        Rule(step, action, surprise)
-        for (step, action), surprise in rules.items()
-        if surprise != _NEVER[action]
+        Rule(step, action, prediction_residual)
+        for (step, action), prediction_residual in rules.items()
+        if prediction_residual != _NEVER[action]
     ]
     return replace(plan, adaptive=tuple(kept))
 

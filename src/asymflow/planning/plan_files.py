@@ -33,7 +33,13 @@ SCHEMA = 1
 PROFILE_SCHEMA = 3
 """1 had other weights of moves, those of `multistep2`, and 2 no saturation."""
 PROFILE_FORMAT = "asymflow profile"
-_ARRAYS = ("amplification", "defect", "weight", "drift")
+_ARRAYS = {
+    "amplification": "amplification",
+    "defect": "local_error",
+    "weight": "weight",
+    "drift": "drift",
+}
+"""Names in files, which are those of version 0.1, and the fields of `Profile`."""
 MAX_BYTES = 4_000_000
 """A plan of 256 steps takes 40 kB."""
 
@@ -82,7 +88,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         ],
     }
     if plan.adaptive:
-        data["adaptive"] = [asdict(rule) for rule in plan.adaptive]
+        data["adaptive"] = [_rule_to_json(rule) for rule in plan.adaptive]
     if plan.evidence is not None:
         data["evidence"] = _evidence_to_json(plan.evidence)
     return data
@@ -162,22 +168,26 @@ def _interval(fields: Fields) -> Interval:
 def _tier_to_json(tier: Tier) -> dict[str, Any]:
     """What is usual stays unsaid, so that plans from before there was anything else keep a hash."""
     data: dict[str, Any] = {"name": tier.name, "guided": tier.guided}
-    if tier.shrink != 1:
-        data["shrink"] = tier.shrink
-    if tier.carried:
+    if tier.pool_factor != 1:
+        data["shrink"] = tier.pool_factor
+    if tier.cached:
         data["carried"] = True
-    if tier.in_turn:
+    if tier.sequential_cfg:
         data["in_turn"] = True
     return data
 
 
+def _rule_to_json(rule: Rule) -> dict[str, Any]:
+    return {"step": rule.step, "action": rule.action, "surprise": rule.prediction_residual}
+
+
 def _tier(fields: Fields) -> Tier:
     name, guided = fields.text("name"), fields.boolean("guided")
-    shrink = fields.integer("shrink") if "shrink" in fields else 1
-    carried = fields.boolean("carried") if "carried" in fields else False
-    in_turn = fields.boolean("in_turn") if "in_turn" in fields else False
+    pool_factor = fields.integer("shrink") if "shrink" in fields else 1
+    cached = fields.boolean("carried") if "carried" in fields else False
+    sequential_cfg = fields.boolean("in_turn") if "in_turn" in fields else False
     fields.finish()
-    return Tier(name, guided, shrink, carried, in_turn)
+    return Tier(name, guided, pool_factor, cached, sequential_cfg)
 
 
 def _step(fields: Fields) -> Step:
@@ -192,10 +202,10 @@ def _step(fields: Fields) -> Step:
 
 def _rule(fields: Fields) -> Rule:
     step, action = fields.integer("step"), fields.choice("action", ACTIONS)
-    surprise = fields.number("surprise")
+    prediction_residual = fields.number("surprise")
     fields.finish()
     try:
-        return Rule(step, action, surprise)
+        return Rule(step, action, prediction_residual)
     except InputError as error:
         raise FileFormatError(f"{fields.where} cannot be followed. {error}") from error
 
@@ -219,7 +229,9 @@ def save_profile(profile: Profile, path: Path | str) -> None:
         "saturation": profile.saturation,
         "made": dict(profile.made),
     }
-    arrays = {name: np.ascontiguousarray(getattr(profile, name)) for name in _ARRAYS}
+    arrays = {
+        name: np.ascontiguousarray(getattr(profile, field)) for name, field in _ARRAYS.items()
+    }
     with replacing(path) as file:
         file.write(serialize(arrays, {"profile": json.dumps(data)}))
 
@@ -255,7 +267,7 @@ def load_profile(path: Path | str) -> Profile:
         peak_bytes=tuple(int(each) for each in fields.numbers("peak_bytes")),
         saturation=fields.number("saturation"),
         made=fields.texts("made"),
-        **arrays,
+        **{_ARRAYS[name]: array for name, array in arrays.items()},
     )
     fields.finish()
     i, k = len(profile.times), len(profile.tiers)

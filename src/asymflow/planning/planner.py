@@ -200,9 +200,9 @@ def _usable(profile: Profile, max_bytes: int | None) -> list[int]:
     every = range(len(profile.tiers))
     fit = [tier for tier in every if max_bytes is None or profile.peak_bytes[tier] <= max_bytes]
     if not any(profile.tiers[tier].full for tier in fit):
-        fit = [tier for tier in fit if not profile.tiers[tier].carried]
+        fit = [tier for tier in fit if not profile.tiers[tier].cached]
     if not fit:
-        able = [tier for tier in every if not profile.tiers[tier].carried]
+        able = [tier for tier in every if not profile.tiers[tier].cached]
         small = min(able, key=lambda tier: profile.peak_bytes[tier])
         raise InputError(
             f"No tier fits in {max_bytes} bytes: the smallest that a plan can begin with, "
@@ -215,7 +215,7 @@ def _usable(profile: Profile, max_bytes: int | None) -> list[int]:
 def _nothing_fits(
     profile: Profile, prices: dict[int, float], cost: Cost, limit: float
 ) -> InputError:
-    first = [tier for tier in prices if not profile.tiers[tier].carried]
+    first = [tier for tier in prices if not profile.tiers[tier].cached]
     cheap = min(first, key=lambda tier: prices[tier])
     unit, least = UNITS[cost], prices[cheap]
     if least <= limit:

@@ -56,7 +56,7 @@ def predict(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> Prediction:
         move = move if plan.steps[index].solver == "damped2" else move.first_order
         errors.append(move_error(profile, tier, move))
         spent += tier_price(profile, tier, cost)
-        biased = not profile.tiers[tier].faithful
+        biased = not profile.tiers[tier].unreduced
         if biased and index > 0 and path[index - 1][1] == tier:
             stretches[-1].append(index)
         else:
@@ -109,17 +109,17 @@ def moves_of(profile: Profile, path: Path) -> list[_Move]:
 
 def _share(one: Tier, other: Tier) -> bool:
     """Whether estimates of two tiers may stand in one polynomial."""
-    return one == other or (one.faithful and other.faithful)
+    return one == other or (one.unreduced and other.unreduced)
 
 
 def move_error(profile: Profile, tier: int, move: _Move) -> float:
     """Of one move, root mean square at t = 0."""
     p, i, j, k = move.p, move.i, move.j, move.k
-    parts = [profile.defect[tier, p, i, j]]
+    parts = [profile.local_error[tier, p, i, j]]
     w = profile.weight[p, i, j]
-    if profile.tiers[tier].carried:
+    if profile.tiers[tier].cached:
         parts[0] = np.hypot(parts[0], w * profile.drift[tier, k, i])
-    if p < i and profile.tiers[move.older].carried:
+    if p < i and profile.tiers[move.older].cached:
         v = 1 - profile.times[j] / profile.times[i] - w
         parts.append(v * profile.drift[move.older, k, p])
     return math.hypot(*grown(profile, np.array(parts), j))

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from asymflow._version import __version__
 from asymflow.core import engine
-from asymflow.core.adapter import Adapter, begun, settled
+from asymflow.core.adapter import Adapter, begun, clipped_estimate
 from asymflow.core.checks import as_path, each_instance, instance, whole
 from asymflow.core.errors import InputError
 from asymflow.core.estimators import Estimators, Guided, Memory, carry, estimate
@@ -58,7 +58,7 @@ Progress = Callable[[str, int, int], None]
 Array = NDArray[np.float32]
 
 
-def silent(what: str, done: int, total: int) -> None:
+def no_progress(what: str, done: int, total: int) -> None:
     """A `Progress` for whom it does not matter."""
 
 
@@ -71,7 +71,7 @@ def profile(
     guidance_interval: tuple[float, float] = (0.0, 1.0),
     repeats: int = 9,
     memory: bool = True,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     partial: Path | str | None = None,
 ) -> Profile:
     """Measure a lattice on calibration requests of one size and one guidance scale.
@@ -103,9 +103,9 @@ def profile(
     if tiers is not None:
         each_instance("tiers", tiers, Tier, "Pass tiers, such as asymflow.CONDITIONAL.")
     else:
-        tiers = cheaper_tiers(adapter.shrinks(size))
+        tiers = cheaper_tiers(adapter.pool_factors(size))
     if scale == 1:  # nothing to leave out
-        tiers = [tier for tier in tiers if tier.guided and not tier.in_turn]
+        tiers = [tier for tier in tiers if tier.guided and not tier.sequential_cfg]
     tiers = (FULL, *tiers)
     with (
         nullcontext(adapter)
@@ -122,11 +122,11 @@ def profile(
             weights[p, i, j], second[p, i, j] = damped_weights(times[i], times[j], times[p])
         else:
             weights[p, i, j] = 1 - times[j] / times[i]
-    defect = np.stack([_defects(answers, tier, weights, second) for tier in tiers])
+    local_error = np.stack([_local_errors(answers, tier, weights, second) for tier in tiers])
     low, high = guidance_interval
     for i, t in enumerate(times):
         if not low <= t <= high:
-            defect[[tier.guided for tier in tiers], :, i] = np.inf
+            local_error[[tier.guided for tier in tiers], :, i] = np.inf
     return Profile(
         times=times,
         tiers=tiers,
@@ -135,7 +135,7 @@ def profile(
         peak_bytes=peaks,
         amplification=amplification,
         saturation=saturation,
-        defect=defect,
+        local_error=local_error,
         weight=weights.astype(np.float32),
         drift=np.stack([_drift(answers, tier) for tier in tiers]),
         made=_made(adapter, requests, guidance_interval),
@@ -146,13 +146,15 @@ def measure_costs(
     adapter: Adapter, request: Request, profile: Profile, *, repeats: int = 9
 ) -> Profile:
     """The same profile with costs measured on this machine, now."""
-    cost_ms, macs, peaks = _prices(adapter, request, profile.tiers, repeats, silent, memory=True)
+    cost_ms, macs, peaks = _prices(
+        adapter, request, profile.tiers, repeats, no_progress, memory=True
+    )
     made = {**profile.made, **machine(adapter)}
     return replace(profile, cost_ms=cost_ms, macs=macs, peak_bytes=peaks, made=made)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Models:
+class ReferenceRun:
     """A network as the reference asks it: guided in an interval of t, and outside without."""
 
     guided: Guided
@@ -162,9 +164,9 @@ class Models:
     @classmethod
     def of(
         cls, adapter: Adapter, requests: Sequence[Request], interval: tuple[float, float]
-    ) -> Models:
+    ) -> ReferenceRun:
         contexts = adapter.encode(requests)
-        scale = torch.tensor([request.guidance_scale for request in requests]).to(adapter.like)
+        scale = torch.tensor([request.guidance_scale for request in requests]).to(adapter.template)
         guided, plain = (Guided.of(adapter, *contexts, w) for w in (scale, torch.ones_like(scale)))
         return cls(guided, plain, interval)
 
@@ -174,7 +176,7 @@ class Models:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class ReferenceOutputs:
     """A reference trajectory at I candidate times, and what every tier said there.
 
     Attributes:
@@ -184,7 +186,7 @@ class Answers:
             they are settled.
     """
 
-    models: Models
+    models: ReferenceRun
     times: tuple[float, ...]
     x: Tensor
     memories: tuple[Memory, ...]
@@ -192,14 +194,17 @@ class Answers:
 
     def estimates(self, tier: Tier) -> list[Tensor]:
         """x_0 [b, c, h, w] at all times but the last; a carried tier as if just full."""
-        if tier.faithful:
-            return [self.settled(memory.x_0) for memory in self.memories]
+        if tier.unreduced:
+            return [self.clipped_estimate(memory.x_0) for memory in self.memories]
         cheap = self.cheap[tier]
-        return [self.settled(smooth(x, tier.shrink) if tier.shrink > 1 else x) for x in cheap]
+        return [
+            self.clipped_estimate(smooth(x, tier.pool_factor) if tier.pool_factor > 1 else x)
+            for x in cheap
+        ]
 
-    def settled(self, x_0: Tensor) -> Tensor:
+    def clipped_estimate(self, x_0: Tensor) -> Tensor:
         """An estimate as a solver is told it."""
-        return settled(self.models.guided.adapter, x_0)
+        return clipped_estimate(self.models.guided.adapter, x_0)
 
 
 @torch.inference_mode()
@@ -209,13 +214,13 @@ def reference(
     times: tuple[float, ...],
     tiers: Sequence[Tier],
     guidance_interval: tuple[float, float] = (0.0, 1.0),
-    progress: Progress = silent,
-) -> Answers:
+    progress: Progress = no_progress,
+) -> ReferenceOutputs:
     """Follow the full tier with `FINER` moves between candidates, and ask all tiers on the way."""
-    like = adapter.like
+    template = adapter.template
     shape = (adapter.channels, *requests[0].size)
-    eps = torch.stack([engine.noise(request.seed, shape) for request in requests]).to(like)
-    models = Models.of(adapter, requests, guidance_interval)
+    eps = torch.stack([engine.noise(request.seed, shape) for request in requests]).to(template)
+    models = ReferenceRun.of(adapter, requests, guidance_interval)
     x_t = begun(adapter, eps, times[0])
     states: list[Tensor] = [x_t]
     memories: list[Memory] = []
@@ -245,7 +250,7 @@ def reference(
         states.append(x_t)
         progress("following the reference", number + 1, len(times) - 1)
     kept = {tier: tuple(answers) for tier, answers in cheap.items()}
-    return Answers(models, times, torch.stack(states), tuple(memories), kept)
+    return ReferenceOutputs(models, times, torch.stack(states), tuple(memories), kept)
 
 
 def _ask_all(
@@ -255,7 +260,7 @@ def _ask_all(
     answers: dict[Tier, Tensor] = {}
     by_size: dict[int, tuple[Tensor, Tensor]] = {1: (memory.x_0, memory.guidance)}
     for tier in tiers:
-        f = tier.shrink
+        f = tier.pool_factor
         if f not in by_size:
             y_t, time = pool(x_t, x_t.new_full((len(x_t),), t), f)
             by_size[f] = model.denoise(y_t, time, guided=True)
@@ -269,8 +274,8 @@ def _moves(count: int) -> list[tuple[int, int, int]]:
     return [(p, i, j) for j in range(count) for i in range(j) for p in range(i + 1)]
 
 
-def _defects(
-    answers: Answers, tier: Tier, weights: NDArray[np.float64], second: NDArray[np.float64]
+def _local_errors(
+    answers: ReferenceOutputs, tier: Tier, weights: NDArray[np.float64], second: NDArray[np.float64]
 ) -> Array:
     """Root mean square of every move's end minus the reference [I, I, I], indexed [p, i, j]."""
     count = len(answers.times)
@@ -290,25 +295,27 @@ def _defects(
     for a, factor_a in parts:
         for b, factor_b in parts:
             square += factor_a * factor_b * gram[a, b]
-    defects = np.full((count,) * 3, np.inf, np.float32)
-    defects[p, i, j] = np.sqrt(np.maximum(square, 0))
-    return defects
+    local_errors = np.full((count,) * 3, np.inf, np.float32)
+    local_errors[p, i, j] = np.sqrt(np.maximum(square, 0))
+    return local_errors
 
 
-def _drift(answers: Answers, tier: Tier) -> Array:
+def _drift(answers: ReferenceOutputs, tier: Tier) -> Array:
     """What carrying costs an estimate [I, I], indexed [k, i]."""
     count = len(answers.times)
     drift = np.full((count, count), np.inf, np.float32)
-    if tier.carried:
+    if tier.cached:
         for i, full in enumerate(answers.estimates(FULL)):
             for k in range(i):
-                carried = carry(tier, answers.cheap[tier][i], answers.memories[k])
-                drift[k, i] = float((answers.settled(carried) - full).square().mean().sqrt())
+                cached = carry(tier, answers.cheap[tier][i], answers.memories[k])
+                drift[k, i] = float(
+                    (answers.clipped_estimate(cached) - full).square().mean().sqrt()
+                )
     return drift
 
 
 @torch.inference_mode()
-def _growth(answers: Answers, progress: Progress) -> tuple[Array, float]:
+def _growth(answers: ReferenceOutputs, progress: Progress) -> tuple[Array, float]:
     """How a real error, that of one Euler move, grows until t = 0: amplification, saturation."""
     count = len(answers.times)
     nodes = sorted({round(1 + (count - 2) * k / PERTURBED) for k in range(PERTURBED)})
@@ -316,7 +323,7 @@ def _growth(answers: Answers, progress: Progress) -> tuple[Array, float]:
     limits: list[float] = []
     for number, j in enumerate(nodes):
         t, s = answers.times[j - 1], answers.times[j]
-        x_0 = answers.settled(answers.memories[j - 1].x_0)
+        x_0 = answers.clipped_estimate(answers.memories[j - 1].x_0)
         euler = multistep(answers.x[j - 1], s, [Estimate(t, x_0, FULL)])
         error = euler - answers.x[j]
         size = error.square().mean().sqrt().clamp_min(_FORGOTTEN)
@@ -350,7 +357,7 @@ def saturating(amplification: float, growth: float, error: float) -> float:
     return min(amplification * error * part / math.sqrt(1 - part**2), _NEVER)
 
 
-def follow(answers: Answers, x_t: Tensor, begin: int) -> Tensor:
+def follow(answers: ReferenceOutputs, x_t: Tensor, begin: int) -> Tensor:
     """x_0 [b, c, h, w] that the full tier reaches from x_t [b, c, h, w] at `times[begin]`.
 
     Over all candidates, but in the second half over some for what comes from the first: errors
@@ -378,9 +385,9 @@ def _prices(
 ) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
     """Milliseconds, multiply-accumulates and peak bytes of one estimate of one picture per tier."""
     shape = (1, adapter.channels, *request.size)
-    scale = torch.tensor([request.guidance_scale]).to(adapter.like)
+    scale = torch.tensor([request.guidance_scale]).to(adapter.template)
     model = Guided.of(adapter, *adapter.encode([request]), scale)
-    x_t = engine.noise(request.seed, shape).to(adapter.like)
+    x_t = engine.noise(request.seed, shape).to(adapter.template)
     time = x_t.new_full((1,), 0.5)
     _, full = estimate(model, FULL, x_t, time, None)
 
@@ -411,7 +418,7 @@ def _check(requests: Sequence[Request]) -> None:
 
 def machine(adapter: Adapter) -> dict[str, str]:
     """What costs depend on besides the model: "device", "threads" and versions."""
-    device = adapter.like.device
+    device = adapter.template.device
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

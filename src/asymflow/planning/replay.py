@@ -1,7 +1,7 @@
 """Long measurements that go on where they were interrupted.
 
-A measurement asks the network the same questions in the same order every time. `Recorded` is an
-adapter that writes question after question down, each with its answer. When the measurement is
+A measurement asks the network the same questions in the same order every time. `ReplayAdapter` is
+an adapter that writes question after question down, each with its answer. When the measurement is
 begun again it hears those answers, and the network is asked only where they end. Whoever measures
 need not know: neither where it stopped nor what it had made of the answers has to be kept.
 
@@ -28,7 +28,7 @@ _QUESTION, _CHECK = 16, 4
 
 
 @contextmanager
-def recorded(adapter: Adapter, path: Path) -> Generator[Recorded]:
+def recorded(adapter: Adapter, path: Path) -> Generator[ReplayAdapter]:
     """The adapter with its answers kept in `path`, which is to be removed once they are no use.
 
     Raises:
@@ -37,10 +37,10 @@ def recorded(adapter: Adapter, path: Path) -> Generator[Recorded]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     with path.open("r+b") as file:
-        yield Recorded(adapter, file)
+        yield ReplayAdapter(adapter, file)
 
 
-class Recorded(Wrapped):
+class ReplayAdapter(Wrapped):
     """An adapter that answers from a file of records as long as it can, and appends to it then.
 
     Attributes:

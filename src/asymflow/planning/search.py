@@ -19,13 +19,13 @@ class _Grid:
     Attributes:
         count: ticks that may be spent.
         prices: of one estimate, by tier, in ticks that are not rounded.
-        full, carried, biased: the tiers whose single moves are affordable, by kind.
+        full, cached, biased: the tiers whose single moves are affordable, by kind.
     """
 
     count: int
     prices: dict[int, float]
     full: tuple[int, ...]
-    carried: tuple[int, ...]
+    cached: tuple[int, ...]
     biased: tuple[int, ...]
 
     def ticks(self, tier: int, moves: int = 1) -> int:
@@ -38,7 +38,7 @@ class _Grid:
 
     @property
     def kinds(self) -> int:
-        return 1 + len(self.carried)
+        return 1 + len(self.cached)
 
     def way(self, p: int, kind: int) -> int:
         """Of arriving by a faithful move from p."""
@@ -92,8 +92,8 @@ def grid_of(profile: Profile, prices: dict[int, float], limit: float, ticks: int
         count,
         scaled,
         full=tuple(tier for tier, kind in zip(able, kinds, strict=True) if kind.full),
-        carried=tuple(tier for tier, kind in zip(able, kinds, strict=True) if kind.carried),
-        biased=tuple(tier for tier, kind in zip(able, kinds, strict=True) if not kind.faithful),
+        cached=tuple(tier for tier, kind in zip(able, kinds, strict=True) if kind.cached),
+        biased=tuple(tier for tier, kind in zip(able, kinds, strict=True) if not kind.unreduced),
     )
 
 
@@ -102,8 +102,8 @@ def _errors(profile: Profile, tier: int, i: int, ks: slice, js: slice) -> Table:
 
     For a full tier, which does not depend on k, the second axis has length 1.
     """
-    error = profile.defect[tier, : i + 1, None, i, js]
-    if profile.tiers[tier].carried:
+    error = profile.local_error[tier, : i + 1, None, i, js]
+    if profile.tiers[tier].cached:
         weight = profile.weight[: i + 1, None, i, js]
         error = np.hypot(error, weight * profile.drift[tier, ks, i, None])
     return np.square(grown(profile, error, js))
@@ -133,7 +133,7 @@ def _solve_stretches(profile: Profile, tier: int, most: int) -> _Stretches:
         if i == nodes - 1:
             break
         later = slice(i + 1, None)
-        error = grown(profile, profile.defect[tier, : i + 1, i, later], later)
+        error = grown(profile, profile.local_error[tier, : i + 1, i, later], later)
         error = np.minimum(error, error[i])
         reached = np.full((i + 1, nodes - 1 - i, most), INF)
         for p in range(i):
@@ -171,7 +171,7 @@ def _sweep(profile: Profile, grid: _Grid) -> _Tables:
         for b, stretch in enumerate(stretches):
             np.delete(arrived[i], b, axis=0).min(axis=0, out=others[b, i, : i + 1])
             _push_stretches(grid, b, stretch.squares[i], others[b, i, : i + 1], arrived, i)
-        _push_faithful(profile, grid, arrived, i)
+        _push_unreduced(profile, grid, arrived, i)
     return _Tables(arrived, others, stretches)
 
 
@@ -195,7 +195,7 @@ def _push_stretches(
         np.minimum(target, part, out=target)
 
 
-def _push_faithful(profile: Profile, grid: _Grid, arrived: tuple[Table, ...], i: int) -> None:
+def _push_unreduced(profile: Profile, grid: _Grid, arrived: tuple[Table, ...], i: int) -> None:
     """From node i by full moves, after which k = i, and by carried ones, after which k stays."""
     later = slice(i + 1, None)
     anyhow = arrived[i].min(axis=0)[:, None]  # [row, 1, c]
@@ -207,7 +207,7 @@ def _push_faithful(profile: Profile, grid: _Grid, arrived: tuple[Table, ...], i:
         for p, history in enumerate(shortest):
             np.minimum(reached, history + square[p], out=reached)
         _arrive(grid, arrived, reached[None], tier, grid.way(i, 0), slice(i + 1, i + 2))
-    for kind, tier in enumerate(grid.carried, 1):
+    for kind, tier in enumerate(grid.cached, 1):
         if i == 0:
             break
         square = _errors(profile, tier, i, slice(i), later)[..., None]
@@ -227,8 +227,8 @@ def _history(profile: Profile, grid: _Grid, arrived: Table, p: int, i: int, js: 
     nodes = len(profile.amplification[js])
     history = np.full((p + 1, nodes, arrived.shape[2]), INF)
     history[p] = arrived[first, p + 1]
-    if grid.carried and p > 0:
-        older = _stale(profile, grid.carried, slice(p, p + 1), i, slice(p), js)[:, 0, ..., None]
+    if grid.cached and p > 0:
+        older = _stale(profile, grid.cached, slice(p, p + 1), i, slice(p), js)[:, 0, ..., None]
         for kind, each in enumerate(older, 1):
             part = history[:p]
             np.minimum(part, arrived[first + kind, 1 : p + 1, None] + each, out=part)
@@ -267,7 +267,7 @@ def _trace(profile: Profile, grid: _Grid, tables: _Tables, c: int) -> Path:
             way = int(ways.argmin())
         else:
             i, kind = divmod(way - grid.classes, grid.kinds)
-            j, (tier, c, way, row) = i, _trace_faithful(profile, grid, tables, i, j, kind, row, c)
+            j, (tier, c, way, row) = i, _trace_unreduced(profile, grid, tables, i, j, kind, row, c)
             path.append((i, tier))
     return path[::-1]
 
@@ -280,19 +280,19 @@ def _trace_stretch(
     while begins[-1] != s:
         m -= 1
         i = begins[-1]
-        error = grown(profile, profile.defect[tier, : i + 1, i, e], e)
+        error = grown(profile, profile.local_error[tier, : i + 1, i, e], e)
         longer = stretch.sums[i][:, s, m] + np.minimum(error, error[i])[:i]
         begins.append(int(longer.argmin()))
         e = i
     return begins
 
 
-def _trace_faithful(
+def _trace_unreduced(
     profile: Profile, grid: _Grid, tables: _Tables, i: int, j: int, kind: int, row: int, c: int
 ) -> tuple[int, int, int, int]:
     """The tier of the move of this kind from i to j with this row and c; c, way and row before."""
     best, found = math.inf, None
-    for tier in grid.full if kind == 0 else grid.carried[kind - 1 : kind]:
+    for tier in grid.full if kind == 0 else grid.cached[kind - 1 : kind]:
         before = c - grid.ticks(tier)
         if before < 0:
             continue
@@ -305,9 +305,9 @@ def _trace_faithful(
             values = arrived[:, k + 1] + square[i]
             if k >= 0:
                 older = np.zeros((i - k, grid.kinds), np.float32)
-                if grid.carried:
+                if grid.cached:
                     ps, ks = slice(k + 1, i), slice(k, k + 1)
-                    older[1:, 1:] = _stale(profile, grid.carried, ps, i, ks, end)[..., 0, 0].T
+                    older[1:, 1:] = _stale(profile, grid.cached, ps, i, ks, end)[..., 0, 0].T
                 ways = slice(grid.way(k, 0), grid.way(i, 0))
                 longer = arrived[ways, k + 1] + (square[k:i, None] + older).ravel()
                 values[ways] = np.minimum(values[ways], longer)

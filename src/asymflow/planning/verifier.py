@@ -35,7 +35,7 @@ from asymflow.core.types import (
 )
 from asymflow.planning import planner
 from asymflow.planning.prediction import Cost, predict, price
-from asymflow.planning.profiler import Progress, silent
+from asymflow.planning.profiler import Progress, no_progress
 
 Distance = Callable[[Tensor, Tensor], NDArray[np.float64]]
 """How far pictures are from references, both [b, c, h, w] in state space, one by one [b]."""
@@ -60,7 +60,7 @@ def rollout(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judge:
+class Evaluator:
     """Rolls plans out on fixed requests and compares the ends with a reference.
 
     Attributes:
@@ -85,13 +85,13 @@ class Judge:
         distance: Distance,
         *,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
-    ) -> Judge:
+    ) -> Evaluator:
         """Roll out the reference, too."""
         fine = fine_plan(requests[0].size, guidance_interval=guidance_interval)
         reference = rollout(adapter, fine, requests)
         return cls(adapter, tuple(requests), reference, distance, guidance_interval)
 
-    def first(self, count: int) -> Judge:
+    def first(self, count: int) -> Evaluator:
         """A quicker judge, by the first few requests only."""
         return replace(
             self, requests=self.requests[:count], reference=self.reference[:count], known={}
@@ -114,13 +114,13 @@ def peers(
     size: tuple[int, int],
     *,
     guidance_interval: tuple[float, float] = (0.0, 1.0),
-    shrink: int = 1,
+    pool_factor: int = 1,
     cost: Cost = "ms",
 ) -> Iterator[Plan]:
     """Plans that others would run within a budget: one solver on one grid.
 
-    Guided everywhere, in [0.1, 1], and in the interval of the reference. Above a `shrink` of 1 they
-    are coarse, see `times.coarse`.
+    Guided everywhere, in [0.1, 1], and in the interval of the reference. Above a `pool_factor` of 1
+    they are at lower resolution, see `transforms.at_lower_resolution`.
 
     Only tiers of the profile are used. Where it has no full one, there are no such plans; where it
     has one that takes guidance in turn only, they do so too.
@@ -135,7 +135,9 @@ def peers(
             plan = schedules.plan_of(
                 grid(n), solver=solver, guidance_interval=interval, name=f"{name}, {solver}"
             )
-            plan = transforms.coarse(transforms.lighter(plan) if light else plan, shrink)
+            plan = transforms.at_lower_resolution(
+                transforms.with_sequential_guidance(plan) if light else plan, pool_factor
+            )
             known = all(step.tier in profile.tiers for step in plan.steps)
             if not known or price(profile, plan, cost=cost) > budget:
                 break
@@ -156,7 +158,7 @@ def _grids(shift: float) -> dict[str, Callable[[int], tuple[float, ...]]]:
     return grids
 
 
-def best_of(judge: Judge, plans: Sequence[Plan], progress: Progress, *, few: int = 2) -> Plan:
+def best_of(judge: Evaluator, plans: Sequence[Plan], progress: Progress, *, few: int = 2) -> Plan:
     """The plan with the least real error; of many, all but some are judged by a few pictures."""
     quick = judge.first(few)
     for number, plan in enumerate(plans):
@@ -170,14 +172,14 @@ def best_of(judge: Judge, plans: Sequence[Plan], progress: Progress, *, few: int
 
 
 def climb(
-    judge: Judge,
+    judge: Evaluator,
     plan: Plan,
     profile: Profile,
     budget: float,
     *,
     rollouts: int,
     cost: Cost = "ms",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Plan:
     """Change a plan bit by bit while its real error falls and its price stays within a budget.
 
@@ -232,7 +234,9 @@ def _neighbours(plan: Plan, profile: Profile, reach: float) -> Iterator[Plan]:
 def _changes(step: Step, tiers: Sequence[Tier]) -> Iterator[Step]:
     for tier in tiers:
         # A tier in turn says what it says in one call: nothing to try.
-        if replace(tier, name="", in_turn=False) != replace(step.tier, name="", in_turn=False):
+        if replace(tier, name="", sequential_cfg=False) != replace(
+            step.tier, name="", sequential_cfg=False
+        ):
             yield replace(step, tier=tier)
     for solver in ("multistep1", "multistep2", "multistep3", "damped2", "corrected2"):
         if solver != step.solver:
@@ -244,13 +248,13 @@ def _with(plan: Plan, nodes: Sequence[float], kinds: Sequence[Step]) -> Iterator
     steps = tuple(
         replace(kind, t=t, s=s) for kind, (t, s) in zip(kinds, pairwise(nodes), strict=True)
     )
-    first = next((step.tier for step in steps if step.tier.full or step.tier.carried), FULL)
+    first = next((step.tier for step in steps if step.tier.full or step.tier.cached), FULL)
     if first.full:
         yield Plan(plan.name, steps)
 
 
 def best_within(
-    judge: Judge,
+    judge: Evaluator,
     profile: Profile,
     budget: float,
     *,
@@ -259,7 +263,7 @@ def best_within(
     known: Sequence[Plan] = (),
     rollouts: int = 60,
     few: int = 2,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Plan:
     """The best plan within a budget by real rollouts on the judge's requests.
 
@@ -279,14 +283,16 @@ def best_within(
     full = [tier for tier in profile.tiers if tier.full]
     one = Plan("one", (Step(1.0, 0.0, full[0]),)) if full else None
     if one and price(profile, one, cost=cost) <= budget:
-        faithful = [tier for tier in profile.tiers if tier.faithful]
+        unreduced = [tier for tier in profile.tiers if tier.unreduced]
         plain = [tier for tier in profile.tiers if tier.full or tier == CONDITIONAL]
-        for tiers in (full, faithful, plain):
+        for tiers in (full, unreduced, plain):
             starts.append(planner.plan(only(profile, tiers), budget=budget, cost=cost))
     starts += [_corrected(plan) for plan in starts]
     size, interval = judge.requests[0].size, judge.guidance_interval
-    for shrink in sorted({tier.shrink for tier in profile.tiers}):
-        starts += peers(profile, budget, size, guidance_interval=interval, shrink=shrink, cost=cost)
+    for pool_factor in sorted({tier.pool_factor for tier in profile.tiers}):
+        starts += peers(
+            profile, budget, size, guidance_interval=interval, pool_factor=pool_factor, cost=cost
+        )
     begin = min((best_of(judge, starts, progress, few=few), *known), key=judge.error)
     plan = climb(judge, begin, profile, budget, rollouts=rollouts, cost=cost, progress=progress)
     return Plan(name, plan.steps)
@@ -294,7 +300,7 @@ def best_within(
 
 def _corrected(plan: Plan) -> Plan:
     steps = (
-        replace(step, solver="corrected2") if step.tier.faithful else step for step in plan.steps
+        replace(step, solver="corrected2") if step.tier.unreduced else step for step in plan.steps
     )
     return Plan(plan.name, tuple(steps))
 
@@ -308,12 +314,14 @@ def only(profile: Profile, tiers: Sequence[Tier]) -> Profile:
         cost_ms=tuple(profile.cost_ms[k] for k in kept),
         macs=tuple(profile.macs[k] for k in kept),
         peak_bytes=tuple(profile.peak_bytes[k] for k in kept),
-        defect=profile.defect[kept],
+        local_error=profile.local_error[kept],
         drift=profile.drift[kept],
     )
 
 
-def prove(judge: Judge, plan: Plan, profile: Profile, features: Distance | None = None) -> Plan:
+def measure_evidence(
+    judge: Evaluator, plan: Plan, profile: Profile, features: Distance | None = None
+) -> Plan:
     """The plan with evidence, measured on the judge's requests.
 
     They should be others than those that the plan was chosen by.

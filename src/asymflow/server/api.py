@@ -23,7 +23,7 @@ from asymflow.models.embedded.styles import STYLES
 from asymflow.planning.plan_files import plan_hash
 from asymflow.server import media, openapi_schema, requests, streams
 from asymflow.server.jobs import Job, picture_json
-from asymflow.server.problems import Refusal
+from asymflow.server.problems import ApiError
 from asymflow.server.prompt_matrix import escaped
 from asymflow.server.schemas import JobRequest
 from asymflow.server.security import IMAGES
@@ -251,7 +251,7 @@ async def zip_pictures(studio: Here, caller: Calling, ids: str) -> Response:
     """Several pictures as PNG files in one zip; `ids` with commas between them."""
     wanted = list(dict.fromkeys(ids.split(",")))
     if len(wanted) > 500:
-        raise Refusal(400, f"{len(wanted)} pictures are too many for one zip. Take 500.")
+        raise ApiError(400, f"{len(wanted)} pictures are too many for one zip. Take 500.")
     return Response(
         await studio.workshop.do(caller, 1, _zipped, studio, wanted),
         media_type="application/zip",
@@ -412,8 +412,8 @@ def _picture(studio: Studio, id: str) -> PictureRow:
     return row
 
 
-def _nothing(kind: str, id: str) -> Refusal:
-    return Refusal(404, f"There is no {kind} {id[:64]!r}.", param="id", code="not_found")
+def _nothing(kind: str, id: str) -> ApiError:
+    return ApiError(404, f"There is no {kind} {id[:64]!r}.", param="id", code="not_found")
 
 
 def _upload_json(row: UploadRow) -> dict[str, Any]:

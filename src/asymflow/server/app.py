@@ -34,9 +34,9 @@ from asymflow.generation.pipeline import Model
 from asymflow.server import api, openai, openapi_schema, remote
 from asymflow.server.connections import BACKLOG, Config, fitting, look_after, make_room
 from asymflow.server.logs import Logged
-from asymflow.server.manager import Engine
+from asymflow.server.manager import JobManager
 from asymflow.server.metrics import Metrics
-from asymflow.server.problems import NO_ROOM, Problem, Refusal, disk_is_full, envelope
+from asymflow.server.problems import NO_ROOM, ApiError, ProblemDetail, disk_is_full, envelope
 from asymflow.server.security import Protected
 from asymflow.server.settings import Settings
 from asymflow.server.state import Here, Studio
@@ -74,7 +74,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
                 "next": f"asymflow gallery import --data {settings.data} takes them in",
             },
         )
-    engine = Engine(settings, store, metrics)
+    engine = JobManager(settings, store, metrics)
     worker = Worker(engine, load or _loader(settings))
 
     @asynccontextmanager
@@ -104,7 +104,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     app.include_router(openai.router)
     app.include_router(_operations)
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
-    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(AsymflowError, _wrong)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ValidationError, _invalid)
@@ -173,7 +173,7 @@ class _Server(uvicorn.Server):
     themselves, and lets the answers that are on their way be sent.
     """
 
-    def __init__(self, config: Config, engine: Engine, started: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, engine: JobManager, started: Callable[[str], None]) -> None:
         super().__init__(config)
         self._settings = config.settings
         self._engine = engine
@@ -348,13 +348,13 @@ async def _docs(request: Request) -> HTMLResponse:
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     del request
-    assert isinstance(error, Refusal)
+    assert isinstance(error, ApiError)
     return JSONResponse(envelope(error.problem), error.status, headers=dict(error.headers))
 
 
 async def _wrong(request: Request, error: Exception) -> JSONResponse:
     del request
-    return JSONResponse(envelope(Problem(str(error), code="invalid_value")), 400)
+    return JSONResponse(envelope(ProblemDetail(str(error), code="invalid_value")), 400)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -363,29 +363,31 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     first: Any = error.errors()[0]
     if first["type"] == "json_invalid":
         place = f"{first['ctx']['error']}, at character {first['loc'][-1]}"
-        problem = Problem(f"The body is no JSON: {place}.", code="json_invalid")
+        problem = ProblemDetail(f"The body is no JSON: {place}.", code="json_invalid")
         return JSONResponse(envelope(problem), 400)
     where = [str(part) for part in first["loc"] if part not in ("body", "query", "header", "path")]
     param = ".".join(where) or None
     message = str(first["msg"]).removeprefix("Value error, ")
     text = message if param is None else f"{param}: {message}."
-    return JSONResponse(envelope(Problem(text, param=param, code=str(first["type"]))), 400)
+    return JSONResponse(envelope(ProblemDetail(text, param=param, code=str(first["type"]))), 400)
 
 
 async def _unwritten(request: Request, error: Exception) -> JSONResponse:
     if not disk_is_full(error):
         return await _broken(request, error)
-    return await _refused(request, Refusal(507, NO_ROOM, code="disk_full"))
+    return await _refused(request, ApiError(507, NO_ROOM, code="disk_full"))
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     cause = error.__cause__  # of what went wrong while FastAPI read the body
-    if isinstance(cause, Refusal):
+    if isinstance(cause, ApiError):
         return await _refused(request, cause)
     if isinstance(cause, ValueError | RecursionError):
         why = "it is nested too deeply" if isinstance(cause, RecursionError) else str(cause)
-        problem = Problem(f"The body is no JSON that can be read: {why}.", code="json_invalid")
+        problem = ProblemDetail(
+            f"The body is no JSON that can be read: {why}.", code="json_invalid"
+        )
         return JSONResponse(envelope(problem), 400)
     if error.status_code == 404 and request.url.path == "/":
         return PlainTextResponse(
@@ -393,7 +395,7 @@ async def _http(request: Request, error: Exception) -> Response:
         )
     codes = {404: "not_found", 405: "method_not_allowed"}
     detail = f"{error.detail}: {request.method} {request.url.path[:100]}. See /docs."
-    problem = Problem(detail, code=codes.get(error.status_code))
+    problem = ProblemDetail(detail, code=codes.get(error.status_code))
     return JSONResponse(envelope(problem), error.status_code, headers=error.headers)
 
 
@@ -405,5 +407,7 @@ async def _hung_up(request: Request, error: Exception) -> Response:
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:
     _log.error("a call failed", exc_info=error, extra={"path": request.url.path})
-    problem = Problem("Something went wrong in the server. Its log says what.", "server_error")
+    problem = ProblemDetail(
+        "Something went wrong in the server. Its log says what.", "server_error"
+    )
     return JSONResponse(envelope(problem), 500)

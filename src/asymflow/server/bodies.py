@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from starlette.types import Message, Receive
 
-from asymflow.server.problems import Refusal
+from asymflow.server.problems import ApiError
 from asymflow.server.settings import Settings
 
 _SMALL = 65_536
@@ -53,7 +53,7 @@ class Bodies:
         """Have bodies give way, when one has grown, until the others have room.
 
         Raises:
-            Refusal: it is the newest itself.
+            ApiError: it is the newest itself.
         """
         while sum(body.size for body in self._open) > self._settings.body_space:
             held = Counter[str]()
@@ -104,7 +104,7 @@ class Body:
         """The next message of the call.
 
         Raises:
-            Refusal: more came than is allowed, it comes too slowly, or it has to give way.
+            ApiError: more came than is allowed, it comes too slowly, or it has to give way.
         """
         if self.complete:  # whoever goes on listening waits for the client to hang up
             return await self._receive()
@@ -137,7 +137,7 @@ class Body:
                 if self._gives_way:
                     continue
                 if self._came < self._least:
-                    raise Refusal(
+                    raise ApiError(
                         408,
                         f"In {self._seconds:g} seconds only {self._came} bytes of the body came, "
                         f"and {self._least:g} is the least. Send it faster, or make it smaller.",
@@ -150,9 +150,9 @@ class Body:
                 self._left -= loop.time() - since
 
 
-def crowded() -> Refusal:
+def crowded() -> ApiError:
     """What those are told whose bodies would fill the memory."""
-    return Refusal(
+    return ApiError(
         503,
         "Too many large bodies are sent at a time. Try again in a moment.",
         code="too_busy",
@@ -160,8 +160,8 @@ def crowded() -> Refusal:
     )
 
 
-def too_long(limit: int) -> Refusal:
+def too_long(limit: int) -> ApiError:
     """What those are told who send too much."""
-    return Refusal(
+    return ApiError(
         413, f"The body has more than the {limit} bytes that are taken. Send less.", code="too_long"
     )

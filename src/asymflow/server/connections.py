@@ -22,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 if sys.platform != "win32":
     import resource
 
-from asymflow.server.problems import Problem, envelope
+from asymflow.server.problems import ProblemDetail, envelope
 from asymflow.server.settings import Settings
 
 BACKLOG = 128
@@ -150,7 +150,7 @@ class Connection(H11Protocol):
         """Answer what is no call yet, and hang up."""
         code = "too_busy" if status == 503 else "too_slow"
         kind = "server_error" if status == 503 else "invalid_request_error"
-        body = json.dumps(envelope(Problem(message, kind, code=code))).encode()
+        body = json.dumps(envelope(ProblemDetail(message, kind, code=code))).encode()
         headers = {
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),

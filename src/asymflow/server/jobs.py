@@ -1,8 +1,4 @@
-"""One engine room for everybody: what waits, what runs, what is known of it, and who listens.
-
-Any thread may call an `Engine`; all that changes does so under its lock. The worker takes pictures
-from it one micro-batch at a time and tells it what happens (see `asymflow.server.worker`).
-"""
+"""A job: what was asked for, its pictures that are drawn one by one, and what happened to it."""
 
 from __future__ import annotations
 
@@ -11,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from asymflow.core.types import Picture
-from asymflow.server.notify import Bell
-from asymflow.server.problems import Problem
+from asymflow.server.notify import Broadcast
+from asymflow.server.problems import ProblemDetail
 from asymflow.server.schemas import JobRequest, Slot
 from asymflow.server.store import JobRow, PictureRow
 
@@ -67,7 +63,7 @@ class Job:
     state: State = "queued"
     started: float | None = None
     finished: float | None = None
-    error: Problem | None = None
+    error: ProblemDetail | None = None
     pictures: dict[int, PictureRow] = field(default_factory=lambda: dict[int, PictureRow]())
     done: dict[int, int] = field(default_factory=lambda: dict[int, int]())
     previews: dict[int, tuple[int, Picture]] = field(
@@ -79,7 +75,7 @@ class Job:
     position: int | None = None
     callers: int = 0
     log: list[Event] = field(default_factory=lambda: list[Event]())
-    bell: Bell = field(default_factory=Bell)
+    broadcast: Broadcast = field(default_factory=Broadcast)
 
     @property
     def over(self) -> bool:

@@ -1,4 +1,8 @@
-"""The jobs of everybody: what waits, what runs, what is known of it, and who listens."""
+"""Job manager: the queue, running jobs, their state, and subscribers.
+
+Any thread may call a `JobManager`; all that changes does so under its lock. The worker takes
+pictures from it one micro-batch at a time and tells it what happens (see `asymflow.server.worker`).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,8 @@ from asymflow.generation.pipeline import Model
 from asymflow.server import requests
 from asymflow.server.jobs import Event, Job, Kind, State, Unit, job_row, picture_json, state_named
 from asymflow.server.metrics import Metrics
-from asymflow.server.notify import Bell
-from asymflow.server.problems import Problem, Refusal, stopping
+from asymflow.server.notify import Broadcast
+from asymflow.server.problems import ApiError, ProblemDetail, stopping
 from asymflow.server.queue import FairQueue
 from asymflow.server.schemas import JobRequest, Slot, remembered, unknown
 from asymflow.server.settings import Settings
@@ -38,7 +42,7 @@ _TOLD = 5000
 """Events of all jobs together that a listener may lag behind."""
 
 
-class Engine:
+class JobManager:
     """The queue, the jobs and their events."""
 
     def __init__(self, settings: Settings, store: Store, metrics: Metrics) -> None:
@@ -53,10 +57,10 @@ class Engine:
         self.stopping = False
         self.closing = False
         self.changes: deque[Event] = deque(maxlen=_CHANGES)
-        self.changed = Bell()
+        self.changed = Broadcast()
         self.told: deque[tuple[Job, Event]] = deque(maxlen=_TOLD)
-        self.telling = Bell()
-        self.opened = Bell()
+        self.telling = Broadcast()
+        self.opened = Broadcast()
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
         self._queue: FairQueue[Unit] = FairQueue()
@@ -87,7 +91,7 @@ class Engine:
 
         Raises:
             InputError: it cannot be served.
-            Refusal: the queue is full, the server stops, or the key belongs to something else.
+            ApiError: the queue is full, the server stops, or the key belongs to something else.
         """
         model = self.loaded()
         unique = {"image", "mask"} if sent else None
@@ -100,21 +104,21 @@ class Engine:
                 return again
             if self.stopping:
                 raise stopping()
-            settled, slots = requests.settled(request, literal)
-            requests.check(model, self.store, settled)
+            clipped_estimate, slots = requests.clipped_estimate(request, literal)
+            requests.check(model, self.store, clipped_estimate)
             if request.live:
                 self._supersede(client)
             self._admit(client, len(slots))
             self.check_disk()
-            plan = requests.plan(model, settled)
+            plan = requests.plan(model, clipped_estimate)
             job = Job(
                 id=new_id(),
                 client=client,
                 kind=kind,
-                request=settled,
+                request=clipped_estimate,
                 slots=slots,
                 created=time.time(),
-                cost=requests.work(plan, settled.size, settled.guidance),
+                cost=requests.work(plan, clipped_estimate.size, clipped_estimate.guidance),
                 steps=len(plan.steps),
                 keep=keep,
                 callers=1,
@@ -127,12 +131,12 @@ class Engine:
         """Refuse what would fill the disk.
 
         Raises:
-            Refusal: less is left than has to stay free.
+            ApiError: less is left than has to stay free.
         """
         spare = self.settings.spare
         self.store.make_room(spare)
         if (free := self.store.free()) < spare:
-            raise Refusal(
+            raise ApiError(
                 507,
                 f"The disk has {free // 10**6} MB left, and {spare // 10**6} MB stay free. Delete "
                 "pictures, or make room where the server keeps them.",
@@ -241,12 +245,12 @@ class Engine:
         """The model.
 
         Raises:
-            Refusal: it is not there yet, or could not be loaded.
+            ApiError: it is not there yet, or could not be loaded.
         """
         if self.failure is not None:
-            raise Refusal(503, self.failure, code="model_failed", retry_after=5)
+            raise ApiError(503, self.failure, code="model_failed", retry_after=5)
         if self.model is None:
-            raise Refusal(
+            raise ApiError(
                 503,
                 "The model is being loaded. Try again in a moment.",
                 code="loading",
@@ -323,7 +327,7 @@ class Engine:
                 units: list[Unit] = []
                 if self.alive:
                     units = self._queue.pop(
-                        limit, lambda a, b: requests.alike(a.job.request, b.job.request)
+                        limit, lambda a, b: requests.batchable(a.job.request, b.job.request)
                     )
                 if units:
                     self._running += units
@@ -400,7 +404,7 @@ class Engine:
                     {"seconds": round(job.seconds, 4), "forwards": job.forwards},
                 )
 
-    def fail(self, job: Job, problem: Problem) -> None:
+    def fail(self, job: Job, problem: ProblemDetail) -> None:
         """A job cannot be made."""
         with self._lock:
             if not job.over:
@@ -443,7 +447,7 @@ class Engine:
             self.closing = True
             self._work.notify_all()
             for job in self._jobs.values():
-                job.bell.ring()
+                job.broadcast.ring()
             self.changed.ring()
             self.telling.ring()
             self.opened.ring()
@@ -455,7 +459,7 @@ class Engine:
         if found is None:
             return None
         if found[0] != body:
-            raise Refusal(
+            raise ApiError(
                 409,
                 "This Idempotency-Key was used for another request. Take a new one.",
                 code="idempotency_conflict",
@@ -478,7 +482,7 @@ class Engine:
     def _admit(self, client: str, count: int) -> None:
         wait = len(self._queue) * self.seconds_per_work * 10 + 1
         if self._queue.of(client) + count > self.settings.queue_of_one:
-            raise Refusal(
+            raise ApiError(
                 429,
                 f"You have {self._queue.of(client)} pictures in the queue, and "
                 f"{self.settings.queue_of_one} is the most. Wait for some, or cancel them.",
@@ -486,7 +490,7 @@ class Engine:
                 retry_after=wait,
             )
         if len(self._queue) + count > self.settings.queue:
-            raise Refusal(
+            raise ApiError(
                 503,
                 f"{len(self._queue)} pictures are in the queue, which is full. Try again later.",
                 code="queue_full",
@@ -552,13 +556,13 @@ class Engine:
         if down is not None and time.monotonic() - down > self.settings.network_seconds:
             for job in {unit.job.id: unit.job for unit in (*self._queue, *self._running)}.values():
                 if job.kind == "api":  # somebody holds a connection open for it
-                    self.fail(job, Problem(_DOWN, "server_error", code="network_lost"))
+                    self.fail(job, ProblemDetail(_DOWN, "server_error", code="network_lost"))
         late = time.time() - self.settings.wait_seconds
         for job in {unit.job.id: unit.job for unit in self._queue}.values():
             if job.created < late and job.state == "queued":
                 self.fail(
                     job,
-                    Problem(
+                    ProblemDetail(
                         f"The job waited for {self.settings.wait_seconds:g} seconds, which is too "
                         "long. Try again when less is going on.",
                         "server_error",
@@ -597,7 +601,7 @@ class Engine:
     def _tell(self, job: Job, name: str, data: Mapping[str, Any]) -> None:
         event = Event(self._number(), name, data)
         job.log.append(event)
-        job.bell.ring()
+        job.broadcast.ring()
         self._spread(job, event)
 
     def _announce(self, job: Job) -> None:
@@ -649,7 +653,7 @@ class Engine:
                 # Whoever waited for it is gone.
                 self._end(job, "cancelled", "cancelled", {})
             elif strange := unknown(JobRequest, row.request):
-                job.error = Problem(
+                job.error = ProblemDetail(
                     "This job comes from another version of asymflow, and asks for what this one "
                     f"does not know: {', '.join(strange)}. Ask for it again.",
                     "server_error",
@@ -686,7 +690,7 @@ class Engine:
             state=state_named(row.state),
             started=row.started,
             finished=row.finished,
-            error=None if row.error is None else remembered(Problem, row.error),
+            error=None if row.error is None else remembered(ProblemDetail, row.error),
             pictures={picture.slot: picture for picture in self.store.pictures_of(row.id)},
         )
         base = self.store.start * _EPOCH

@@ -24,7 +24,7 @@ from asymflow.generation import metadata
 from asymflow.generation.metadata import Record
 from asymflow.io import images
 from asymflow.io.images import Colour, Format, Notes
-from asymflow.server.problems import Refusal
+from asymflow.server.problems import ApiError
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ def converted(
         quality: of JPEG and WebP, 0 to 100.
 
     Raises:
-        Refusal: as `own`.
+        ApiError: as `own`.
     """
     with own(path):
         text = images.read_record(path)
@@ -129,7 +129,7 @@ def own(path: Path) -> Generator[None]:
     """What is wrong with a file of the server's own is told by its name, and never where it lies.
 
     Raises:
-        Refusal: it is gone, or damaged.
+        ApiError: it is gone, or damaged.
     """
     try:
         if not path.is_file():
@@ -137,13 +137,13 @@ def own(path: Path) -> Generator[None]:
         yield
     except (FileFormatError, FileNotFoundError) as error:
         if path.is_file():
-            raise Refusal(
+            raise ApiError(
                 500,
                 f"The file {path.name} is damaged on the server. Delete that picture, and make it "
                 "again.",
                 code="damaged_file",
             ) from error
-        raise Refusal(
+        raise ApiError(
             404,
             f"The file {path.name} is gone from the server. Make the picture again, or send it "
             "again.",
@@ -201,7 +201,7 @@ def zipped(files: Sequence[tuple[str, Path]]) -> bytes:
     """A zip of pictures, which are compressed as they are.
 
     Raises:
-        Refusal: as `own`.
+        ApiError: as `own`.
     """
     result = io.BytesIO()
     with zipfile.ZipFile(result, "w", zipfile.ZIP_STORED) as archive:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 
-class Bell:
+class Broadcast:
     """Wakes every coroutine that waits, in whatever event loop it runs."""
 
     def __init__(self) -> None:
@@ -36,8 +36,8 @@ class Bell:
 class Listener:
     """Somebody who waits for a bell; no ring between two waits is missed."""
 
-    def __init__(self, bell: Bell) -> None:
-        self._bell = bell
+    def __init__(self, broadcast: Broadcast) -> None:
+        self._bell = broadcast
         self._event = asyncio.Event()
 
     def __enter__(self) -> Listener:

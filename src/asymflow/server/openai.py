@@ -31,10 +31,10 @@ from asymflow.generation.spec import MAX_PROMPT, cut_text
 from asymflow.models.embedded.styles import STYLES
 from asymflow.server import media, openapi_schema, requests, streams
 from asymflow.server.jobs import Job
-from asymflow.server.manager import Engine
+from asymflow.server.manager import JobManager
 from asymflow.server.openai_schema import MOOD, PLANS, QUALITIES, WITHOUT_EFFECT, ImageRequest
 from asymflow.server.openai_sizes import check_sizes, sizes, usage
-from asymflow.server.problems import Problem, Refusal, refused
+from asymflow.server.problems import ApiError, ProblemDetail, refused
 from asymflow.server.schemas import JobRequest, Quality
 from asymflow.server.security import RESULTS
 from asymflow.server.state import Client, Here, Loaded, Studio
@@ -115,7 +115,7 @@ def list_models() -> dict[str, Any]:
 def get_model(id: str) -> dict[str, Any]:
     """The model by its name."""
     if id != MODEL:
-        raise Refusal(
+        raise ApiError(
             404,
             f"There is no model {id[:64]!r}. The one here is {MODEL!r}.",
             param="model",
@@ -165,7 +165,7 @@ async def edit(
         if any(name in _MASK for name, _ in files):
             mask = await _read(studio, _one(files, _MASK), "mask")
     if mask is None and any(texts.get(name) for name in _MASK):
-        raise Refusal(
+        raise ApiError(
             400,
             "`mask` was sent as text, and a mask is a file: nothing was made. Send its bytes.",
             param="mask",
@@ -201,7 +201,7 @@ def result(studio: Here, name: str) -> FileResponse:
     """A picture that was answered as a URL; it is kept for an hour."""
     path = studio.store.result(name)
     if path is None:
-        raise Refusal(404, "There is no such picture any more. Make it again.", code="not_found")
+        raise ApiError(404, "There is no such picture any more. Make it again.", code="not_found")
     return FileResponse(path)
 
 
@@ -217,7 +217,7 @@ async def _form(
     try:
         form = await call.form(max_files=18, max_fields=64)
     except UnicodeError as error:
-        raise Refusal(
+        raise ApiError(
             400, "The form is not in the charset that it names. Send it as UTF-8.", code="no_text"
         ) from error
     items = form.multi_items()
@@ -242,13 +242,13 @@ def _one(files: Sequence[tuple[str, UploadFile]], names: Sequence[str]) -> Uploa
             f"{len(found)} files were sent as `{field}`, and this model takes one: none of them "
             f"was used. {_ALONE[field]}"
         )
-    raise Refusal(400, message, param=field, code="invalid_value")
+    raise ApiError(400, message, param=field, code="invalid_value")
 
 
 async def _read(studio: Studio, file: UploadFile, field: str) -> bytes:
     data = await file.read(studio.settings.upload_bytes + 1)
     if len(data) > studio.settings.upload_bytes:
-        raise Refusal(
+        raise ApiError(
             413,
             f"A picture has more than the {studio.settings.upload_bytes} bytes that are taken. "
             "Send a smaller one.",
@@ -262,7 +262,7 @@ def _received_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]
     try:
         return media.receive_mask(data, max_pixels)
     except InputError as error:
-        raise Refusal(400, str(error), param="mask", code="invalid_mask") from error
+        raise ApiError(400, str(error), param="mask", code="invalid_mask") from error
 
 
 def _order(
@@ -275,14 +275,14 @@ def _order(
     strange: Sequence[str] = (),
 ) -> _Order:
     if asked.plan is None and asked.quality not in PLANS:
-        raise Refusal(
+        raise ApiError(
             400,
             f"Unknown quality {asked.quality[:40]!r}. Choose one of {', '.join(PLANS)}.",
             param="quality",
             code="invalid_value",
         )
     if asked.background == "transparent" and asked.output_format == "jpeg":
-        raise Refusal(
+        raise ApiError(
             400,
             "JPEG knows no transparency. Ask for png or webp, or for an opaque background.",
             param="background",
@@ -376,11 +376,11 @@ async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Res
     return JSONResponse(body, headers=order.headers)
 
 
-async def _finished(call: Request, engine: Engine, job: Job) -> None:
+async def _finished(call: Request, engine: JobManager, job: Job) -> None:
     """Wait for a job, and leave it when the caller goes away.
 
     Raises:
-        Refusal: it failed, or the server stops.
+        ApiError: it failed, or the server stops.
     """
     over = asyncio.create_task(_over(engine, job))
     gone = asyncio.create_task(_gone(call))
@@ -394,7 +394,7 @@ async def _finished(call: Request, engine: Engine, job: Job) -> None:
         raise _failure(job)
 
 
-async def _over(engine: Engine, job: Job) -> None:
+async def _over(engine: JobManager, job: Job) -> None:
     async for _ in streams.follow(engine, job, -1):
         pass
 
@@ -404,10 +404,12 @@ async def _gone(call: Request) -> None:
         pass
 
 
-def _failure(job: Job) -> Refusal:
+def _failure(job: Job) -> ApiError:
     return refused(
         job.error
-        or Problem("The pictures were cancelled. Ask again.", "server_error", code="cancelled")
+        or ProblemDetail(
+            "The pictures were cancelled. Ask again.", "server_error", code="cancelled"
+        )
     )
 
 
@@ -468,7 +470,7 @@ async def _events(call: Request, studio: Studio, order: _Order, job: Job) -> Asy
                 )
         if job.state != "done":
             raise _failure(job)
-    except Refusal as refusal:
+    except ApiError as refusal:
         yield streams.message("error", {"error": refusal.problem.as_json()})
 
 

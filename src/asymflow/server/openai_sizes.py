@@ -6,11 +6,11 @@ import re
 from typing import Any
 
 from asymflow.generation.pipeline import Model
-from asymflow.generation.spec import alike
-from asymflow.models.embedded.emoji import spell
+from asymflow.generation.spec import batchable
+from asymflow.models.embedded.emoji import emoji_to_words
 from asymflow.models.embedded.text import tokenize
 from asymflow.server.openai_schema import ImageRequest
-from asymflow.server.problems import Refusal
+from asymflow.server.problems import ApiError
 from asymflow.server.settings import LARGEST, SIDES
 
 _NATIVE = 64
@@ -18,9 +18,9 @@ _NATIVE = 64
 
 def check_sizes(image: tuple[int, int], mask: tuple[int, int]) -> None:
     """Refuse a mask that does not lie on its picture; both are (width, height)."""
-    if not alike(image, mask):
+    if not batchable(image, mask):
         (a, b), (c, d) = image, mask
-        raise Refusal(
+        raise ApiError(
             400,
             f"The mask has {c}x{d} pixels and the picture has {a}x{b}: they do not lie on each "
             "other. Draw the mask on a copy of the picture.",
@@ -39,7 +39,7 @@ def sizes(text: str, given: tuple[int, int] | None) -> tuple[tuple[int, int], tu
         return drawn, drawn
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if found is None:
-        raise Refusal(
+        raise ApiError(
             400,
             f"{text[:40]!r} is not a size. Give WxH, such as 64x64, or auto.",
             param="size",
@@ -51,7 +51,7 @@ def sizes(text: str, given: tuple[int, int] | None) -> tuple[tuple[int, int], tu
     if not (SIDES[0] <= min(height, width) and max(height, width) <= LARGEST) or (
         max(height, width) > 4 * min(height, width)
     ):
-        raise Refusal(
+        raise ApiError(
             400,
             f"Size {text} is not possible. Give sides from {SIDES[0]} to {LARGEST}, one at most "
             f"four times the other: multiples of {SIDES.step} up to {SIDES[-1]} are drawn as they "
@@ -74,7 +74,7 @@ def _near(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 def usage(model: Model, asked: ImageRequest, drawn: tuple[int, int], edits: bool) -> dict[str, Any]:
     """Tokens as this model counts them: word pieces that it reads, and patches that it draws."""
-    _, mask = tokenize(model.adapter.tokenizer, [spell(asked.prompt)])
+    _, mask = tokenize(model.adapter.tokenizer, [emoji_to_words(asked.prompt)])
     text = int(mask.sum())
     patch = model.adapter.model.config.transformer.patch
     patches = drawn[0] * drawn[1] // patch**2

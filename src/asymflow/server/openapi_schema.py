@@ -8,14 +8,14 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from asymflow.io.images import Format
-from asymflow.server.problems import Problem
+from asymflow.server.problems import ProblemDetail
 from asymflow.server.schemas import JobRequest, Slot
 
 
 class Failure(BaseModel):
     """What every failed call is answered."""
 
-    error: Problem
+    error: ProblemDetail
 
 
 class Step(BaseModel):
@@ -23,7 +23,7 @@ class Step(BaseModel):
 
     t: float
     tier: str
-    shrink: int
+    pool_factor: int
     guided: bool
     skipped: bool
     ms: float
@@ -68,7 +68,7 @@ class Job(BaseModel):
     progress: float
     pictures: list[Picture]
     slots: list[Slot]
-    error: Problem | None
+    error: ProblemDetail | None
     seconds: float | None
     forwards: int | None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ProblemDetail:
     """Why something did not work.
 
     Attributes:
@@ -34,7 +34,7 @@ class Problem:
         }
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """A call that is answered with a problem and nothing else."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Refusal(Exception):
         super().__init__(message)
         self.status = status
         kind = type or _TYPES.get(status, "invalid_request_error")
-        self.problem = Problem(message, kind, param, code)
+        self.problem = ProblemDetail(message, kind, param, code)
         self.retry_after = retry_after
 
     @property
@@ -96,10 +96,10 @@ NO_ROOM = (
 )
 
 
-def refused(problem: Problem) -> Refusal:
+def refused(problem: ProblemDetail) -> ApiError:
     """The answer to a call whose job has failed."""
     status = STATUS.get(problem.code or "", 500)
-    return Refusal(
+    return ApiError(
         status,
         problem.message,
         type=problem.type,
@@ -117,9 +117,9 @@ def disk_is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def stopping() -> Refusal:
+def stopping() -> ApiError:
     """What those are told who want something from a server that ends."""
-    return Refusal(
+    return ApiError(
         503,
         "The server is stopping, and what was asked for is not made any more. Ask again in a "
         "moment.",
@@ -128,6 +128,6 @@ def stopping() -> Refusal:
     )
 
 
-def envelope(problem: Problem) -> dict[str, Any]:
+def envelope(problem: ProblemDetail) -> dict[str, Any]:
     """The body of a failed call."""
     return {"error": problem.as_json()}

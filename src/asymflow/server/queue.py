@@ -51,12 +51,12 @@ class FairQueue(Generic[T]):
         self._entries.append(_Entry(start, self._count, start + cost, client, item))
         self._entries.sort(key=lambda entry: (entry.start, entry.number))
 
-    def pop(self, limit: int, alike: Callable[[T, T], bool]) -> list[T]:
+    def pop(self, limit: int, batchable: Callable[[T, T], bool]) -> list[T]:
         """The first item and, of those behind it, up to `limit` in all that are like it."""
         if not self._entries:
             return []
         first = self._entries[0]
-        taken = [entry for entry in self._entries if alike(first.item, entry.item)][:limit]
+        taken = [entry for entry in self._entries if batchable(first.item, entry.item)][:limit]
         self._now = first.start
         self._drop({entry.number for entry in taken})
         return [entry.item for entry in taken]

@@ -15,16 +15,25 @@ from asymflow.core.types import Plan, Request
 from asymflow.generation import pipeline
 from asymflow.generation.metadata import Source
 from asymflow.generation.pipeline import Model
-from asymflow.generation.spec import Chosen, Given, Wanted, check_shapes, clean_text, random_seed
+from asymflow.generation.spec import (
+    GenerationSpec,
+    InputImage,
+    PlanChoice,
+    check_shapes,
+    clean_text,
+    random_seed,
+)
 from asymflow.io import images
-from asymflow.server.problems import Refusal
+from asymflow.server.problems import ApiError
 from asymflow.server.prompt_matrix import Variant, variants
 from asymflow.server.schemas import JobRequest, Slot
 from asymflow.server.settings import COMBINATIONS
 from asymflow.server.store import Store
 
 
-def settled(request: JobRequest, literal: int | None) -> tuple[JobRequest, tuple[Slot, ...]]:
+def clipped_estimate(
+    request: JobRequest, literal: int | None
+) -> tuple[JobRequest, tuple[Slot, ...]]:
     """The request with its seed filled in, and its pictures: those of one combination in a row.
 
     Args:
@@ -65,7 +74,7 @@ def work(plan: Plan, size: tuple[int, int], guidance: float) -> float:
     """What a picture costs, as passes of the whole network over a picture of 64 x 64 pixels."""
     pixels = size[0] * size[1] / 64**2
     return sum(
-        (step.evaluations if guidance == 1 else step.forwards) * pixels / step.tier.shrink**2
+        (step.evaluations if guidance == 1 else step.forwards) * pixels / step.tier.pool_factor**2
         for step in plan.steps
     )
 
@@ -75,10 +84,10 @@ def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipe
 
     Raises:
         InputError: the model cannot serve it, or not from the pictures that it names.
-        Refusal: one of these is gone.
+        ApiError: one of these is gone.
     """
     image, mask = inputs(store, request)
-    wanted = Wanted(
+    wanted = GenerationSpec(
         prompt=slot.prompt,
         negative=clean_text("negative prompt", request.negative_prompt),
         style=request.style,
@@ -106,7 +115,7 @@ def check(model: Model, store: Store, request: JobRequest) -> None:
 
     Raises:
         InputError: the model cannot serve it.
-        Refusal: a picture that it names is gone.
+        ApiError: a picture that it names is gone.
     """
     style = None if request.style is None else pipeline.style_id(request.style)
     model.adapter.check(Request({} if style is None else {"style": style}, request.size))
@@ -115,33 +124,33 @@ def check(model: Model, store: Store, request: JobRequest) -> None:
         raise _gone("mask", request.mask)
 
 
-def inputs(store: Store, request: JobRequest) -> tuple[Given | None, Given | None]:
+def inputs(store: Store, request: JobRequest) -> tuple[InputImage | None, InputImage | None]:
     """The picture to start from and the mask, cut or padded to the aspect that is asked for.
 
     Raises:
         InputError: one of them cannot be read, or they do not lie on each other.
-        Refusal: one of them is gone.
+        ApiError: one of them is gone.
     """
     source = _source(store, request)
     if source is None:
         return None, None
     name, path = source
     pixels = _read(path, images.read)
-    image = Given(Source(name, images.digest(pixels)), pixels)
+    image = InputImage(Source(name, images.digest(pixels)), pixels)
     mask = None
     if request.mask is not None:
         if not has_upload(store, request.mask):
             raise _gone("mask", request.mask)
         pixels = _read(store.upload_path(request.mask), images.read_mask)
-        mask = Given(Source(f"{request.mask}.png", images.digest(pixels)), pixels)
+        mask = InputImage(Source(f"{request.mask}.png", images.digest(pixels)), pixels)
         check_shapes(image, mask)
     if request.fit == "pad":
-        image = Given(image.source, _padded(image.pixels, request.size))
-        mask = mask and Given(mask.source, _padded(mask.pixels, request.size))
+        image = InputImage(image.source, _padded(image.pixels, request.size))
+        mask = mask and InputImage(mask.source, _padded(mask.pixels, request.size))
     return image, mask
 
 
-def alike(a: JobRequest, b: JobRequest) -> bool:
+def batchable(a: JobRequest, b: JobRequest) -> bool:
     """Whether pictures of both can walk together."""
     return (a.size, a.quality, a.path, a.exact) == (b.size, b.quality, b.path, b.exact)
 
@@ -169,8 +178,8 @@ def _source(store: Store, request: JobRequest) -> tuple[str, Path] | None:
     return None
 
 
-def _gone(field: str, id: str) -> Refusal:
-    return Refusal(
+def _gone(field: str, id: str) -> ApiError:
+    return ApiError(
         404,
         f"There is no picture {id} for `{field}` any more. Send it again.",
         param=field,
@@ -188,9 +197,9 @@ def _read(path: Path, read: Callable[[Path], NDArray[np.float32]]) -> NDArray[np
         ) from error
 
 
-def _preset(quality: str) -> Chosen:
+def _preset(quality: str) -> PlanChoice:
     # Other weights than those that come with asymflow take the grid.
-    return Chosen(preset=quality, grid=presets.DEFAULT)
+    return PlanChoice(preset=quality, grid=presets.DEFAULT)
 
 
 def _padded(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -21,8 +21,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asymflow.server.bodies import Bodies, too_long
-from asymflow.server.manager import Engine
-from asymflow.server.problems import Refusal, envelope, stopping
+from asymflow.server.manager import JobManager
+from asymflow.server.problems import ApiError, envelope, stopping
 from asymflow.server.settings import Settings
 
 POLICY = (
@@ -56,7 +56,7 @@ _CLIENTS = 10_000
 class Protected:
     """Lets good calls through to an application and answers the others."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, engine: Engine) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, engine: JobManager) -> None:
         self._app = app
         self._settings = settings
         self._engine = engine
@@ -89,7 +89,7 @@ class Protected:
             limit = self._check_body(scope, headers)
             self._check_rate(scope)
             self._check_calls(scope)
-        except Refusal as refusal:
+        except ApiError as refusal:
             response = JSONResponse(
                 envelope(refusal.problem), refusal.status, headers=dict(refusal.headers)
             )
@@ -101,7 +101,7 @@ class Protected:
     def _check_host(self, headers: Headers) -> None:
         allowed = self._settings.allowed_hosts
         if allowed and _name(headers.get("host", "")) not in allowed:
-            raise Refusal(
+            raise ApiError(
                 403,
                 f"This server is not called {headers.get('host', '')[:100]!r}. If that is your "
                 "name for it, start it with --allow-host.",
@@ -136,7 +136,7 @@ class Protected:
             return
         if _same(_cookie_of(headers), _cookie(token)):
             return
-        raise Refusal(
+        raise ApiError(
             401,
             "This server needs its token. Send `Authorization: Bearer TOKEN`, or open "
             "/?token=TOKEN in a browser.",
@@ -147,7 +147,7 @@ class Protected:
         """The bytes that a call may send.
 
         Raises:
-            Refusal: it announces more, or another kind.
+            ApiError: it announces more, or another kind.
         """
         if scope["method"] in _SAFE:
             return 0
@@ -164,7 +164,7 @@ class Protected:
         if length.isdigit() and int(length) > limit:
             raise too_long(limit)
         if kind not in kinds and not (_empty(headers) and not kind):
-            raise Refusal(
+            raise ApiError(
                 415,
                 f"This call takes {' or '.join(kinds)}, not {kind[:60]!r}. Send that as its "
                 "Content-Type.",
@@ -176,7 +176,7 @@ class Protected:
         """The other half of the connections is for those whose calls are still to come."""
         calls = self._bodies.complete()
         if calls >= self._settings.calls and str(scope["path"]) not in _OPEN:
-            raise Refusal(
+            raise ApiError(
                 503,
                 f"{calls} calls are being answered, and more are not taken. Try again in a moment.",
                 code="too_busy",
@@ -188,7 +188,7 @@ class Protected:
             return
         wait = self._buckets.take(_address(scope))
         if wait > 0:
-            raise Refusal(
+            raise ApiError(
                 429,
                 f"These are more than {self._settings.rate:g} calls per second. Wait a moment.",
                 code="rate_limit_exceeded",
@@ -227,7 +227,7 @@ def _check_origin(headers: Headers) -> None:
         # The scheme may be changed by a proxy; name and port are what tells pages apart.
         foreign = foreign or origin.partition("://")[2] != headers.get("host", "")
     if foreign:
-        raise Refusal(
+        raise ApiError(
             403,
             "Only pages of this server may call it, and this call comes from another one.",
             code="wrong_origin",

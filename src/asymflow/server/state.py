@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from asymflow.generation.pipeline import Model
-from asymflow.server.manager import Engine
+from asymflow.server.manager import JobManager
 from asymflow.server.metrics import Metrics
 from asymflow.server.settings import Settings
 from asymflow.server.store import Store
@@ -25,7 +25,7 @@ class Studio:
 
     settings: Settings
     store: Store
-    engine: Engine
+    engine: JobManager
     metrics: Metrics
     workshop: Workshop
 
@@ -43,7 +43,7 @@ async def model_of(studio: Here) -> Model:
     """The model, as soon as it is loaded.
 
     Raises:
-        Refusal: it takes too long, or cannot be loaded.
+        ApiError: it takes too long, or cannot be loaded.
     """
     engine = studio.engine
     until = time.monotonic() + _PATIENCE

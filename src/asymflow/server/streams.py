@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from asymflow.core.types import Picture
 from asymflow.server import media
 from asymflow.server.jobs import Event, Job
-from asymflow.server.manager import Engine
+from asymflow.server.manager import JobManager
 
 _QUIET = 15.0
 """Seconds after which something is sent so that no proxy takes the line for dead."""
@@ -39,12 +39,12 @@ def response(events: AsyncGenerator[bytes]) -> StreamingResponse:
     return StreamingResponse(events, media_type=TYPE, headers=HEADERS)
 
 
-async def follow(engine: Engine, job: Job, after: int) -> AsyncGenerator[Event | None]:
+async def follow(engine: JobManager, job: Job, after: int) -> AsyncGenerator[Event | None]:
     """What happens to a job, to its end; None where nothing happened for a while.
 
     Ends early when the server stops.
     """
-    with job.bell.listen() as listener:
+    with job.broadcast.listen() as listener:
         while True:
             events = engine.events(job, after)
             for event in events:
@@ -59,7 +59,7 @@ async def follow(engine: Engine, job: Job, after: int) -> AsyncGenerator[Event |
 
 
 async def job_events(
-    engine: Engine, job: Job, after: int, *, previews: bool = False
+    engine: JobManager, job: Job, after: int, *, previews: bool = False
 ) -> AsyncGenerator[bytes]:
     """`follow` on the wire.
 
@@ -83,7 +83,7 @@ class _Previews:
     A call of its own for every look would cost several times as much as the look.
     """
 
-    def __init__(self, engine: Engine, job: Job) -> None:
+    def __init__(self, engine: JobManager, job: Job) -> None:
         self._engine = engine
         self._job = job
         self._next: dict[int, float] = {}
@@ -108,7 +108,7 @@ class _Previews:
         return url, time.thread_time() - before
 
 
-async def everything(engine: Engine, *, previews: bool = False) -> AsyncGenerator[bytes]:
+async def everything(engine: JobManager, *, previews: bool = False) -> AsyncGenerator[bytes]:
     """Every event of every job of the studio, for a page that opens a single stream.
 
     Begins with the jobs that are going on and what was told of them. The data of an event is that
@@ -145,7 +145,7 @@ async def everything(engine: Engine, *, previews: bool = False) -> AsyncGenerato
                 yield message("beat", {})
 
 
-async def changes(engine: Engine, after: int | None) -> AsyncGenerator[bytes]:
+async def changes(engine: JobManager, after: int | None) -> AsyncGenerator[bytes]:
     """Every change of state of any job; without a number to go on from, first what is going on."""
     with engine.changed.listen() as listener:
         if after is None:

@@ -28,8 +28,8 @@ from asymflow.generation.pipeline import Model
 from asymflow.models.embedded import plans
 from asymflow.server import media, remote, requests
 from asymflow.server.jobs import Unit
-from asymflow.server.manager import Engine
-from asymflow.server.problems import NO_ROOM, Problem, Refusal, disk_is_full
+from asymflow.server.manager import JobManager
+from asymflow.server.problems import NO_ROOM, ApiError, ProblemDetail, disk_is_full
 from asymflow.server.supervisor import Lost
 
 _log = logging.getLogger("asymflow.server")
@@ -68,7 +68,7 @@ class Worker(threading.Thread):
         load: gives the model.
     """
 
-    def __init__(self, engine: Engine, load: Callable[[], Model]) -> None:
+    def __init__(self, engine: JobManager, load: Callable[[], Model]) -> None:
         super().__init__(name="asymflow-worker", daemon=True)
         self._engine = engine
         self._load = load
@@ -189,14 +189,14 @@ class Worker(threading.Thread):
         try:
             made = requests.prepare(model, self._engine.store, unit.job.request, unit.wanted)
         except AsymflowError as error:
-            self._engine.fail(unit.job, Problem(str(error), code="unusable"))
+            self._engine.fail(unit.job, ProblemDetail(str(error), code="unusable"))
             return None
-        except Refusal as refusal:
+        except ApiError as refusal:
             self._engine.fail(unit.job, refusal.problem)
             return None
         except Exception:
             _log.exception("a picture could not be prepared")
-            problem = Problem(_OUR_FAULT, "server_error", code="internal_error")
+            problem = ProblemDetail(_OUR_FAULT, "server_error", code="internal_error")
             self._engine.fail(unit.job, problem)
             return None
         return _Run(unit, made, truncated(made.record.plan, made.request.strength))
@@ -231,7 +231,7 @@ class Worker(threading.Thread):
             if time.monotonic() - run.started > limit:
                 self._engine.fail(
                     run.unit.job,
-                    Problem(
+                    ProblemDetail(
                         f"A picture took more than {limit:g} seconds, which is too long. Ask for a "
                         "smaller one, or for less quality.",
                         "server_error",
@@ -263,7 +263,7 @@ class Worker(threading.Thread):
         facts = {
             "t": round(frame.step.t, 4),
             "tier": frame.step.tier.name,
-            "shrink": frame.step.tier.shrink,
+            "shrink": frame.step.tier.pool_factor,
             "guided": guided,
             "skipped": False,
             # A picture that inserts a node makes this step in two moves.
@@ -278,7 +278,7 @@ class Worker(threading.Thread):
             skipped = {
                 "t": round(left_out.t, 4),
                 "tier": left_out.tier.name,
-                "shrink": left_out.tier.shrink,
+                "shrink": left_out.tier.pool_factor,
                 "guided": False,
                 "skipped": True,
                 "ms": 0.0,
@@ -335,7 +335,7 @@ class Worker(threading.Thread):
     def _fail(self, runs: Sequence[_Run], message: str, code: str | None) -> None:
         for run in runs:
             self._engine.fail(
-                run.unit.job, Problem(message, "server_error", code=code or "internal_error")
+                run.unit.job, ProblemDetail(message, "server_error", code=code or "internal_error")
             )
 
 

@@ -17,7 +17,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from asymflow.server import memory
-from asymflow.server.problems import Refusal
+from asymflow.server.problems import ApiError
 from asymflow.server.queue import FairQueue
 from asymflow.server.settings import Settings
 
@@ -70,7 +70,7 @@ class Workshop:
             patient: waits however many do. For what has cost more than this already.
 
         Raises:
-            Refusal: too many wait.
+            ApiError: too many wait.
             ClientDisconnect: the caller has hung up meanwhile.
         """
         await self._turn(caller.name, cost, patient=patient)
@@ -96,7 +96,7 @@ class Workshop:
         full = len(self._queue) >= settings.slow_waiting
         full = full or self._queue.of(client) >= settings.slow_waiting_of_one
         if full and not patient:
-            raise Refusal(
+            raise ApiError(
                 503,
                 f"{len(self._queue)} pictures wait to be read or enlarged. Try again in a moment.",
                 code="too_busy",

@@ -18,7 +18,7 @@ diffusers: Any = pytest.importorskip("diffusers")
 Make = Callable[..., Any]
 
 
-CARRIED = Tier("conditional+", guided=False, carried=True)
+CARRIED = Tier("conditional+", guided=False, cached=True)
 
 
 def mixed(*tiers: Tier) -> Plan:

@@ -27,7 +27,7 @@ from .conftest import CARRIED, mixed, seeded
 diffusers: Any = pytest.importorskip("diffusers")
 
 Make = Callable[..., Any]
-Given = Callable[..., dict[str, Tensor]]
+InputImage = Callable[..., dict[str, Tensor]]
 
 STAGES = [name for name in FAMILIES if name.startswith("IF")]
 BEGINNING = [name for name in STAGES if "Img2Img" in name or "Inpainting" in name]
@@ -46,7 +46,7 @@ def test_all_stages_that_diffusers_has_are_known() -> None:
 @pytest.mark.parametrize("kind", STAGES)
 @pytest.mark.parametrize(("guidance", "count"), [(1.0, 1), (3.0, 2)])
 def test_the_original_plan_makes_the_original_picture(
-    deepfloyd: Make, told: dict[str, Any], given: Given, kind: str, guidance: float, count: int
+    deepfloyd: Make, told: dict[str, Any], given: InputImage, kind: str, guidance: float, count: int
 ) -> None:
     pipe = deepfloyd(kind=kind, thresholding=True, sample_max_value=1.5)
     call = {name: value.expand(count, -1, -1) for name, value in told.items()}
@@ -60,7 +60,7 @@ def test_the_original_plan_makes_the_original_picture(
 @pytest.mark.parametrize("kind", BEGINNING)
 @pytest.mark.parametrize("strength", [0.3, 0.55, 1.0])
 def test_the_original_plan_begins_where_the_pipeline_does(
-    deepfloyd: Make, told: dict[str, Any], given: Given, kind: str, strength: float
+    deepfloyd: Make, told: dict[str, Any], given: InputImage, kind: str, strength: float
 ) -> None:
     pipe = deepfloyd(kind=kind)
     call = {**told, **given(kind), "strength": strength, "num_inference_steps": 10}
@@ -70,7 +70,7 @@ def test_the_original_plan_begins_where_the_pipeline_does(
 
 @pytest.mark.parametrize("kind", BEGINNING)
 def test_strength_is_the_same_noise_whatever_the_grid(
-    deepfloyd: Make, told: dict[str, Any], given: Given, kind: str
+    deepfloyd: Make, told: dict[str, Any], given: InputImage, kind: str
 ) -> None:
     """As a part of the number of steps it would move with the grid."""
     pipe = deepfloyd(kind=kind)
@@ -93,7 +93,7 @@ def test_strength_is_the_same_noise_whatever_the_grid(
 
 @pytest.mark.parametrize("kind", STAGES)
 def test_passes_that_a_plan_leaves_out_are_not_made(
-    deepfloyd: Make, told: dict[str, Any], given: Given, kind: str
+    deepfloyd: Make, told: dict[str, Any], given: InputImage, kind: str
 ) -> None:
     accelerated = asymflow.accelerate(deepfloyd(kind=kind), mixed(FULL, CONDITIONAL, FULL, CARRIED))
     seen: list[int] = []
@@ -124,7 +124,7 @@ def test_passes_that_a_plan_leaves_out_are_not_made(
     "plan", [plan_of(uniform(4)), mixed(CONDITIONAL, FULL, CARRIED, FULL)], ids=["full", "mixed"]
 )
 def test_what_is_shown_beside_the_state_is_told_to_the_engine(
-    deepfloyd: Make, told: dict[str, Any], given: Given, kind: str, plan: Plan
+    deepfloyd: Make, told: dict[str, Any], given: InputImage, kind: str, plan: Plan
 ) -> None:
     """A picture and its noise, which the pipeline draws after the state, from the same seed."""
     pipe = deepfloyd(kind=kind, clip_sample=False, prediction_type="v_prediction")
@@ -145,7 +145,7 @@ def test_what_is_shown_beside_the_state_is_told_to_the_engine(
 
 @pytest.mark.parametrize("kind", BEGINNING)
 def test_pixels_that_a_mask_keeps_are_kept(
-    deepfloyd: Make, told: dict[str, Any], given: Given, kind: str
+    deepfloyd: Make, told: dict[str, Any], given: InputImage, kind: str
 ) -> None:
     call = given(kind)
     if "mask_image" not in call:
@@ -159,7 +159,7 @@ def test_pixels_that_a_mask_keeps_are_kept(
 
 
 def test_files_and_half_precision(
-    deepfloyd: Make, told: dict[str, Any], given: Given, tmp_path: Any
+    deepfloyd: Make, told: dict[str, Any], given: InputImage, tmp_path: Any
 ) -> None:
     kind = "IFInpaintingSuperResolutionPipeline"
     accelerated = asymflow.accelerate(deepfloyd(kind=kind), mixed(FULL, CARRIED, CONDITIONAL))
@@ -182,7 +182,7 @@ def test_sizes_are_those_of_the_picture(deepfloyd: Make, told: dict[str, Any]) -
 
 @pytest.mark.parametrize("strength", [0.0, 0.04, 1.5])
 def test_strengths_that_leave_no_step_are_refused(
-    deepfloyd: Make, told: dict[str, Any], given: Given, strength: float
+    deepfloyd: Make, told: dict[str, Any], given: InputImage, strength: float
 ) -> None:
     kind = "IFImg2ImgPipeline"
     accelerated = asymflow.accelerate(deepfloyd(kind=kind), plan_of(uniform(4)))
@@ -199,7 +199,7 @@ def test_a_picture_beside_the_state_cannot_be_pooled() -> None:
 def test_measured_plans_are_for_what_they_begin_with(
     deepfloyd: Make,
     told: dict[str, Any],
-    given: Given,
+    given: InputImage,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

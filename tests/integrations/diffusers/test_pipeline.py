@@ -20,7 +20,7 @@ import asymflow
 from asymflow.core import engine
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
 from asymflow.core.schedules import plan_of, shifted, uniform
-from asymflow.core.types import CONDITIONAL, FULL, IN_TURN, Plan, Request, Rule, Tier
+from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Request, Rule, Tier
 from asymflow.integrations.diffusers.families import FAMILIES
 from asymflow.models.diffusers.pipelines import Family, adapt
 from asymflow.planning import plan_files, verifier
@@ -32,7 +32,7 @@ diffusers: Any = pytest.importorskip("diffusers")
 Make = Callable[..., Any]
 Rows = Callable[[Any], list[int]]
 
-HALF = Tier("half", shrink=2)
+HALF = Tier("half", pool_factor=2)
 
 
 def call_of(told: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def test_an_accelerated_pipeline_takes_another_plan(unconditional: Make) -> None
 def test_hooks_of_the_network_go_on_working(prx: Make, told: dict[str, Any]) -> None:
     """As those of offloading, which put `forward` behind a function of their own."""
     hooks = pytest.importorskip("diffusers.hooks")
-    accelerated = asymflow.accelerate(prx(), mixed(FULL, CARRIED, IN_TURN))
+    accelerated = asymflow.accelerate(prx(), mixed(FULL, CARRIED, SEQUENTIAL_CFG))
     seen: list[int] = []
 
     class Watch(hooks.ModelHook):
@@ -209,7 +209,7 @@ def test_hooks_of_the_network_go_on_working(prx: Make, told: dict[str, Any]) -> 
         plan_of(uniform(5), solver="multistep3"),
         mixed(FULL, FULL, FULL, FULL),
         mixed(CONDITIONAL, FULL, CARRIED, CARRIED, CONDITIONAL),
-        mixed(IN_TURN, CARRIED, FULL),
+        mixed(SEQUENTIAL_CFG, CARRIED, FULL),
     ],
     ids=["heun", "multistep3", "corrected", "mixed", "in turn"],
 )
@@ -266,7 +266,9 @@ def test_smaller_pictures_are_asked_for_where_a_family_declares_them(
 def test_passes_that_a_plan_leaves_out_are_not_made(
     prx: Make, told: dict[str, Any], rows: Rows
 ) -> None:
-    accelerated = asymflow.accelerate(prx(), mixed(FULL, CONDITIONAL, FULL, CARRIED, IN_TURN))
+    accelerated = asymflow.accelerate(
+        prx(), mixed(FULL, CONDITIONAL, FULL, CARRIED, SEQUENTIAL_CFG)
+    )
     seen = rows(accelerated.transformer)
     accelerated(**call_of(told))
     assert seen == [2, 1, 2, 1, 1, 1]

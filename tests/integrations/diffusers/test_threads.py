@@ -19,7 +19,7 @@ import asymflow
 from asymflow import AsymFlowScheduler
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of, shifted, uniform
-from asymflow.core.types import CONDITIONAL, FULL, IN_TURN, SOLVERS, Plan
+from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, SOLVERS, Plan
 from asymflow.integrations.diffusers import auto, original
 
 from .conftest import CARRIED, seeded
@@ -56,7 +56,10 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
 def a_plan(rng: random.Random) -> Plan:
     grid = shifted(rng.randint(2, 6), rng.choice((1.0, 2.0, 3.0)))
     plan = plan_of(grid, solver=rng.choice(SOLVERS))
-    tiers = [FULL, *rng.choices((FULL, CONDITIONAL, CARRIED, IN_TURN), k=len(plan.steps) - 1)]
+    tiers = [
+        FULL,
+        *rng.choices((FULL, CONDITIONAL, CARRIED, SEQUENTIAL_CFG), k=len(plan.steps) - 1),
+    ]
     steps = zip(plan.steps, tiers, strict=True)
     return Plan("random", tuple(replace(step, tier=tier) for step, tier in steps))
 

@@ -113,14 +113,14 @@ def test_estimates_follow_the_equations_of_the_paper() -> None:
 def test_guidance_moves_across_the_estimate_only() -> None:
     this = adapter()
     estimate, guidance = torch.randn(2, 3, 8, 12), torch.randn(2, 3, 8, 12)
-    pushed = this.push(estimate, guidance)
-    assert (pushed * estimate).sum((1, 2, 3)).abs().max() < 1e-3
+    projected_guidance = this.project_guidance(estimate, guidance)
+    assert (projected_guidance * estimate).sum((1, 2, 3)).abs().max() < 1e-3
     # In velocities, as their pipeline has it: u = (x - D) / t.
     x_t, t = torch.randn(2, 3, 8, 12), 0.3
     bias = -guidance / t
     share = (bias * estimate).mean((1, 2, 3)) / (estimate**2).mean((1, 2, 3))
     u = (x_t - estimate) / t + bias - share.view(-1, 1, 1, 1) * estimate
-    assert_close(estimate + pushed, x_t - t * u, rtol=1e-4, atol=1e-4)
+    assert_close(estimate + projected_guidance, x_t - t * u, rtol=1e-4, atol=1e-4)
 
 
 def test_the_engine_guides_and_cuts_as_the_adapter_says() -> None:
@@ -128,9 +128,9 @@ def test_the_engine_guides_and_cuts_as_the_adapter_says() -> None:
     *_, frame = engine.walk(this, Plan("one", (Step(1.0, 0.0, FULL, "euler"),)), [wanted])
     x_1 = engine.noise(wanted.seed, (3, 8, 12))[None]
     said, unsaid = (this.denoise(x_1, torch.ones(1), each) for each in this.encode([wanted]))
-    expected = this.settle(said + this.push(said, 3.0 * (said - unsaid)))
+    expected = this.clip_estimate(said + this.project_guidance(said, 3.0 * (said - unsaid)))
     assert_close(frame.x_t, expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(expected, this.settle(said + 3.0 * (said - unsaid)), atol=1e-3)
+    assert not torch.allclose(expected, this.clip_estimate(said + 3.0 * (said - unsaid)), atol=1e-3)
     colours = this.colours.srgb(frame.x_t)
     assert_close(this.colours.state(colours), frame.x_t, rtol=0, atol=1e-2)
 

@@ -281,10 +281,10 @@ def test_pictures_and_states_are_inverse() -> None:
 
 
 def test_only_declared_sizes_are_pooled() -> None:
-    assert adapt(unet(), ddim()).shrinks((32, 32)) == ()
-    adapter = adapt(unet(), ddim(), shrinks=(2, 4))
-    assert adapter.shrinks((32, 32)) == (2, 4)
-    assert adapter.shrinks((12, 8)) == (2,)
+    assert adapt(unet(), ddim()).pool_factors((32, 32)) == ()
+    adapter = adapt(unet(), ddim(), pool_factors=(2, 4))
+    assert adapter.pool_factors((32, 32)) == (2, 4)
+    assert adapter.pool_factors((12, 8)) == (2,)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from importlib import resources
 
 import pytest
 
-from asymflow.models.embedded.emoji import emoji_names, spell
+from asymflow.models.embedded.emoji import emoji_names, emoji_to_words
 from asymflow.training.data.catalogue import Concept, table
 from asymflow.training.data.slugs import has_skin_tone, key_of, slug_of
 
@@ -24,7 +24,7 @@ from asymflow.training.data.slugs import has_skin_tone, key_of, slug_of
     ],
 )  # fmt: skip
 def test_spell(prompt: str, words: str) -> None:
-    assert spell(prompt) == words
+    assert emoji_to_words(prompt) == words
 
 
 def test_table_is_complete_and_small() -> None:

@@ -10,16 +10,32 @@ from torch import Tensor
 
 from asymflow.core.errors import InputError
 from asymflow.core.estimators import Estimators, Guided
-from asymflow.core.flow import shrink
+from asymflow.core.flow import average_pool
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.solvers import History, advance
-from asymflow.core.transforms import coarse, enlarged, lighter, pooled, rescaled, within
-from asymflow.core.types import CONDITIONAL, FULL, IN_TURN, Plan, Request, Step, Tier, cheaper_tiers
+from asymflow.core.transforms import (
+    at_larger_size,
+    at_lower_resolution,
+    pooled,
+    rescaled,
+    with_pool_factors,
+    with_sequential_guidance,
+)
+from asymflow.core.types import (
+    CONDITIONAL,
+    FULL,
+    SEQUENTIAL_CFG,
+    Plan,
+    Request,
+    Step,
+    Tier,
+    cheaper_tiers,
+)
 from asymflow.models.embedded import adapter as embedded
 from asymflow.models.embedded import plans
 from asymflow.models.empirical import EmpiricalAdapter
 
-HALF = Tier("half", shrink=2)
+HALF = Tier("half", pool_factor=2)
 _NONE: History = ()
 
 
@@ -70,30 +86,33 @@ def test_rescaling_back_gives_the_plan_again() -> None:
 
 
 def test_sizes_that_cannot_be_pooled_are_asked_in_full() -> None:
-    cheap = Tier("half conditional+", guided=False, shrink=2, carried=True)
+    cheap = Tier("half conditional+", guided=False, pool_factor=2, cached=True)
     plan = Plan("p", (Step(1.0, 0.6, HALF), Step(0.6, 0.3), Step(0.3, 0.0, cheap)))
-    assert within(plan, (2,)) is plan
-    assert [step.tier for step in within(plan, ()).steps] == [FULL, FULL, CONDITIONAL]
-    small = [step.tier for step in within(lighter(plan), ()).steps]
-    assert small == [IN_TURN, IN_TURN, CONDITIONAL]
+    assert with_pool_factors(plan, (2,)) is plan
+    assert [step.tier for step in with_pool_factors(plan, ()).steps] == [FULL, FULL, CONDITIONAL]
+    small = [step.tier for step in with_pool_factors(with_sequential_guidance(plan), ()).steps]
+    assert small == [SEQUENTIAL_CFG, SEQUENTIAL_CFG, CONDITIONAL]
 
 
 def test_a_pooled_plan_is_asked_small_and_a_coarse_one_in_its_last_step_at_twice_that() -> None:
     plan = Plan("p", (Step(1.0, 0.6), Step(0.6, 0.3, CONDITIONAL), Step(0.3, 0.0)))
-    assert coarse(plan, 1) is pooled(plan, 1) is plan
-    assert {step.tier for step in coarse(plan, 2).steps} & {*cheaper_tiers((2,)), FULL} == {
+    assert at_lower_resolution(plan, 1) is pooled(plan, 1) is plan
+    assert {step.tier for step in at_lower_resolution(plan, 2).steps} & {
+        *cheaper_tiers((2,)),
+        FULL,
+    } == {
         HALF,
         FULL,
     }
-    for found, shrinks in (
+    for found, pool_factors in (
         (pooled(plan, 2), [2, 2, 2]),
-        (coarse(plan, 2), [2, 2, 1]),
-        (lighter(coarse(plan, 8)), [8, 8, 4]),
+        (at_lower_resolution(plan, 2), [2, 2, 1]),
+        (with_sequential_guidance(at_lower_resolution(plan, 8)), [8, 8, 4]),
     ):
-        assert [step.tier.shrink for step in found.steps] == shrinks
+        assert [step.tier.pool_factor for step in found.steps] == pool_factors
         assert [step.tier.guided for step in found.steps] == [True, False, True]
         assert found.times == plan.times
-        assert found.steps[-1].tier.full == (shrinks[-1] == 1)
+        assert found.steps[-1].tier.full == (pool_factors[-1] == 1)
     with pytest.raises(InputError, match="1/3"):
         pooled(plan, 3)
 
@@ -114,30 +133,30 @@ def test_the_pooled_path_of_an_enlarged_plan_is_that_of_the_plan() -> None:
         return x_t
 
     small = plan_of(shifted(5, 2.0), solver="multistep1", guidance_interval=(0.5, 1.0))
-    large = enlarged(small, 2)
-    assert [step.tier.shrink for step in large.steps] == [2] * 5
-    expected = end(shrink(pictures, 2), small, 2 * shrink(eps, 2))
-    assert torch.allclose(shrink(end(pictures, large, eps), 2), expected)
+    large = at_larger_size(small, 2)
+    assert [step.tier.pool_factor for step in large.steps] == [2] * 5
+    expected = end(average_pool(pictures, 2), small, 2 * average_pool(eps, 2))
+    assert torch.allclose(average_pool(end(pictures, large, eps), 2), expected)
 
 
 def test_plans_that_carry_cannot_be_enlarged() -> None:
-    carried = Tier("conditional+", guided=False, carried=True)
-    plan = Plan("p", (Step(1.0, 0.5), Step(0.5, 0.0, carried)))
-    assert enlarged(plan, 1) is plan
+    cached = Tier("conditional+", guided=False, cached=True)
+    plan = Plan("p", (Step(1.0, 0.5), Step(0.5, 0.0, cached)))
+    assert at_larger_size(plan, 1) is plan
     with pytest.raises(InputError, match=r"carries from full estimates \('conditional\+'\)"):
-        enlarged(plan, 2)
+        at_larger_size(plan, 2)
     with pytest.raises(InputError, match="enlarged 3 times"):
-        enlarged(plan, 3)
+        at_larger_size(plan, 3)
 
 
 def test_the_plans_of_a_larger_side_are_those_of_a_smaller_one() -> None:
     for name in plans.NAMES:
         small, large = (plans.load(name, (side, side)) for side in (64, 128))
-        assert large.steps == enlarged(small, 2).steps
+        assert large.steps == at_larger_size(small, 2).steps
 
 
 @pytest.mark.parametrize("side", [128, 256, 512])
 def test_the_shipped_model_can_be_asked_for_large_pictures_at_64_px(side: int) -> None:
     plan = pooled(plans.load("fast", (side, side)), side // 64)
-    shrinks = embedded.load().shrinks((side, side))
-    assert within(plan, shrinks) is plan
+    pool_factors = embedded.load().pool_factors((side, side))
+    assert with_pool_factors(plan, pool_factors) is plan

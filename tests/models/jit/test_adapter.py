@@ -20,7 +20,7 @@ from asymflow.core import engine
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.schedules import uniform
-from asymflow.core.transforms import lighter
+from asymflow.core.transforms import with_sequential_guidance
 from asymflow.core.types import Plan, Request, Step, Tier
 from asymflow.models.jit.adapter import JitAdapter, adapt, load, plan
 from asymflow.models.jit.checkpoint import published_name
@@ -143,16 +143,16 @@ def test_tiers_and_neighbours_do_not_change_a_picture() -> None:
     alone = engine.run(adapter, steps, [request(1, 7)])[0]
     beside = engine.run(adapter, steps, [request(0, 1), request(1, 7), request(4, 2, 1.0)])[1]
     np.testing.assert_array_equal(alone.picture, beside.picture)
-    [turned] = engine.run(adapter, lighter(steps), [request(1, 7)])
+    [turned] = engine.run(adapter, with_sequential_guidance(steps), [request(1, 7)])
     np.testing.assert_allclose(turned.picture, alone.picture, atol=1e-5)
 
 
 def test_a_profile_prices_guidance_and_nothing_smaller() -> None:
     adapter = adapt(network())
     assert isinstance(adapter, Adapter)
-    assert adapter.shrinks((16, 16)) == ()
+    assert adapter.pool_factors((16, 16)) == ()
     found = profiler.profile(adapter, [request(), request(1, 1)], times=uniform(4), repeats=1)
-    assert all(tier.shrink == 1 for tier in found.tiers)
+    assert all(tier.pool_factor == 1 for tier in found.tiers)
     macs = dict(zip((tier.name for tier in found.tiers), found.macs, strict=True))
     assert macs["full"] == 2 * macs["conditional"]
 
@@ -304,7 +304,7 @@ def test_impossible_settings_are_refused() -> None:
         adapt(network(), guidance_interval=(0.9, 0.1))
     with pytest.raises(InputError, match=r"floor of 1\.0"):
         adapt(network(), floor=1.0)
-    half = Plan("half", (Step(1.0, 0.0, Tier("half", shrink=2)),))
+    half = Plan("half", (Step(1.0, 0.0, Tier("half", pool_factor=2)),))
     with pytest.raises(InputError, match="pooled by 2"):
         engine.run(adapt(network()), half, [request()])
 

@@ -52,7 +52,7 @@ class Shelf:
     @cached_property
     def machine(self) -> dict[str, Any]:
         """What times depend on."""
-        device = self.adapter.like.device
+        device = self.adapter.template.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
         return {
             "device": f"{device.type} ({name})",

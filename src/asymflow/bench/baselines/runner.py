@@ -76,7 +76,7 @@ from asymflow.core.types import Plan, Profile, Request
 from asymflow.io.files import write_text
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.planning import costs
-from asymflow.planning.profiler import Progress, silent
+from asymflow.planning.profiler import Progress, no_progress
 from asymflow.training.data.dataset import Dataset
 
 
@@ -91,7 +91,7 @@ def peers(
     budget: Budget = FULL,
     out: Path | None = None,
     cache: Path | None = None,
-    on_progress: Progress = silent,
+    on_progress: Progress = no_progress,
 ) -> PeersReport:
     """Compare samplers on `pairs` seen pairs, with the prompts and seeds of the quality suite.
 

@@ -193,10 +193,10 @@ def gits_times(profile: Profile, steps: int) -> tuple[float, ...]:
         )
     i = np.arange(count)
     # [from, to], inf where it is no move: guided or, outside the interval of guidance, not.
-    error = profile.defect[0, i, i].astype(np.float64)
+    error = profile.local_error[0, i, i].astype(np.float64)
     if CONDITIONAL in profile.tiers:
         outside = np.isinf(error).all(1)
-        error[outside] = profile.defect[profile.tiers.index(CONDITIONAL), i, i][outside]
+        error[outside] = profile.local_error[profile.tiers.index(CONDITIONAL), i, i][outside]
     best = np.where(i == 0, 0.0, np.inf)
     origins: list[NDArray[np.int64]] = []
     for _ in range(steps):
@@ -309,8 +309,8 @@ def _even(moves: Sequence[Tensor], threshold: float) -> bool:
 def _begin(adapter: Adapter, request: Request) -> tuple[Guided, Tensor]:
     """The model under the request's guidance, and the noise [1, c, h, w] it starts from."""
     engine.check(adapter, request)
-    x_t = engine.noise(request.seed, (adapter.channels, *request.size))[None].to(adapter.like)
-    scale = torch.tensor([request.guidance_scale]).to(adapter.like)
+    x_t = engine.noise(request.seed, (adapter.channels, *request.size))[None].to(adapter.template)
+    scale = torch.tensor([request.guidance_scale]).to(adapter.template)
     return Guided.of(adapter, *adapter.encode([request]), scale), x_t
 
 

@@ -36,10 +36,10 @@ from asymflow.models.diffusers.pipelines import (
     Family,
     PipelineAdapter,
     bound,
+    capture_call,
     copy_of,
     guidance,
     listen,
-    overheard,
     quiet,
 )
 from asymflow.planning import planner
@@ -179,7 +179,7 @@ class Pictures:
             bar.update(rows)
             return forward(**{**named, "return_dict": False})[0]
 
-        counted = overheard(getattr(pipe, self.family.network), answer)
+        counted = capture_call(getattr(pipe, self.family.network), answer)
         self.pipe = copy_of(pipe, **{self.family.network: counted}, **quiet(pipe))
         try:
             with pipe.progress_bar(total=total) as bar:
@@ -223,8 +223,8 @@ def make(
         for each in _samples(examples, CALIBRATION, 0)
     ]
     # A pipeline that begins with a picture begins at the same noise with plans and on its own.
-    alike = [{**each, "num_inference_steps": baseline.steps} for each in examples]
-    chosen, fresh = _samples(alike, CHOSEN, 1000), _samples(alike, FRESH, 2000)
+    batchable = [{**each, "num_inference_steps": baseline.steps} for each in examples]
+    chosen, fresh = _samples(batchable, CHOSEN, 1000), _samples(batchable, FRESH, 2000)
     fine = plan_of(refined(adapter.convention, FINE), name="reference")
     with pictures.counting(expected) as counted:
         adapter = replace(adapter, pipe=counted, ask=getattr(counted, family.network))
@@ -366,8 +366,8 @@ def _samples(examples: Sequence[Call], count: int, seed: int) -> list[Sample]:
 def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> list[Plan]:
     """Plans for the price of so many full estimates: by the profile, and what others would run."""
     budget = 1.0001 * steps * measured.cost_ms[0]
-    faithful = tuple(tier for tier in measured.tiers if tier.faithful)
-    kinds: dict[tuple[Tier, ...], None] = dict.fromkeys((measured.tiers, faithful, (FULL,)))
+    unreduced = tuple(tier for tier in measured.tiers if tier.unreduced)
+    kinds: dict[tuple[Tier, ...], None] = dict.fromkeys((measured.tiers, unreduced, (FULL,)))
     found: dict[tuple[object, ...], Plan] = {}
     for tiers in kinds:
         with suppress(InputError):  # nothing of that kind fits
@@ -395,7 +395,7 @@ def _no_further(errors: NDArray[np.float64], others: NDArray[np.float64]) -> boo
 def _corrected(plan: Plan) -> Plan:
     """With the corrector, which costs nothing, wherever estimates have no bias."""
     steps = (
-        replace(step, solver="corrected2") if step.tier.faithful else step for step in plan.steps
+        replace(step, solver="corrected2") if step.tier.unreduced else step for step in plan.steps
     )
     return Plan(plan.name, tuple(steps))
 

@@ -198,11 +198,11 @@ def _made_for(plan: Plan, wanted: Mapping[str, str]) -> bool:
 def _checked(plan: Plan, base: Any, family: Family) -> Plan:
     """The plan, if it can run and was not measured on another model."""
     for step in plan.steps:
-        if step.tier.shrink not in (1, *family.factors):
+        if step.tier.pool_factor not in (1, *family.factors):
             raise InputError(
                 f"Plan {plan.name!r} asks for tier {step.tier.name!r}, a picture pooled by "
-                f"{step.tier.shrink}, and {type(base).__name__} is not declared to have learnt "
-                "that. Make a plan for it with plan='auto', or declare Family(factors=...)."
+                f"{step.tier.pool_factor}, and {type(base).__name__} is not declared to have "
+                "learnt that. Make a plan for it with plan='auto', or declare Family(factors=...)."
             )
     if plan.evidence is None:
         return plan

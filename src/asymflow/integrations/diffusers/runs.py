@@ -25,13 +25,13 @@ from asymflow.core.types import Plan
 from asymflow.integrations.diffusers.scheduler import DrivenScheduler
 from asymflow.models.diffusers.pipelines import (
     STRENGTH,
+    CapturedCall,
     Family,
-    Heard,
     PipelineAdapter,
+    capture_call,
     channels_out,
     copy_of,
     guidance,
-    overheard,
 )
 
 
@@ -93,18 +93,19 @@ def _network(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: floa
     plan, guided = scheduler.plan, weight != 1
     network = getattr(pipe, family.network)
     plain = all(
-        step.tier.shrink == 1 and (not guided or (step.tier.full and not step.tier.in_turn))
+        step.tier.pool_factor == 1
+        and (not guided or (step.tier.full and not step.tier.sequential_cfg))
         for step in plan.steps
     )
     if plain:
-        return overheard(network, family.on_time) if family.timed else network
+        return capture_call(network, family.on_time) if family.timed else network
     memory: Memory | None = None
 
     def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
         nonlocal memory
         tau = torch.as_tensor(named[family.time]).flatten()[0]
         tier, t = scheduler.due(tau * len(scheduler) if family.normalised else tau)
-        heard = Heard.of(family, named, guided)
+        heard = CapturedCall.of(family, named, guided)
         x_t = scheduler.state(heard.z)
         rows = x_t.new_full((len(x_t),), 1.0)
         # What the scheduler cuts is the combination of both passes, not each of them.
@@ -119,4 +120,4 @@ def _network(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: floa
         said[:, : x_0.shape[1]] = x_0
         return torch.cat([said, said]) if guided else said
 
-    return overheard(network, answer)
+    return capture_call(network, answer)

@@ -186,7 +186,7 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         x_t, t = self.state(sample), _time(step, second)
         self._follow(sample, x_t, t)
         found = self._estimate(model_output, sample, x_t, t)
-        x_0 = self._convention.settle(found)
+        x_0 = self._convention.clip_estimate(found)
         if second:
             assert self._before is not None, "the first half of Heun's step was made"
             begin = self._history[0]

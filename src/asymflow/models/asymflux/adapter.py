@@ -8,8 +8,8 @@ both together; LoRA is added to the weights, which needs no library and costs no
 What its pipeline does when it samples belongs to the estimates here:
 
 * pictures are in Oklab, shifted and scaled (`Colours`);
-* of what guidance adds, the part along the conditional estimate is left out (`push`);
-* estimates are cut to the colours that sRGB can show (`settle`).
+* of what guidance adds, the part along the conditional estimate is left out (`project_guidance`);
+* estimates are cut to the colours that sRGB can show (`clip_estimate`).
 
 Checked without the weights, against the formulas on small networks (tests). There is no
 low-resolution tier: nobody has shown that this network draws well below 1024 pixels.
@@ -36,7 +36,7 @@ from asymflow.core.errors import FileFormatError, InputError, MissingExtra
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Picture, Plan, Request, Solver
 from asymflow.models.asymflux.oklab import oklab_of, srgb_of
-from asymflow.models.hashing import weigh
+from asymflow.models.hashing import hash_weights
 from asymflow.models.patches import patchify, unpatchify
 from asymflow.models.subspace import calibrated, recovered
 
@@ -64,8 +64,8 @@ class Colours:
         """sRGB [..., 3, h, w] in [0, 1] of x_0 [..., 3, h, w], cut to it."""
         return srgb_of(x_0 * self.std + self._mean(x_0))
 
-    def _mean(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.mean).to(like)[:, None, None]
+    def _mean(self, template: Tensor) -> Tensor:
+        return torch.tensor(self.mean).to(template)[:, None, None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +103,7 @@ class AsymFluxAdapter:
         return round((self.basis.shape[1] / 3) ** 0.5)
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         return torch.empty(0, dtype=torch.float32, device=self.basis.device)
 
     @property
@@ -111,7 +111,7 @@ class AsymFluxAdapter:
         # CPU kernels choose their summation order by the number of rows: see the protocol.
         return 1 if self.basis.device.type == "cpu" else None
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         return ()
 
     def check(self, request: Request) -> None:
@@ -152,17 +152,17 @@ class AsymFluxAdapter:
         x_0 = recovered(patches, v.to(x_t.dtype), t, self.basis.to(x_t), self.scale)
         return unpatchify(x_0, self.patch, height, width)
 
-    def push(self, estimate: Tensor, guidance: Tensor) -> Tensor:
+    def project_guidance(self, estimate: Tensor, guidance: Tensor) -> Tensor:
         """What guidance adds to the conditional estimate, both [b, c, h, w]: only across it."""
         inner = (guidance * estimate).mean((1, 2, 3), keepdim=True)
         square = estimate.square().mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
         return guidance - inner / square * estimate
 
-    def settle(self, x_0: Tensor) -> Tensor:
+    def clip_estimate(self, x_0: Tensor) -> Tensor:
         return self.colours.state(self.colours.srgb(x_0))
 
     def to_state(self, picture: Picture) -> Tensor:
-        return self.colours.state(torch.from_numpy(picture).movedim(-1, 0).to(self.like))
+        return self.colours.state(torch.from_numpy(picture).movedim(-1, 0).to(self.template))
 
     def to_picture(self, x_0: Tensor) -> Picture:
         return np.ascontiguousarray(self.colours.srgb(x_0.float()).movedim(0, -1).cpu().numpy())
@@ -268,7 +268,7 @@ def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> As
     transformer.register_to_config(in_channels=width[0], out_channels=width[1])
     transformer.eval().requires_grad_(False)
     digest = hashlib.sha256(b"asymflux")
-    weigh(digest, {**transformer.state_dict(), "proj_buffer": basis, "scale_buffer": scale})
+    hash_weights(digest, {**transformer.state_dict(), "proj_buffer": basis, "scale_buffer": scale})
     return AsymFluxAdapter(transformer, prompts, basis, scale.float(), digest.hexdigest())
 
 
@@ -291,7 +291,7 @@ def _add(transformer: nn.Module, name: str, a: Tensor | None, b: Tensor | None) 
         layer.weight += (b.float() @ a.float()).to(layer.weight)
 
 
-def _places(like: Tensor, rows: int, columns: int, words: int) -> Tensor:
+def _places(template: Tensor, rows: int, columns: int, words: int) -> Tensor:
     """Positions [rows columns words, 4] of tokens: picture, row, column, word."""
-    axes = (torch.arange(n, device=like.device) for n in (1, rows, columns, words))
+    axes = (torch.arange(n, device=template.device) for n in (1, rows, columns, words))
     return torch.cartesian_prod(*axes)

@@ -53,7 +53,7 @@ class Convention(Protocol):
         """The estimate of x_0 [b, c, h, w] in what a scheduler of the pipeline is handed."""
         ...
 
-    def settle(self, x_0: Tensor) -> Tensor:
+    def clip_estimate(self, x_0: Tensor) -> Tensor:
         """The estimate cut to the range that the scheduler allows."""
         ...
 
@@ -113,7 +113,7 @@ class Diffusion:
         # Models with a learned variance append it.
         return X_0[self.prediction](z, answer[:, : z.shape[1]], alpha, sigma)
 
-    def settle(self, x_0: Tensor) -> Tensor:
+    def clip_estimate(self, x_0: Tensor) -> Tensor:
         if self.threshold is not None:
             return self.threshold(x_0)
         return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
@@ -157,7 +157,7 @@ class Flow:
     def x_0(self, z: Tensor, answer: Tensor, alpha: Time, sigma: Time) -> Tensor:
         return z - (1 - alpha) * answer
 
-    def settle(self, x_0: Tensor) -> Tensor:
+    def clip_estimate(self, x_0: Tensor) -> Tensor:
         return x_0
 
     def level(self, alpha: float, sigma: float) -> float:

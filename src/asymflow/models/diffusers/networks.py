@@ -183,7 +183,7 @@ class DiffusersAdapter:
         return int(self.model.config.num_class_embeds or 0)
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         return torch.empty(0, dtype=torch.float32, device=self.model.device)
 
     @property
@@ -191,7 +191,7 @@ class DiffusersAdapter:
         # CPU kernels choose their summation order by the size of the batch: see the protocol.
         return 1 if self.model.device.type == "cpu" else None
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         grain = self._grain
         return tuple(f for f in self.factors if all(side % (f * grain) == 0 for side in size))
 
@@ -212,7 +212,9 @@ class DiffusersAdapter:
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
         if not self.classes:
             return {}, {}
-        labels = torch.tensor([self._label(request) for request in requests]).to(self.like.device)
+        labels = torch.tensor([self._label(request) for request in requests]).to(
+            self.template.device
+        )
         # Without a null class nothing is ever guided, and the second context never read.
         return {"label": labels}, {"label": torch.full_like(labels, self.null or 0)}
 
@@ -233,7 +235,7 @@ class DiffusersAdapter:
         return self.schedule.beginning(t) * eps
 
     def to_state(self, picture: Picture) -> Tensor:
-        return to_state(picture).to(self.like)
+        return to_state(picture).to(self.template)
 
     def to_picture(self, x_0: Tensor) -> Picture:
         return to_picture(x_0)
@@ -276,7 +278,7 @@ def label_of(label: object, classes: int, null: int | None = None) -> int:
 
 
 def adapt(
-    model: Any, scheduler: Any, *, null: int | None = None, shrinks: Sequence[int] = ()
+    model: Any, scheduler: Any, *, null: int | None = None, pool_factors: Sequence[int] = ()
 ) -> DiffusersAdapter:
     """A `UNet2DModel` in memory, with any scheduler of diffusers that it is sampled with.
 
@@ -285,8 +287,8 @@ def adapt(
 
     Args:
         null: the class that training showed in place of a dropped one, for guidance.
-        shrinks: factors by which pictures may be pooled. A convolutional network answers at any
-            size, but sensibly only where it was trained: leave them out unless it was.
+        pool_factors: factors by which pictures may be pooled. A convolutional network answers at
+            any size, but sensibly only where it was trained: leave them out unless it was.
 
     Raises:
         InputError: the model or the scheduler is of a kind that cannot be translated.
@@ -314,7 +316,7 @@ def adapt(
     schedule, prediction, clip = _read(scheduler)
     model.eval().requires_grad_(False)
     digest = _digest(model, schedule, (prediction, clip, null))
-    factors = tuple(whole("each of shrinks", factor, 2) for factor in shrinks)
+    factors = tuple(whole("each of shrinks", factor, 2) for factor in pool_factors)
     return DiffusersAdapter(model, schedule, prediction, digest, clip, null, factors)
 
 
@@ -322,7 +324,7 @@ def load(
     folder: Path | str,
     *,
     null: int | None = None,
-    shrinks: Sequence[int] = (),
+    pool_factors: Sequence[int] = (),
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> DiffusersAdapter:
@@ -330,7 +332,7 @@ def load(
 
     `folder` holds `unet/` and `scheduler/`, or the files of a `UNet2DModel` itself beside a
     `scheduler_config.json`. Nothing is downloaded, and weights are read from safetensors only.
-    `null` and `shrinks` are those of `adapt`.
+    `null` and `pool_factors` are those of `adapt`.
 
     Raises:
         MissingExtra: diffusers is not installed.
@@ -364,7 +366,7 @@ def load(
             f"Cannot read the model in {folder}: {error}. Save it again with diffusers' "
             "save_pretrained, which writes safetensors."
         ) from error
-    adapter = adapt(model, scheduler, null=null, shrinks=shrinks)
+    adapter = adapt(model, scheduler, null=null, pool_factors=pool_factors)
     model.to(device=device, dtype=dtype)
     return adapter
 

@@ -27,7 +27,7 @@ from asymflow.core.flow import per_image
 from asymflow.core.types import Picture, Request
 from asymflow.models.diffusers.conventions import Convention, convention_of
 from asymflow.models.gaussian import to_picture, to_state
-from asymflow.models.hashing import weigh
+from asymflow.models.hashing import hash_weights
 
 Call = Mapping[str, Any]
 """Arguments of a pipeline, e.g. {"prompt": "a fox"}."""
@@ -100,7 +100,7 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class CapturedCall:
     """What a pipeline told its network about one batch.
 
     Attributes:
@@ -116,7 +116,7 @@ class Heard:
     others: Mapping[str, Any]
 
     @classmethod
-    def of(cls, family: Family, named: Mapping[str, Any], guided: bool) -> Heard:
+    def of(cls, family: Family, named: Mapping[str, Any], guided: bool) -> CapturedCall:
         """From the arguments of one call of the network."""
         z: Tensor = named[family.state]
         n = len(z) // 2 if guided else len(z)
@@ -147,7 +147,7 @@ def copy_of(pipe: Any, **parts: Any) -> Any:
     return made
 
 
-def overheard(
+def capture_call(
     network: Any, answer: Callable[[Callable[..., Any], Mapping[str, Any]], Tensor]
 ) -> Any:
     """The network with `answer(forward, named arguments)` [rows, c, h, w] in its place.
@@ -214,14 +214,14 @@ class _Heard(Exception):
     """Ends a call once the network is asked: what comes after it does not matter."""
 
 
-def listen(pipe: Any, family: Family, call: Call) -> Heard:
+def listen(pipe: Any, family: Family, call: Call) -> CapturedCall:
     """What the pipeline tells its network for this call. The network is not asked."""
     network = getattr(pipe, family.network)
     arguments = bound(pipe, call)
-    heard: list[Heard] = []
+    heard: list[CapturedCall] = []
 
     def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
-        heard.append(Heard.of(family, named, guidance(arguments) != 1))
+        heard.append(CapturedCall.of(family, named, guidance(arguments) != 1))
         raise _Heard
 
     once = {**call, "num_inference_steps": 1, "output_type": "pt"}
@@ -229,7 +229,7 @@ def listen(pipe: Any, family: Family, call: Call) -> Heard:
         once[STRENGTH] = 1.0  # or one step would be none
     # Counting steps changes a scheduler: it is not the one that another call may be using.
     scheduler = copy.deepcopy(pipe.scheduler)
-    ear = {family.network: overheard(network, answer), "scheduler": scheduler, **quiet(pipe)}
+    ear = {family.network: capture_call(network, answer), "scheduler": scheduler, **quiet(pipe)}
     with _own_noise(arguments, once), suppress(_Heard):
         copy_of(pipe, **ear)(**once)
     pipe.maybe_free_model_hooks()  # as at the end of every call
@@ -291,16 +291,16 @@ class PipelineAdapter:
         return shown // 2 if self.family.beside else shown
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         # Not `network.device`, where offloading keeps the weights meanwhile.
         return torch.empty(0, dtype=torch.float32, device=self.pipe._execution_device)
 
     @property
     def batch(self) -> int | None:
         # CPU kernels choose their summation order by the size of the batch: see the protocol.
-        return 1 if self.like.device.type == "cpu" else None
+        return 1 if self.template.device.type == "cpu" else None
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         return tuple(f for f in self.family.factors if all(side % f == 0 for side in size))
 
     def check(self, request: Request) -> None:
@@ -352,8 +352,8 @@ class PipelineAdapter:
         handed = self.family.handed(said, z, tau, steps)
         return self.convention.x_0(z, handed, alpha, sigma)
 
-    def settle(self, x_0: Tensor) -> Tensor:
-        return self.convention.settle(x_0)
+    def clip_estimate(self, x_0: Tensor) -> Tensor:
+        return self.convention.clip_estimate(x_0)
 
     def begin(self, eps: Tensor, t: float) -> Tensor:
         # Pipelines begin with that much noise, whatever their first timestep is.
@@ -361,7 +361,7 @@ class PipelineAdapter:
         return self.family.noise_of(self.pipe) / float(k) * eps
 
     def to_state(self, picture: Picture) -> Tensor:
-        return to_state(picture).to(self.like)
+        return to_state(picture).to(self.template)
 
     def to_picture(self, x_0: Tensor) -> Picture:
         return to_picture(x_0)
@@ -369,7 +369,7 @@ class PipelineAdapter:
     def _takes(self, name: str) -> bool:
         return name in inspect.signature(self.pipe.__call__).parameters
 
-    def _listen(self, request: Request) -> Heard:
+    def _listen(self, request: Request) -> CapturedCall:
         """What the pipeline tells its network for a request."""
         call = dict(request.inputs)
         if self._takes("height"):
@@ -411,7 +411,7 @@ def name_of(pipe: Any, family: Family) -> str:
     grid = convention.times(min(50, int(pipe.scheduler.config["num_train_timesteps"])))
     digest.update(repr((type(convention).__name__, [f"{t:.6f}" for t in grid])).encode())
     digest.update(str(pipe.scheduler.config.get("prediction_type")).encode())
-    weigh(digest, unwrapped(getattr(pipe, family.network)).state_dict())
+    hash_weights(digest, unwrapped(getattr(pipe, family.network)).state_dict())
     return f"pipeline:{digest.hexdigest()[:12]}"
 
 

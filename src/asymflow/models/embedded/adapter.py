@@ -31,7 +31,7 @@ from asymflow.core.types import Picture, Request
 from asymflow.io.files import replacing
 from asymflow.io.images import cut_out, fit
 from asymflow.models.embedded.detail import DetailConfig
-from asymflow.models.embedded.emoji import spell
+from asymflow.models.embedded.emoji import emoji_to_words
 from asymflow.models.embedded.library import Library, alone, shipped, style_in
 from asymflow.models.embedded.network import PictureConfig, PictureModel
 from asymflow.models.embedded.packed import PackedLinear, pack
@@ -76,7 +76,7 @@ class EmbeddedAdapter:
         return self.model.config.transformer.channels
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         return torch.empty(0, dtype=torch.float32, device=self.model.basis.device)
 
     @property
@@ -94,7 +94,7 @@ class EmbeddedAdapter:
         """Drawings that the model can look at."""
         return self.model.config.references
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         grain = self.model.config.transformer.patch
         return tuple(
             f for f in (2, 4, 8) if all(s % (f * grain) == 0 and s >= f * SMALLEST for s in size)
@@ -113,8 +113,10 @@ class EmbeddedAdapter:
         self._style(request)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        prompts = [spell(str(request.inputs.get("prompt", ""))) for request in requests]
-        negatives = [spell(str(request.inputs.get("negative", ""))) for request in requests]
+        prompts = [emoji_to_words(str(request.inputs.get("prompt", ""))) for request in requests]
+        negatives = [
+            emoji_to_words(str(request.inputs.get("negative", ""))) for request in requests
+        ]
         styles = torch.tensor([self._style(request) for request in requests])
         drawings = [self.looked_at(request)[0] for request in requests]
         nothing = [drawing[:0] for drawing in drawings]
@@ -169,7 +171,7 @@ class EmbeddedAdapter:
         return self.model(x_t.to(dtype), t.float(), context).float()
 
     def to_state(self, picture: Picture) -> Tensor:
-        return torch.from_numpy(picture).permute(2, 0, 1).to(self.like) * 2 - 1
+        return torch.from_numpy(picture).permute(2, 0, 1).to(self.template) * 2 - 1
 
     def to_picture(self, x_0: Tensor) -> Picture:
         picture = ((x_0.float() + 1) / 2).clamp(0, 1)

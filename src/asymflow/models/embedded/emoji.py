@@ -13,7 +13,7 @@ SKIN_TONES = frozenset(f"1f3f{digit}" for digit in "bcdef")
 _IGNORED = re.compile("[\ufe0e\ufe0f" + "".join(chr(int(tone, 16)) for tone in SKIN_TONES) + "]")
 
 
-def spell(text: str) -> str:
+def emoji_to_words(text: str) -> str:
     """Replace every emoji in ``text`` by its name; skin tones are dropped.
 
     Names are set off by single spaces; text without emoji is returned as it is.

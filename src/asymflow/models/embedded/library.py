@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from asymflow.core.errors import FileFormatError
 from asymflow.models.embedded.bitmaps import Pixels, render_bitmap, resize
-from asymflow.models.embedded.emoji import spell
+from asymflow.models.embedded.emoji import emoji_to_words
 from asymflow.models.embedded.layout import (
     ALONE,
     MOST_KINDS,
@@ -138,7 +138,7 @@ class Library:
         Args:
             meaning: compares names with words that are no names; without, only names are known.
         """
-        words = _WORD.findall(spell(prompt).lower().replace("’", "'"))
+        words = _WORD.findall(emoji_to_words(prompt).lower().replace("’", "'"))
         groups = self._groups(words)
         if groups:
             return _laid_out(words, groups)

@@ -39,7 +39,7 @@ from asymflow.core.checks import as_path, number, whole
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.schedules import uniform
 from asymflow.core.types import CONDITIONAL, FULL, Picture, Plan, Request, Solver, Step
-from asymflow.models.hashing import weigh
+from asymflow.models.hashing import hash_weights
 from asymflow.models.jit import checkpoint
 from asymflow.models.jit.network import JitModel
 
@@ -101,7 +101,7 @@ class JitAdapter:
         return self.model.config.size, self.model.config.size
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         return torch.empty(0, dtype=torch.float32, device=self._weight.device)
 
     @property
@@ -109,7 +109,7 @@ class JitAdapter:
         # CPU kernels choose their summation order by the number of rows: see the protocol.
         return 1 if self._weight.device.type == "cpu" else None
 
-    def shrinks(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         return ()
 
     def check(self, request: Request) -> None:
@@ -137,7 +137,7 @@ class JitAdapter:
         return self.model(x_t, t, label, floor=self.floor)
 
     def to_state(self, picture: Picture) -> Tensor:
-        state = torch.from_numpy(picture).movedim(-1, 0).to(self.like) * 2 - 1
+        state = torch.from_numpy(picture).movedim(-1, 0).to(self.template) * 2 - 1
         return state / self.model.config.noise_scale
 
     def to_picture(self, x_0: Tensor) -> Picture:
@@ -259,7 +259,7 @@ def adapt(
     if floor is None:
         floor = ASYMMETRIC_FLOOR if asymmetric else FLOOR
     digest = hashlib.sha256(repr((model.config, guidance_interval, floor)).encode())
-    weigh(digest, model.state_dict())
+    hash_weights(digest, model.state_dict())
     return JitAdapter(model, digest.hexdigest(), guidance_interval, floor)
 
 
