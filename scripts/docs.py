@@ -26,6 +26,7 @@ PART = re.compile(
     r"(?P<begin><!-- written by scripts/docs\.py: (?P<name>\w+) -->\n).*?(?=<!-- end -->)",
     re.DOTALL,
 )
+DECISION = re.compile(r"# (?P<number>\d{3})\. (?P<title>.+)\n\nStatus: (?P<status>.+)\n")
 
 
 def commands() -> str:
@@ -90,7 +91,23 @@ def shipped() -> str:
     return f"{text}\n```text\n{plans.load(plans.DEFAULT, (64, 64))}\n```\n"
 
 
-PARTS = {part.__name__: part for part in (commands, options, styles, recipes, plan, shipped)}
+def decisions() -> str:
+    """Every decision with its status, newest last."""
+    rows: list[tuple[str, ...]] = []
+    for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
+        found = DECISION.match(path.read_text(encoding="utf-8"))
+        assert found is not None, (
+            f"{path.name} does not begin with `# NNN. Title` and `Status: ...`"
+        )
+        assert path.name.startswith(found["number"]), path.name
+        title = f"[{found['title']}]({path.name})"
+        rows.append((found["number"], title, found["status"]))
+    return table(("number", "decision", "status"), iter(rows))
+
+
+PARTS = {
+    part.__name__: part for part in (commands, options, styles, recipes, plan, shipped, decisions)
+}
 
 
 @cache
