@@ -130,7 +130,7 @@ def reference(name: str, command: Any) -> str:
     usage = " ".join((name, *arguments, "[OPTIONS]"))
     parts = [f"## {name}\n", f"{plain(command.help)}\n", f"```text\n{usage}\n```\n"]
     for panel, params in groupby(command.params, lambda p: getattr(p, "rich_help_panel", None)):
-        rows = ((spelling(p), plain(p.help)) for p in params)
+        rows = ((spelling(p), explained(p)) for p in params)
         parts.append(table((panel or "argument or option", ""), rows))
     return "\n".join(parts)
 
@@ -143,10 +143,20 @@ def spelling(parameter: Any) -> str:
     return f"{names} {parameter.metavar or ''}".strip()
 
 
+def explained(parameter: Any) -> str:
+    """The help of an argument or option, and its default: the one in words, or the value itself."""
+    says, _, words = plain(parameter.help).partition(r"\[default: ")
+    default = words.removesuffix("]")
+    if not default and not (
+        parameter.required or parameter.default is None or parameter.default is False
+    ):
+        default = f"{parameter.default}"
+    return f"{says.rstrip()} Default: {default}." if default else says
+
+
 def plain(text: str | None) -> str:
     """Markdown of help with rich's markup."""
     text = re.sub(r"\[cyan\](.*?)\[/\]", r"`\1`", text or "")
-    text = re.sub(r"\[dim\](.*?)\.?\[/\]", r"default: \1.", text)
     return re.sub(r"\[/?[a-z ]*\]", "", text)
 
 
