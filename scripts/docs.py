@@ -86,7 +86,7 @@ def shipped() -> str:
                     str(evidence.distance),
                 )
             )
-    head = ("plan", "side", "steps", "forwards", "full estimates", "difference", "feature distance")
+    head = ("plan", "side", "steps", "NFE", "full estimates", "RMSE", "feature distance")
     text = table(head, iter(rows))
     return f"{text}\n```text\n{plans.load(plans.DEFAULT, (64, 64))}\n```\n"
 
