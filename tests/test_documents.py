@@ -231,6 +231,22 @@ def test_modules_that_are_named_can_be_imported(page: Path) -> None:
     assert wrong == set()
 
 
+def test_modules_of_examples_are_in_the_reference() -> None:
+    reference = {name for name in anchors(DOCS / "api.md") if name.startswith("asymflow.")}
+    for page in PAGES:
+        for module, what in re.findall(
+            r"^from (asymflow[\w.]*) import ([\w, ]+)", read(page), re.M
+        ):
+            for name in what.split(", "):
+                path = f"{module}.{name}"
+                if module != "asymflow" and not hasattr(
+                    importlib.import_module(module), "__path__"
+                ):
+                    path = module  # and the name is a class or a function
+                known = any(each == path or each.startswith(f"{path}.") for each in reference)
+                assert known or path in {f"asymflow.{each}" for each in asymflow.__all__}, page
+
+
 @each(PAGES)
 def test_files_that_are_named_exist(page: Path) -> None:
     named = re.findall(
