@@ -26,6 +26,7 @@ PART = re.compile(
     r"(?P<begin><!-- written by scripts/docs\.py: (?P<name>\w+) -->\n).*?(?=<!-- end -->)",
     re.DOTALL,
 )
+DECISION = re.compile(r"# (?P<number>\d{3})\. (?P<title>.+)\n\nStatus: (?P<status>.+)\n")
 
 
 def commands() -> str:
@@ -85,12 +86,28 @@ def shipped() -> str:
                     str(evidence.distance),
                 )
             )
-    head = ("plan", "side", "steps", "forwards", "full estimates", "difference", "feature distance")
+    head = ("plan", "side", "steps", "NFE", "full estimates", "RMSE", "feature distance")
     text = table(head, iter(rows))
     return f"{text}\n```text\n{plans.load(plans.DEFAULT, (64, 64))}\n```\n"
 
 
-PARTS = {part.__name__: part for part in (commands, options, styles, recipes, plan, shipped)}
+def decisions() -> str:
+    """Every decision with its status, newest last."""
+    rows: list[tuple[str, ...]] = []
+    for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
+        found = DECISION.match(path.read_text(encoding="utf-8"))
+        assert found is not None, (
+            f"{path.name} does not begin with `# NNN. Title` and `Status: ...`"
+        )
+        assert path.name.startswith(found["number"]), path.name
+        title = f"[{found['title']}]({path.name})"
+        rows.append((found["number"], title, found["status"]))
+    return table(("number", "decision", "status"), iter(rows))
+
+
+PARTS = {
+    part.__name__: part for part in (commands, options, styles, recipes, plan, shipped, decisions)
+}
 
 
 @cache
@@ -113,7 +130,7 @@ def reference(name: str, command: Any) -> str:
     usage = " ".join((name, *arguments, "[OPTIONS]"))
     parts = [f"## {name}\n", f"{plain(command.help)}\n", f"```text\n{usage}\n```\n"]
     for panel, params in groupby(command.params, lambda p: getattr(p, "rich_help_panel", None)):
-        rows = ((spelling(p), plain(p.help)) for p in params)
+        rows = ((spelling(p), explained(p)) for p in params)
         parts.append(table((panel or "argument or option", ""), rows))
     return "\n".join(parts)
 
@@ -126,10 +143,20 @@ def spelling(parameter: Any) -> str:
     return f"{names} {parameter.metavar or ''}".strip()
 
 
+def explained(parameter: Any) -> str:
+    """The help of an argument or option, and its default: the one in words, or the value itself."""
+    says, _, words = plain(parameter.help).partition(r"\[default: ")
+    default = words.removesuffix("]")
+    if not default and not (
+        parameter.required or parameter.default is None or parameter.default is False
+    ):
+        default = f"{parameter.default}"
+    return f"{says.rstrip()} Default: {default}." if default else says
+
+
 def plain(text: str | None) -> str:
     """Markdown of help with rich's markup."""
     text = re.sub(r"\[cyan\](.*?)\[/\]", r"`\1`", text or "")
-    text = re.sub(r"\[dim\](.*?)\.?\[/\]", r"default: \1.", text)
     return re.sub(r"\[/?[a-z ]*\]", "", text)
 
 

@@ -66,7 +66,7 @@ def test_a_missing_extra_is_named(
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
     assert main.run(["studio", "--no-browser"]) == 2
-    assert "pip install 'asymflow[studio]'" in capsys.readouterr().err
+    assert "pip install '.[studio]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["studio", "serve"])

@@ -1,4 +1,4 @@
-"""What can be typed. What then happens is in the other modules, imported when it does.
+"""Command declarations; implementations are imported lazily.
 
 So `asymflow --help` needs neither torch nor numpy, and wrong options are refused at once.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asymflow.generation import pipeline
 
 app = typer.Typer(
-    help="Draw pictures from words, and spend the computing where it counts.",
+    help="Draw pictures from words, with compute spent on the steps that matter.",
     epilog='Start with [cyan]asymflow generate "a fox"[/] or [cyan]asymflow sheet "a fox"[/].',
     add_completion=False,
     rich_markup_mode="rich",
@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The pictures that the model learns from.")
 bench_app = typer.Typer(help="Measure the model and the machine.")
-gallery_app = typer.Typer(help="Look after the pictures of a studio.")
+gallery_app = typer.Typer(help="Check, import and back up the pictures of a studio.")
 
 DATA = Path("data/emoji")
 """Where a dataset is built, and looked for."""
@@ -42,26 +42,38 @@ PROFILE = Path("profile.safetensors")
 DataFolder = Annotated[
     Path, typer.Option(metavar="DIR", help="Dataset, from [cyan]asymflow data build[/].")
 ]
-Port = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")]
+Port = Annotated[
+    int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+]
 Host = Annotated[
     str,
-    typer.Option(metavar="ADDRESS", help="Others than this machine's own need a token."),
+    typer.Option(
+        metavar="ADDRESS", help="Address to bind to. Anything but localhost requires a token."
+    ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Pictures and jobs; in your home folder by default."),
+    typer.Option(
+        metavar="DIR", help="Folder for pictures and jobs; in your home folder by default."
+    ),
 ]
 AllowHost = Annotated[
     list[str] | None,
-    typer.Option("--allow-host", metavar="NAME", help="Another name of this server."),
+    typer.Option(
+        "--allow-host", metavar="NAME", help="Host name to accept in requests (repeatable)."
+    ),
 ]
 KeepFree = Annotated[
     int,
-    typer.Option("--keep-free", metavar="MB", min=0, help="Of the disk; pictures stop before."),
+    typer.Option(
+        "--keep-free", metavar="MB", min=0, help="Disk space to leave free; drawing stops before."
+    ),
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option("--token-file", metavar="FILE", help="Holds the token; or set ASYMFLOW_TOKEN."),
+    typer.Option(
+        "--token-file", metavar="FILE", help="File with the token; or set ASYMFLOW_TOKEN."
+    ),
 ]
 Drain = Annotated[
     int | None,
@@ -69,7 +81,7 @@ Drain = Annotated[
         metavar="SECONDS",
         min=0,
         max=3600,
-        help="A signal lets pictures and calls go on for so long; 6 by default.",
+        help="After a signal, finish pictures and calls for up to this long; 6 by default.",
     ),
 ]
 Notice = Annotated[
@@ -78,8 +90,8 @@ Notice = Annotated[
         metavar="SECONDS",
         min=0,
         max=3600,
-        help="A signal is told by /ready for so long before the listener closes; 2 by default, "
-        "and 0 on loopback.",
+        help="After a signal, /ready answers 503 this long before the listener closes; "
+        "2 by default, and 0 on loopback.",
     ),
 ]
 
@@ -268,7 +280,7 @@ def studio(
     host: Host = "127.0.0.1",
     data: DataDir = None,
     no_browser: Annotated[
-        bool, typer.Option("--no-browser", metavar="", help="Open no page.")
+        bool, typer.Option("--no-browser", metavar="", help="Do not open a browser.")
     ] = False,
     allow_host: AllowHost = None,
     token_file: TokenFile = None,
@@ -311,7 +323,10 @@ def serve(
     device: options.Device = None,
     keep_free: KeepFree = 200,
 ) -> None:
-    """Serve programs: an HTTP API, and one like OpenAI's. Needs the extra [cyan]studio[/]."""
+    """Start the HTTP server: native API and an OpenAI-compatible one.
+
+    Needs the extra [cyan]studio[/].
+    """
     from asymflow.cli import studio
 
     studio.serve(
@@ -333,7 +348,7 @@ def serve(
 
 @gallery_app.command("check")
 def check_gallery(data: DataDir = None, json: options.Json = False) -> None:
-    """Compare the database with the files; ends with 1 where something is wrong."""
+    """Compare the database with the files; exit code 1 if something is wrong."""
     from asymflow.cli import gallery
 
     if not gallery.check(data, json=json):
@@ -342,7 +357,7 @@ def check_gallery(data: DataDir = None, json: options.Json = False) -> None:
 
 @gallery_app.command("import")
 def import_gallery(data: DataDir = None, json: options.Json = False) -> None:
-    """Take in pictures that the database does not know, by what their files say."""
+    """Import pictures that the database does not list, from the records in their files."""
     from asymflow.cli import gallery
 
     if not gallery.take_in(data, json=json):
@@ -355,7 +370,7 @@ def backup_gallery(
     data: DataDir = None,
     json: options.Json = False,
 ) -> None:
-    """Copy everything, also while a studio runs; later into the same copy only what is new."""
+    """Copy everything, also while a studio runs; repeated copies are incremental."""
     from asymflow.cli import gallery
 
     gallery.back_up(data, target, json=json)
@@ -363,7 +378,7 @@ def backup_gallery(
 
 @app.command(rich_help_panel="Check")
 def doctor(weights: options.Weights = None, json: options.Json = False) -> None:
-    """Look at this machine, the installation and the model file."""
+    """Check this machine, the installation and the model file."""
     from asymflow.cli import doctor
 
     if not doctor.doctor(weights, as_json=json):
@@ -381,7 +396,7 @@ def profile(
         int, typer.Option(metavar="N", min=1, max=32, help="Calibration pictures.")
     ] = 8,
     candidates: Annotated[
-        int, typer.Option(metavar="N", min=2, max=64, help="Moves of the finest plan.")
+        int, typer.Option(metavar="N", min=2, max=64, help="Steps of the reference plan.")
     ] = 32,
     costs_only: Annotated[
         bool,
@@ -394,7 +409,7 @@ def profile(
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
-    """Measure what every step of the model costs, and how wrong it is.
+    """Measure the cost and the error of every step of the model.
 
     A profile that is interrupted goes on where it stopped when it is asked for again.
     """
@@ -423,16 +438,17 @@ def plan(
         str | None,
         typer.Option(
             metavar="X|Nx",
-            help="The most a picture may cost; 10x: a tenth of Heun's method in 50 steps.",
+            help="Largest cost per picture; 10x: a tenth of 50 Heun steps.",
         ),
     ] = None,
     error: Annotated[
         float | None,
-        typer.Option(metavar="E", help="Instead: the largest predicted difference."),
+        typer.Option(metavar="E", help="Instead of a budget: the largest predicted RMSE."),
     ] = None,
     cost: Annotated[str, typer.Option(metavar="UNIT", help="ms, macs or forwards.")] = "ms",
     max_bytes: Annotated[
-        int | None, typer.Option(metavar="N", help="Only tiers that need no more memory.")
+        int | None,
+        typer.Option(metavar="N", help="Use only tiers that need at most this much memory."),
     ] = None,
     name: Annotated[str, typer.Option(metavar="TEXT", help="The name of the plan.")] = "planned",
     output: Annotated[
@@ -440,13 +456,11 @@ def plan(
     ] = None,
     front: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw cost against error of the best plans, as a PNG."),
+        typer.Option(metavar="FILE", help="Plot cost against error of the best plans, as a PNG."),
     ] = None,
     verify: Annotated[
         bool,
-        typer.Option(
-            "--verify", metavar="", help="Try, improve and measure the plan on the model itself."
-        ),
+        typer.Option("--verify", metavar="", help="Improve and measure the plan by real rollouts."),
     ] = False,
     rollouts: Annotated[
         int, typer.Option(metavar="N", min=0, help="Changes to try while verifying.")
@@ -459,7 +473,7 @@ def plan(
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
-    """Find the cheapest plan that keeps the picture; without a limit, list the best of all."""
+    """Find the cheapest plan that keeps the picture; without a limit, list the best plans."""
     from asymflow.cli import planning, resolve
 
     def load() -> pipeline.Model:
@@ -496,25 +510,30 @@ def train(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Begin with the weights of this model file."),
+        typer.Option(metavar="FILE", help="Start from the weights of this model file."),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Train for this long instead of as the recipe says."),
+        typer.Option(metavar="N", help="Train for this long instead of the time in the recipe."),
     ] = None,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Of the pictures' order; another for each --start.")
+        int,
+        typer.Option(
+            metavar="N", help="Seed of the order of pictures; use another for each --start."
+        ),
     ] = 0,
     blend: Annotated[
         float,
-        typer.Option(metavar="SHARE", help="Of the trained weights; the rest is that of --start."),
+        typer.Option(
+            metavar="SHARE", help="Share of the trained weights; the rest comes from --start."
+        ),
     ] = 1.0,
     export: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Copy the finished model there."),
     ] = None,
 ) -> None:
-    """Train the model; a run that was stopped goes on from its last checkpoint."""
+    """Train the model; resumes from the last checkpoint after an interruption."""
     from asymflow.cli import train
 
     folder = out or Path("runs") / recipe
@@ -552,7 +571,7 @@ def build_library(
         "library.zip"
     ),
 ) -> None:
-    """Collect the drawings that the model looks at, in one file."""
+    """Collect the reference drawings of the model in one file."""
     from asymflow.training.data import library
     from asymflow.training.data.dataset import Dataset
 
@@ -578,7 +597,7 @@ def build(
         Path | None, typer.Option(metavar="DIR", help="Where downloads are kept.")
     ] = None,
 ) -> None:
-    """Download the emoji sets and draw the dataset; goes on where it was stopped."""
+    """Download the emoji sets and render the dataset; resumes after an interruption."""
     from asymflow.training.data import builder
 
     made = builder.build(
@@ -608,7 +627,7 @@ def quality(
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
-    """How good are the pictures? Against real ones, with intervals."""
+    """Measure the quality of pictures against real ones, with intervals."""
     from asymflow.cli import bench, resolve
 
     bench.quality(
@@ -641,14 +660,14 @@ def peers(
         typer.Option(metavar="FILE", help="Profile of the model; GITS needs its grid from one."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", metavar="", help="Peers at 5, 6 and 8 steps only.")
+        bool, typer.Option("--quick", metavar="", help="Baselines at 5, 6 and 8 steps only.")
     ] = False,
     weights: options.Weights = None,
     dtype: options.ExactDtype = None,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
-    """How do our plans compare with the samplers and caches of others, on one network?"""
+    """Compare plans with standard samplers and caching methods on one network."""
     from asymflow.cli import bench, resolve
 
     bench.peers(
@@ -678,7 +697,7 @@ def strip(
     weights: options.Weights = None,
     device: options.Device = None,
 ) -> None:
-    """Watch a plan at work: what is known after every step, and what the step cost."""
+    """Show a plan at work: the estimate before every step, and what the step costs."""
     from asymflow.cli import bench, resolve
 
     bench.strip(
@@ -740,7 +759,7 @@ def speed(
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
-    """How near do steps come to what this machine can multiply?"""
+    """Measure step time against the machine's peak matrix-multiply throughput."""
     from asymflow.cli import bench
 
     bench.speed(quick=quick, weights=weights, device=device, as_json=json)

@@ -25,7 +25,7 @@ def _default(value: object) -> str:
 
 Negative = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help="What to steer away from.", rich_help_panel=_WHAT),
+    typer.Option(metavar="TEXT", help="What the picture should not show.", rich_help_panel=_WHAT),
 ]
 Style = Annotated[
     str | None,
@@ -63,7 +63,7 @@ Transparent = Annotated[
     typer.Option(
         "--transparent",
         metavar="",
-        help="No background, as is usual but for JPEG.",
+        help="Keep transparency (default for all formats except JPEG).",
         rich_help_panel=_WHAT,
     ),
 ]
@@ -80,7 +80,7 @@ Reference = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|none",
-        help="A picture of what to draw, for models that look at one."
+        help="A picture of what to draw, for models conditioned on references."
         + _default("what their library has"),
         rich_help_panel=_FROM,
     ),
@@ -93,7 +93,7 @@ Strength = Annotated[
     float | None,
     typer.Option(
         metavar="0..1",
-        help="How far to go from it."
+        help="How much of it to change."
         + _default(f"{presets.IMAGE_STRENGTH:g}, with a mask {presets.MASK_STRENGTH:g}"),
         rich_help_panel=_FROM,
     ),
@@ -110,7 +110,7 @@ Like = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Make this picture of asymflow again; other options change it.",
+        help="Replay this picture of asymflow; other options change it.",
         rich_help_panel=_FROM,
     ),
 ]
@@ -119,7 +119,7 @@ Steps = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Instead of a plan: steps of a plain grid." + _default(_GRID.steps),
+        help="Instead of a plan: number of steps of a plain grid." + _default(_GRID.steps),
         rich_help_panel=_HOW,
     ),
 ]
@@ -136,7 +136,8 @@ Guidance = Annotated[
     float | None,
     typer.Option(
         metavar="W",
-        help="How hard to follow the prompt; 1 is no guidance." + _default(f"{presets.GUIDANCE:g}"),
+        help="Guidance scale (CFG): how closely to follow the prompt; 1 is none."
+        + _default(f"{presets.GUIDANCE:g}"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -144,7 +145,7 @@ GuidanceInterval = Annotated[
     str | None,
     typer.Option(
         metavar="LO:HI",
-        help="Guide only while the noise t is between these." + _default(f"{_LOW:g}:{_HIGH:g}"),
+        help="Apply guidance only where t is between these." + _default(f"{_LOW:g}:{_HIGH:g}"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -162,7 +163,7 @@ Exact = Annotated[
     typer.Option(
         "--exact",
         metavar="",
-        help="Make every step of the plan, even where a picture could do with less.",
+        help="Run every step; disable adaptive skipping.",
         rich_help_panel=_HOW,
     ),
 ]

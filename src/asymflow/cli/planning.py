@@ -265,7 +265,10 @@ def perceptual(model: Model) -> Distance | None:
     try:
         network = features.load_network()
     except MissingExtra:
-        tell("Feature distances are left out: pip install 'asymflow[bench]' measures them too.")
+        tell(
+            "Feature distances are left out; they need the extra `bench`: "
+            "pip install '.[bench]', in the folder of your clone of asymflow."
+        )
         return None
 
     def distance(x: Any, y: Any) -> Any:

@@ -29,5 +29,5 @@ class MissingExtra(AsymflowError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"This needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'asymflow[{extra}]'"
+            f"Install it with: pip install '.[{extra}]', in the folder of your clone of asymflow."
         )
