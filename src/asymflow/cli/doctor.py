@@ -16,6 +16,7 @@ from rich.table import Table
 
 from asymflow._version import __version__
 from asymflow.cli.report import say_json
+from asymflow.core import devices
 from asymflow.core.errors import FileFormatError
 from asymflow.models.embedded import adapter as embedded
 
@@ -32,7 +33,7 @@ def doctor(weights: Path | None, *, as_json: bool) -> bool:
         **{name: _version(name) for name in ("torch", "numpy", "pillow")},
         "cpu": _cpu(),
         "threads": torch.get_num_threads(),
-        "devices": _devices(),
+        "devices": devices.available(),
         "gflops": {
             f"{device.type} {str(dtype).removeprefix('torch.')}": round(_gflops(device, dtype))
             for device in _devices_to_time()
@@ -55,11 +56,6 @@ def _cpu() -> dict[str, Any]:
         "cores": known.get("num_physical_cores"),
         "units": [unit for unit in _UNITS if known.get(unit)],
     }
-
-
-def _devices() -> list[str]:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(count))]
 
 
 def _devices_to_time() -> Iterator[torch.device]:

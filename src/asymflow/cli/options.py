@@ -190,7 +190,7 @@ Device = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="cpu, cuda, ..." + _default("a GPU where there is one"),
+        help="cpu, cuda, mps (untested), ..." + _default("a CUDA GPU where there is one"),
         rich_help_panel=_HOW,
     ),
 ]

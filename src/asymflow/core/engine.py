@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asymflow.core import controller
+from asymflow.core import controller, devices
 from asymflow.core.adapter import Adapter, Context, begun
 from asymflow.core.checks import each_instance, instance
 from asymflow.core.errors import InputError
@@ -354,6 +354,5 @@ def _mask(request: Request) -> Tensor:
 
 
 def _now(template: Tensor) -> float:
-    if template.is_cuda:
-        torch.cuda.synchronize(template.device)
+    devices.synchronize(template.device)
     return time.perf_counter()

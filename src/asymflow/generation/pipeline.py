@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from asymflow._version import __version__
-from asymflow.core import controller, engine, presets, schedules
+from asymflow.core import controller, devices, engine, presets, schedules
 from asymflow.core.errors import InputError
 from asymflow.core.transforms import pooled, truncated, with_pool_factors
 from asymflow.core.types import Decision, Picture, Plan, Request
@@ -81,7 +81,7 @@ def load(
         FileFormatError: the file is not a model.
     """
     started = time.perf_counter()
-    where = _device(device)
+    where = devices.choose(device)
     kind = embedded.fast_dtype(where) if dtype is None else getattr(torch, dtype)
     adapter = embedded.load(weights, device=where, dtype=kind)
     if needs is not None and needs != adapter.weights_hash:
@@ -311,16 +311,3 @@ def _size(adapter: EmbeddedAdapter, wanted: GenerationSpec) -> tuple[int, int]:
             adapter.check(Request({}, size))
             return size
     return embedded.DEFAULT_SIZE
-
-
-def _device(name: str | None) -> torch.device:
-    """The device of that name; without one, a GPU where there is one."""
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"The device {name!r} cannot be used on this machine: {reason}. Try --device cpu."
-        ) from error
-    return device

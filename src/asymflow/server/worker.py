@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from asymflow.core import engine, presets
+from asymflow.core import devices, engine, presets
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import AsymflowError
 from asymflow.core.transforms import truncated
@@ -158,8 +158,7 @@ class Worker(threading.Thread):
             return
         # Here, so that the error and what its frames held are gone.
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        devices.release_memory()
         if lost is not None and lost.memory:
             self._engine.metrics.memory.inc()
         if lost is not None and not self._engine.await_network([run.unit.job for run in runs]):

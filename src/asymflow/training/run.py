@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asymflow.core import engine, presets
+from asymflow.core import devices, engine, presets
 from asymflow.core.errors import FileFormatError, MissingExtra
 from asymflow.core.types import Request
 from asymflow.generation.sheets import sheet
@@ -66,7 +66,7 @@ def run(
     Raises:
         FileFormatError: `start` or the checkpoint does not fit the recipe.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = devices.choose(device)
     out.mkdir(parents=True, exist_ok=True)
     dataset = Dataset(data)
     model = _begin(recipe, dataset, out, start)

@@ -1,0 +1,51 @@
+"""Where the network computes: the CPU, a CUDA GPU, or Apple's GPU (mps).
+
+Only the first two have been tried. mps is used when it is asked for by name, and listed as
+untested; it has no float64.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from asymflow.core.errors import InputError
+
+
+def choose(name: str | None = None) -> torch.device:
+    """The device of that name; without one, a CUDA GPU where there is one, else the CPU.
+
+    Raises:
+        InputError: this machine cannot use it.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"The device {name!r} cannot be used on this machine: {reason}. Try --device cpu."
+        ) from error
+    return device
+
+
+def available() -> list[str]:
+    """Every device of this machine, with its name where it has one."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(count))]
+    return [*found, "mps (untested)"] if torch.backends.mps.is_available() else found
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until all work that was sent to the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def release_memory() -> None:
+    """Give memory that PyTorch keeps for later back to the device."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
