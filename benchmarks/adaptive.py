@@ -27,14 +27,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from plans import by_real, kept_judge
 from torch import Tensor
 
-from asymflow.bench import metrics
+from asymflow.bench import metrics, protocol
 from asymflow.bench.features import extract, load_network
+from asymflow.bench.judges import by_real, by_reference
 from asymflow.bench.pairs import pick
 from asymflow.bench.quality import real_pictures
-from asymflow.cli import planning
 from asymflow.core import controller, engine, presets
 from asymflow.core.adapter import Adapter
 from asymflow.core.types import ACTIONS, Action, Decision, Plan, Request
@@ -43,8 +42,7 @@ from asymflow.models.embedded import plans
 from asymflow.planning import adaptive, plan_files, verifier
 from asymflow.training.data.dataset import Dataset
 
-CALIBRATED, MEASURED = 3, 4
-"""Purposes of requests, beside those in `planning`."""
+CALIBRATED, MEASURED = protocol.RULES_CHOSEN, protocol.RULES_MEASURED
 TOGETHER = 8
 GALLERY = 512
 """Real pictures."""
@@ -88,8 +86,8 @@ def main() -> None:
     def judge(count: int, purpose: int) -> verifier.Judge:
         if given.by == "real":
             return by_real(model, size, given.data, count, purpose)
-        requests = planning.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
-        return kept_judge(model, requests, given.work)
+        requests = protocol.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
+        return by_reference(model, requests, given.work)
 
     measured: dict[str, Plan] = {}
     goals: dict[str, str] = {}
@@ -165,8 +163,7 @@ def _quality(
 ) -> Callable[[Tensor], dict[str, Any]]:
     """How good pictures are, whatever their errors are measured by."""
     if given.by == "reference":
-        features = planning.perceptual(model)
-        assert features is not None, "the bench extra is installed"
+        features = protocol.perceptual(model)
         return lambda ends: {"feature distance": _summary(features(ends, fresh.reference))}
     network, dataset = load_network(), Dataset(given.data)
     seen = [entry for entry in dataset.entries if entry.weight == 1 and entry.split == "train"]

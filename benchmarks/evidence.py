@@ -13,16 +13,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from plans import kept_judge
-
-from asymflow.cli import planning
+from asymflow.bench import protocol
+from asymflow.bench.judges import by_reference
 from asymflow.core import presets
 from asymflow.generation import pipeline
 from asymflow.io.files import write_text
 from asymflow.models.embedded import plans
-
-FRESH = 5
-"""Purpose of requests, beside those in `planning` and of other benchmarks."""
 
 
 def main() -> None:
@@ -35,10 +31,10 @@ def main() -> None:
     report: dict[str, Any] = {"adapter": model.adapter.name, "pictures": given.pictures}
     for side in plans.SIDES:
         size = (side, side)
-        requests = planning.requests(
-            model.adapter.styles, size, presets.GUIDANCE, given.pictures, FRESH
+        requests = protocol.requests(
+            model.adapter.styles, size, presets.GUIDANCE, given.pictures, protocol.EVIDENCE_CHECKED
         )
-        judge = kept_judge(model, requests, given.work)
+        judge = by_reference(model, requests, given.work)
         for name in plans.NAMES:
             plan = plans.load(name, size)
             evidence = plan.evidence

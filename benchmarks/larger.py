@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from plans import by_real
 
 from asymflow.bench import metrics
 from asymflow.bench.features import extract, load_network
+from asymflow.bench.judges import by_real
 from asymflow.bench.pairs import pick
 from asymflow.bench.quality import real_pictures
 from asymflow.core import presets, schedules, transforms

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from plans import kept_judge
 
-from asymflow.cli import planning
+from asymflow.bench import protocol
+from asymflow.bench.judges import by_reference
 from asymflow.core import engine, presets, schedules
 from asymflow.core.types import Plan, Rule
 from asymflow.generation import pipeline
@@ -129,10 +129,10 @@ def main() -> None:
     given = parser.parse_args()
     model = pipeline.load(None, dtype=given.dtype, device=None)
     size = (given.side, given.side)
-    requests = planning.requests(
-        model.adapter.styles, size, presets.GUIDANCE, given.pictures, planning.PROVED
+    requests = protocol.requests(
+        model.adapter.styles, size, presets.GUIDANCE, given.pictures, protocol.PROVED
     )
-    judge = kept_judge(model, requests, given.work)
+    judge = by_reference(model, requests, given.work)
     found = [measure(judge, grid(size, steps)) for steps in LENGTHS]
     errors = np.stack([error for error, _ in found], 1)
     difficulty, of_grid = split(errors)

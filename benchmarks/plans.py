@@ -16,28 +16,18 @@ at half the side, too.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from asymflow.bench import metrics
-from asymflow.bench.features import as_unit_float, extract, load_network
-from asymflow.bench.pairs import job, pick
-from asymflow.bench.quality import real_pictures
-from asymflow.cli import planning
+from asymflow.bench import protocol
+from asymflow.bench.judges import by_real, by_reference
 from asymflow.core import presets, schedules, transforms
 from asymflow.core.types import Plan, Profile, Request
 from asymflow.generation import pipeline
 from asymflow.models.embedded import plans
 from asymflow.planning import plan_files, profiler, verifier
 from asymflow.planning.verifier import Judge
-from asymflow.training.data.dataset import Dataset
 
 REAL_SEED = 7
 BUDGETS = {"draft": 2.25, "fast": 3.75, "balanced": 8.0, "best": 12.0}
@@ -84,11 +74,11 @@ class Workshop:
         size = (given.side, given.side)
 
         def requests(count: int, purpose: int) -> list[Request]:
-            return planning.requests(model.adapter.styles, size, presets.GUIDANCE, count, purpose)
+            return protocol.requests(model.adapter.styles, size, presets.GUIDANCE, count, purpose)
 
         path = given.work / f"profile-{given.side}.safetensors"
         if not path.exists():
-            calibration = requests(given.calibration, planning.PROFILED)
+            calibration = requests(given.calibration, protocol.PROFILED)
             found = profiler.profile(
                 model.adapter,
                 calibration,
@@ -97,9 +87,9 @@ class Workshop:
             )
             plan_files.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), path)
         profile = plan_files.load_profile(path)
-        planning.check_fits(profile, model.adapter.name)
-        chosen = kept_judge(model, requests(given.calibration, planning.VERIFIED), given.work)
-        fresh = kept_judge(model, requests(given.pictures, planning.PROVED), given.work)
+        protocol.check_fits(profile, model.adapter.name)
+        chosen = by_reference(model, requests(given.calibration, protocol.VERIFIED), given.work)
+        fresh = by_reference(model, requests(given.pictures, protocol.PROVED), given.work)
         real = by_real(model, size, given.data, given.real, REAL_SEED)
         return cls(model, size, profile, chosen, real, fresh)
 
@@ -107,51 +97,12 @@ class Workshop:
         print(f"{time.monotonic() - self.began:7.0f} s  {what}", flush=True)
 
 
-def kept_judge(model: pipeline.Model, requests: list[Request], work: Path) -> Judge:
-    """By a reference that is kept in a folder."""
-    size = requests[0].size
-    fine = pipeline.reference(model, size)
-    what = repr([(each.inputs, each.seed, each.size) for each in requests])
-    name = f"{model.adapter.name} {model.dtype} {plan_files.plan_hash(fine)} {what}"
-    kept = work / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:12]}.pt"
-    if not kept.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        torch.save(verifier.rollout(model.adapter, fine, requests), kept)
-    reference = torch.load(kept, weights_only=True)
-    guided = presets.guidance_interval(size)
-    return Judge(model.adapter, tuple(requests), reference, verifier.rms, guided)
-
-
-def by_real(
-    model: pipeline.Model, size: tuple[int, int], data: Path, count: int, seed: int
-) -> Judge:
-    """By features of real pictures of what is asked for, which are other ones for each seed."""
-    network = load_network()
-    dataset = Dataset(data)
-    common = (e for e in dataset.entries if e.weight == 1 and e.split == "train")
-    entries = pick(common, count, seed)
-    pictures = real_pictures(dataset, entries, size[0])
-    wanted = extract(pictures, network=network)
-    requests = [
-        Request({"prompt": prompt, "style": style}, size, noise, presets.GUIDANCE)
-        for prompt, style, noise in (job(entry, seed) for entry in entries)
-    ]
-
-    def distance(x: Tensor, y: Tensor) -> NDArray[np.float64]:
-        made = np.stack([model.adapter.to_picture(state) for state in x])
-        return metrics.cosine_distance(extract(made, network=network), wanted[: len(x)])
-
-    states = [model.adapter.to_state(as_unit_float(picture)) for picture in pictures]
-    guided = presets.guidance_interval(size)
-    return Judge(model.adapter, tuple(requests), torch.stack(states), distance, guided)
-
-
 def choose(given: argparse.Namespace) -> None:
     """Plans for the side that the model was trained for most."""
     shop = Workshop.of(given)
     profile = shop.profile
     shop.say(f"a full estimate takes {profile.cost_ms[0]:.1f} ms")
-    features = planning.perceptual(shop.model)
+    features = protocol.perceptual(shop.model)
     known: list[Plan] = []
     for name, full in BUDGETS.items():
         if name not in (given.only or plans.NAMES):
@@ -181,13 +132,13 @@ def enlarge(given: argparse.Namespace, factor: int) -> None:
     larger = [transforms.enlarged(plan, factor) for plan in chosen]
     tiers = tuple(dict.fromkeys(step.tier for plan in larger for step in plan.steps))
     styles = model.adapter.styles
-    requests = planning.requests(styles, size, presets.GUIDANCE, given.pictures, planning.PROVED)
+    requests = protocol.requests(styles, size, presets.GUIDANCE, given.pictures, protocol.PROVED)
     # Of one move, for what it says of costs: its errors would be those to the whole reference.
     profile = profiler.profile(model.adapter, requests[:1], times=(1.0, 0.0), tiers=tiers)
     made = {**profile.made, "dtype": model.dtype, "reference": f"at 1/{factor} of the side"}
     profile = replace(profile, made=made)
-    judge = kept_judge(model, requests, given.work)
-    features = planning.perceptual(model)
+    judge = by_reference(model, requests, given.work)
+    features = protocol.perceptual(model)
     for plan in larger:
         plan = verifier.prove(judge, plan, profile, features)
         plan_files.save_plan(plan, given.out / f"{plan.name}-{given.side}.json")

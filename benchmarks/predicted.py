@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from plans import kept_judge
 
-from asymflow.cli import planning
+from asymflow.bench import protocol
+from asymflow.bench.judges import by_reference
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Profile, Step, Tier
 from asymflow.generation import pipeline
 from asymflow.io.files import write_text
@@ -82,15 +82,15 @@ def _pick(rng: np.random.Generator, cheap: Sequence[Tier]) -> Tier:
 def measure(profile: Profile, pictures: int, work: Path) -> list[Row]:
     """Roll every plan out; what was measured before is read from `work`."""
     model = pipeline.load(None, dtype="float32", device=None)
-    planning.check_fits(profile, model.adapter.name)
+    protocol.check_fits(profile, model.adapter.name)
     width, height = (int(side) for side in profile.made["size"].split("x"))
     scale = float(profile.made["guidance_scale"])
-    requests = planning.requests(
-        model.adapter.styles, (height, width), scale, pictures, planning.PROVED
+    requests = protocol.requests(
+        model.adapter.styles, (height, width), scale, pictures, protocol.PROVED
     )
     what = repr([(each.inputs, each.seed, each.size, scale) for each in requests])
     key = hashlib.sha256(f"{model.adapter.name} {what}".encode()).hexdigest()[:12]
-    judge = kept_judge(model, requests, work)
+    judge = by_reference(model, requests, work)
     cache = work / f"predicted-{key}.json"
     known: dict[str, list[float]] = json.loads(cache.read_text()) if cache.exists() else {}
     rows: list[Row] = []

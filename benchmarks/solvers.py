@@ -22,9 +22,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from asymflow.bench import protocol
 from asymflow.bench.baselines import samplers
 from asymflow.bench.metrics import mean
-from asymflow.cli import planning
 from asymflow.core import presets, schedules
 from asymflow.core.adapter import Adapter
 from asymflow.core.types import Request, Solver
@@ -38,8 +38,7 @@ OURS: tuple[Solver, ...] = ("multistep1", "multistep2", "damped2", "corrected2")
 THEIRS = {"UniPC-2": partial(samplers.unipc, 2), "UniPC-3": partial(samplers.unipc, 3)} | {
     f"DPM-Solver++ {order}M": partial(samplers.dpm, order) for order in (2, 3)
 }
-CHOSEN, MEASURED = 5, 6
-"""Purposes of requests, beside those in `planning`."""
+CHOSEN, MEASURED = protocol.GRIDS_CHOSEN, protocol.SOLVERS_MEASURED
 COLOURS = dict(
     zip(
         (*OURS, *THEIRS),
@@ -70,12 +69,11 @@ def main() -> None:
     model = pipeline.load(None, dtype=given.dtype, device=None)
     adapter, size = model.adapter, (64, 64)
     interval = presets.guidance_interval(size)
-    features = planning.perceptual(model)
-    assert features is not None, "the bench extra is installed"
+    features = protocol.perceptual(model)
     given.work.mkdir(parents=True, exist_ok=True)
 
     def judge(count: int, purpose: int) -> verifier.Judge:
-        wanted = planning.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
+        wanted = protocol.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
         kept = given.work / f"reference-{adapter.name}-{given.dtype}-{purpose}-{count}.pt"
         if not kept.exists():
             made = verifier.Judge.of(adapter, wanted, verifier.rms, guidance_interval=interval)
