@@ -194,16 +194,3 @@ def test_a_plan_is_explained_on_a_page_or_a_picture(tiny: Path, type_: Type) -> 
     assert type_(*words, "--weights", tiny, "-o", "page.png").out == "page.png\n"
     with Image.open("page.png") as image:
         assert image.width > 1000
-
-
-def test_no_prompt_or_seed_serves_two_purposes() -> None:
-    most = planning.MOST
-    purposes = ((planning.PROFILED, most), (planning.VERIFIED, most), (planning.PROVED, 200))
-    found = [
-        request
-        for purpose, count in purposes
-        for request in planning.requests(("noto",), (32, 32), 3.0, count, purpose)
-    ]
-    assert len(found) == 2 * most + 200
-    assert len({request.seed for request in found}) == len(found)
-    assert len({request.inputs["prompt"] for request in found}) == len(found)

@@ -1,4 +1,4 @@
-"""A few rounds of `benchmarks/chaos.py` with a child that imports no torch."""
+"""A few rounds of `benchmarks chaos` with a child that imports no torch."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/chaos.py"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.slow
 def test_no_misfortune_loses_or_doubles_a_job(tmp_path: Path) -> None:
     report = tmp_path / "chaos.json"
-    command = [sys.executable, str(SCRIPT), "--rounds", "5", "--child", "small", "--seed", "1"]
+    command = [sys.executable, "-m", "benchmarks", "chaos", "--rounds", "5"]
+    command += ["--child", "small", "--seed", "1"]
     run = subprocess.run(
         [*command, "--answer-seconds", "3", "--out", str(report)],
         capture_output=True,
         text=True,
         check=False,
+        cwd=ROOT,
         timeout=900,
     )
     assert report.exists(), run.stdout + run.stderr

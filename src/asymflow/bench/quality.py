@@ -14,14 +14,12 @@ ways, the anchors: `asymflow.bench.report.MEANING`.
 """
 
 import hashlib
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +40,7 @@ from asymflow.bench import anchors, metrics
 from asymflow.bench.features import DIM, as_unit_float, extract, load_network
 from asymflow.bench.metrics import Estimate
 from asymflow.bench.pairs import Job, job, pick
+from asymflow.bench.provenance import versions
 from asymflow.bench.report import NEAREST, Nearest, QualityReport, Score, Source, Split
 from asymflow.core.errors import InputError
 from asymflow.generation.sheets import sheet
@@ -71,6 +70,7 @@ def quality(
     seed: int = 0,
     batch: int = 32,
     config: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
     out: Path | None = None,
     cache: Path | None = None,
     progress: bool = True,
@@ -80,7 +80,8 @@ def quality(
     `generate` gets at most `batch` jobs at a time and returns premultiplied RGBA pictures
     [n, size, size, 4] in [0, 1]. At most `pairs` seen and `pairs` held-out pairs are asked for,
     spread evenly over the styles; which ones depends on `seed` and the dataset alone. `config`
-    says what was measured (model, plan, steps) and goes into the report as it is.
+    says what was measured (model, plan, steps) and goes into the report as it is, as does
+    `provenance`, the header that `asymflow.bench.provenance` makes.
 
     With `out`, writes `quality.json` and the contact sheets `seen.png` and `heldout.png` into
     that folder. With `cache`, keeps features of real pictures there for the next run.
@@ -141,6 +142,7 @@ def quality(
                 scores += score("other concept", same, gallery.of(others), paired=False)
 
     report = QualityReport(
+        provenance=dict(provenance or {}),
         name=name,
         config=dict(config or {}),
         settings={
@@ -332,16 +334,6 @@ def _bars(visible: bool) -> Progress:
         console=Console(stderr=True),
         disable=not visible,
     )
-
-
-def versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("asymflow", "numpy", "torch", "pillow"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree
-            versions[package] = "not installed"
-    return versions
 
 
 def sha256_of(*parts: bytes) -> str:

@@ -64,6 +64,7 @@ class QualityReport:
     generated pictures whose nearest real picture is of each kind: what is copied, and from where.
     """
 
+    provenance: Mapping[str, Any]
     name: str
     config: Mapping[str, Any]
     settings: Mapping[str, Any]

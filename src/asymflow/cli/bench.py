@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asymflow.bench import pairs
+from asymflow.bench import pairs, provenance
 from asymflow.bench import speed as speeds
 from asymflow.bench.quality import quality as measure
 from asymflow.cli import planning, resolve
@@ -75,6 +76,7 @@ def quality(
             "plan": plan.name,
             "plan_hash": plan_files.plan_hash(plan),
         },
+        provenance=_header(model, {plan.name: plan}),
         out=out,
         cache=default_cache() / "features",
         progress=sys.stderr.isatty(),
@@ -107,15 +109,17 @@ def peers(
 
     model = pipeline.load(weights, dtype=dtype, device=device)
     asked = {name: resolve.plan(GenerateOptions(plan=name)) for name in plans.NAMES}
+    ours = {name: pipeline.plan_for(model, each, (size, size)) for name, each in asked.items()}
     with planning.progress() as report:
         found = runner.peers(
             model.adapter,
-            {name: pipeline.plan_for(model, each, (size, size)) for name, each in asked.items()},
+            ours,
             data,
             size=size,
             pairs=pairs or (_FEW_PAIRS if quick else _PEERS_PAIRS),
             profile=None if profile is None else plan_files.load_profile(profile),
             budget=QUICK if quick else FULL,
+            provenance=_header(model, ours),
             out=out,
             cache=default_cache() / "features",
             on_progress=report,
@@ -212,7 +216,14 @@ def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: boo
     )
     if as_json:
         efficiency = [{"rows": rows} | asdict(each) for (rows, _), each in table.items()]
-        say_json({"model": model.adapter.name, "engine": asdict(overhead), "forward": efficiency})
+        say_json(
+            {
+                provenance.KEY: _header(model, {plan.name: plan}),
+                "model": model.adapter.name,
+                "engine": asdict(overhead),
+                "forward": efficiency,
+            }
+        )
         return
     say(
         f"a picture of {plan.forwards} forwards takes {overhead.a_ms:.0f} ms, "
@@ -225,6 +236,16 @@ def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: boo
             f"{each.forward_gflops:.0f} GFLOP/s, {each.share:.0%} of bare matrix products "
             f"({each.share_low:.0%} to {each.share_high:.0%})"
         )
+
+
+def _header(model: pipeline.Model, ran: Mapping[str, Plan]) -> dict[str, Any]:
+    """Where what is measured now comes from."""
+    return provenance.header(
+        weights=[model.adapter.name],
+        plans=ran,
+        dtype=model.dtype,
+        device=profiler.machine(model.adapter)["device"],
+    )
 
 
 def _bare_calls(adapter: EmbeddedAdapter, plan: Plan, request: Request) -> Callable[[], object]:

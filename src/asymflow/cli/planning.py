@@ -9,52 +9,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from asymflow.bench import protocol
+from asymflow.bench.protocol import PROFILED, PROVED, VERIFIED, check_fits, requests
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, say_json, tell
 from asymflow.core import presets, schedules
 from asymflow.core.errors import InputError, MissingExtra
-from asymflow.core.types import Plan, Profile, Request
+from asymflow.core.types import Plan, Profile
 from asymflow.io.files import replacing
 from asymflow.planning import plan_files, planner, prediction
-from asymflow.training.data.prompts import everyday
 
 if TYPE_CHECKING:
     from asymflow.generation.pipeline import Model
     from asymflow.planning.verifier import Distance
 
-PROFILED, VERIFIED, PROVED = 0, 1, 2
-"""Purposes of requests: no prompt or seed of one serves another."""
-MOST = 32
-"""Requests for profiling, and for verifying."""
 _BASELINE = schedules.plan_of(schedules.uniform(50), solver="heun")
 """What papers on pixel models report: 99 full estimates."""
-_SEEDS = 1000
 Report = Callable[[str, int, int], None]
-
-
-def requests(
-    styles: Sequence[str], size: tuple[int, int], guidance: float, count: int, purpose: int
-) -> list[Request]:
-    """Everyday prompts in all styles by turns, with seeds of their own."""
-    return [
-        Request(
-            {"prompt": prompt, "style": styles[i % len(styles)]},
-            size,
-            _SEEDS * purpose + i,
-            guidance,
-        )
-        for i, prompt in enumerate(_prompts(count, purpose))
-    ]
-
-
-def _prompts(count: int, purpose: int) -> list[str]:
-    earlier = {prompt for each in range(purpose) for prompt in _prompts(MOST, each)}
-    ranked = everyday(count + len(earlier), purpose)
-    return [prompt for prompt in ranked if prompt not in earlier][:count]
 
 
 def profile(
@@ -205,15 +179,6 @@ def budget_of(text: str, profile: Profile, cost: prediction.Cost) -> float:
     return value if whole is None else whole / value
 
 
-def check_fits(profile: Profile, adapter: str) -> None:
-    """Raise `InputError` when a profile was measured with other weights."""
-    if profile.made["adapter"] != adapter:
-        raise InputError(
-            f"The profile was measured on {profile.made['adapter']}, and this model is {adapter}. "
-            "What it says holds for its own weights only: run `asymflow profile` for these."
-        )
-
-
 def _verify(
     model: Model,
     profile: Profile,
@@ -255,32 +220,19 @@ def _verify(
         chosen = verifier.best_within(
             judge, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report
         )
-        return verifier.measure_evidence(fresh, chosen, profile, perceptual(model))
+        return verifier.measure_evidence(fresh, chosen, profile, _perceptual(model))
 
 
-def perceptual(model: Model) -> Distance | None:
-    """One minus the cosine of features, where the feature network is installed."""
-    from asymflow.bench import features, metrics
-
+def _perceptual(model: Model) -> Distance | None:
+    """A distance in features, where the feature network is installed."""
     try:
-        network = features.load_network()
+        return protocol.perceptual(model)
     except MissingExtra:
         tell(
             "Feature distances are left out; they need the extra `bench`: "
             "pip install '.[bench]', in the folder of your clone of asymflow."
         )
         return None
-
-    def distance(x: Any, y: Any) -> Any:
-        found = [
-            features.extract(
-                np.stack([model.adapter.to_picture(state) for state in states]), network=network
-            )
-            for states in (x, y)
-        ]
-        return metrics.cosine_distance(*found)
-
-    return distance
 
 
 def _tiers(profile: Profile) -> list[dict[str, Any]]:

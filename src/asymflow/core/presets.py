@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 GUIDANCE = 5.0
 GUIDED = (0.6, 1.0)
-"""Times between which guidance helps, at 64 px: `python benchmarks/guidance.py`. Below, when the
+"""Times between which guidance helps, at 64 px: `python -m benchmarks guidance`. Below, when the
 layout stands, what it adds is further from real pictures, and takes a second pass."""
 IMAGE_STRENGTH = 0.6
 """Of image-to-image: keeps the layout, changes the rendering."""

@@ -71,6 +71,7 @@ class PeersReport:
             every shift that it could choose from.
     """
 
+    provenance: Mapping[str, Any]
     name: str
     settings: Mapping[str, Any]
     versions: Mapping[str, str]

@@ -33,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,13 +63,13 @@ from asymflow.bench.baselines.samplers import (
 from asymflow.bench.caching import Counted
 from asymflow.bench.features import extract, load_network
 from asymflow.bench.pairs import job, pick
+from asymflow.bench.provenance import versions
 from asymflow.bench.quality import (
     gallery_of,
     real_pictures,
     rows_by,
     scores_of,
     sha256_of,
-    versions,
 )
 from asymflow.core import engine, presets
 from asymflow.core.errors import InputError
@@ -89,6 +90,7 @@ def peers(
     pairs: int = 192,
     profile: Profile | None = None,
     budget: Budget = FULL,
+    provenance: Mapping[str, Any] | None = None,
     out: Path | None = None,
     cache: Path | None = None,
     on_progress: Progress = no_progress,
@@ -103,6 +105,7 @@ def peers(
         plans: of ours, by name.
         profile: of this model at this size; without it GITS is left out.
         budget: how much of every method is tried.
+        provenance: the header of the report, of `asymflow.bench.provenance`.
         cache: a folder for features of real pictures, shared with the quality suite.
 
     Raises:
@@ -179,6 +182,7 @@ def peers(
         )
     on_progress("scoring", len(samplers), len(samplers))
     report = PeersReport(
+        provenance=dict(provenance or {}),
         name=adapter.name,
         settings={
             "size": size,
@@ -188,7 +192,7 @@ def peers(
             "quick": budget.quick,
             **keep.machine,
         },
-        versions={**versions(), "diffusers": library().__version__},
+        versions=versions(),
         hashes={
             "weights": adapter.weights_hash,
             "feature weights": network.digest,

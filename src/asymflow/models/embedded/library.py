@@ -46,7 +46,7 @@ Meaning = Callable[[Sequence[str]], Vectors]
 """Texts to vectors [n, d]: near ones for texts of nearly the same meaning."""
 
 THRESHOLD = 0.75
-"""Cosine from which a name means what the prompt says: `python benchmarks/lookup.py`."""
+"""Cosine from which a name means what the prompt says: `python -m benchmarks lookup`."""
 KEYWORD_THRESHOLD = 0.4
 """The same among concepts that have the word as a keyword: those bring much to mind."""
 

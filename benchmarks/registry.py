@@ -1,0 +1,227 @@
+"""All suites: what each supports, and what it leaves behind. INDEX.md is made from this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A benchmark.
+
+    Attributes:
+        name: of its module below `benchmarks.suites`, with a space for the dot.
+        claim: what its results support.
+        command: with the options that the committed results were made with.
+        results: files below `benchmarks/results`.
+        own: whether it is a module here, rather than a command of asymflow or a script.
+    """
+
+    name: str
+    claim: str
+    command: str
+    results: tuple[str, ...] = ()
+    own: bool = True
+
+    @property
+    def module(self) -> str:
+        return f"benchmarks.suites.{self.name.replace(' ', '.')}" if self.own else ""
+
+
+_RUN = "python -m benchmarks"
+_ONE = "OMP_NUM_THREADS=1"
+SUITES = (
+    # What the shipped model draws, and how fast.
+    Suite(
+        "quality",
+        "The shipped model's pictures: recall, KID, FD and nearest neighbours beside anchors",
+        "asymflow bench quality --plan default --dtype bfloat16 --out DIR",
+        ("e11a8aad/quality-64/quality.json",),
+        own=False,
+    ),
+    Suite(
+        "quality of plans",
+        "Shipped plans keep the quality of the default grid",
+        "asymflow bench quality --plan NAME --dtype bfloat16 --json > FILE",
+        tuple(
+            f"e11a8aad/quality-plans/{name}.json"
+            for name in ("draft", "fast", "balanced", "best", "default")
+        ),
+        own=False,
+    ),
+    Suite(
+        "peers",
+        "Shipped plans beside the samplers and caches of others, on one network",
+        "asymflow bench peers --quick --pairs 120 --dtype bfloat16 "
+        "--profile runs/plans/profile-64.safetensors --out DIR; "
+        "at 128 px: --quick --pairs 24 --size 128 --dtype bfloat16 --out DIR",
+        ("e11a8aad/peers/peers.json", "e11a8aad/peers-128/peers.json"),
+        own=False,
+    ),
+    Suite(
+        "speed",
+        "What the engine adds to bare network calls, and those to bare matrix products",
+        f"{_ONE} asymflow bench speed --json > FILE",
+        ("e11a8aad/speed.json",),
+        own=False,
+    ),
+    Suite(
+        "consistency",
+        "How far the model agrees with itself across resolutions",
+        f"{_RUN} consistency data/emoji",
+        ("e11a8aad/consistency.json",),
+    ),
+    Suite(
+        "guidance",
+        "The default guidance scale, and the times at which guidance is applied",
+        f"{_RUN} guidance data/emoji",
+        ("12fd6e59/guidance.json",),
+    ),
+    Suite(
+        "larger",
+        "Plans at 128 px ask the model at half the side",
+        f"{_RUN} larger --dtype bfloat16",
+        ("e11a8aad/larger.json",),
+    ),
+    Suite(
+        "growth",
+        "How time and memory grow from 32 to 512 px (`--sheet 256` draws growth-sheet.png)",
+        f"{_RUN} growth",
+        ("e11a8aad/growth.json",),
+    ),
+    # Plans.
+    Suite(
+        "plans make",
+        "Makes the plans that come with the model, with their evidence",
+        f"{_RUN} plans make --side 64 --dtype bfloat16, then --side 128",
+    ),
+    Suite(
+        "plans evidence",
+        "What plan files say of their error holds on 96 pictures of other seeds",
+        f"{_RUN} plans evidence --dtype bfloat16",
+        ("e11a8aad/evidence.json",),
+    ),
+    Suite(
+        "plans ablation",
+        "What each mechanism of a plan is worth",
+        f"{_RUN} plans ablation --side 64 --plan balanced --dtype bfloat16",
+        ("e11a8aad/ablation-64.json",),
+    ),
+    Suite(
+        "predicted_error",
+        "The predicted error of random plans beside their real error",
+        f"{_RUN} predicted_error",
+        ("e11a8aad/predicted-error.json",),
+    ),
+    Suite(
+        "solvers",
+        "Our solvers beside those of diffusers in few steps, each on its best grid",
+        f"{_RUN} solvers --dtype bfloat16",
+        ("e11a8aad/solvers.json",),
+    ),
+    Suite(
+        "adaptive",
+        "Rules by which each picture decides for itself, beside a shorter plan",
+        f"{_RUN} adaptive --by real --dtype bfloat16 --task 0 --action skip "
+        "--calibrate 12 --measure 24",
+        ("e11a8aad/adaptive-real.json",),
+    ),
+    Suite(
+        "oracle",
+        "What pictures would save at most that knew how difficult they are",
+        f"{_RUN} oracle --dtype bfloat16",
+        ("e11a8aad/oracle.json",),
+    ),
+    # Other networks.
+    Suite(
+        "families train",
+        "Trains the small networks of the next two",
+        f"{_RUN} families train unet data/emoji --out runs/families/unet --minutes 15; "
+        "told-unet into runs/families/told; jit into runs/families/jit.pth",
+    ),
+    Suite(
+        "families accelerate",
+        "accelerate() beside the schedulers of diffusers, on a small DDPM and a small JiT",
+        f"{_RUN} families accelerate unet runs/families/unet data/emoji --pictures 64 --most 16 "
+        "--default-pictures 8 --timed 5; jit runs/families/jit.pth data/emoji --pictures 32 "
+        "--timed 7",
+        ("trained/accelerate-unet.json", "trained/accelerate-jit.json"),
+    ),
+    Suite(
+        "families networks",
+        "Planning a guided diffusers UNet in v, beside the samplers of diffusers",
+        f"{_RUN} families networks runs/families/told data/emoji",
+        ("trained/networks.json",),
+    ),
+    # Training and the design of the embedded model.
+    Suite(
+        "parameterisation",
+        "Which learns fastest: predicting x_0, velocity, or rank-asymmetric velocity",
+        f"{_RUN} parameterisation data/emoji --steps 150",
+        ("trained/parameterisation.json",),
+    ),
+    Suite(
+        "designs",
+        "Which design learns fastest: patches, a convolutional detail head, references",
+        f"{_RUN} designs data/emoji FILE --steps 120; --set skips; --passes",
+        ("trained/designs.json", "trained/skips.json", "trained/passes.json"),
+    ),
+    Suite(
+        "denoising",
+        "Errors of single estimates, of the weights before and those shipped",
+        f"{_RUN} denoising data/emoji --weights OLD --weights NEW",
+        ("e11a8aad/denoising.json",),
+    ),
+    Suite(
+        "embedded",
+        "The second design beside the shipped weights; what guidance should drop (`--drop`)",
+        f"{_RUN} embedded data/emoji DIR --weights shipped --weights FILE --pairs 64 --steps 30; "
+        "--weights FILE --drop all words style --scale 2 4 --pairs 48 --steps 10",
+        ("d78dc5d0/embedded.json", "7bbf088d/embedded.json"),
+    ),
+    Suite(
+        "own_pictures",
+        "Photographs, clip art and scribbles as references",
+        f"{_RUN} own_pictures DIR --weights FILE --steps 20",
+        ("d78dc5d0/own-pictures.json",),
+    ),
+    Suite(
+        "lookup",
+        "How well things are found by names that the library does not have",
+        f"{_RUN} lookup",
+        ("e11a8aad/lookup.json",),
+    ),
+    # The server.
+    Suite(
+        "server",
+        "50 clients against the engine alone, kill -9, memory, 10,000 damaged pictures",
+        f"{_ONE} {_RUN} server",
+        ("server/server.json",),
+    ),
+    Suite(
+        "chaos",
+        "A server and its network's process, killed, stopped and starved: what was lost",
+        f"{_RUN} chaos --rounds 100",
+        ("server/chaos.json",),
+    ),
+    Suite(
+        "crowded",
+        "An honest client beside silent connections, uploads that never come, and greedy calls",
+        f"{_ONE} {_RUN} crowded",
+        ("server/crowded.json",),
+    ),
+    Suite(
+        "clients",
+        "The clients that people use, as they are published, with a real server",
+        "scripts/clients",
+        ("server/clients.json",),
+    ),
+    Suite(
+        "page",
+        "How quick the page is: first paint, first preview, Live, what previews cost",
+        f"{_ONE} scripts/e2e --measure",
+        ("server/studio.json",),
+        own=False,
+    ),
+    Suite("long", "How the steps of .ci/long went", ".ci/long", ("server/long.json",), own=False),
+)
