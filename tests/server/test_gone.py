@@ -191,7 +191,7 @@ def codes() -> set[str]:
     found: set[str] = set()
     for path in Path(package.__path__[0]).glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Problem":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "ProblemDetail":
                 given = [each.value for each in node.keywords if each.arg == "code"]
                 found |= {str(each.value) for each in given if isinstance(each, ast.Constant)}
     return found

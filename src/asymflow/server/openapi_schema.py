@@ -23,7 +23,7 @@ class Step(BaseModel):
 
     t: float
     tier: str
-    pool_factor: int
+    shrink: int
     guided: bool
     skipped: bool
     ms: float
