@@ -222,11 +222,21 @@ def leads_somewhere(name: str) -> bool:
 
 @each(tuple(page for page in PAGES if page.name != "CHANGELOG.md"))
 def test_modules_that_are_named_can_be_imported(page: Path) -> None:
-    code = code_of(page)
+    named = [name for name in anchors(page) if name.startswith("asymflow.")]
+    check_modules("\n".join((code_of(page), *named)))
+
+
+def test_modules_that_shell_scripts_name_can_be_imported() -> None:
+    scripts = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and not path.suffix]
+    assert scripts
+    for path in scripts:
+        check_modules(path.read_text("utf-8"))
+
+
+def check_modules(code: str) -> None:
     names = set(re.findall(r"(?<![\w./@-])asymflow(?:\.[a-zA-Z_]\w*)+(?![\w/-])", code))
     for module, what in re.findall(r"from (asymflow[\w.]*) import ([\w, ]+)", code):
         names |= {f"{module}.{name.split()[0]}" for name in what.split(",") if name.strip()}
-    names |= {name for name in anchors(page) if name.startswith("asymflow.")}
     wrong = {name for name in names - set(NOT_MODULES) if not leads_somewhere(name)}
     assert wrong == set()
 
