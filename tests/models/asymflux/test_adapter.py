@@ -168,7 +168,7 @@ def changed(**changes: Tensor | None) -> dict[str, Tensor]:
     ("state", "message"),
     [
         (changed(proj_buffer=None), "no 'proj_buffer'"),
-        (changed(prediction_residual=torch.ones(1)), "no 'surprise'"),
+        (changed(surprise=torch.ones(1)), "no 'surprise'"),
         (changed(proj_buffer=torch.eye(PIXELS + 3)[:, :RANK].contiguous()), "Patches of 51"),
         (changed(norm_out__linear__weight=torch.ones(3, 3)), "size mismatch"),
         (changed(transformer_blocks__0__attn__to_q__lora_B__weight=None), "not a pair"),
