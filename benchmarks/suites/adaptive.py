@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asymflow.bench import metrics, protocol
+from asymflow.bench.evaluators import by_real, by_reference
 from asymflow.bench.features import extract, load_network
-from asymflow.bench.judges import by_real, by_reference
 from asymflow.bench.pairs import pick
 from asymflow.bench.quality import real_pictures
 from asymflow.core import controller, engine, presets

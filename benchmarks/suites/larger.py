@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 
 from asymflow.bench import metrics
+from asymflow.bench.evaluators import by_real
 from asymflow.bench.features import extract, load_network
-from asymflow.bench.judges import by_real
 from asymflow.bench.pairs import pick
 from asymflow.bench.quality import real_pictures
 from asymflow.core import presets, schedules, transforms

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from asymflow.bench import protocol
-from asymflow.bench.judges import by_reference
+from asymflow.bench.evaluators import by_reference
 from asymflow.core import engine, presets, schedules
 from asymflow.core.types import Plan, Rule
 from asymflow.generation import pipeline

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from asymflow.bench import protocol
-from asymflow.bench.judges import by_reference
+from asymflow.bench.evaluators import by_reference
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Profile, Step, Tier
 from asymflow.generation import pipeline
 from asymflow.io.files import write_text

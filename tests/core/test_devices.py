@@ -41,3 +41,7 @@ def test_waiting_and_releasing_ask_the_device_that_is_there(
     for name in ("cpu", "cuda:1", "mps"):
         devices.synchronize(torch.device(name))
     assert asked == ["cuda:1", "mps"]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    devices.synchronize_all()
+    assert asked == ["cuda:1", "mps", "mps"]

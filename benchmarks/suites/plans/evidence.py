@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from asymflow.bench import protocol
-from asymflow.bench.judges import by_reference
+from asymflow.bench.evaluators import by_reference
 from asymflow.core import presets
 from asymflow.core.types import Plan
 from asymflow.generation import pipeline

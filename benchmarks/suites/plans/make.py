@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from asymflow.bench import protocol
-from asymflow.bench.judges import by_real, by_reference
+from asymflow.bench.evaluators import by_real, by_reference
 from asymflow.core import presets, schedules, transforms
 from asymflow.core.types import Plan, Profile, Request
 from asymflow.generation import pipeline
@@ -44,8 +44,8 @@ class Workshop:
     """What plans are made from and judged by, kept in a folder.
 
     Attributes:
-        chosen: judges by the reference, of the pictures that plans are chosen by.
-        real: judges by real pictures, of seen pairs that no benchmark asks for.
+        chosen: by the reference, of the pictures that plans are chosen by.
+        real: by real pictures, of seen pairs that no benchmark asks for.
         fresh: by the reference, of the pictures that plans are measured on.
     """
 

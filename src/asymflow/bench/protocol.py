@@ -54,12 +54,21 @@ def _prompts(count: int, purpose: int) -> list[str]:
     return [prompt for prompt in ranked if prompt not in earlier][:count]
 
 
-def check_fits(profile: Profile, adapter: str) -> None:
-    """Raise `InputError` when a profile was measured with other weights."""
+def check_fits(profile: Profile, adapter: str, size: tuple[int, int] | None = None) -> None:
+    """Raise `InputError` when a profile was measured with other weights, or at another size.
+
+    Args:
+        size: (height, width), where it matters.
+    """
     if profile.made["adapter"] != adapter:
         raise InputError(
             f"The profile was measured on {profile.made['adapter']}, and this model is {adapter}. "
             "What it says holds for its own weights only: run `asymflow profile` for these."
+        )
+    if size is not None and profile.made["size"] != (wanted := f"{size[1]}x{size[0]}"):
+        raise InputError(
+            f"The profile was measured at {profile.made['size']}, and this run is at {wanted}. "
+            "Run `asymflow profile` at that size, or leave the profile out."
         )
 
 

@@ -209,6 +209,7 @@ def gallery_of(
     size: int,
     features_of: Callable[[NDArray[np.uint8]], Features],
 ) -> _Gallery:
+    """Features of the real pictures of entries at `size` pixels a side."""
     features = np.empty((len(entries), DIM), np.float32)
     # One style at a time: all pictures at 128 px would take half a gigabyte.
     for rows in rows_by("style", entries).values():
@@ -277,6 +278,7 @@ def nearest_of(
 
 
 def rows_by(field: Field, entries: Sequence[Entry]) -> dict[str, list[int]]:
+    """Indices of entries by the value of a field."""
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for row, entry in enumerate(entries):
         rows[getattr(entry, field)].append(row)
@@ -284,6 +286,7 @@ def rows_by(field: Field, entries: Sequence[Entry]) -> dict[str, list[int]]:
 
 
 def real_pictures(dataset: Dataset, entries: Sequence[Entry], size: int) -> NDArray[np.uint8]:
+    """Pictures of entries, premultiplied RGBA [n, size, size, 4]."""
     return dataset.images([entry.index for entry in entries], size)
 
 
@@ -337,6 +340,7 @@ def _bars(visible: bool) -> Progress:
 
 
 def sha256_of(*parts: bytes) -> str:
+    """The digest of all parts together, in hex."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -75,3 +76,15 @@ def each_instance(name: str, values: object, kind: type[Any], hint: str) -> None
         )
     for index, value in enumerate(cast("Sequence[object]", values)):
         instance(f"{name}[{index}]", value, kind, hint)
+
+
+def positive(name: str, value: float) -> None:
+    """Raise `InputError` unless 0 < value < inf."""
+    if not 0 < number(name, value) < math.inf:
+        raise InputError(f"{name}={value} must be a positive number.")
+
+
+def finite(name: str, value: float) -> None:
+    """Raise `InputError` for NaN and infinities."""
+    if not math.isfinite(number(name, value)):
+        raise InputError(f"{name}={value} must be a finite number.")

@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import cast
 
-from asymflow.core.checks import number, whole
+from asymflow.core.checks import finite, number, positive, whole
 from asymflow.core.errors import InputError
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Solver, Step
 
@@ -37,7 +37,7 @@ def logit_normal(n: int, mean: float = 0.0, std: float = 1.0) -> tuple[float, ..
 
     A mean above 0 puts more nodes near noise; a small std puts them around sigmoid(mean).
     """
-    _finite("mean", mean)
+    finite("mean", mean)
     positive("std", std)
     normal = NormalDist()
     inner = (mean + std * normal.inv_cdf(1 - i / n) for i in _nodes(n)[1:-1])
@@ -135,16 +135,6 @@ def _nodes(n: int) -> range:
 def _ramp(n: int) -> list[float]:
     """n numbers from 0 to 1."""
     return [i / max(n - 1, 1) for i in _nodes(n)[:-1]]
-
-
-def positive(name: str, value: float) -> None:
-    if not 0 < number(name, value) < math.inf:
-        raise InputError(f"{name}={value} must be a positive number.")
-
-
-def _finite(name: str, value: float) -> None:
-    if not math.isfinite(number(name, value)):
-        raise InputError(f"{name}={value} must be a finite number.")
 
 
 def _grid(times: Iterable[float]) -> tuple[float, ...]:

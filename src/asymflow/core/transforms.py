@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from asymflow.core.checks import positive
 from asymflow.core.errors import InputError
-from asymflow.core.schedules import positive
 from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Step, Tier, part_name
 
 

@@ -15,6 +15,8 @@ from torch.profiler import ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
+from asymflow.core import devices
+
 Shape = tuple[int, int, int]
 Call = Callable[[], object]
 
@@ -37,10 +39,10 @@ class Work:
 
 def seconds(call: Call) -> float:
     """Wall time of one call, a GPU's pending work included."""
-    _synchronize()
+    devices.synchronize_all()
     start = time.perf_counter()
     call()
-    _synchronize()
+    devices.synchronize_all()
     return time.perf_counter() - start
 
 
@@ -139,8 +141,3 @@ def peak_bytes(call: Call) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()

@@ -93,6 +93,7 @@ class _Move:
 
 
 def moves_of(profile: Profile, path: Path) -> list[_Move]:
+    """The moves of a path, each with the estimates that it extrapolates from and adds to."""
     ends = [*(i for i, _ in path[1:]), len(profile.times) - 1]
     moves: list[_Move] = []
     before: tuple[int, int] | None = None
@@ -151,6 +152,7 @@ def price(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> float:
 
 
 def tier_price(profile: Profile, tier: int, cost: Cost) -> float:
+    """What one estimate of a tier costs per picture, in the unit of `cost`."""
     match cost:
         case "ms":
             return float(profile.cost_ms[tier])
@@ -163,6 +165,11 @@ def tier_price(profile: Profile, tier: int, cost: Cost) -> float:
 
 
 def path_of(profile: Profile, plan: Plan) -> Path:
+    """A plan as indices of the profile's times and tiers, one pair for each step.
+
+    Raises:
+        InputError: it has a time, tier or solver that was not profiled.
+    """
     nodes = {t: i for i, t in enumerate(profile.times)}
     for t in plan.times:
         if t not in nodes:

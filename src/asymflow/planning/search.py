@@ -79,6 +79,13 @@ def _rounded_up(ticks: float) -> int:
 
 
 def grid_of(profile: Profile, prices: dict[int, float], limit: float, ticks: int) -> _Grid:
+    """Prices in whole ticks, rounded up, in the unit from 3/4 of `ticks` that wastes least.
+
+    Args:
+        prices: of one move, by the index of its tier, in the unit of `limit`.
+        ticks: most that the limit is divided into.
+    """
+
     def waste(count: int) -> tuple[float, int]:
         """Of one move with every tier, in parts of the limit; then more ticks are better."""
         exact = [price * count / limit for price in prices.values()]

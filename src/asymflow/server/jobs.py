@@ -118,6 +118,7 @@ def picture_json(row: PictureRow) -> dict[str, Any]:
 
 
 def job_row(job: Job) -> JobRow:
+    """What the database keeps of a job."""
     return JobRow(
         id=job.id,
         client=job.client,
@@ -133,6 +134,11 @@ def job_row(job: Job) -> JobRow:
 
 
 def state_named(text: str) -> State:
+    """The state that a row of the database names.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
     for state in ("queued", "running", "done", "failed", "cancelled"):
         if text == state:
             return state

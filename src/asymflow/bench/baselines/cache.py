@@ -91,6 +91,7 @@ def load_taken(path: Path | None) -> Taken | None:
 
 
 def save_taken(path: Path | None, taken: Taken) -> None:
+    """Write what `load_taken` reads; without a path nothing is kept."""
     if path is not None:
         with replacing(path) as file:
             np.savez(

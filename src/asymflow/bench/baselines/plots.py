@@ -21,6 +21,11 @@ SHEET_COLUMNS = 8
 
 
 def figure_type() -> Any:
+    """matplotlib's `Figure`.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from asymflow.bench.pairs import job
 from asymflow.core import presets, schedules
-from asymflow.core.errors import InputError
-from asymflow.core.types import Plan, Profile, Request
-from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.core.types import Plan, Request
 from asymflow.training.data.manifest import Entry
 
 
@@ -45,22 +43,15 @@ QUICK = Budget(quick=True, steps=(5, 6, 8), gits_steps=(5, 6, 8))
 
 
 def reference_plan(size: int) -> Plan:
+    """The fine plan that pictures of a side in pixels are compared with."""
     shape = (size, size)
     return schedules.fine_plan(shape, guidance_interval=presets.guidance_interval(shape))
 
 
 def pair_requests(entries: Sequence[Entry], seed: int, size: int) -> list[Request]:
+    """Requests of pairs of the dataset, with the seeds that `pairs.job` derives from `seed`."""
     jobs = [job(entry, seed) for entry in entries]
     return [
         Request({"prompt": prompt, "style": style}, (size, size), noise, presets.GUIDANCE)
         for prompt, style, noise in jobs
     ]
-
-
-def check_profile(profile: Profile, adapter: EmbeddedAdapter, size: int) -> None:
-    for key, value in (("adapter", adapter.name), ("size", f"{size}x{size}")):
-        if profile.made.get(key) != value:
-            raise InputError(
-                f"The profile was made for {key} {profile.made.get(key)!r}, and this run is for "
-                f"{value!r}. Profile this model at this size, or leave the profile out."
-            )

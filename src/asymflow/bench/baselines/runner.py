@@ -46,7 +46,6 @@ from asymflow.bench.baselines.plots import SHEET_COLUMNS, draw_pictures, figure_
 from asymflow.bench.baselines.protocol import (
     FULL,
     Budget,
-    check_profile,
     pair_requests,
     reference_plan,
 )
@@ -63,6 +62,7 @@ from asymflow.bench.baselines.samplers import (
 from asymflow.bench.caching import Counted
 from asymflow.bench.features import extract, load_network
 from asymflow.bench.pairs import job, pick
+from asymflow.bench.protocol import check_fits
 from asymflow.bench.provenance import versions
 from asymflow.bench.quality import (
     gallery_of,
@@ -120,7 +120,7 @@ def peers(
     for plan in plans.values():
         engine.check_plan(adapter, plan, (size, size))
     if profile is not None:
-        check_profile(profile, adapter, size)
+        check_fits(profile, adapter.name, (size, size))
     dataset = Dataset(dataset_root)
     common = [entry for entry in dataset.entries if entry.weight == 1]
     seen = [entry for entry in common if entry.split == "train"]

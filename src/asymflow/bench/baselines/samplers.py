@@ -320,6 +320,11 @@ def _velocity(model: Guided, x_t: Tensor, t: float, *, guided: bool = True) -> T
 
 
 def library() -> Any:
+    """The library diffusers.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
     try:
         return importlib.import_module("diffusers")
     except ImportError as error:

@@ -55,5 +55,6 @@ def pool(pixels: Pixels, factor: int) -> Pixels:
 
 
 def decode(data: bytes) -> Pixels:
+    """The pixels of an image file, straight RGBA [h, w, 4]."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGBA"))

@@ -1,4 +1,4 @@
-"""Judges of plans: by a reference that is kept on disk, and by real pictures."""
+"""Evaluators of plans: by a reference that is kept on disk, and by real pictures."""
 
 from __future__ import annotations
 
