@@ -552,10 +552,10 @@ def test_a_stop_keeps_what_waits_and_ends_streams(tmp_path: Path, serve: Serve, 
     server = serve(drain_seconds=0.2)
     slow.seconds = 0.2
     job = server.ask("a fox", n=2)
-    engine = server.app.state.studio.engine
+    manager = server.app.state.studio.manager
     told = events(server, f"/api/jobs/{job['id']}/events")
     next(told)
-    engine.close()
+    manager.close()
     refused = server.http.post("/api/jobs", json={"prompt": "late", **SMALL})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert server.http.get("/ready").status_code == 503

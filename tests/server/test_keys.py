@@ -71,7 +71,7 @@ class Call(threading.Thread):
 
 
 def jobs(server: Running) -> list[Any]:
-    return list(server.app.state.studio.engine._jobs.values())
+    return list(server.app.state.studio.manager._jobs.values())
 
 
 def callers(server: Running) -> int:

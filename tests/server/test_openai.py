@@ -371,8 +371,8 @@ def test_hanging_up_cancels(serve: Serve, slow: Slow, stream: bool) -> None:
     thread = threading.Thread(target=call)
     thread.start()
     thread.join()
-    engine = server.app.state.studio.engine
+    manager = server.app.state.studio.manager
     until = time.monotonic() + 5
-    while (states := [job.state for job in engine._jobs.values()]) != ["cancelled"]:
+    while (states := [job.state for job in manager._jobs.values()]) != ["cancelled"]:
         assert time.monotonic() < until, states
         time.sleep(0.02)

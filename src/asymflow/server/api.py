@@ -71,7 +71,7 @@ def info(studio: Here, model: Loaded) -> dict[str, Any]:
     qualities: list[dict[str, Any]] = []
     for name in plans.NAMES:
         plan = requests.chosen_plan(model, name, size)
-        seconds = requests.work(plan, size, presets.GUIDANCE) * studio.engine.seconds_per_work
+        seconds = requests.work(plan, size, presets.GUIDANCE) * studio.manager.seconds_per_work
         qualities.append(
             {
                 "id": name,
@@ -120,20 +120,20 @@ def create_job(
 ) -> dict[str, Any]:
     """Ask for pictures. The job goes on whether or not anybody listens."""
     del model
-    job = studio.engine.submit(request, client=client, key=idempotency_key)
-    return studio.engine.json(job)
+    job = studio.manager.submit(request, client=client, key=idempotency_key)
+    return studio.manager.json(job)
 
 
 @router.get("/jobs", responses=openapi_schema.answers(openapi_schema.Jobs))
 def list_jobs(studio: Here, limit: Limit = 20) -> dict[str, Any]:
     """The newest jobs first, without live ones."""
-    return {"jobs": [studio.engine.json(job) for job in studio.engine.recent(limit)]}
+    return {"jobs": [studio.manager.json(job) for job in studio.manager.recent(limit)]}
 
 
 @router.get("/jobs/{id}", responses=openapi_schema.answers(openapi_schema.Job))
 def get_job(studio: Here, id: str) -> dict[str, Any]:
     """One job."""
-    return studio.engine.json(_job(studio, id))
+    return studio.manager.json(_job(studio, id))
 
 
 @router.delete(
@@ -142,8 +142,8 @@ def get_job(studio: Here, id: str) -> dict[str, Any]:
 def cancel_job(studio: Here, id: str) -> dict[str, Any]:
     """Stop a job; its finished pictures stay. A second time, nothing happens."""
     job = _job(studio, id)
-    studio.engine.cancel(job)
-    return studio.engine.json(job)
+    studio.manager.cancel(job)
+    return studio.manager.json(job)
 
 
 @router.get(
@@ -161,9 +161,9 @@ def job_events(
     """
     job = _job(studio, id)
     after = -1 if last_event_id is None else last_event_id
-    if job.over and not studio.engine.events(job, after):
+    if job.over and not studio.manager.events(job, after):
         return Response(status_code=204)  # which tells a browser not to come again
-    return streams.response(streams.job_events(studio.engine, job, after, previews=previews))
+    return streams.response(streams.job_events(studio.manager, job, after, previews=previews))
 
 
 @router.get("/events", response_class=StreamingResponse, responses=openapi_schema.EVENTS)
@@ -180,8 +180,8 @@ def all_events(
     from, and tells a `beat` where nothing else happens.
     """
     if steps:
-        return streams.response(streams.everything(studio.engine, previews=previews))
-    return streams.response(streams.changes(studio.engine, last_event_id))
+        return streams.response(streams.everything(studio.manager, previews=previews))
+    return streams.response(streams.changes(studio.manager, last_event_id))
 
 
 @router.get(
@@ -195,7 +195,7 @@ def preview(studio: Here, id: str, slot: int) -> Response:
     job = _job(studio, id)
     if not 0 <= slot < len(job.slots):
         raise _nothing("picture", str(slot))
-    found = studio.engine.newest(job, slot)
+    found = studio.manager.newest(job, slot)
     if found is None:
         return Response(status_code=204)
     data = media.preview(found[1], composite=job.request.mask is not None)
@@ -213,7 +213,7 @@ async def upload(studio: Here, caller: Calling, data: Body) -> dict[str, Any]:
 
     It is turned as its camera says, and carries nothing but its pixels afterwards.
     """
-    await run_in_threadpool(studio.engine.check_disk)
+    await run_in_threadpool(studio.manager.check_disk)
     pixels = studio.settings.upload_pixels
     png, width, height = await studio.workshop.do(caller, 1, media.receive, data, pixels)
     return _upload_json(await run_in_threadpool(studio.store.add_upload, png, width, height))
@@ -316,8 +316,8 @@ def delete_picture(studio: Here, id: str, forever: Switch = False) -> dict[str, 
     gone for good; with `forever` it is gone at once."""
     row = _picture(studio, id)
     if forever:
-        return picture_json(studio.engine.remove(row))
-    studio.engine.hide(id, hidden=True)
+        return picture_json(studio.manager.remove(row))
+    studio.manager.hide(id, hidden=True)
     return picture_json(_picture(studio, id))
 
 
@@ -325,7 +325,7 @@ def delete_picture(studio: Here, id: str, forever: Switch = False) -> dict[str, 
 def restore_picture(studio: Here, id: str) -> dict[str, Any]:
     """Show a hidden picture again."""
     _picture(studio, id)
-    studio.engine.hide(id, hidden=False)
+    studio.manager.hide(id, hidden=False)
     return picture_json(_picture(studio, id))
 
 
@@ -399,7 +399,7 @@ def _quality(model: Model, plan: Plan, size: tuple[int, int]) -> tuple[Any, bool
 
 
 def _job(studio: Studio, id: str) -> Job:
-    job = studio.engine.job(id)
+    job = studio.manager.job(id)
     if job is None:
         raise _nothing("job", id)
     return job

@@ -74,21 +74,21 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
                 "next": f"asymflow gallery import --data {settings.data} takes them in",
             },
         )
-    engine = JobManager(settings, store, metrics)
-    worker = Worker(engine, load or _loader(settings))
+    manager = JobManager(settings, store, metrics)
+    worker = Worker(manager, load or _loader(settings))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         worker.start()
         cleaner = asyncio.create_task(_clean(settings, store))
         yield
-        engine.close()
+        manager.close()
         cleaner.cancel()
         with suppress(asyncio.CancelledError):
             await cleaner
         worker.abandon()
         # Not while it loads the model, which may take long, and nothing is lost by leaving that.
-        await asyncio.to_thread(worker.join, settings.stop_seconds if engine.ready else 0.0)
+        await asyncio.to_thread(worker.join, settings.stop_seconds if manager.ready else 0.0)
         store.close()
 
     app = FastAPI(
@@ -99,7 +99,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
         redoc_url=None,
         responses=openapi_schema.FAILURES,
     )
-    app.state.studio = Studio(settings, store, engine, metrics, Workshop(settings))
+    app.state.studio = Studio(settings, store, manager, metrics, Workshop(settings))
     app.include_router(api.router)
     app.include_router(openai.router)
     app.include_router(_operations)
@@ -116,7 +116,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     if settings.browser and (STATIC / "index.html").is_file():
         app.mount("/", _Static(directory=STATIC, html=True))
     # The last one added is the outermost.
-    app.add_middleware(Protected, settings=settings, engine=engine)
+    app.add_middleware(Protected, settings=settings, manager=manager)
     app.add_middleware(Logged, metrics=metrics)
     return app
 
@@ -152,7 +152,7 @@ class Running:
                 f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose "
                 "another --port."
             ) from error
-        self._server = _Server(config, app.state.studio.engine, started)
+        self._server = _Server(config, app.state.studio.manager, started)
 
     def serve(self) -> None:
         """Answer calls until somebody says stop."""
@@ -173,10 +173,10 @@ class _Server(uvicorn.Server):
     themselves, and lets the answers that are on their way be sent.
     """
 
-    def __init__(self, config: Config, engine: JobManager, started: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, manager: JobManager, started: Callable[[str], None]) -> None:
         super().__init__(config)
         self._settings = config.settings
-        self._engine = engine
+        self._manager = manager
         self._started = started
         self._since: float | None = None  # it has been stopping
 
@@ -205,14 +205,14 @@ class _Server(uvicorn.Server):
             return False
         if self._since is None:
             self._since = now
-            self._engine.drain()
+            self._manager.drain()
         waited, notice = now - self._since, self._settings.notice
         if waited >= max(self._settings.drain_seconds, notice):
             return True
-        return waited >= notice and self._engine.drained()
+        return waited >= notice and self._manager.drained()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._engine.close()
+        self._manager.close()
         now = asyncio.get_running_loop().time()
         left = self._settings.drain_seconds - (now - (self._since or now))
         self.config.timeout_graceful_shutdown = max(1, int(left))
@@ -310,14 +310,14 @@ async def _health() -> dict[str, str]:
 )
 async def _ready(studio: Here) -> JSONResponse:
     """The model is loaded and warm, and its network answers."""
-    engine = studio.engine
-    if engine.stopping:
+    manager = studio.manager
+    if manager.stopping:
         state = "stopping"
-    elif engine.failure is not None:
+    elif manager.failure is not None:
         state = "failed"
-    elif not engine.ready:
+    elif not manager.ready:
         state = "loading"
-    elif not engine.alive:
+    elif not manager.alive:
         state = "restarting"
     else:
         return JSONResponse({"status": "ready"})

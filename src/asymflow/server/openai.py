@@ -173,7 +173,7 @@ async def edit(
         )
     asked = ImageRequest.model_validate(texts)
     caller = caller_of(call)
-    await run_in_threadpool(studio.engine.check_disk)
+    await run_in_threadpool(studio.manager.check_disk)
     pixels = studio.settings.upload_pixels
     png, width, height = await studio.workshop.do(caller, 1, media.receive, image, pixels)
     upload = await run_in_threadpool(studio.store.add_upload, png, width, height)
@@ -342,8 +342,8 @@ def _submit(
         strength=asked.strength if image is not None else None,
         fit=asked.fit,
     )
-    steps = len(requests.plan(studio.engine.loaded(), request).steps)
-    return studio.engine.submit(
+    steps = len(requests.plan(studio.manager.loaded(), request).steps)
+    return studio.manager.submit(
         request,
         client=client,
         kind="api",
@@ -363,7 +363,7 @@ def _partial_steps(steps: int, count: int) -> frozenset[int]:
 async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Response:
     if order.asked.stream:
         return _Stream(call, studio, order, job)
-    await _finished(call, studio.engine, job)
+    await _finished(call, studio.manager, job)
     rows = [job.pictures[slot] for slot in range(len(job.slots))]
     data = [await _made(call, studio, order, _item, studio.store, order, row) for row in rows]
     body = {
@@ -376,26 +376,26 @@ async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Res
     return JSONResponse(body, headers=order.headers)
 
 
-async def _finished(call: Request, engine: JobManager, job: Job) -> None:
+async def _finished(call: Request, manager: JobManager, job: Job) -> None:
     """Wait for a job, and leave it when the caller goes away.
 
     Raises:
         ApiError: it failed, or the server stops.
     """
-    over = asyncio.create_task(_over(engine, job))
+    over = asyncio.create_task(_over(manager, job))
     gone = asyncio.create_task(_gone(call))
     try:
         await asyncio.wait((over, gone), return_when=asyncio.FIRST_COMPLETED)
     finally:
         over.cancel()
         gone.cancel()
-        engine.leave(job)
+        manager.leave(job)
     if job.state != "done":
         raise _failure(job)
 
 
-async def _over(engine: JobManager, job: Job) -> None:
-    async for _ in streams.follow(engine, job, -1):
+async def _over(manager: JobManager, job: Job) -> None:
+    async for _ in streams.follow(manager, job, -1):
         pass
 
 
@@ -434,7 +434,7 @@ class _Stream(StreamingResponse):
         headers = {**streams.HEADERS, **order.headers}
         events = _events(call, studio, order, job)
         super().__init__(events, media_type=streams.TYPE, headers=headers)
-        self._leave = partial(studio.engine.leave, job)
+        self._leave = partial(studio.manager.leave, job)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -444,14 +444,14 @@ class _Stream(StreamingResponse):
 
 
 async def _events(call: Request, studio: Studio, order: _Order, job: Job) -> AsyncGenerator[bytes]:
-    engine = studio.engine
+    manager = studio.manager
     partials = 0
     try:
-        async for event in streams.follow(engine, job, -1):
+        async for event in streams.follow(manager, job, -1):
             if event is None:
                 yield streams.KEEP_ALIVE
             elif event.name == "step":
-                look = engine.kept(job, event.data["slot"], event.data["step"])
+                look = manager.kept(job, event.data["slot"], event.data["step"])
                 if look is not None:
                     data = await _made(call, studio, order, _partial, order, job, look)
                     yield _message(order, "partial_image", data | {"partial_image_index": partials})

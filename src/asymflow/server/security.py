@@ -56,10 +56,10 @@ _CLIENTS = 10_000
 class Protected:
     """Lets good calls through to an application and answers the others."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, engine: JobManager) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, manager: JobManager) -> None:
         self._app = app
         self._settings = settings
-        self._engine = engine
+        self._manager = manager
         self._buckets = Buckets(settings.rate, settings.burst)
         self._bodies = Bodies(settings)
 
@@ -84,7 +84,7 @@ class Protected:
             if await self._welcome(scope, receive, safely):
                 return
             self._check_token(scope, headers)
-            if self._engine.stopping and scope["method"] not in (*_SAFE, "DELETE"):
+            if self._manager.stopping and scope["method"] not in (*_SAFE, "DELETE"):
                 raise stopping()
             limit = self._check_body(scope, headers)
             self._check_rate(scope)

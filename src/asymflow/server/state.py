@@ -25,7 +25,7 @@ class Studio:
 
     settings: Settings
     store: Store
-    engine: JobManager
+    manager: JobManager
     metrics: Metrics
     workshop: Workshop
 
@@ -45,13 +45,13 @@ async def model_of(studio: Here) -> Model:
     Raises:
         ApiError: it takes too long, or cannot be loaded.
     """
-    engine = studio.engine
+    manager = studio.manager
     until = time.monotonic() + _PATIENCE
-    with engine.opened.listen() as listener:
-        while engine.model is None and engine.failure is None and not engine.closing:
+    with manager.opened.listen() as listener:
+        while manager.model is None and manager.failure is None and not manager.closing:
             if not await listener.wait(until - time.monotonic()):
                 break
-    return engine.loaded()
+    return manager.loaded()
 
 
 Loaded = Annotated[Model, Depends(model_of)]

@@ -39,35 +39,35 @@ def response(events: AsyncGenerator[bytes]) -> StreamingResponse:
     return StreamingResponse(events, media_type=TYPE, headers=HEADERS)
 
 
-async def follow(engine: JobManager, job: Job, after: int) -> AsyncGenerator[Event | None]:
+async def follow(manager: JobManager, job: Job, after: int) -> AsyncGenerator[Event | None]:
     """What happens to a job, to its end; None where nothing happened for a while.
 
     Ends early when the server stops.
     """
     with job.broadcast.listen() as listener:
         while True:
-            events = engine.events(job, after)
+            events = manager.events(job, after)
             for event in events:
                 after = event.number
                 yield event
                 if event.name in FINAL:
                     return
-            if engine.closing or (job.over and not events):
+            if manager.closing or (job.over and not events):
                 return
             if not await listener.wait(_QUIET):
                 yield None
 
 
 async def job_events(
-    engine: JobManager, job: Job, after: int, *, previews: bool = False
+    manager: JobManager, job: Job, after: int, *, previews: bool = False
 ) -> AsyncGenerator[bytes]:
     """`follow` on the wire.
 
     Args:
         previews: says a look at a picture in its step, in the place of where to ask for it.
     """
-    shown = _Previews(engine, job)
-    async for event in follow(engine, job, after):
+    shown = _Previews(manager, job)
+    async for event in follow(manager, job, after):
         if event is None:
             yield KEEP_ALIVE
             continue
@@ -83,20 +83,20 @@ class _Previews:
     A call of its own for every look would cost several times as much as the look.
     """
 
-    def __init__(self, engine: JobManager, job: Job) -> None:
-        self._engine = engine
+    def __init__(self, manager: JobManager, job: Job) -> None:
+        self._manager = manager
         self._job = job
         self._next: dict[int, float] = {}
 
     async def of(self, slot: int, step: int) -> str | None:
         """The look at a step as a data URL; None for one that is skipped or long over."""
         now = time.monotonic()
-        found = self._engine.newest(self._job, slot)
+        found = self._manager.newest(self._job, slot)
         last = step == self._job.steps - 1  # the picture itself comes in a moment
         if found is None or found[0] != step or last or now < self._next.get(slot, 0.0):
             return None
         url, seconds = await asyncio.to_thread(self._encoded, found[1])
-        together = max(len(self._job.slots), self._engine.drawing())
+        together = max(len(self._job.slots), self._manager.drawing())
         self._next[slot] = now + seconds * together / _PREVIEW_SHARE
         return url
 
@@ -108,7 +108,7 @@ class _Previews:
         return url, time.thread_time() - before
 
 
-async def everything(engine: JobManager, *, previews: bool = False) -> AsyncGenerator[bytes]:
+async def everything(manager: JobManager, *, previews: bool = False) -> AsyncGenerator[bytes]:
     """Every event of every job of the studio, for a page that opens a single stream.
 
     Begins with the jobs that are going on and what was told of them. The data of an event is that
@@ -123,38 +123,38 @@ async def everything(engine: JobManager, *, previews: bool = False) -> AsyncGene
     async def said(job: Job, event: Event) -> bytes:
         data = event.data
         if previews and event.name == "step":
-            looks = shown.setdefault(job.id, _Previews(engine, job))
+            looks = shown.setdefault(job.id, _Previews(manager, job))
             data = {**data, "preview": await looks.of(data["slot"], data["step"])}
         if event.name in FINAL:
             shown.pop(job.id, None)
         return message(event.name, data if event.name == "job" else {"job": job.id, **data})
 
-    with engine.telling.listen() as listener:
-        after = engine.last_told()
+    with manager.telling.listen() as listener:
+        after = manager.last_told()
         yield message("beat", {})
-        for job in engine.active():
-            yield message("job", {"job": engine.json(job)})
-            for event in engine.events(job, -1):
+        for job in manager.active():
+            yield message("job", {"job": manager.json(job)})
+            for event in manager.events(job, -1):
                 if event.number <= after:
                     yield await said(job, event)
-        while not engine.closing:
-            for job, event in engine.told_after(after):
+        while not manager.closing:
+            for job, event in manager.told_after(after):
                 after = event.number
                 yield await said(job, event)
             if not await listener.wait(_QUIET):
                 yield message("beat", {})
 
 
-async def changes(engine: JobManager, after: int | None) -> AsyncGenerator[bytes]:
+async def changes(manager: JobManager, after: int | None) -> AsyncGenerator[bytes]:
     """Every change of state of any job; without a number to go on from, first what is going on."""
-    with engine.changed.listen() as listener:
+    with manager.changed.listen() as listener:
         if after is None:
-            after = engine.last_change()
-            for job in engine.active():
-                yield message("job", {"job": engine.json(job)}, after)
+            after = manager.last_change()
+            for job in manager.active():
+                yield message("job", {"job": manager.json(job)}, after)
         yield KEEP_ALIVE
-        while not engine.closing:
-            for event in engine.changes_after(after):
+        while not manager.closing:
+            for event in manager.changes_after(after):
                 after = event.number
                 yield message(event.name, event.data, event.number)
             if not await listener.wait(_QUIET):

@@ -70,7 +70,7 @@ class Worker(threading.Thread):
 
     def __init__(self, engine: JobManager, load: Callable[[], Model]) -> None:
         super().__init__(name="asymflow-worker", daemon=True)
-        self._engine = engine
+        self._manager = engine
         self._load = load
         self._abandoned = threading.Event()
         self._last = threading.local()  # what each thread handed to the writer
@@ -78,7 +78,7 @@ class Worker(threading.Thread):
     def abandon(self) -> None:
         """Leave what is being made; its job is kept for the next start."""
         self._abandoned.set()
-        if (network := self._engine.network) is not None:
+        if (network := self._manager.network) is not None:
             network.abort()
 
     def run(self) -> None:
@@ -89,15 +89,15 @@ class Worker(threading.Thread):
             except AsymflowError:
                 _log.exception("the model cannot be loaded")
                 # What it says may name files, which is for the log alone.
-                self._engine.give_up("The model could not be loaded. The server's log says why.")
+                self._manager.give_up("The model could not be loaded. The server's log says why.")
                 return
             except Exception:
                 # Such as files or threads that the system does not give now.
                 _log.exception("the model could not be loaded", extra={"pause_s": pause})
-                self._engine.give_up("The model could not be loaded, and is tried again soon.")
+                self._manager.give_up("The model could not be loaded, and is tried again soon.")
             else:
                 return
-            if self._engine.await_close(pause):
+            if self._manager.await_close(pause):
                 return
             pause = min(2 * pause, _LAST_PAUSE)
 
@@ -118,23 +118,23 @@ class Worker(threading.Thread):
                 ThreadPoolExecutor(count, "asymflow-drawing") as drawing,
             ):
                 self._writer.submit(int).result()  # its thread is there, before it is needed
-                self._engine.open(model, seconds, None if network is None else network.process)
+                self._manager.open(model, seconds, None if network is None else network.process)
                 _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
-                limit = self._engine.settings.together or model.adapter.batch or _TOGETHER
+                limit = self._manager.settings.together or model.adapter.batch or _TOGETHER
                 for each in [drawing.submit(self._draw, model, limit) for _ in range(count)]:
                     each.result()
         finally:
             remote.end(model)
 
     def _draw(self, model: Model, limit: int) -> None:
-        while units := self._engine.take(limit):
+        while units := self._manager.take(limit):
             try:
                 self._serve(model, units)
             except Exception:
                 # The next start finds these jobs unfinished; this one must go on.
                 _log.exception("pictures were given up")
             finally:
-                self._engine.rest(units)
+                self._manager.rest(units)
 
     def _serve(self, model: Model, units: Sequence[Unit], tries: int = 1) -> None:
         """Make pictures; each alone where they fail together for want of memory, or are lost."""
@@ -151,7 +151,7 @@ class Worker(threading.Thread):
                 _log.exception("a picture could not be made")
                 self._fail(runs, _OUR_FAULT, None)
                 return
-            self._engine.metrics.memory.inc()
+            self._manager.metrics.memory.inc()
             _log.error("out of memory", extra={"pictures": len(runs)})
             lost = None
         else:
@@ -160,8 +160,8 @@ class Worker(threading.Thread):
         gc.collect()
         devices.release_memory()
         if lost is not None and lost.memory:
-            self._engine.metrics.memory.inc()
-        if lost is not None and not self._engine.await_network([run.unit.job for run in runs]):
+            self._manager.metrics.memory.inc()
+        if lost is not None and not self._manager.await_network([run.unit.job for run in runs]):
             return
         if lost is not None and tries < _TRIES:
             for run in runs:
@@ -186,17 +186,17 @@ class Worker(threading.Thread):
 
     def _prepared(self, model: Model, unit: Unit) -> _Run | None:
         try:
-            made = requests.prepare(model, self._engine.store, unit.job.request, unit.wanted)
+            made = requests.prepare(model, self._manager.store, unit.job.request, unit.wanted)
         except AsymflowError as error:
-            self._engine.fail(unit.job, ProblemDetail(str(error), code="unusable"))
+            self._manager.fail(unit.job, ProblemDetail(str(error), code="unusable"))
             return None
         except ApiError as refusal:
-            self._engine.fail(unit.job, refusal.problem)
+            self._manager.fail(unit.job, refusal.problem)
             return None
         except Exception:
             _log.exception("a picture could not be prepared")
             problem = ProblemDetail(_OUR_FAULT, "server_error", code="internal_error")
-            self._engine.fail(unit.job, problem)
+            self._manager.fail(unit.job, problem)
             return None
         return _Run(unit, made, truncated(made.record.plan, made.request.strength))
 
@@ -204,7 +204,7 @@ class Worker(threading.Thread):
         adapter = model.adapter
         requests = [run.made.request for run in runs]
         for run in runs:
-            self._engine.begin(run.unit.job)
+            self._manager.begin(run.unit.job)
         frame = None
         walk = engine.walk(adapter, runs[0].made.record.plan, requests)
         try:
@@ -225,10 +225,10 @@ class Worker(threading.Thread):
         ]
 
     def _nobody_waits(self, runs: Sequence[_Run]) -> bool:
-        limit = self._engine.settings.picture_seconds
+        limit = self._manager.settings.picture_seconds
         for run in runs:
             if time.monotonic() - run.started > limit:
-                self._engine.fail(
+                self._manager.fail(
                     run.unit.job,
                     ProblemDetail(
                         f"A picture took more than {limit:g} seconds, which is too long. Ask for a "
@@ -271,7 +271,7 @@ class Worker(threading.Thread):
         }
         run.facts[frame.index] = facts
         [look] = engine.pictures(adapter, [request], frame.x_0[row : row + 1])
-        self._engine.step(run.unit, frame.index, facts, look)
+        self._manager.step(run.unit, frame.index, facts, look)
         if frame.action == "skip":
             left_out = run.plan.steps[frame.index + 1]
             skipped = {
@@ -284,7 +284,7 @@ class Worker(threading.Thread):
                 "forwards": 0,
             }
             run.facts[frame.index + 1] = skipped
-            self._engine.step(run.unit, frame.index + 1, skipped, None)
+            self._manager.step(run.unit, frame.index + 1, skipped, None)
 
     def _finish(self, run: _Run, picture: Picture) -> None:
         """Write a picture, and tell of it; or say why there is none."""
@@ -326,14 +326,14 @@ class Worker(threading.Thread):
             ],
         }
         # Before the picture is told of: whoever then reads the numbers finds it counted.
-        self._engine.metrics.seconds.labels(request.quality).observe(run.seconds)
-        self._engine.metrics.forwards.labels(request.quality).observe(forwards)
-        self._engine.learn(job.cost, run.seconds)
-        self._engine.picture(run.unit, media.encode(picture, made.record), facts)
+        self._manager.metrics.seconds.labels(request.quality).observe(run.seconds)
+        self._manager.metrics.forwards.labels(request.quality).observe(forwards)
+        self._manager.learn(job.cost, run.seconds)
+        self._manager.picture(run.unit, media.encode(picture, made.record), facts)
 
     def _fail(self, runs: Sequence[_Run], message: str, code: str | None) -> None:
         for run in runs:
-            self._engine.fail(
+            self._manager.fail(
                 run.unit.job, ProblemDetail(message, "server_error", code=code or "internal_error")
             )
 
