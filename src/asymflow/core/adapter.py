@@ -86,12 +86,12 @@ class ClipsEstimate(Protocol):
     """An adapter whose estimates are cut to a range once guidance has combined them."""
 
     def clip_estimate(self, x_0: Tensor) -> Tensor:
-        """The estimate [b, c, h, w] that the model's sampler would go on with."""
+        """The estimate [b, c, h, w] that the model's sampler continues with."""
         ...
 
 
 def clipped_estimate(adapter: Adapter, x_0: Tensor) -> Tensor:
-    """An estimate [b, c, h, w] as a solver is told it."""
+    """The estimate [b, c, h, w] that a solver receives: clipped where the adapter clips."""
     return adapter.clip_estimate(x_0) if isinstance(adapter, ClipsEstimate) else x_0
 
 

@@ -1,7 +1,7 @@
-"""Run-time decisions: what a picture does at a step of its plan, by how much it was surprised.
+"""Run-time decisions: what a picture does at a step of its plan, by its prediction residual.
 
 The estimates that a trajectory has made predict the next one, on the line that its solver draws. A
-picture whose estimates come as predicted is settled: it can make two moves as one. All here is a
+picture whose estimates are as predicted can make two moves as one. All here is a
 function of one picture's own estimates and of the plan.
 """
 
@@ -22,12 +22,12 @@ def prediction_residual(
     """How far the newest estimate is from what the older ones predict, relative to its norm.
 
     The prediction is the line through the two before it, in tau^4 for `corrected2` and else in
-    tau^2; a single one is taken as it is. Without any there is no surprise.
+    tau^2; a single one is taken as it is. Without any the result is None.
 
     Args:
         history: of one picture [1, c, h, w], newest first, as `solvers.advance` returns it.
         solver: of the step that begins with the newest.
-        mask: [1, 1, h, w], 1 where x_0 is to be found: what is known surprises nobody.
+        mask: [1, 1, h, w], 1 where x_0 is to be found; known pixels do not count.
     """
     if len(history) < 2:
         return None
@@ -46,7 +46,7 @@ def prediction_residual(
 
 
 def decide(plan: Plan, index: int, rho: float | None) -> Action | None:
-    """How a picture with the surprise `rho` leaves its plan at a step; None to stay in it."""
+    """How a picture leaves its plan at a step, by its residual `rho`; None to stay in it."""
     if rho is None:
         return None
     for rule in plan.adaptive:
