@@ -429,7 +429,7 @@ def test_unfit_input_is_refused_before_anything_is_generated(
 ) -> None:
     with pytest.raises(InputError, match="raise `pairs`"):
         run(pairs=2)
-    with pytest.raises(InputError, match="Profile this model"):
+    with pytest.raises(InputError, match="was measured on other"):
         run(profile=profile(12, {"adapter": "other", "size": "32x32"}))
     with pytest.raises(InputError, match="lower `pairs`"):
         run(pairs=100)
