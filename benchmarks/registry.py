@@ -223,5 +223,12 @@ SUITES = (
         ("server/studio.json",),
         own=False,
     ),
+    Suite(
+        "page pairs",
+        "First preview and Live before and after the mends of docs/faults.md",
+        'scripts/e2e --measure -t "first preview|live mode", alternating between two commits',
+        ("server/page_pairs.json",),
+        own=False,
+    ),
     Suite("long", "How the steps of .ci/long went", ".ci/long", ("server/long.json",), own=False),
 )
