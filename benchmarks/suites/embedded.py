@@ -26,9 +26,9 @@ from asymflow.bench.report import QualityReport, Source, Split
 from asymflow.core import engine, presets
 from asymflow.core.adapter import Adapter, Context, Wrapped
 from asymflow.core.types import Request
+from asymflow.io import folders
 from asymflow.models.embedded import adapter as embedded
 from asymflow.training.data.dataset import Dataset
-from asymflow.training.data.fetch import default_cache
 from asymflow.training.errors import squared_errors
 from asymflow.training.run import curve_pairs
 from benchmarks import results
@@ -125,7 +125,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
                     size=given.size,
                     pairs=given.pairs,
                     out=given.out / label.replace(":", "-").replace(",", "").replace(" ", "-"),
-                    cache=default_cache() / "features",
+                    cache=folders.cache() / "features",
                     progress=sys.stderr.isatty(),
                 )
                 splits: tuple[Split, ...] = ("seen", "heldout")

@@ -24,8 +24,8 @@ from asymflow.bench.quality import gallery_of, scores_of
 from asymflow.core import engine, schedules
 from asymflow.core.types import Plan, Request
 from asymflow.generation import pipeline
+from asymflow.io import folders
 from asymflow.training.data.dataset import Dataset
-from asymflow.training.data.fetch import default_cache
 from benchmarks import results
 
 FIRST = (3.0, 0.0)
@@ -61,7 +61,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     dataset = Dataset(given.data)
     common = [entry for entry in dataset.entries if entry.weight == 1]
     entries = pick((e for e in common if e.split == "train"), given.pairs, SEED)
-    cached = partial(extract, network=network, cache=default_cache() / "features")
+    cached = partial(extract, network=network, cache=folders.cache() / "features")
     gallery = gallery_of(dataset, common, given.side, cached)
     model = pipeline.load(given.weights, dtype=None, device=None)
     size = (given.side, given.side)

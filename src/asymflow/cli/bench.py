@@ -23,12 +23,12 @@ from asymflow.core import engine, presets
 from asymflow.core.errors import InputError
 from asymflow.core.types import Plan, Request
 from asymflow.generation import pipeline
+from asymflow.io import folders
 from asymflow.io.files import write_text
 from asymflow.models.embedded import adapter as embedded
 from asymflow.models.embedded import plans
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.planning import plan_files, profiler
-from asymflow.training.data.fetch import default_cache
 
 _PAIRS, _PEERS_PAIRS, _FEW_PAIRS = 512, 192, 32
 _REPEATS, _FEW_REPEATS = 20, 5
@@ -78,7 +78,7 @@ def quality(
         },
         provenance=_header(model, {plan.name: plan}),
         out=out,
-        cache=default_cache() / "features",
+        cache=folders.cache() / "features",
         progress=sys.stderr.isatty(),
     )
     say(report.to_json().rstrip() if as_json else str(report))
@@ -121,7 +121,7 @@ def peers(
             budget=QUICK if quick else FULL,
             provenance=_header(model, ours),
             out=out,
-            cache=default_cache() / "features",
+            cache=folders.cache() / "features",
             on_progress=report,
         )
     say(found.to_json() if as_json else str(found))

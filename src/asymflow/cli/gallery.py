@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asymflow.cli.report import say, say_json, tell
-from asymflow.cli.studio import home
+from asymflow.io import folders
 from asymflow.server import upkeep
 
 
@@ -97,7 +97,7 @@ def back_up(data: Path | None, target: Path, *, json: bool) -> None:
 
 
 def _folder(data: Path | None) -> Path:
-    return (data or home()).expanduser().resolve()
+    return (data or folders.studio()).expanduser().resolve()
 
 
 def _some(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from asymflow.cli.report import tell
 from asymflow.core.errors import InputError, MissingExtra
+from asymflow.io import folders
 
 TOKEN = "ASYMFLOW_TOKEN"
 """The variable that may hold the token."""
@@ -54,7 +55,7 @@ def serve(
 
     token = _token(token_file)
     settings = Settings(
-        data=(data or home()).expanduser().resolve(),
+        data=(data or folders.studio()).expanduser().resolve(),
         host=host,
         port=port,
         token=token,
@@ -91,9 +92,3 @@ def _token(path: Path | None) -> str | None:
     if not token:
         raise InputError(f"The token file {path} is empty. Fill it: openssl rand -hex 24 > {path}.")
     return token
-
-
-def home() -> Path:
-    """Where data goes when nobody says: the place of the system for it."""
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local/share") / "asymflow" / "studio"

@@ -14,7 +14,7 @@ import pytest
 
 from asymflow.models.embedded.styles import KEYWORDS, NAMES, STYLES, Package
 from asymflow.training.data import fetch as module
-from asymflow.training.data.fetch import DownloadError, default_cache, fetch, integrity, registry
+from asymflow.training.data.fetch import DownloadError, fetch, integrity, registry
 
 CONTENT = b"not really a tarball"
 
@@ -130,14 +130,6 @@ def test_registry_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert registry() == module.PUBLIC_REGISTRY
     monkeypatch.setenv("npm_config_registry", "https://example.org/npm")
     assert registry() == "https://example.org/npm/"
-
-
-def test_cache_respects_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.sys, "platform", "linux")  # pyright: ignore
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert default_cache() == Path("/somewhere/asymflow")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache() == Path.home() / ".cache" / "asymflow"
 
 
 def test_every_package_is_pinned() -> None:

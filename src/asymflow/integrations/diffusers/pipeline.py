@@ -20,9 +20,9 @@ from asymflow.integrations.diffusers.families import family_of
 from asymflow.integrations.diffusers.hub import FOLDER
 from asymflow.integrations.diffusers.original import NAME, default_steps, original
 from asymflow.integrations.diffusers.runs import run
+from asymflow.io import folders
 from asymflow.models.diffusers.pipelines import STRENGTH, Call, Family, adapt, bound, flat, name_of
 from asymflow.planning.plan_files import load_plan, save_plan
-from asymflow.training.data.fetch import default_cache
 
 P = TypeVar("P")
 
@@ -184,7 +184,7 @@ def _beginning(base: Any, call: Call) -> dict[str, str]:
 def _places(wanted: Mapping[str, str], folder: Path | None) -> list[Path]:
     """Where a plan may be kept: beside the model, or else with the user's caches."""
     use = "-".join(value for key, value in wanted.items() if value and key != "adapter")
-    own = default_cache() / "plans" / f"{wanted['adapter'].replace(':', '-')}-{use}.json"
+    own = folders.cache() / "plans" / f"{wanted['adapter'].replace(':', '-')}-{use}.json"
     if folder is None:
         return [own]
     return [folder / FOLDER / "plan.json", folder / FOLDER / f"plan-{use}.json", own]

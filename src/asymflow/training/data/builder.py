@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 
 from asymflow.core.errors import InputError
+from asymflow.io import folders
 from asymflow.io.files import replacing, write_text
 from asymflow.models.embedded.bitmaps import Pixels, pool, render_bitmap
 from asymflow.models.embedded.library import COMMON
 from asymflow.models.embedded.styles import KEYWORDS, NAMES, STYLES, Package, Style, style_ids
 from asymflow.training.data.catalogue import Drawing, read_concepts, read_drawings
-from asymflow.training.data.fetch import default_cache, fetch
+from asymflow.training.data.fetch import fetch
 from asymflow.training.data.holdout import RULE, held_out
 from asymflow.training.data.manifest import Entry, write_manifest
 from asymflow.training.data.render import render_svg, require_renderer
@@ -184,7 +185,7 @@ def _chosen(styles: Sequence[str]) -> list[Style]:
 
 
 def _fetch_all(packages: Sequence[Package], cache: Path | None, bar: Bar) -> dict[str, Path]:
-    folder = cache or default_cache()
+    folder = cache or folders.cache()
     with bar("fetching packages", len(packages)) as advance:
         found: dict[str, Path] = {}
         for package in packages:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -25,17 +24,6 @@ CHUNK_BYTES = 1 << 20
 
 class DownloadError(AsymflowError):
     """A package could not be fetched, or is not the one that was pinned."""
-
-
-def default_cache() -> Path:
-    """The user's cache folder for asymflow on this platform; it need not exist yet."""
-    if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "asymflow"
 
 
 def fetch(package: Package, cache: Path) -> Path:
