@@ -26,15 +26,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from asymflow.bench import anchors, metrics
 from asymflow.bench.features import DIM, as_unit_float, extract, load_network
@@ -45,6 +36,7 @@ from asymflow.bench.report import NEAREST, Nearest, QualityReport, Score, Source
 from asymflow.core.errors import InputError
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
+from asymflow.io.progress import bars
 from asymflow.training.data.dataset import Dataset
 from asymflow.training.data.manifest import Entry
 
@@ -109,12 +101,12 @@ def quality(
     nearest: dict[Split, Mapping[Nearest, float]] = {}
     seconds: dict[str, float] = {}
 
-    with _bars(progress) as bars:
+    with bars(visible=progress) as shown:
 
         @contextmanager
         def stage(what: str, total: int) -> Generator[Step]:
             started = time.monotonic()
-            yield partial(bars.advance, bars.add_task(what, total=total))
+            yield partial(shown.advance, shown.add_task(what, total=total))
             seconds[what] = round(time.monotonic() - started, 2)
 
         with stage("features of real pictures", len(common)) as step:
@@ -324,19 +316,6 @@ def _sheet(
         captions += [["" for _ in rows], [jobs[row][0] for row in rows]]
     scale = max(1, _SHEET_SIDE // real.shape[1])
     return sheet(images, row_labels=labels, captions=captions, scale=scale)
-
-
-def _bars(visible: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not visible,
-    )
 
 
 def sha256_of(*parts: bytes) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from asymflow.cli.report import say, say_json, tell
 from asymflow.io import folders
+from asymflow.io.progress import bars
 from asymflow.server import upkeep
 
 
@@ -67,19 +65,9 @@ def back_up(data: Path | None, target: Path, *, json: bool) -> None:
         FileFormatError: the database cannot be used.
     """
     folder = _folder(data)
-    console = Console(stderr=True)
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("files,"))
-    left = (TimeRemainingColumn(compact=True), TextColumn("left"))
     copied = 0
-    with Progress(
-        TextColumn("copying"),
-        *columns,
-        *left,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("", total=None)
+    with bars("files", transient=True) as progress:
+        task = progress.add_task("copying", total=None)
 
         def advance(done: int, total: int) -> None:
             nonlocal copied

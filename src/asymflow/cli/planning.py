@@ -9,9 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from asymflow.bench import protocol
 from asymflow.bench.protocol import PROFILED, PROVED, VERIFIED, check_fits, requests
 from asymflow.cli.outputs import require_writable
@@ -20,6 +17,8 @@ from asymflow.core import presets, schedules
 from asymflow.core.errors import InputError, MissingExtra
 from asymflow.core.types import Plan, Profile
 from asymflow.io.files import replacing
+from asymflow.io.plots import new_figure
+from asymflow.io.progress import bars
 from asymflow.planning import plan_files, planner, prediction
 
 if TYPE_CHECKING:
@@ -268,11 +267,7 @@ def _draw(
     candidates: Sequence[planner.Candidate], profile: Profile, cost: prediction.Cost, path: Path
 ) -> None:
     """Cost against predicted error, as a PNG."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "train") from error
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = new_figure(7, 4.5)
     axes: Any = figure.add_subplot()
     axes.plot([c.cost for c in candidates], [c.error for c in candidates], "o-", ms=3)
     axes.set(
@@ -287,14 +282,7 @@ def _draw(
 @contextmanager
 def progress() -> Generator[Report]:
     """A bar for each thing that is done, on a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with bars() as bar:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int) -> None:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from asymflow.core.types import Picture
 from asymflow.io.images import fit, to_bytes
+from asymflow.io.progress import bars
 
 if TYPE_CHECKING:
     from asymflow.generation.pipeline import Advance, Look
@@ -37,17 +37,8 @@ def screen(total: int, *, preview: bool) -> Generator[Advance]:
         yield lambda steps, look: None
         return
     preview = preview and console.color_system in ("truecolor", "256")
-    progress = Progress(
-        TextColumn("drawing"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("steps,"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
-        console=console,
-        auto_refresh=False,
-    )
-    task = progress.add_task("", total=total)
+    progress = bars("steps")
+    task = progress.add_task("drawing", total=total)
     shown = Text()
     looked = 0.0
     with Live(progress, console=console, refresh_per_second=10, transient=not preview) as live:

@@ -7,13 +7,11 @@ import math
 import shutil
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import say, tell
 from asymflow.core.errors import InputError
 from asymflow.io.files import replacing
+from asymflow.io.progress import bars
 from asymflow.training import loop, recipes
 from asymflow.training.run import run
 
@@ -50,14 +48,7 @@ def train(
     for path in (out / "log.jsonl", export):
         if path is not None:
             require_writable(path, "Choose another place.")
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with bars(percent=True) as bar:
         task = bar.add_task(f"training {recipe.name}", total=1.0)
 
         def show(row: loop.Progress) -> None:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from asymflow.core import devices, engine, presets
-from asymflow.core.errors import FileFormatError, MissingExtra
+from asymflow.core.errors import FileFormatError
 from asymflow.core.types import Request
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
+from asymflow.io.plots import new_figure
 from asymflow.models.embedded import adapter as embedded
 from asymflow.models.embedded.network import PictureModel
 from asymflow.training import curve
@@ -179,15 +180,11 @@ def _draw(weights: Path, path: Path) -> None:
 
 def plot_loss(log: Path, path: Path) -> None:
     """Loss over minutes per size, smoothed over 50 batches, as a PNG."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "train") from error
     by_size: dict[tuple[int, ...], list[tuple[float, float]]] = {}
     for line in log.read_text("utf-8").splitlines():
         row = json.loads(line)
         by_size.setdefault(tuple(row["size"]), []).append((row["minutes"], row["loss"]))
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7, 4)
     axes: Any = figure.add_subplot()
     for size, points in sorted(by_size.items()):
         minutes, smooth = _smooth(points)

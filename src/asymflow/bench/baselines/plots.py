@@ -12,32 +12,19 @@ from numpy.typing import NDArray
 from asymflow.bench.baselines.report import REFERENCE, Peer, PeersReport, Quartiles
 from asymflow.bench.metrics import Estimate
 from asymflow.bench.pairs import job
-from asymflow.core.errors import MissingExtra
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
+from asymflow.io.plots import new_figure
 from asymflow.training.data.manifest import Entry
 
 SHEET_COLUMNS = 8
-
-
-def figure_type() -> Any:
-    """matplotlib's `Figure`.
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "train") from error
-    return Figure
 
 
 def plot_report(report: PeersReport, path: Path) -> None:
     """KID and the distance to the reference over milliseconds, a colour per family."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure = figure_type()(figsize=(13, 6), layout="constrained")
+    figure = new_figure(13, 6)
     panels: Any = figure.subplots(1, 2)
     what: tuple[tuple[str, Callable[[Peer], Estimate]], ...] = (
         ("KID x1000 to real pictures", lambda peer: peer.score.kid),

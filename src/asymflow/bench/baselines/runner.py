@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 from asymflow.bench import metrics
 from asymflow.bench.baselines.cache import Shelf, Taken, load_taken, save_taken
 from asymflow.bench.baselines.grids import Search, best_grids
-from asymflow.bench.baselines.plots import SHEET_COLUMNS, draw_pictures, figure_type, plot_report
+from asymflow.bench.baselines.plots import SHEET_COLUMNS, draw_pictures, plot_report
 from asymflow.bench.baselines.protocol import (
     FULL,
     Budget,
@@ -75,6 +75,7 @@ from asymflow.core import engine, presets
 from asymflow.core.errors import InputError
 from asymflow.core.types import Plan, Profile, Request
 from asymflow.io.files import write_text
+from asymflow.io.plots import new_figure
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.planning import costs
 from asymflow.planning.profiler import Progress, no_progress
@@ -116,7 +117,7 @@ def peers(
     network = load_network()
     library()
     if out is not None:
-        figure_type()
+        new_figure(1, 1)  # raises before anything is generated
     for plan in plans.values():
         engine.check_plan(adapter, plan, (size, size))
     if profile is not None:

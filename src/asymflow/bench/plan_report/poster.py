@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from asymflow.bench.plan_report.cost import Account, colours, on_white
-from asymflow.core.errors import MissingExtra
 from asymflow.io.files import replacing
+from asymflow.io.plots import new_figure
 
 _WIDEST = 10
 """Estimates in a row; a longer plan takes several."""
@@ -20,10 +20,6 @@ def poster(account: Account, path: Path) -> None:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "train") from error
     plan, costs = account.plan.plan, account.costs(account.plan)
     shares = plan.evidence.shares if plan.evidence is not None else ()
     tiers = colours([step.tier.name for step in plan.steps])
@@ -33,7 +29,7 @@ def poster(account: Account, path: Path) -> None:
     if plan.evidence is not None and plan.evidence.predicted is not None:
         table += f"\npredicted, for the nearest plan of the profile, {plan.evidence.predicted:.3f}"
     heights = (2.6, 2.3 * rows, 0.17 * (table.count("\n") + 3))
-    figure = Figure(figsize=(max(9.5, 1.15 * columns), sum(heights)), layout="constrained")
+    figure = new_figure(max(9.5, 1.15 * columns), sum(heights))
     parts: Any = figure.subfigures(3, 1, height_ratios=heights)
     ends, strip, text = parts
 

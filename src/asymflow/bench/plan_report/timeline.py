@@ -9,9 +9,9 @@ import numpy as np
 
 from asymflow.bench.plan_report.cost import colours, on_white, watch
 from asymflow.core.adapter import Adapter
-from asymflow.core.errors import MissingExtra
 from asymflow.core.types import Plan, Request
 from asymflow.io.files import replacing
+from asymflow.io.plots import new_figure
 
 
 def strip(adapter: Adapter, plan: Plan, request: Request, path: Path) -> None:
@@ -24,16 +24,11 @@ def strip(adapter: Adapter, plan: Plan, request: Request, path: Path) -> None:
         InputError: the request or the plan does not fit the model; nothing is written.
         MissingExtra: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "train") from error
     watched = watch(adapter, plan, request)
     steps, seconds = plan.steps, np.array(watched.seconds)
     shown = (*watched.estimates, watched.picture)
 
-    figure = Figure(figsize=(1.25 * len(shown), 2.6), layout="constrained")
+    figure = new_figure(1.25 * len(shown), 2.6)
     grid: Any = figure.add_gridspec(2, len(shown), height_ratios=(3, 1))
     for number, picture in enumerate(shown):
         axes: Any = figure.add_subplot(grid[0, number])
@@ -49,6 +44,8 @@ def strip(adapter: Adapter, plan: Plan, request: Request, path: Path) -> None:
         bars.text(end - share / 2, 0, f"{share:.0%}", ha="center", va="center", fontsize=7)
     bars.set(xlim=(0, 1), yticks=(), xticks=(), ylim=(-0.4, 0.4))
     bars.set_xlabel(f"{plan.name}: {sum(seconds):.2f} s, {watched.forwards} forwards", fontsize=8)
+    from matplotlib.patches import Patch
+
     patches = [Patch(color=colour, label=name) for name, colour in tiers.items()]
     bars.legend(
         handles=patches, fontsize=7, ncols=len(patches), loc="lower left",

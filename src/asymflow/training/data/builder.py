@@ -14,13 +14,13 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import numpy as np
 from asymflow.core.errors import InputError
 from asymflow.io import folders
 from asymflow.io.files import replacing, write_text
+from asymflow.io.progress import bars
 from asymflow.models.embedded.bitmaps import Pixels, pool, render_bitmap
 from asymflow.models.embedded.library import COMMON
 from asymflow.models.embedded.styles import KEYWORDS, NAMES, STYLES, Package, Style, style_ids
@@ -98,7 +99,7 @@ def build(
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}, but drawing needs at least 1. Pass 1 or more.")
     workers = workers or min(os.cpu_count() or 1, 8)
-    bar = _bar if progress and sys.stderr.isatty() else _no_bar
+    bar = partial(_bar, visible=progress)
     packages = _fetch_all([NAMES, KEYWORDS, *(s.package for s in chosen)], cache, bar)
     concepts = read_concepts(packages[NAMES.name], packages[KEYWORDS.name])
     drawings = read_drawings(
@@ -277,16 +278,6 @@ def _record(report: BuildReport, styles: Sequence[Style]) -> dict[str, Any]:
 
 
 @contextmanager
-def _bar(label: str, total: int) -> Generator[Advance]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(label, total=total)
-        yield lambda count: shown.advance(task, count)
-
-
-@contextmanager
-def _no_bar(label: str, total: int) -> Generator[Advance]:
-    del label, total
-    yield lambda count: None
+def _bar(label: str, total: int, *, visible: bool) -> Generator[Advance]:
+    with bars(transient=True, visible=visible) as shown:
+        yield partial(shown.advance, shown.add_task(label, total=total))
