@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
 
 from asymflow.core.types import Picture
 from asymflow.server import media
@@ -19,8 +20,8 @@ from asymflow.server.manager import JobManager
 
 _QUIET = 15.0
 """Seconds after which something is sent so that no proxy takes the line for dead."""
-KEEP_ALIVE = b": still here\n\n"
 TYPE = "text/event-stream"
+KEEP_ALIVE = format_sse_event(comment="still here")
 HEADERS = MappingProxyType({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 """Nobody may keep a stream, or hold it back."""
 FINAL = frozenset({"done", "failed", "cancelled"})
@@ -30,12 +31,16 @@ _PREVIEW_SHARE = 0.02
 
 def message(name: str, data: Mapping[str, Any], number: int | None = None) -> bytes:
     """One event on the wire."""
-    head = "" if number is None else f"id: {number}\n"
-    return f"{head}event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n".encode()
+    text = json.dumps(data, allow_nan=False)
+    return format_sse_event(data_str=text, event=name, id=None if number is None else str(number))
 
 
 def response(events: AsyncGenerator[bytes]) -> StreamingResponse:
-    """A response of events."""
+    """A response of events.
+
+    FastAPI's own class for them would have sent status 200 before a route can find that there is
+    no such job.
+    """
     return StreamingResponse(events, media_type=TYPE, headers=HEADERS)
 
 
