@@ -22,7 +22,7 @@ draw64 = partial(draw, dtype=torch.float64)
 """For what is compared to more digits than float32 has."""
 
 
-def wait_until(condition: Callable[[], T], *, within: float = 60, what: str = "it") -> T:
+def wait_until(condition: Callable[[], T | None], *, within: float = 60, what: str = "it") -> T:
     """Wait for something that another thread or process does.
 
     Args:
