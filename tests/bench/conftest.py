@@ -4,12 +4,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from asymflow.bench.features import DIM
 from asymflow.training.data.manifest import Entry, write_manifest
+from tests.helpers import draw
 
 STYLES = ("noto", "twemoji", "fxemoji")
 NAMES = ("fox", "owl", "eyes", "anchor", "pizza", "rocket", "umbrella", "banana", "scissors")
+
+
+class Projection:
+    """Stands in for the feature network: a fixed random projection of small pictures."""
+
+    digest = "projection"
+
+    def __init__(self) -> None:
+        self.weights = draw(0, 8 * 8 * 4, DIM) / 16
+
+    def __call__(self, x: Tensor) -> Tensor:
+        small = torch.nn.functional.adaptive_avg_pool2d(x, 8).flatten(1)
+        return (small @ self.weights).clamp(min=0)
 
 
 @pytest.fixture(scope="session")

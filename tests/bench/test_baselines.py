@@ -20,7 +20,6 @@ from asymflow.bench.baselines import report, runner, samplers
 from asymflow.bench.baselines.protocol import Budget
 from asymflow.bench.baselines.report import BASELINE, REFERENCE
 from asymflow.bench.caching import BlockCache, Caching, Counted, FirstBlockCache, TaylorCache
-from asymflow.bench.features import DIM
 from asymflow.core import presets, schedules
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
@@ -31,16 +30,15 @@ from asymflow.models.embedded.text import load_tokenizer
 from asymflow.models.embedded.transformer import TransformerConfig
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import verifier
+from tests.helpers import draw
+
+from .conftest import Projection
 
 STYLES = ("noto", "twemoji", "fxemoji")
 SHAPE = TransformerConfig(width=32, depth=2, head_dim=16, hidden=64, text_width=32)
 EXACT = Request({"label": 1}, (8, 8), seed=3, guidance_scale=2.0)
 PLAIN = Request({"label": 1}, (8, 8), seed=3)
 DRAWN = Request({"prompt": "a fox", "style": "noto"}, (32, 32), seed=1, guidance_scale=2.5)
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module")
@@ -311,19 +309,6 @@ def test_a_cache_computes_what_it_has_too_few_rows_for(adapter: EmbeddedAdapter)
 
 
 # The table.
-
-
-class Projection:
-    """Stands in for the feature network: a fixed random projection of small pictures."""
-
-    digest = "projection"
-
-    def __init__(self) -> None:
-        self.weights = draw(0, 8 * 8 * 4, DIM) / 16
-
-    def __call__(self, x: Tensor) -> Tensor:
-        small = torch.nn.functional.adaptive_avg_pool2d(x, 8).flatten(1)
-        return (small @ self.weights).clamp(min=0)
 
 
 @pytest.fixture

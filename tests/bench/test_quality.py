@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from asymflow.bench import quality as suite
-from asymflow.bench.features import DIM, as_unit_float
+from asymflow.bench.features import as_unit_float
 from asymflow.bench.pairs import Job
 from asymflow.bench.quality import Generate, quality
 from asymflow.bench.report import SCHEMA, QualityReport, Split
@@ -18,22 +17,10 @@ from asymflow.core.errors import InputError
 from asymflow.models.embedded.words import nouns
 from asymflow.training.data.dataset import Dataset
 
+from .conftest import Projection
+
 Pictures = NDArray[np.float32]
 Drawings = dict[tuple[str, str], Pictures]
-
-
-class Projection:
-    """Stands in for the feature network: a fixed random projection of small pictures."""
-
-    digest = "projection"
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.weights = torch.randn(8 * 8 * 4, DIM, generator=generator) / 16
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        small = torch.nn.functional.adaptive_avg_pool2d(x, 8).flatten(1)
-        return (small @ self.weights).clamp(min=0)
 
 
 @pytest.fixture(autouse=True)

@@ -6,25 +6,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from asymflow.core import controller, schedules, transforms
 from asymflow.core.errors import InputError
 from asymflow.core.solvers import Estimate, History
 from asymflow.core.types import CONDITIONAL, FULL, Action, Decision, Plan, Rule, Solver, Step, Tier
+from tests.helpers import draw64
 
 PLAN = schedules.plan_of((1.0, 0.8, 0.6, 0.4, 0.2, 0.0))
 CARRIED = Tier("conditional+", guided=False, cached=True)
 
 
-def draw(seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(1, 3, 4, 4, dtype=torch.float64, generator=generator)
-
-
 def curve(power: int, nodes: tuple[float, ...]) -> History:
     """Estimates on a line in tau^power, newest first."""
-    return tuple(Estimate(t, draw(0) + t**power * draw(1), FULL) for t in nodes)
+    one, other = draw64(0, 1, 3, 4, 4), draw64(1, 1, 3, 4, 4)
+    return tuple(Estimate(t, one + t**power * other, FULL) for t in nodes)
 
 
 # Surprise

@@ -33,13 +33,10 @@ from asymflow.core.types import (
 )
 from asymflow.models.empirical import EmpiricalAdapter
 from asymflow.models.gaussian import GaussianAdapter
+from tests.helpers import draw64
 
 SIZE = (8, 8)
 PLAN = schedules.plan_of(schedules.shifted(6, 2.0))
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def picture(seed: int, size: tuple[int, int] = SIZE) -> NDArray[np.float32]:
@@ -72,20 +69,20 @@ class Convolving(GaussianAdapter):
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         x_0 = GaussianAdapter.denoise(self, x_t, t, context)
-        kernel = draw(5, 64, 3, 3, 3).to(x_t) / 8
+        kernel = draw64(5, 64, 3, 3, 3).to(x_t) / 8
         hidden = torch.nn.functional.conv2d(x_0, kernel, padding=1).tanh()
         return x_0 + torch.nn.functional.conv2d(hidden, kernel.movedim(0, 1), padding=1) / 8
 
 
 def gaussian() -> Counting:
     """Labels 1 and 2 share the mean of label 0, so that guided trajectories are known."""
-    mean = 0.2 * draw(0, 1, 3, 8, 8).expand(3, -1, -1, -1)
+    mean = 0.2 * draw64(0, 1, 3, 8, 8).expand(3, -1, -1, -1)
     std = torch.tensor([0.7, 0.4, 0.5], dtype=torch.float64).view(3, 1, 1, 1)
-    return Counting(mean, std * (1 + 0.3 * draw(1, 3, 3, 8, 8).tanh()))
+    return Counting(mean, std * (1 + 0.3 * draw64(1, 3, 3, 8, 8).tanh()))
 
 
 def empirical() -> EmpiricalAdapter:
-    return EmpiricalAdapter(draw(2, 12, 3, 8, 8).clamp(-1, 1), torch.arange(12) % 3)
+    return EmpiricalAdapter(draw64(2, 12, 3, 8, 8).clamp(-1, 1), torch.arange(12) % 3)
 
 
 def convolving() -> Convolving:
@@ -277,7 +274,7 @@ def test_the_unconditional_pass_is_skipped_outside_the_interval() -> None:
 @pytest.mark.parametrize("batch", [None, 2])
 def test_guidance_is_per_picture(batch: int | None) -> None:
     model = replace(gaussian(), batch=batch)
-    x_t, t = draw(7, 4, 3, 8, 8), torch.full((4,), 0.5, dtype=torch.float64)
+    x_t, t = draw64(7, 4, 3, 8, 8), torch.full((4,), 0.5, dtype=torch.float64)
     cond, null = torch.tensor([1, 2, 1, 2]), torch.tensor([0, 1, 2, 1])
     scale = torch.tensor([2.0, 1.0, 3.0, 0.5], dtype=torch.float64)
     guided = Guided.of(model, {"label": cond}, {"label": null}, scale)

@@ -23,13 +23,10 @@ from asymflow.core.types import (
     cheaper_tiers,
 )
 from asymflow.models.gaussian import GaussianAdapter
+from tests.helpers import draw64
 
 HALF, HALF_CARRIED = Tier("half", pool_factor=2), Tier("half+", pool_factor=2, cached=True)
 CONDITIONAL_CARRIED = Tier("conditional+", guided=False, cached=True)
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def at(t: float) -> Tensor:
@@ -39,7 +36,7 @@ def at(t: float) -> Tensor:
 @pytest.fixture
 def adapter() -> GaussianAdapter:
     """Blocks of 2 x 2 equal pixels: its pictures have no detail that a half-size one lacks."""
-    mean, std = 0.3 * draw(0, 2, 3, 4, 4), 0.5 + 0.2 * draw(1, 2, 3, 4, 4).tanh()
+    mean, std = 0.3 * draw64(0, 2, 3, 4, 4), 0.5 + 0.2 * draw64(1, 2, 3, 4, 4).tanh()
     return GaussianAdapter(enlarge(mean, 2), enlarge(std, 2))
 
 
@@ -50,7 +47,7 @@ def model(adapter: GaussianAdapter) -> Guided:
 
 
 def test_a_full_estimate_remembers_itself_and_its_guidance(model: Guided) -> None:
-    x_t = draw(2, 2, 3, 8, 8)
+    x_t = draw64(2, 2, 3, 8, 8)
     x_0, memory = estimate(model, FULL, x_t, at(0.6), None)
     conditional, same = estimate(model, CONDITIONAL, x_t, at(0.6), memory)
     assert memory is not None
@@ -63,7 +60,7 @@ def test_a_full_estimate_remembers_itself_and_its_guidance(model: Guided) -> Non
 @pytest.mark.parametrize("tier", [tier for tier in cheaper_tiers((2, 4)) if tier.cached])
 def test_carrying_at_the_same_state_gives_the_full_estimate_back(tier: Tier) -> None:
     """What is left out and what is carried must be the same thing."""
-    full, guidance = draw(3, 2, 3, 8, 8), draw(4, 2, 3, 8, 8)
+    full, guidance = draw64(3, 2, 3, 8, 8), draw64(4, 2, 3, 8, 8)
     cheap = average_pool(full if tier.guided else full - guidance, tier.pool_factor)
     assert_close(carry(tier, cheap, Memory(full, guidance)), full)
 
@@ -73,7 +70,7 @@ def test_a_smaller_tier_asks_the_model_at_that_size(
 ) -> None:
     # Pooled noise of pooled data is what the small model was made for: the answers agree exactly
     # on what both can see.
-    x_0, eps = enlarge(draw(5, 2, 3, 4, 4), 2), draw(6, 2, 3, 8, 8)
+    x_0, eps = enlarge(draw64(5, 2, 3, 4, 4), 2), draw64(6, 2, 3, 8, 8)
     x_t = interpolate(x_0, eps, 0.7)
     small, _ = estimate(model, HALF, x_t, at(0.7), None)
     label = torch.tensor([1, 1])
@@ -86,7 +83,7 @@ def test_a_smaller_tier_asks_the_model_at_that_size(
 
 
 def test_smooth_has_no_edges_and_shrinks_to_what_it_was() -> None:
-    x = draw(7, 1, 2, 4, 4)
+    x = draw64(7, 1, 2, 4, 4)
     assert_close(average_pool(smooth(x, 2), 2), x)
     ramp = torch.arange(8.0, dtype=torch.float64).expand(1, 1, 8, 8)
     inner = smooth(average_pool(ramp, 2), 2)[..., 2:-2]
@@ -95,19 +92,19 @@ def test_smooth_has_no_edges_and_shrinks_to_what_it_was() -> None:
 
 
 def test_a_mask_keeps_what_is_known_in_every_tier(model: Guided) -> None:
-    known = draw(8, 2, 3, 8, 8)
+    known = draw64(8, 2, 3, 8, 8)
     mask = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
     mask[:, :, :4] = 1
     estimators = Estimators(model, InpaintConstraint(known, mask))
     for tier in (FULL, CONDITIONAL, HALF, HALF_CARRIED, CONDITIONAL_CARRIED):
-        x_0 = estimators.of(tier)(draw(9, 2, 3, 8, 8), at(0.5))
+        x_0 = estimators.of(tier)(draw64(9, 2, 3, 8, 8), at(0.5))
         assert torch.equal(x_0[:, :, 4:], known[:, :, 4:])
         assert not torch.equal(x_0[:, :, :4], known[:, :, :4])
 
 
 def test_carrying_needs_a_full_estimate_first(model: Guided) -> None:
     with pytest.raises(InputError, match="Ask the full tier first"):
-        estimate(model, HALF_CARRIED, draw(2, 2, 3, 8, 8), at(0.6), None)
+        estimate(model, HALF_CARRIED, draw64(2, 2, 3, 8, 8), at(0.6), None)
     with pytest.raises(InputError, match="Put a step of the full tier first"):
         Plan("early", (Step(1.0, 0.5, HALF_CARRIED), Step(0.5, 0.0)))
 
@@ -120,7 +117,7 @@ def test_a_tier_without_anything_left_out_carries_nothing() -> None:
 
 
 def test_in_turn_says_the_same_in_two_calls(model: Guided, monkeypatch: pytest.MonkeyPatch) -> None:
-    x_t = draw(2, 2, 3, 8, 8)
+    x_t = draw64(2, 2, 3, 8, 8)
     together, memory = estimate(model, FULL, x_t, at(0.6), None)
     rows: list[int] = []
     denoise = GaussianAdapter.denoise

@@ -12,15 +12,12 @@ from torch.testing import assert_close
 
 from asymflow.core import flow
 from asymflow.core.errors import InputError
+from tests.helpers import draw64
 
 TIMES = (0.0, 1e-6, 0.01, 0.3, 0.5, 0.9, 0.9999, 1.0)
 INNER = TIMES[1:-1]
 
 From = Callable[[Tensor, Tensor, "float | Tensor"], Tensor]
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def close(actual: Tensor, expected: Tensor, atol: float) -> None:
@@ -29,12 +26,12 @@ def close(actual: Tensor, expected: Tensor, atol: float) -> None:
 
 def pair() -> tuple[Tensor, Tensor]:
     """x_0 and eps."""
-    return draw(len(TIMES), 3, 8, 8, seed=1), draw(len(TIMES), 3, 8, 8, seed=2)
+    return draw64(1, len(TIMES), 3, 8, 8), draw64(2, len(TIMES), 3, 8, 8)
 
 
 def low_rank(x: Tensor) -> Tensor:
     """An orthogonal projection on 5 directions of [3, 8, 8]."""
-    basis, _ = torch.linalg.qr(draw(3 * 8 * 8, 5, seed=3))
+    basis, _ = torch.linalg.qr(draw64(3, 3 * 8 * 8, 5))
     return (x.flatten(1) @ basis @ basis.T).view_as(x)
 
 
@@ -149,7 +146,7 @@ def test_pooling_gives_a_state_of_the_path_with_the_pooled_draw(t: float, f: int
 
 
 def test_pooled_noise_has_the_level_that_its_time_says() -> None:
-    eps = draw(1, 1, 1024, 1024)
+    eps = draw64(0, 1, 1, 1024, 1024)
     for t in (0.2, 0.7, 1.0):
         y_t, time = flow.pool(t * eps, t, 4)
         assert y_t.std().item() == pytest.approx(time, rel=0.01)
@@ -164,7 +161,7 @@ def test_unpooling_with_the_same_draw_and_the_true_detail_undoes_pooling() -> No
     x_t = flow.interpolate(x_0, eps, t)
     y_t, at_lower_resolution = flow.pool(x_t, t, 2)
     # Only the detail of the estimate is used, so what it has in the low pass must not matter.
-    estimate = x_0 + flow.enlarge(draw(*y_t.shape, seed=9), 2)
+    estimate = x_0 + flow.enlarge(draw64(9, *y_t.shape), 2)
     back, fine = flow.unpool(y_t, at_lower_resolution, eps, estimate, 2)
     close(back, x_t, 1e-12)
     close(fine, t, 1e-12)
@@ -177,7 +174,7 @@ def test_unpooling_with_the_same_draw_and_the_true_detail_undoes_pooling() -> No
 
 
 def test_detail_and_low_pass_are_orthogonal_and_add_up() -> None:
-    x = draw(2, 3, 8, 8)
+    x = draw64(0, 2, 3, 8, 8)
     low = flow.enlarge(flow.average_pool(x, 4), 4)
     assert_close(low + flow.detail(x, 4), x)
     assert (low * flow.detail(x, 4)).sum().abs() < 1e-12
@@ -186,11 +183,11 @@ def test_detail_and_low_pass_are_orthogonal_and_add_up() -> None:
 
 def test_sizes_that_do_not_divide_are_refused() -> None:
     with pytest.raises(InputError, match="6 x 8 pixels cannot be pooled by 4"):
-        flow.average_pool(draw(1, 1, 6, 8), 4)
+        flow.average_pool(draw64(0, 1, 1, 6, 8), 4)
 
 
 def test_weights_are_rounded_once_to_the_precision_of_the_state() -> None:
-    x_0, eps = draw(1, 1, 8, 8).float(), draw(1, 1, 8, 8, seed=1).float()
+    x_0, eps = draw64(0, 1, 1, 8, 8).float(), draw64(1, 1, 1, 8, 8).float()
     t = torch.tensor([0.3], dtype=torch.float64)
     assert flow.interpolate(x_0, eps, t).dtype == torch.float32
     assert torch.equal(flow.interpolate(x_0, eps, t), flow.interpolate(x_0, eps, 0.3))

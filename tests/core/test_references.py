@@ -15,18 +15,15 @@ from asymflow.core.flow import velocity_from_x_0
 from asymflow.core.solvers import Estimate, multistep
 from asymflow.core.types import FULL, Request
 from asymflow.models.gaussian import GaussianAdapter
+from tests.helpers import draw64
 
 N = 12
 LABEL = torch.ones(1, dtype=torch.long)
 
 
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.fixture(scope="module")
 def model() -> GaussianAdapter:
-    return GaussianAdapter(draw(0, 2, 3, 8, 8), 0.3 + draw(1, 2, 3, 8, 8).abs())
+    return GaussianAdapter(draw64(0, 2, 3, 8, 8), 0.3 + draw64(1, 2, 3, 8, 8).abs())
 
 
 def ours(model: GaussianAdapter, solver: Any, grid: tuple[float, ...]) -> Tensor:

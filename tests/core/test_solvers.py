@@ -27,18 +27,15 @@ from asymflow.core.solvers import (
 )
 from asymflow.core.types import CONDITIONAL, FULL, Solver, Step
 from asymflow.models.gaussian import GaussianAdapter
+from tests.helpers import draw64
 
 ONE = torch.ones(2, dtype=torch.long)
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module")
 def model() -> GaussianAdapter:
     std = torch.linspace(0.3, 1.5, 48, dtype=torch.float64).view(1, 3, 4, 4)
-    return GaussianAdapter(0.3 * draw(0, 2, 3, 4, 4), std.expand(2, -1, -1, -1))
+    return GaussianAdapter(0.3 * draw64(0, 2, 3, 4, 4), std.expand(2, -1, -1, -1))
 
 
 class Network:
@@ -59,7 +56,7 @@ def roll(
 ) -> float:
     """Error of n equal steps; with `exact`, history from before the start is the solution's."""
     network, h = Network(model), (start - end) / n
-    x_1 = draw(1, 2, 3, 4, 4)
+    x_1 = draw64(1, 2, 3, 4, 4)
     history: History = ()
     for t in (start + 2 * h, start + h) if exact else ():
         x_0 = network(model.solution(x_1, 1.0, t, ONE), torch.tensor([t, t], dtype=torch.float64))
@@ -143,7 +140,7 @@ def test_weights_of_small_equal_steps_are_those_of_adams_and_bashforth(h: float)
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_constant_estimate_is_reached_whatever_the_times(count: int) -> None:
-    x_0, eps = draw(2, 2, 1, 4, 4), draw(3, 2, 1, 4, 4)
+    x_0, eps = draw64(2, 2, 1, 4, 4), draw64(3, 2, 1, 4, 4)
     estimates = [Estimate(t, x_0, FULL) for t in (0.4, 0.7, 1.0)[:count]]
     for s in (0.0, 1e-9, 0.2, 0.399999):
         x_s = multistep(0.6 * x_0 + 0.4 * eps, s, estimates)
@@ -154,8 +151,8 @@ def test_a_constant_estimate_is_reached_whatever_the_times(count: int) -> None:
 def test_times_per_image_are_the_same_as_one_by_one(count: int) -> None:
     t = torch.tensor([0.4, 0.9], dtype=torch.float64)
     s = torch.tensor([0.0, 0.5], dtype=torch.float64)
-    x_t = draw(4, 2, 1, 4, 4)
-    x_0 = [draw(5 + k, 2, 1, 4, 4) for k in range(count)]
+    x_t = draw64(4, 2, 1, 4, 4)
+    x_0 = [draw64(5 + k, 2, 1, 4, 4) for k in range(count)]
     together = multistep(x_t, s, [Estimate(t + 0.05 * k, x_0[k], FULL) for k in range(count)])
     for i in range(2):
         one = slice(i, i + 1)
@@ -164,14 +161,14 @@ def test_times_per_image_are_the_same_as_one_by_one(count: int) -> None:
 
 
 def test_euler_is_a_step_along_the_velocity(model: GaussianAdapter) -> None:
-    x_t, network = draw(6, 2, 3, 4, 4), Network(model)
+    x_t, network = draw64(6, 2, 3, 4, 4), Network(model)
     x_s, history = advance(network, x_t, Step(0.7, 0.4, FULL, "euler"), ())
     u = velocity_from_x_0(x_t, history[0].x_0, 0.7)
     assert_close(x_s, x_t - 0.3 * u)
 
 
 def test_heun_averages_the_velocities_at_both_ends(model: GaussianAdapter) -> None:
-    x_t, network = draw(7, 2, 3, 4, 4), Network(model)
+    x_t, network = draw64(7, 2, 3, 4, 4), Network(model)
     x_s, history = advance(network, x_t, Step(0.7, 0.4, FULL, "heun"), ())
     assert network.times == pytest.approx([0.7, 0.4])
     u = velocity_from_x_0(x_t, history[0].x_0, 0.7)
@@ -183,7 +180,7 @@ def test_heun_averages_the_velocities_at_both_ends(model: GaussianAdapter) -> No
 
 
 def test_heun_into_data_is_one_euler_step(model: GaussianAdapter) -> None:
-    x_t, network = draw(8, 2, 3, 4, 4), Network(model)
+    x_t, network = draw64(8, 2, 3, 4, 4), Network(model)
     step = Step(0.3, 0.0, FULL, "heun")
     x_s, history = advance(network, x_t, step, ())
     assert len(network.times) == step.evaluations == 1
@@ -191,7 +188,7 @@ def test_heun_into_data_is_one_euler_step(model: GaussianAdapter) -> None:
 
 
 def test_history_is_newest_first_bounded_and_of_one_tier(model: GaussianAdapter) -> None:
-    x_t, network = draw(9, 2, 3, 4, 4), Network(model)
+    x_t, network = draw64(9, 2, 3, 4, 4), Network(model)
     history: History = ()
     for t in (1.0, 0.9, 0.8, 0.7):
         x_t, history = advance(network, x_t, Step(t, t - 0.1, FULL, "multistep3"), history)
@@ -207,7 +204,7 @@ def test_history_is_newest_first_bounded_and_of_one_tier(model: GaussianAdapter)
 @pytest.mark.parametrize(("t", "other", "s"), [(0.6, 0.9, 0.2), (0.6, 0.9, 0.0), (0.6, 0.2, 0.2)])
 def test_a_line_is_exact_for_the_fourth_power(t: float, other: float, s: float) -> None:
     """D = 2 + 3 tau^4: s * integral of D / tau^2 is 2 (1 - s/t) + s (t^3 - s^3)."""
-    x_t = draw(12, 1, 1, 2, 2)
+    x_t = draw64(12, 1, 1, 2, 2)
     ends = [Estimate(time, torch.full_like(x_t, 2 + 3 * time**4), FULL) for time in (t, other)]
     exact = s / t * x_t + 2 * (1 - s / t) + s * (t**3 - s**3)
     assert_close(line(x_t, ends[0], ends[1], s), exact)
@@ -216,7 +213,7 @@ def test_a_line_is_exact_for_the_fourth_power(t: float, other: float, s: float) 
 def test_a_corrected_move_is_made_again_with_what_was_found_at_its_end(
     model: GaussianAdapter,
 ) -> None:
-    x_1, network = draw(13, 2, 3, 4, 4), Network(model)
+    x_1, network = draw64(13, 2, 3, 4, 4), Network(model)
     x_t, history = advance(network, x_1, Step(1.0, 0.7, FULL, "corrected2"), ())
     x_s, after = advance(network, x_t, Step(0.7, 0.3, FULL, "corrected2"), history)
     assert network.times == [1.0, 0.7]  # nothing is asked twice
@@ -231,7 +228,7 @@ def test_a_corrected_move_is_made_again_with_what_was_found_at_its_end(
 
 
 def test_solvers_of_different_order_share_their_history(model: GaussianAdapter) -> None:
-    x_t, network = draw(10, 2, 3, 4, 4), Network(model)
+    x_t, network = draw64(10, 2, 3, 4, 4), Network(model)
     x_t, history = advance(network, x_t, Step(0.9, 0.8, FULL, "euler"), ())
     x_t, history = advance(network, x_t, Step(0.8, 0.7, FULL, "heun"), history)
     x_s, history = advance(network, x_t, Step(0.7, 0.6, FULL, "multistep3"), history)
@@ -242,7 +239,7 @@ def test_solvers_of_different_order_share_their_history(model: GaussianAdapter) 
 @pytest.mark.parametrize("solver", ["euler", "heun", "multistep2", "multistep3"])
 def test_float32_follows_float64(model: GaussianAdapter, solver: Solver) -> None:
     single = GaussianAdapter(model.mean.float(), model.std.float())
-    x, y = draw(11, 2, 3, 4, 4), draw(11, 2, 3, 4, 4).float()
+    x, y = draw64(11, 2, 3, 4, 4), draw64(11, 2, 3, 4, 4).float()
     history: History = ()
     single_history: History = ()
     for i in range(200):

@@ -42,13 +42,10 @@ from asymflow.models.empirical import EmpiricalAdapter
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.models.jit.adapter import JitAdapter
 from asymflow.models.jit.network import JitConfig, JitModel
+from tests.helpers import draw
 
 SQUARES = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)
 """alpha^2 of DDPM's linear schedule."""
-
-
-def draw(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True, slots=True)

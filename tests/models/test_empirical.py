@@ -16,14 +16,11 @@ from asymflow.core.flow import average_pool
 from asymflow.core.types import Request
 from asymflow.models import empirical
 from asymflow.models.empirical import ALL, EmpiricalAdapter
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+from tests.helpers import draw64
 
 
 def model() -> EmpiricalAdapter:
-    return EmpiricalAdapter(draw(0, 9, 2, 4, 4).clamp(-1, 1), torch.arange(9) % 3)
+    return EmpiricalAdapter(draw64(0, 9, 2, 4, 4).clamp(-1, 1), torch.arange(9) % 3)
 
 
 def ask(this: EmpiricalAdapter, x_t: Tensor, t: float, label: int = ALL) -> Tensor:
@@ -38,7 +35,7 @@ def test_it_is_an_adapter() -> None:
 @pytest.mark.parametrize("t", [0.5, 0.9, 0.999])
 @pytest.mark.parametrize("label", [ALL, 1])
 def test_estimates_are_posterior_means(t: float, label: int) -> None:
-    this, x_t = model(), draw(1, 2, 2, 4, 4)
+    this, x_t = model(), draw64(1, 2, 2, 4, 4)
     chosen = [y for y, k in zip(this.pictures, this.labels, strict=True) if label in (ALL, int(k))]
     for x, estimate in zip(x_t, ask(this, x_t, t, label), strict=True):
         weights = [math.exp(-float(((x - (1 - t) * y) ** 2).sum()) / (2 * t * t)) for y in chosen]
@@ -48,7 +45,7 @@ def test_estimates_are_posterior_means(t: float, label: int) -> None:
 
 
 def test_noise_says_nothing_and_data_everything() -> None:
-    this, x_t = model(), draw(2, 1, 2, 4, 4)
+    this, x_t = model(), draw64(2, 1, 2, 4, 4)
     assert_close(ask(this, x_t, 1.0)[0], this.pictures.mean(0))
     for t in (0.0, 1e-300, 1e-9, 1e-3):
         near = this.pictures[4:5] + 1e-3 * x_t
@@ -56,7 +53,7 @@ def test_noise_says_nothing_and_data_everything() -> None:
 
 
 def test_rows_have_their_own_time_and_label_and_no_influence_on_each_other() -> None:
-    this, x_t = model(), draw(3, 3, 2, 4, 4)
+    this, x_t = model(), draw64(3, 3, 2, 4, 4)
     t = torch.tensor([0.9, 0.7, 0.9], dtype=torch.float64)
     together = this.denoise(x_t, t, {"label": torch.tensor([0, ALL, 2])})
     for i, label in enumerate((0, ALL, 2)):
@@ -64,7 +61,7 @@ def test_rows_have_their_own_time_and_label_and_no_influence_on_each_other() -> 
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    this, x_t = model(), draw(4, 2, 2, 4, 4)
+    this, x_t = model(), draw64(4, 2, 2, 4, 4)
     whole = ask(this, x_t, 0.8)
     monkeypatch.setattr(empirical, "CHUNK", 4)
     assert_close(ask(this, x_t, 0.8), whole)
@@ -73,12 +70,12 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_smaller_pictures_are_the_pooled_ones() -> None:
     this = model()
     small = EmpiricalAdapter(average_pool(this.pictures, 2), this.labels)
-    x_t = draw(5, 2, 2, 2, 2)
+    x_t = draw64(5, 2, 2, 2, 2)
     assert_close(ask(this, x_t, 0.8, 1), ask(small, x_t, 0.8, 1))
 
 
 def test_float32_states_get_float64_care() -> None:
-    this, x_t = model(), draw(6, 2, 2, 4, 4)
+    this, x_t = model(), draw64(6, 2, 2, 4, 4)
     single = EmpiricalAdapter(this.pictures.float(), this.labels)
     estimate = ask(single, x_t.float(), 0.3)
     assert estimate.dtype == torch.float32

@@ -15,16 +15,13 @@ from asymflow.core.errors import InputError
 from asymflow.core.flow import average_pool
 from asymflow.core.types import Request
 from asymflow.models.gaussian import GaussianAdapter
+from tests.helpers import draw64
 
 LABELS = torch.tensor([0, 1])
 
 
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def model() -> GaussianAdapter:
-    return GaussianAdapter(0.5 * draw(0, 2, 1, 4, 4), 0.2 + draw(1, 2, 1, 4, 4).abs())
+    return GaussianAdapter(0.5 * draw64(0, 2, 1, 4, 4), 0.2 + draw64(1, 2, 1, 4, 4).abs())
 
 
 def shared_mean() -> GaussianAdapter:
@@ -38,7 +35,7 @@ def test_it_is_an_adapter() -> None:
 @pytest.mark.parametrize("t", [0.05, 0.4, 0.8, 0.99])
 def test_estimates_are_posterior_means(t: float) -> None:
     """By summing over x_0 on a fine grid, pixel by pixel."""
-    this, x_t = model(), draw(2, 2, 1, 4, 4)
+    this, x_t = model(), draw64(2, 2, 1, 4, 4)
     x_0 = torch.linspace(-50, 50, 40001, dtype=torch.float64).view(-1, 1, 1, 1, 1)
     prior = -((x_0 - this.mean) ** 2) / (2 * this.std**2)
     weights = torch.softmax(prior - (x_t - (1 - t) * x_0) ** 2 / (2 * t**2), 0)
@@ -47,7 +44,7 @@ def test_estimates_are_posterior_means(t: float) -> None:
 
 
 def test_estimates_at_the_ends() -> None:
-    this, x_t = model(), draw(2, 2, 1, 4, 4)
+    this, x_t = model(), draw64(2, 2, 1, 4, 4)
     assert_close(this.denoise(x_t, torch.zeros(2, dtype=torch.float64), {"label": LABELS}), x_t)
     assert_close(
         this.denoise(x_t, torch.ones(2, dtype=torch.float64), {"label": LABELS}), this.mean
@@ -57,7 +54,7 @@ def test_estimates_at_the_ends() -> None:
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.95])
 @pytest.mark.parametrize("scale", [1.0, 0.0, 3.0])
 def test_solutions_solve_the_differential_equation(t: float, scale: float) -> None:
-    this, x_1, h = shared_mean(), draw(3, 2, 1, 4, 4), 1e-5
+    this, x_1, h = shared_mean(), draw64(3, 2, 1, 4, 4), 1e-5
     null = torch.zeros_like(LABELS)
 
     def solution(s: float) -> Tensor:
@@ -75,13 +72,13 @@ def test_solutions_solve_the_differential_equation(t: float, scale: float) -> No
 
 def test_solutions_carry_noise_to_the_data() -> None:
     this = model()
-    x_1 = draw(4, 20000, 1, 4, 4)
+    x_1 = draw64(4, 20000, 1, 4, 4)
     x_0 = this.solution(x_1, 1.0, 0.0, torch.ones(20000, dtype=torch.long))
     assert_close(x_0, this.mean[1] + this.std[1] * x_1)
 
 
 def test_solutions_take_times_per_image() -> None:
-    this, x_t = model(), draw(5, 2, 1, 4, 4)
+    this, x_t = model(), draw64(5, 2, 1, 4, 4)
     s = torch.tensor([0.2, 0.6], dtype=torch.float64)
     together = this.solution(x_t, torch.tensor([0.7, 0.9], dtype=torch.float64), s, LABELS)
     for i, (t, end) in enumerate(((0.7, 0.2), (0.9, 0.6))):
@@ -92,9 +89,9 @@ def test_solutions_take_times_per_image() -> None:
 def test_smaller_pictures_are_the_pooled_ones() -> None:
     this = model()
     small = GaussianAdapter(average_pool(this.mean, 2), average_pool(this.std**2, 2).sqrt() / 2)
-    x_t, t = draw(6, 2, 1, 2, 2), torch.tensor([0.3, 0.7], dtype=torch.float64)
+    x_t, t = draw64(6, 2, 1, 2, 2), torch.tensor([0.3, 0.7], dtype=torch.float64)
     assert_close(this.denoise(x_t, t, {"label": LABELS}), small.denoise(x_t, t, {"label": LABELS}))
-    pictures = average_pool(this.mean[1] + this.std[1] * draw(7, 50000, 1, 4, 4), 2)
+    pictures = average_pool(this.mean[1] + this.std[1] * draw64(7, 50000, 1, 4, 4), 2)
     assert_close(pictures.mean(0), small.mean[1], rtol=0, atol=0.02)
     assert_close(pictures.std(0), small.std[1], rtol=0.02, atol=0)
 
@@ -143,7 +140,7 @@ def test_a_library_computes_the_same_estimates() -> None:
     noise = pytest.importorskip("azula.noise")
     denoise = pytest.importorskip("azula.denoise")
     linalg = pytest.importorskip("azula.linalg.covariance")
-    this, x_t = model(), draw(8, 2, 1, 4, 4)
+    this, x_t = model(), draw64(8, 2, 1, 4, 4)
     schedule = noise.RectifiedSchedule(alpha_min=0.0, sigma_min=0.0)
     for label in (0, 1):
         variance = this.std[label] ** 2

@@ -18,17 +18,14 @@ from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import adaptive, verifier
 from asymflow.planning.adaptive import Forecast
 from asymflow.planning.verifier import Evaluator
+from tests.helpers import draw64
 
 PLAN = schedules.plan_of(schedules.uniform(8))
 
 
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def gaussian() -> GaussianAdapter:
     """Three kinds of pictures, whose estimates stand still, move, and move otherwise."""
-    mean = 0.2 * draw(0, 1, 3, 8, 8).expand(4, -1, -1, -1)
+    mean = 0.2 * draw64(0, 1, 3, 8, 8).expand(4, -1, -1, -1)
     std = torch.tensor([1.0, 0.05, 0.6, 1.5], dtype=torch.float64).view(4, 1, 1, 1)
     return GaussianAdapter(mean, std.expand(-1, 3, 8, 8).contiguous())
 
@@ -104,7 +101,7 @@ def test_more_error_buys_no_less(judge: Evaluator, forecast: Forecast) -> None:
 
 
 def test_pictures_of_a_set(judge: Evaluator) -> None:
-    model = EmpiricalAdapter(draw(2, 12, 3, 8, 8).clamp(-1, 1), torch.arange(12) % 3)
+    model = EmpiricalAdapter(draw64(2, 12, 3, 8, 8).clamp(-1, 1), torch.arange(12) % 3)
     wanted = [Request({"label": i % 3}, (8, 8), i) for i in range(3)]
     judge = Evaluator.of(model, wanted, verifier.rms)
     plan = schedules.plan_of(schedules.shifted(6, 2.0))

@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from asymflow.core import schedules
 from asymflow.core.errors import InputError
@@ -20,19 +19,16 @@ from asymflow.core.types import CONDITIONAL, FULL, Plan, Profile, Request, Step,
 from asymflow.models.empirical import EmpiricalAdapter
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import prediction, profiler, verifier
+from tests.helpers import draw64
 
 TIMES = shifted(7, 2.0)
 TIERS = cheaper_tiers((2,))
 REQUESTS = [Request({"label": 1}, (8, 8), seed, 3.0) for seed in range(3)]
 
 
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def build() -> GaussianAdapter:
-    mean = 0.2 * draw(0, 1, 3, 8, 8).expand(2, -1, -1, -1)
-    std = enlarge(0.6 + 0.3 * draw(1, 2, 3, 4, 4).tanh(), 2)
+    mean = 0.2 * draw64(0, 1, 3, 8, 8).expand(2, -1, -1, -1)
+    std = enlarge(0.6 + 0.3 * draw64(1, 2, 3, 4, 4).tanh(), 2)
     return GaussianAdapter(mean, std)
 
 

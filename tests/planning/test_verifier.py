@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from asymflow.core import schedules
 from asymflow.core.errors import InputError
@@ -25,19 +24,16 @@ from asymflow.core.types import (
 )
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import planner, prediction, profiler, verifier
+from tests.helpers import draw64
 
 TIMES = schedules.shifted(8, 2.0)
 REQUESTS = tuple(Request({"label": 1}, (8, 8), seed, 3.0) for seed in range(3))
 
 
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.fixture(scope="module")
 def model() -> GaussianAdapter:
-    mean = 0.2 * draw(0, 1, 3, 8, 8).expand(2, -1, -1, -1)
-    return GaussianAdapter(mean, enlarge(0.6 + 0.3 * draw(1, 2, 3, 4, 4).tanh(), 2))
+    mean = 0.2 * draw64(0, 1, 3, 8, 8).expand(2, -1, -1, -1)
+    return GaussianAdapter(mean, enlarge(0.6 + 0.3 * draw64(1, 2, 3, 4, 4).tanh(), 2))
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from asymflow.generation.pipeline import Model
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server import app as server
 from asymflow.server.settings import Settings
+from tests.helpers import wait_until
 
 SMALL = {"width": 32, "height": 32, "quality": "draft"}
 """The quickest picture there is."""
@@ -75,7 +76,7 @@ class Slow:
             raise error
         if self.broken:
             return torch.full_like(x_t, float("nan"))
-        time.sleep(self.seconds)
+        time.sleep(self.seconds)  # the work
         return 0.3 * context["colour"][:, :, None, None] + 0.3 * x_t
 
     def to_state(self, picture: Picture) -> Tensor:
@@ -132,20 +133,16 @@ class Running:
 
     def over(self, id: str, seconds: float = 20) -> dict[str, Any]:
         """The job when it is over."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if (job := self.job(id))["state"] in ("done", "failed", "cancelled"):
-                return job
-            time.sleep(0.02)
-        raise AssertionError(f"job {id} is not over: {self.job(id)}")
 
+        def is_over() -> bool:
+            return self.job(id)["state"] in ("done", "failed", "cancelled")
 
-def until(reached: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for something, which takes long only on a busy machine."""
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
+        wait_until(is_over, within=seconds, what=f"the end of job {id}")
+        return self.job(id)
+
+    def started(self, id: str) -> None:
+        """Wait until the job is being made."""
+        wait_until(lambda: self.job(id)["state"] == "running", what=f"the start of job {id}")
 
 
 Serve = Callable[..., Running]
@@ -169,9 +166,7 @@ def running(settings: Settings, load: Callable[[], Model]) -> Generator[Running]
         assert started.wait(20)
         headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
         with httpx.Client(base_url=address[0], headers=headers, timeout=30) as http:
-            until = time.monotonic() + 30
-            while http.get("/ready").status_code != 200 and time.monotonic() < until:
-                time.sleep(0.02)
+            wait_until(lambda: http.get("/ready").status_code == 200, within=30)
             yield Running(address[0], http, app, running)
     finally:
         running.stop()

@@ -31,6 +31,7 @@ from asymflow.io.images import RECORD_CHUNK, TEXT_CHUNK, XMP_CHUNK
 from asymflow.server import app, media, streams
 from asymflow.server.settings import Settings
 from asymflow.server.store import JobRow, Store, new_id
+from tests.helpers import wait_until
 
 from .conftest import SMALL, Running, Serve, Slow, running
 
@@ -234,9 +235,7 @@ def test_pictures_are_drawn_while_others_are_written(
     monkeypatch.setattr(store, "write_picture", late)
     before = len(slow.drawn)
     jobs = server.ask("a fox"), server.ask("an owl")
-    late_by = time.monotonic() + 10
-    while len(slow.drawn) < before + 2 and time.monotonic() < late_by:
-        time.sleep(0.01)
+    wait_until(lambda: len(slow.drawn) >= before + 2)
     assert slow.drawn[before:] == ["a fox", "an owl"]
     assert server.job(jobs[0]["id"])["state"] == "running"
     server.http.delete(f"/api/jobs/{jobs[0]['id']}")
@@ -336,7 +335,7 @@ def test_clients_take_turns(serve: Serve, slow: Slow) -> None:
     slow.gate.clear()
     one, two = {"X-Client": "one"}, {"X-Client": "two"}
     jobs = [server.ask("first", headers=one), server.ask("many", n=4, headers=one)]
-    time.sleep(0.1)  # "first" is being made
+    server.started(jobs[0]["id"])
     jobs.append(server.ask("other", headers=two))
     assert server.job(jobs[2]["id"])["position"] <= 1
     slow.gate.set()
@@ -383,8 +382,7 @@ def test_full_queues_say_when_to_come_again(serve: Serve, slow: Slow) -> None:
     server = serve(queue=6, queue_of_one=4)
     slow.gate.clear()
     one, two = {"X-Client": "one"}, {"X-Client": "two"}
-    server.ask("running", headers=one)
-    time.sleep(0.1)
+    server.started(server.ask("running", headers=one)["id"])
     server.ask("a fox", n=4, headers=one)
     body = {"prompt": "a fox", **SMALL, "n": 3}
     mine = server.http.post("/api/jobs", json=body, headers=one)
@@ -593,9 +591,7 @@ def test_one_stream_tells_every_step_of_every_job(serve: Serve, slow: Slow) -> N
     server = serve()
     slow.gate = OneByOne()
     first = server.ask("a fox")
-    until = time.monotonic() + 20
-    while server.job(first["id"])["state"] != "running" and time.monotonic() < until:
-        time.sleep(0.01)
+    server.started(first["id"])
     told = events(server, "/api/events?steps=true&previews=true")
     assert next(told) == (-1, "beat", {})
     # Whoever comes late hears what was told before.
@@ -641,33 +637,32 @@ def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
 
     def start() -> subprocess.Popen[bytes]:
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ))
-        until = time.monotonic() + 180
-        while time.monotonic() < until:
+
+        def ready() -> bool:
             try:
-                if httpx.get(f"{url}/ready").status_code == 200:
-                    return process
+                return httpx.get(f"{url}/ready").status_code == 200
             except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        raise AssertionError("the server does not answer")
+                return False
+
+        wait_until(ready, within=180)
+        return process
 
     process = start()
     try:
         body = {**SMALL, "prompt": "a {cat|dog|fox}", "quality": "best", "seed": 1}
         key = {"Idempotency-Key": "one"}
         job = httpx.post(f"{url}/api/jobs", json=body, headers=key).json()
-        while len(httpx.get(f"{url}/api/jobs/{job['id']}").json()["pictures"]) < 1:
-            time.sleep(0.02)
-        before = httpx.get(f"{url}/api/jobs/{job['id']}").json()["pictures"]
+
+        def now() -> dict[str, Any]:
+            return httpx.get(f"{url}/api/jobs/{job['id']}").json()
+
+        before = wait_until(lambda: now()["pictures"])
         process.send_signal(signal.SIGKILL)
         process.wait()
         process = start()
-        until = time.monotonic() + 60
-        while (now := httpx.get(f"{url}/api/jobs/{job['id']}").json())["state"] != "done":
-            assert time.monotonic() < until, now
-            time.sleep(0.1)
-        assert len(now["pictures"]) == 3
-        assert now["pictures"][:1] == before[:1]  # made once
+        wait_until(lambda: now()["state"] == "done")
+        assert len(now()["pictures"]) == 3
+        assert now()["pictures"][:1] == before[:1]  # made once
         again = httpx.post(f"{url}/api/jobs", json=body, headers=key).json()
         assert again["id"] == job["id"]
         names = [

@@ -19,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from asymflow.generation.pipeline import Model
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server.settings import Settings
+from tests.helpers import wait_until
 
-from .conftest import Running, Serve, Slow, running, until
+from .conftest import Running, Serve, Slow, running
 
 FORM = {"prompt": "a fox", "size": "32x32", "quality": "low"}
 pytestmark = pytest.mark.usefixtures("wordless")
@@ -85,11 +86,11 @@ def test_who_hangs_up_takes_nobody_elses_picture(
     server = serve()
     slow.gate.clear()
     first = Call(server.url, "one", stream=streams[0])
-    until(lambda: callers(server) == 1)
+    wait_until(lambda: callers(server) == 1)
     second = Call(server.url, "one", stream=streams[1])
-    until(lambda: callers(server) == 2)
+    wait_until(lambda: callers(server) == 2)
     first.hang_up()
-    until(lambda: callers(server) == 1)
+    wait_until(lambda: callers(server) == 1)
     slow.gate.set()
     assert second.id
     assert [job.state for job in jobs(server)] == ["done"]
@@ -100,10 +101,10 @@ def test_when_the_last_one_hangs_up_nothing_is_made(serve: Serve, slow: Slow, st
     server = serve()
     slow.gate.clear()
     calls = [Call(server.url, "one", stream=stream) for _ in range(2)]
-    until(lambda: callers(server) == 2)
+    wait_until(lambda: callers(server) == 2)
     for call in calls:
         call.hang_up()
-    until(lambda: [job.state for job in jobs(server)] == ["cancelled"])
+    wait_until(lambda: [job.state for job in jobs(server)] == ["cancelled"])
     slow.gate.set()
     assert Call(server.url, "one", stream=stream).id  # made anew
     assert sorted(job.state for job in jobs(server)) == ["cancelled", "done"]
@@ -155,7 +156,7 @@ def test_all_streams_of_a_key_get_every_partial_picture(serve: Serve, slow: Slow
     slow.gate.clear()
     more = {"quality": "medium", "partial_images": 2}
     calls = [Call(server.url, "one", stream=True, **more) for _ in range(2)]
-    until(lambda: callers(server) == 2)
+    wait_until(lambda: callers(server) == 2)
     slow.gate.set()
     assert calls[0].id == calls[1].id
     kind = "event: image_generation.partial_image"
@@ -188,9 +189,9 @@ class Keyed(RuleBasedStateMachine):
         if kept is not None:
             assert made.id == kept
             # The answer comes a moment before its caller is counted out.
-            until(lambda: callers(self._server) == before)
+            wait_until(lambda: callers(self._server) == before)
             return
-        until(lambda: callers(self._server) == before + 1)
+        wait_until(lambda: callers(self._server) == before + 1)
         self._open[key].append(made)
 
     @precondition(lambda self: any(self._open.values()))
@@ -199,7 +200,7 @@ class Keyed(RuleBasedStateMachine):
         key = data.draw(st.sampled_from([key for key, calls in self._open.items() if calls]))
         before = callers(self._server)
         self._open[key].pop(0 if first else -1).hang_up()
-        until(lambda: callers(self._server) == before - 1)
+        wait_until(lambda: callers(self._server) == before - 1)
 
     @precondition(lambda self: any(self._open.values()))
     @rule()
@@ -212,7 +213,7 @@ class Keyed(RuleBasedStateMachine):
             if ids:
                 self._kept[key] = ids.pop()
             calls.clear()
-        until(lambda: callers(self._server) == 0)
+        wait_until(lambda: callers(self._server) == 0)
         self._slow.gate.clear()
 
     @precondition(lambda self: self._kept and not any(self._open.values()))

@@ -25,8 +25,9 @@ from asymflow.generation.pipeline import Model
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server.remote import Network
 from asymflow.server.settings import Settings
+from tests.helpers import wait_until
 
-from .conftest import SMALL, Running, Slow, running, until
+from .conftest import SMALL, Running, Slow, running
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -41,7 +42,7 @@ class Distant(Slow):
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         assert self.network is not None
-        time.sleep(self.seconds)
+        time.sleep(self.seconds)  # the work
         return self.network.denoise(x_t, t, context)
 
 
@@ -68,7 +69,7 @@ def begun(tmp_path: Path, **more: float) -> Generator[tuple[Running, Distant]]:
 def pid(model: Distant) -> int:
     assert model.network is not None
     process = model.network.process
-    until(lambda: process.live)
+    wait_until(lambda: process.live)
     assert process.pid is not None
     return process.pid
 
@@ -86,7 +87,7 @@ def test_a_picture_outlives_the_network(
         undisturbed = server.over(server.ask("a fox", seed=3)["id"])
         model.seconds = 0.1
         job = server.ask("a fox", seed=3, quality="best")
-        until(lambda: server.job(job["id"])["progress"] > 0)
+        wait_until(lambda: server.job(job["id"])["progress"] > 0)
         os.kill(pid(model), number)
         job = server.over(job["id"], 60)
         assert job["state"] == "done", job["error"]
@@ -103,7 +104,7 @@ def test_a_picture_that_ends_the_network_fails_alone(tmp_path: Path, faults: Pat
         assert (failed["state"], failed["error"]["code"]) == ("failed", "network_lost")
         assert "memory" not in failed["error"]["message"]
         (faults / "die").unlink()
-        until(lambda: server.http.get("/ready").status_code == 200)
+        wait_until(lambda: server.http.get("/ready").status_code == 200)
         assert server.over(server.ask("good")["id"], 60)["state"] == "done"
 
 
@@ -118,10 +119,10 @@ def test_memory_that_the_system_took_back_is_called_so(
         assert model.network is not None
         process = model.network.process
         for _ in range(3):
-            until(lambda: process.waiting > 0)
+            wait_until(lambda: process.waiting > 0)
             before = pid(model)
             os.kill(before, signal.SIGKILL)
-            until(lambda before=before: process.pid not in (before, None))
+            wait_until(lambda before=before: process.pid not in (before, None))
         failed = server.over(job["id"], 60)
         assert failed["error"]["code"] == "out_of_memory"
 
@@ -136,7 +137,7 @@ def test_while_it_cannot_be_started_jobs_wait_and_calls_are_told(
     with begun(tmp_path, answer_seconds=0.5) as (server, model):
         (faults / "exit").touch()
         os.kill(pid(model), signal.SIGKILL)
-        until(lambda: server.http.get("/ready").status_code == 503)
+        wait_until(lambda: server.http.get("/ready").status_code == 503)
         assert server.http.get("/ready").json() == {"status": "restarting"}
         assert server.http.get("/health").status_code == 200
         job = server.ask("patient")
@@ -156,7 +157,7 @@ def test_a_stop_does_not_wait_for_a_network_that_hangs(tmp_path: Path, faults: P
         job = server.ask("a fox")
         assert model.network is not None
         process = model.network.process
-        until(lambda: process.waiting > 0)
+        wait_until(lambda: process.waiting > 0)
     with pytest.raises(ProcessLookupError):
         os.kill(number, 0)
     (faults / "hang").unlink()

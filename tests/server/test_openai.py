@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import threading
-import time
 from collections.abc import Generator
 from typing import Any
 
@@ -19,6 +18,7 @@ from PIL import Image
 
 from asymflow.generation import metadata
 from asymflow.io.images import RECORD_CHUNK, record_in_xmp
+from tests.helpers import wait_until
 
 from .conftest import Running, Serve, Slow
 
@@ -313,8 +313,7 @@ def test_the_client_comes_again_when_it_is_told_to(serve: Serve) -> None:
 def test_a_full_queue_is_a_server_error_that_clients_repeat(serve: Serve, slow: Slow) -> None:
     server = serve(queue=1, queue_of_one=1)
     slow.gate.clear()
-    server.ask("running")
-    time.sleep(0.1)
+    server.started(server.ask("running")["id"])
     server.ask("waiting", headers={"X-Client": "other"})
     with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         with pytest.raises(openai.InternalServerError) as caught:
@@ -372,7 +371,4 @@ def test_hanging_up_cancels(serve: Serve, slow: Slow, stream: bool) -> None:
     thread.start()
     thread.join()
     manager = server.app.state.studio.manager
-    until = time.monotonic() + 5
-    while (states := [job.state for job in manager._jobs.values()]) != ["cancelled"]:
-        assert time.monotonic() < until, states
-        time.sleep(0.02)
+    wait_until(lambda: [job.state for job in manager._jobs.values()] == ["cancelled"], within=5)

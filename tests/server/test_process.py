@@ -22,8 +22,9 @@ import pytest
 from PIL import Image
 
 from asymflow.server import logs
+from tests.helpers import wait_until
 
-from .conftest import SMALL, until
+from .conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +63,7 @@ def served(
     try:
         url = process.stdout.readline().strip()
         assert url, log.read_text("utf-8")
-        until(lambda: httpx.get(f"{url}/ready").status_code == 200)
+        wait_until(lambda: httpx.get(f"{url}/ready").status_code == 200)
         yield Served(url, process, log)
     finally:
         if process.poll() is None:
@@ -95,7 +96,7 @@ def _draw(server: Served, prompt: str) -> None:
     with httpx.Client(base_url=server.url, timeout=20) as http:
         assert http.get("/health").status_code == 200
         id = http.post("/api/jobs", json={"prompt": prompt, **SMALL}).json()["id"]
-        until(lambda: http.get(f"/api/jobs/{id}").json()["state"] == "done")
+        wait_until(lambda: http.get(f"/api/jobs/{id}").json()["state"] == "done")
 
 
 def test_the_greeting_of_serve_is_a_line_of_its_log(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_the_greeting_of_serve_is_a_line_of_its_log(tmp_path: Path) -> None:
     with log.open("w") as err:
         process = subprocess.Popen([*command, "--data", str(tmp_path / "data")], stderr=err)
     try:
-        until(lambda: "http://" in log.read_text("utf-8"), 60)
+        wait_until(lambda: "http://" in log.read_text("utf-8"))
     finally:
         process.kill()
         process.wait()
@@ -205,4 +206,4 @@ def test_memory_is_given_back_after_large_pictures(tmp_path: Path) -> None:
         before = held()
         with ThreadPoolExecutor(4) as pool:
             assert set(pool.map(send, range(4))) == {201}
-        until(lambda: held() < before + 150)
+        wait_until(lambda: held() < before + 150)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,9 +22,11 @@ from asymflow.generation.pipeline import Model
 from asymflow.server import remote
 from asymflow.server.settings import Settings
 from asymflow.server.supervisor import Lost
+from tests.helpers import wait_until
 
 from .conftest import SMALL, running
 
+ROOT = Path(__file__).parents[2]
 PLAN = schedules.plan_of(schedules.shifted(2, 2.0))
 
 
@@ -43,12 +44,7 @@ def network(model: Model) -> remote.Network:
 
 def pid(model: Model) -> int:
     """Of the child, as soon as there is one."""
-    process = network(model).process
-    until = time.monotonic() + 60
-    while process.pid is None:
-        assert time.monotonic() < until, "there is no child"
-        time.sleep(0.02)
-    return process.pid
+    return wait_until(lambda: network(model).process.pid, what="the start of a child")
 
 
 def requests(count: int) -> list[Request]:
@@ -81,10 +77,7 @@ def test_all_who_ask_hear_that_it_was_killed(distant: Model) -> None:
     x_t, t = torch.zeros(1, 4, 32, 32), torch.ones(1)
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(distant.adapter.denoise, x_t, t, context) for _ in range(2)]
-        until = time.monotonic() + 60
-        while network(distant).process.waiting < 2:
-            assert time.monotonic() < until, "nobody asks"
-            time.sleep(0.01)
+        wait_until(lambda: network(distant).process.waiting == 2)
         os.kill(number, signal.SIGKILL)
         assert [type(each.exception()) for each in asked] == [Lost, Lost]
 
@@ -110,31 +103,25 @@ def test_a_child_that_was_ended_is_replaced(distant: Model, number: signal.Signa
     before = distant.adapter.denoise(x_t, t, context)
     first = pid(distant)
     os.kill(first, number)
-    until = time.monotonic() + 60
-    while (process := network(distant).process.pid) in (first, None):
-        assert time.monotonic() < until, f"no other child came for {process}"
-        time.sleep(0.02)
+    wait_until(lambda: network(distant).process.pid not in (first, None))
     assert torch.equal(distant.adapter.denoise(x_t, t, context), before)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_it_ends_with_a_server_that_is_killed(stopped: bool) -> None:
     code = (
-        "from asymflow.server import remote; import time\n"
+        "from asymflow.server import remote; import time; from tests.helpers import wait_until\n"
         "network = remote.Network(remote.command(None, 'float32'), answer_seconds=60)\n"
-        "while not network.process.live: time.sleep(0.02)\n"
+        "wait_until(lambda: network.process.live)\n"
         "print(network.process.pid, flush=True); time.sleep(600)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as server:
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         number = int(server.stdout.readline())
         if stopped:
             os.kill(number, signal.SIGSTOP)
         server.kill()
-    until = time.monotonic() + 60
-    while _alive(number):
-        assert time.monotonic() < until, "the child is an orphan"
-        time.sleep(0.05)
+    wait_until(lambda: not _alive(number), what="the end of the child")
 
 
 def _alive(pid: int) -> bool:
@@ -163,10 +150,10 @@ def test_a_server_draws_with_it_and_survives_its_end(
 
 
 def _made(http: httpx.Client) -> dict[str, Any]:
-    job = http.post("/api/jobs", json={"prompt": "a fox", **SMALL}).json()
-    until = time.monotonic() + 60
-    while job["state"] not in ("done", "failed"):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-        job = http.get(f"/api/jobs/{job['id']}").json()
-    return job
+    id = http.post("/api/jobs", json={"prompt": "a fox", **SMALL}).json()["id"]
+
+    def job() -> dict[str, Any]:
+        return http.get(f"/api/jobs/{id}").json()
+
+    wait_until(lambda: job()["state"] in ("done", "failed"))
+    return job()

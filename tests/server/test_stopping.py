@@ -11,7 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .conftest import SMALL, until
+from tests.helpers import wait_until
+
+from .conftest import SMALL
 from .test_process import Served, served
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -29,7 +31,7 @@ def calling(server: Served, *, stream: bool = False) -> Generator[list[httpx.Res
 
     thread = threading.Thread(target=call)
     thread.start()
-    until(lambda: "asymflow_wait_seconds_count 1.0" in httpx.get(f"{server.url}/metrics").text)
+    wait_until(lambda: "asymflow_wait_seconds_count 1.0" in httpx.get(f"{server.url}/metrics").text)
     yield answers
     thread.join(60)
 
@@ -38,7 +40,7 @@ def test_a_stop_lets_calls_be_answered_and_takes_no_others(tmp_path: Path) -> No
     with served(tmp_path, seconds=0.4, drain_seconds=30.0) as server:
         with calling(server) as answers, httpx.Client(base_url=server.url) as http:
             server.process.send_signal(signal.SIGTERM)
-            until(lambda: http.get("/ready").status_code == 503)
+            wait_until(lambda: http.get("/ready").status_code == 503)
             assert http.get("/ready").json() == {"status": "stopping"}
             assert httpx.get(f"{server.url}/health").status_code == 200  # a new connection
             for path, body in (("/api/jobs", SMALL), ("/v1/images/generations", BODY)):
@@ -62,7 +64,7 @@ def test_a_stop_with_nothing_to_do_is_at_once(tmp_path: Path) -> None:
 def test_notice_is_given_before_the_listener_closes(tmp_path: Path) -> None:
     with served(tmp_path, notice_seconds=1.0) as server:
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: httpx.get(f"{server.url}/ready").status_code == 503)
+        wait_until(lambda: httpx.get(f"{server.url}/ready").status_code == 503)
         assert httpx.get(f"{server.url}/ready").json() == {"status": "stopping"}
         assert server.process.wait(20) == -signal.SIGTERM
 
@@ -79,7 +81,9 @@ def test_what_is_not_made_in_time_is_told_or_kept(tmp_path: Path, stream: bool) 
             assert answers[0].json()["error"]["code"] == "stopping"
         server.process.wait(20)
     with served(tmp_path) as server:
-        until(lambda: httpx.get(f"{server.url}/api/jobs/{job['id']}").json()["state"] == "done")
+        wait_until(
+            lambda: httpx.get(f"{server.url}/api/jobs/{job['id']}").json()["state"] == "done"
+        )
 
 
 @pytest.mark.parametrize("sent", SIGNALS)
@@ -87,9 +91,9 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, sent: signal.Signals) -> N
     with served(tmp_path, seconds=30.0, drain_seconds=600.0) as server:
         job = httpx.post(f"{server.url}/api/jobs", json={"prompt": "a fox", **SMALL}).json()
         url = f"{server.url}/api/jobs/{job['id']}"
-        until(lambda: httpx.get(url).json()["state"] == "running")
+        wait_until(lambda: httpx.get(url).json()["state"] == "running")
         server.process.send_signal(sent)
-        until(lambda: httpx.get(f"{server.url}/ready").status_code == 503)
+        wait_until(lambda: httpx.get(f"{server.url}/ready").status_code == 503)
         server.process.send_signal(sent)
         assert server.process.wait(20) == -sent
 
@@ -98,7 +102,7 @@ def test_a_step_that_does_not_end_does_not_hold_the_process(tmp_path: Path) -> N
     with served(tmp_path, seconds=600.0, drain_seconds=0.2) as server:
         job = httpx.post(f"{server.url}/api/jobs", json={"prompt": "a fox", **SMALL}).json()
         url = f"{server.url}/api/jobs/{job['id']}"
-        until(lambda: httpx.get(url).json()["state"] == "running")
+        wait_until(lambda: httpx.get(url).json()["state"] == "running")
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(20) == 1
         assert "did not stop in time" in server.lines()[-1]["message"]

@@ -18,8 +18,7 @@ from safetensors.torch import load, save
 from torch import tensor, zeros
 
 from asymflow.server.supervisor import Lost, Supervised
-
-from .conftest import until
+from tests.helpers import wait_until
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -53,7 +52,7 @@ def ask(process: Supervised[None]) -> list[float]:
 
 
 def pid(process: Supervised[None]) -> int:
-    until(lambda: process.live)
+    wait_until(lambda: process.live)
     assert process.pid is not None
     return process.pid
 
@@ -78,7 +77,7 @@ def test_one_that_ends_while_idle_is_there_again_before_anybody_asks(
 ) -> None:
     first = pid(process)
     os.kill(first, number)
-    until(lambda: process.pid not in (first, None))
+    wait_until(lambda: process.pid not in (first, None))
     assert process.restarts == 1
     assert ask(process) == ANSWER
 
@@ -89,7 +88,7 @@ def test_one_that_is_ended_while_it_answers_says_how(
     (faults / "hang").touch()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, process)
-        until(lambda: process.waiting == 1)
+        wait_until(lambda: process.waiting == 1)
         os.kill(pid(process), signal.SIGKILL)
         with pytest.raises(Lost, match="ended by SIGKILL") as lost:
             asked.result()
@@ -125,7 +124,7 @@ def test_one_that_hangs_while_idle_is_noticed(
     process = watched(faults, answer=0.6)
     first = pid(process)
     os.kill(first, signal.SIGSTOP)
-    until(lambda: process.pid not in (first, None))
+    wait_until(lambda: process.pid not in (first, None))
     assert ask(process) == ANSWER
     process.close()
 
@@ -136,13 +135,13 @@ def test_one_that_cannot_begin_is_tried_again_until_it_can(faults: Path, fault: 
     process = watched(faults, start=0.8)
     told: list[int] = []
     process.changed = lambda: told.append(process.restarts)
-    until(lambda: len(told) >= 2)  # also while it does not come to one that can answer
+    wait_until(lambda: len(told) >= 2)  # also while it does not come to one that can answer
     assert told == sorted(set(told))
     assert not process.live
     with pytest.raises(Lost, match="cannot be started"):
         ask(process)
     (faults / fault).unlink()
-    until(lambda: process.live)
+    wait_until(lambda: process.live)
     assert ask(process) == ANSWER
     process.close()
 
@@ -184,14 +183,14 @@ def test_a_start_that_fails_at_any_step_leaves_nothing_and_is_repeated(
     with monkeypatch.context() as patch:
         patch.setattr(holder, name, failing)
         os.kill(first, signal.SIGKILL)
-        until(lambda: process.pid not in (first, None))
+        wait_until(lambda: process.pid not in (first, None))
         assert ask(process) == ANSWER
         while after and process.restarts < 2:  # the later calls are those of later starts
             number = pid(process)
             os.kill(number, signal.SIGKILL)
-            until(lambda number=number: process.pid not in (number, None))
+            wait_until(lambda number=number: process.pid not in (number, None))
             assert ask(process) == ANSWER
-    until(lambda: _handles() == own)
+    wait_until(lambda: _handles() == own)
     process.close()
 
 
@@ -213,7 +212,7 @@ def test_aborting_ends_whoever_waits(faults: Path) -> None:
     (faults / "hang").touch()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, process)
-        until(lambda: process.waiting == 1)
+        wait_until(lambda: process.waiting == 1)
         process.abort()
         with pytest.raises(Lost, match="with the server"):
             asked.result()
@@ -226,5 +225,5 @@ def test_a_question_that_cannot_be_written_harms_no_other(process: Supervised[No
 
     with pytest.raises(MemoryError):
         process.ask(broken)
-    until(lambda: process.restarts == 1)  # what it was told is not known
+    wait_until(lambda: process.restarts == 1)  # what it was told is not known
     assert ask(process) == ANSWER

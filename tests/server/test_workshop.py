@@ -25,8 +25,9 @@ from asymflow.server import media
 from asymflow.server.problems import ApiError
 from asymflow.server.settings import Settings
 from asymflow.server.workshop import Caller, Workshop
+from tests.helpers import wait_until
 
-from .conftest import Running, Serve, until
+from .conftest import Running, Serve
 
 PNG = {"Content-Type": "image/png"}
 
@@ -84,7 +85,7 @@ def test_slow_work_leaves_threads_for_everybody_else(
         try:
             calls = [pool.submit(call, server, name, picture) for _ in range(50)]
             # All others are in the queue as soon as some are refused.
-            until(lambda: sum(each.done() for each in calls) >= 50 - 32 or gate.inside >= 40)
+            wait_until(lambda: sum(each.done() for each in calls) >= 50 - 32 or gate.inside >= 40)
             with httpx.Client(base_url=server.url, timeout=10) as honest:
                 for path in ("/health", "/api/jobs", f"{picture['url']}"):
                     assert honest.get(path).status_code == 200
@@ -155,7 +156,7 @@ def test_who_fetches_much_can_still_send(serve: Serve, monkeypatch: pytest.Monke
     with ThreadPoolExecutor(10) as pool:
         try:
             fetching = [pool.submit(call, server, "converted", picture) for _ in range(10)]
-            until(lambda: sum(each.done() for each in fetching) == 4)
+            wait_until(lambda: sum(each.done() for each in fetching) == 4)
             sending = pool.submit(call, server, "receive", picture)
         finally:
             gate.open()

@@ -24,6 +24,7 @@ from asymflow.training.rank import (
     unforeseen,
     velocity_loss,
 )
+from tests.helpers import draw64
 
 LATENT = JitConfig(
     size=4, patch=1, channels=3, width=16, depth=2, heads=2, hidden=24, bottleneck=5, classes=2,
@@ -31,13 +32,9 @@ LATENT = JitConfig(
 )  # fmt: skip
 
 
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def rows(rank: int, pixels: int, seed: int = 0) -> Tensor:
     """Orthonormal rows [rank, pixels]."""
-    return torch.linalg.qr(random(pixels, rank, seed=seed))[0].T
+    return torch.linalg.qr(draw64(seed, pixels, rank))[0].T
 
 
 def latent_model() -> JitModel:
@@ -51,9 +48,7 @@ def latent_model() -> JitModel:
 
 def test_the_principal_subspace_is_found_and_streamed() -> None:
     true = rows(3, 20)
-    patches = random(4000, 3) * torch.tensor([3.0, 2.0, 1.0]) @ true + 0.05 * random(
-        4000, 20, seed=1
-    )
+    patches = draw64(0, 4000, 3) * torch.tensor([3.0, 2.0, 1.0]) @ true + 0.05 * draw64(1, 4000, 20)
     found = principal_subspace(patches.split(700), 3)
     assert_close(found.basis.T @ found.basis, (true.T @ true).float(), atol=0.01, rtol=0)
     assert_close(found.basis @ found.basis.T, torch.eye(3))
@@ -64,16 +59,16 @@ def test_the_principal_subspace_is_found_and_streamed() -> None:
 
 
 def test_the_mean_patch_belongs_to_the_principal_subspace() -> None:
-    patches = 0.1 * random(500, 8) + 5
+    patches = 0.1 * draw64(0, 500, 8) + 5
     [direction] = principal_subspace([patches], 1).basis
     assert_close(direction.abs(), torch.full((8,), 8**-0.5), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.5])
 def test_a_rotated_subspace_is_found_with_its_scale(scale: float) -> None:
-    true, latents = rows(4, 24), random(3000, 4)
+    true, latents = rows(4, 24), draw64(0, 3000, 4)
     complement = torch.eye(24, dtype=torch.float64) - true.T @ true
-    patches = scale * latents @ true + 0.1 * random(3000, 24, seed=1) @ complement
+    patches = scale * latents @ true + 0.1 * draw64(1, 3000, 24) @ complement
     found = aligned_subspace(zip(latents.split(500), patches.split(500), strict=True))
     assert_close(found.basis, true.float(), atol=0.05, rtol=0)
     assert found.scale == pytest.approx(scale, rel=0.02)
@@ -82,7 +77,7 @@ def test_a_rotated_subspace_is_found_with_its_scale(scale: float) -> None:
 
 
 def test_latents_that_are_no_rotation_agree_less() -> None:
-    latents = random(3000, 4)
+    latents = draw64(0, 3000, 4)
     squares = latents.square() - 1  # uncorrelated with the latents themselves
     patches = (latents + squares) @ rows(4, 24)
     found = aligned_subspace([(latents, patches)])
@@ -95,7 +90,7 @@ def test_latents_that_are_no_rotation_agree_less() -> None:
 
 
 def test_no_other_rotation_aligns_better() -> None:
-    latents, patches = random(500, 3), random(500, 10, seed=1)
+    latents, patches = draw64(0, 500, 3), draw64(1, 500, 10)
     patches[:, :3] += latents @ rows(3, 3, seed=2)
     found = aligned_subspace([(latents, patches)])
     best = (patches - latents @ found.basis.double()).square().sum()
@@ -108,19 +103,22 @@ def test_no_other_rotation_aligns_better() -> None:
 
 
 def some_pairs() -> tuple[Tensor, Tensor]:
-    return random(5, 3), random(5, 2)
+    return draw64(0, 5, 3), draw64(0, 5, 2)
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: principal_subspace([], 1), "no patches"),
-        (lambda: principal_subspace([random(5, 4)], 5), "rank 5 .* patches of 4"),
-        (lambda: principal_subspace([random(5)[None, None]], 1), r"\(1, 1, 5\) are not pairs"),
+        (lambda: principal_subspace([draw64(0, 5, 4)], 5), "rank 5 .* patches of 4"),
+        (lambda: principal_subspace([draw64(0, 5)[None, None]], 1), r"\(1, 1, 5\) are not pairs"),
         (lambda: principal_subspace([torch.zeros(5, 4)], 1), "have no directions"),
         (lambda: aligned_subspace([some_pairs()]), "3 latent numbers do not fit"),
-        (lambda: aligned_subspace([(random(4, 2), random(5, 3))]), r"\(4, 2\) and .* \(5, 3\)"),
-        (lambda: aligned_subspace([(torch.zeros(4, 2), random(4, 3))]), "are zero"),
+        (
+            lambda: aligned_subspace([(draw64(0, 4, 2), draw64(0, 5, 3))]),
+            r"\(4, 2\) and .* \(5, 3\)",
+        ),
+        (lambda: aligned_subspace([(torch.zeros(4, 2), draw64(0, 4, 3))]), "are zero"),
     ],
 )
 def test_impossible_data_is_refused(call: Callable[[], Any], words: str) -> None:
@@ -137,8 +135,8 @@ def test_a_lifted_model_begins_as_the_latent_one(scale: float) -> None:
     latent, subspace = latent_model(), aligned(scale)
     model = lifted(latent, subspace, patch=4, channels=3)
     assert (model.config.size, model.config.rank) == (16, 3)
-    l_0, t, label = random(2, 3, 4, 4).float(), torch.tensor([0.2, 0.9]), torch.tensor([0, 2])
-    eps = random(2, 3, 16, 16, seed=1).float()
+    l_0, t, label = draw64(0, 2, 3, 4, 4).float(), torch.tensor([0.2, 0.9]), torch.tensor([0, 2])
+    eps = draw64(1, 2, 3, 16, 16).float()
     x_0 = picture_of(subspace.patches(patches_of(l_0, 1)), 4, 4)
     x_t = interpolate(x_0, eps, t)
     k = 1 / (scale * (1 - t) + t)
@@ -153,7 +151,7 @@ def test_a_lifted_model_begins_as_the_latent_one(scale: float) -> None:
 
 def test_all_of_a_lifted_model_can_learn() -> None:
     model = lifted(latent_model(), aligned(), patch=4, channels=3).train()
-    answer = model(random(2, 3, 16, 16).float(), torch.tensor([0.5, 0.9]), torch.tensor([0, 1]))
+    answer = model(draw64(0, 2, 3, 16, 16).float(), torch.tensor([0.5, 0.9]), torch.tensor([0, 1]))
     answer.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
@@ -173,7 +171,7 @@ def test_a_fresh_model_is_prepared_for_its_subspace() -> None:
     config = JitConfig(**changed(size=16, patch=4, rank=2))
     model, subspace = JitModel(config), Subspace(rows(2, 48).float(), 1.3, 1.0)
     prepare(model, subspace)
-    x = random(2, 3, 16, 16).float()
+    x = draw64(0, 2, 3, 16, 16).float()
     squeezed = model.transformer.squeeze(x).flatten(2).transpose(1, 2)
     size = (2 * 48 / (48 + 5)) ** 0.5
     assert_close(squeezed[..., :2], size * patches_of(x, 4) @ subspace.basis.T)
@@ -200,8 +198,8 @@ class Gaussian:
 
     def draw(self, n: int, t: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """x_0 [n, 1, 12], x_t, and what an exact model of the latents could not foresee."""
-        x_0 = (random(n, 1, 12, seed=seed).float() * self.std) @ self.axes
-        eps = random(n, 1, 12, seed=seed + 1).float()
+        x_0 = (draw64(seed, n, 1, 12).float() * self.std) @ self.axes
+        eps = draw64(seed + 1, n, 1, 12).float()
         latents = (x_0 @ self.axes[:4].T / self.scale).transpose(1, 2)[..., None]
 
         def exact(z: Tensor, tau: Tensor, /) -> Tensor:
@@ -247,7 +245,7 @@ def test_a_wrong_network_is_still_pulled_to_the_mean() -> None:
     x_0, x_t, c = data.draw(n, t, seed=5)
     best = x_t @ data.gain(t)
     for seed in range(4):
-        error = 0.3 * random(12, seed=seed).float()
+        error = 0.3 * draw64(seed, 12).float()
         time = torch.full((n,), t)
         pull = (best + error - less_noisy(x_0, best + error, c, time)).mean((0, 1))
         inside = error @ data.subspace.basis.T @ data.subspace.basis
@@ -261,7 +259,7 @@ def projector(data: Gaussian) -> Tensor:
 
 
 def test_the_reduction_fades_towards_data() -> None:
-    x_0, estimate, c = (random(3, 2, 6, seed=seed).float() for seed in range(3))
+    x_0, estimate, c = (draw64(seed, 3, 2, 6).float() for seed in range(3))
     estimate, t = x_0 - c, torch.tensor([0.0, 0.5, 1.0])
     full = less_noisy(x_0, estimate, c, t)
     assert_close(full, x_0 - c)
@@ -270,7 +268,7 @@ def test_the_reduction_fades_towards_data() -> None:
 
 
 def test_nothing_is_added_to_the_noise() -> None:
-    x_0, estimate, c = (random(50, 3, 6, seed=seed).float() for seed in range(3))
+    x_0, estimate, c = (draw64(seed, 50, 3, 6).float() for seed in range(3))
     t = torch.full((50,), 0.9)
     before = (x_0 - estimate).square().sum(-1)
     assert ((less_noisy(x_0, estimate, c, t) - estimate).square().sum(-1) <= before + 1e-5).all()
@@ -280,7 +278,7 @@ def test_nothing_is_added_to_the_noise() -> None:
 
 
 def test_the_loss_is_the_error_of_the_velocity() -> None:
-    x_0, eps, estimate = (random(2, 3, 4, 4, seed=seed) for seed in range(3))
+    x_0, eps, estimate = (draw64(seed, 2, 3, 4, 4) for seed in range(3))
     t = torch.tensor([0.2, 0.01], dtype=torch.float64)
     x_t = interpolate(x_0, eps, t)
     small = torch.tensor([0.2, 0.05], dtype=torch.float64).view(-1, 1, 1, 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Plan, Tier
+from tests.helpers import draw
 
 diffusers: Any = pytest.importorskip("diffusers")
 
@@ -166,10 +167,6 @@ def given() -> Callable[[str, int], dict[str, Tensor]]:
         return call
 
     return make
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture

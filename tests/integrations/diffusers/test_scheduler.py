@@ -21,14 +21,11 @@ from asymflow.core.schedules import plan_of, shifted, uniform
 from asymflow.core.types import Plan, Request, Solver
 from asymflow.integrations.diffusers.families import UNCONDITIONAL
 from asymflow.models.diffusers.pipelines import adapt
+from tests.helpers import draw
 
 diffusers: Any = pytest.importorskip("diffusers")
 
 Make = Callable[..., Any]
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def seeded() -> torch.Generator:

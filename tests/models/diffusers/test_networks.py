@@ -21,6 +21,7 @@ from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Request
 from asymflow.models.diffusers.networks import DiffusersAdapter, Schedule, adapt, load
 from asymflow.planning import verifier
+from tests.helpers import draw
 
 diffusers: Any = pytest.importorskip("diffusers")
 
@@ -59,10 +60,6 @@ def ddpm(**changes: Any) -> Any:
 def request(label: int | None = 0, seed: int = 0, scale: float = 1.0, side: int = SIDE) -> Request:
     inputs = {} if label is None else {"label": label}
     return Request(inputs, (side, side), seed, scale)
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def time_of(scheduler: Any, timestep: int) -> float:
