@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from asymflow.core.types import CONDITIONAL, Interval, Plan, Solver
+from asymflow.core.statistics import Interval
+from asymflow.core.types import CONDITIONAL, Plan, Solver
 from asymflow.models.embedded import plans
 from asymflow.planning import planner, prediction, verifier
 from asymflow.planning.profiler import no_progress

@@ -21,11 +21,11 @@ from asymflow.core import engine, schedules, transforms
 from asymflow.core.adapter import Adapter
 from asymflow.core.presets import MAX_STEPS
 from asymflow.core.schedules import fine_plan
+from asymflow.core.statistics import Interval
 from asymflow.core.types import (
     CONDITIONAL,
     FULL,
     Evidence,
-    Interval,
     Plan,
     Profile,
     Request,

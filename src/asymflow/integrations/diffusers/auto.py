@@ -27,7 +27,8 @@ from torch import Tensor
 from asymflow.core.errors import InputError
 from asymflow.core.flow import fine_time
 from asymflow.core.schedules import plan_of
-from asymflow.core.types import FULL, Evidence, Interval, Plan, Profile, Request, Tier
+from asymflow.core.statistics import Interval
+from asymflow.core.types import FULL, Evidence, Plan, Profile, Request, Tier
 from asymflow.integrations.diffusers.original import Baseline, original
 from asymflow.integrations.diffusers.runs import run
 from asymflow.models.diffusers.conventions import Convention
