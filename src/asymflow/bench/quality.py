@@ -38,11 +38,11 @@ from rich.progress import (
 
 from asymflow.bench import anchors, metrics
 from asymflow.bench.features import DIM, as_unit_float, extract, load_network
-from asymflow.bench.metrics import Estimate
 from asymflow.bench.pairs import Job, job, pick
 from asymflow.bench.provenance import versions
 from asymflow.bench.report import NEAREST, Nearest, QualityReport, Score, Source, Split
 from asymflow.core.errors import InputError
+from asymflow.core.statistics import Interval, mean_interval
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
 from asymflow.training.data.dataset import Dataset
@@ -232,7 +232,7 @@ def scores_of(
     style_ranks = gallery.ranks(entries, features, within="key", find="style")
     distances = metrics.cosine_distance(features, real)
 
-    def score(style: str | None, rows: Sequence[int], kid: Estimate) -> Score:
+    def score(style: str | None, rows: Sequence[int], kid: Interval) -> Score:
         return Score(
             source=source,
             split=split,
@@ -243,7 +243,7 @@ def scores_of(
             style_1=metrics.recall(style_ranks[rows], 1),
             kid=kid,
             fd=metrics.fd(features[rows], real[rows], paired=paired),
-            distance=metrics.mean(distances[rows]),
+            distance=mean_interval(distances[rows]),
         )
 
     each = [
