@@ -74,7 +74,8 @@ def bootstrap_interval(
 ) -> Interval:
     """A statistic with its percentile bootstrap interval: for medians and ratios of medians.
 
-    Of one value no interval can be known, as in `mean_interval`.
+    Of one value no interval can be known, as in `mean_interval`. A median's interval is at most the
+    range of the values, which covers it in 1 - 2^(1 - n) of cases: 94% of 5 values, 75% of 3.
 
     Args:
         values: [n, ...], drawn independently; whole rows are drawn again, with replacement.
