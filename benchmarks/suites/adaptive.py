@@ -36,6 +36,7 @@ from asymflow.bench.pairs import pick
 from asymflow.bench.quality import real_pictures
 from asymflow.core import controller, engine, presets
 from asymflow.core.adapter import Adapter
+from asymflow.core.statistics import mean_interval
 from asymflow.core.types import ACTIONS, Action, Decision, Plan, Request
 from asymflow.generation import pipeline
 from asymflow.models.embedded import plans
@@ -251,10 +252,9 @@ def _summary(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
 
 
 def _paired(differences: NDArray[np.float64]) -> dict[str, float]:
-    """The mean difference with its normal 95% interval."""
-    mean = float(differences.mean())
-    half = 1.96 * float(differences.std(ddof=1)) / len(differences) ** 0.5
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    """The mean difference with its 95% interval."""
+    found = mean_interval(differences)
+    return {"mean": found.value, "low": found.low, "high": found.high}
 
 
 def _correlation(

@@ -68,7 +68,7 @@ def row(report: QualityReport, source: Source, split: Split) -> dict[str, Any]:
     names = ("recall_1", "recall_5", "style_1", "kid", "distance")
     values = {name: getattr(score, name) for name in names}
     return {"n": score.n} | {
-        name: [round(e.value, 4), round((e.high - e.low) / 2, 4)] for name, e in values.items()
+        name: [round(e.value, 4), round(e.half, 4)] for name, e in values.items()
     }
 
 

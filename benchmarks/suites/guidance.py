@@ -22,6 +22,7 @@ from asymflow.bench.features import extract, load_network
 from asymflow.bench.pairs import job, pick
 from asymflow.bench.quality import gallery_of, scores_of
 from asymflow.core import engine, schedules
+from asymflow.core.statistics import mean_interval
 from asymflow.core.types import Plan, Request
 from asymflow.generation import pipeline
 from asymflow.io import folders
@@ -78,7 +79,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         score, *_ = scores_of("generated", entries, features, split="seen", gallery=gallery)
         distances = metrics.cosine_distance(features, gallery.of(entries))
         first = distances if first is None else first
-        nearer = metrics.mean(distances - first)
+        nearer = mean_interval(distances - first)
         rows.append({"scale": scale, "low": low, **asdict(score), "difference": asdict(nearer)})
         print(
             f"scale {scale:g} in [{low:g}, 1]: KID {score.kid.value:.1f}, recall@1 "

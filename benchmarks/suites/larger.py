@@ -27,6 +27,7 @@ from asymflow.bench.features import extract, load_network
 from asymflow.bench.pairs import pick
 from asymflow.bench.quality import real_pictures
 from asymflow.core import presets, schedules, transforms
+from asymflow.core.statistics import mean_interval
 from asymflow.core.types import Plan
 from asymflow.generation import pipeline
 from asymflow.io import images
@@ -107,9 +108,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         if base is None:
             base = (distance, found)
         row = {
-            "to real pictures": asdict(metrics.mean(distance)),
-            f"minus {BASE}": asdict(metrics.mean(distance - base[0])),
-            f"to {BASE}": asdict(metrics.mean(metrics.cosine_distance(found, base[1]))),
+            "to real pictures": asdict(mean_interval(distance)),
+            f"minus {BASE}": asdict(mean_interval(distance - base[0])),
+            f"to {BASE}": asdict(mean_interval(metrics.cosine_distance(found, base[1]))),
             "KID": asdict(metrics.kid(found, real)),
         }
         report["ways"][name] = row

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from asymflow.bench import protocol
 from asymflow.bench.baselines import samplers
-from asymflow.bench.metrics import mean
 from asymflow.core import presets, schedules
 from asymflow.core.adapter import Adapter
+from asymflow.core.statistics import mean_interval
 from asymflow.core.types import Request, Solver
 from asymflow.generation import pipeline
 from asymflow.io.files import write_text
@@ -116,7 +116,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             near = min(SHIFTS, key=lambda shift: tried[shift]["rms"])
             batchable = min(SHIFTS, key=lambda shift: float(np.mean(tried[shift]["features"])))
             found = measured(measure, solver, steps, near)
-            distance = mean(
+            distance = mean_interval(
                 np.array(measured(measure, solver, steps, batchable)["features"], np.float32)
             )
             rows.append(

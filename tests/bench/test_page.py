@@ -20,8 +20,9 @@ from asymflow.bench.page import WORDS, page
 from asymflow.bench.plan_report.cost import Account, account, on_white
 from asymflow.bench.plan_report.poster import poster
 from asymflow.core import schedules
+from asymflow.core.statistics import Interval
 from asymflow.core.transforms import pooled
-from asymflow.core.types import CONDITIONAL, Evidence, Interval, Plan, Request, Step, Tier
+from asymflow.core.types import CONDITIONAL, Evidence, Plan, Request, Step, Tier
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import verifier
 

@@ -124,7 +124,8 @@ def test_costs_are_those_of_the_evidence(judge: Evaluator) -> None:
 
 
 def _with_evidence(plan: Plan) -> Plan:
-    from asymflow.core.types import Evidence, Interval
+    from asymflow.core.statistics import Interval
+    from asymflow.core.types import Evidence
 
     cost = (10.0,) * len(plan.steps)
     interval = Interval(0.1, 0.0, 0.2)

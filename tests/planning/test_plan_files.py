@@ -19,11 +19,11 @@ from safetensors.numpy import save_file
 import asymflow
 from asymflow.core.errors import FileFormatError
 from asymflow.core.schedules import plan_of, shifted, uniform
+from asymflow.core.statistics import Interval
 from asymflow.core.types import (
     FULL,
     SOLVERS,
     Evidence,
-    Interval,
     Plan,
     Profile,
     Rule,

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from asymflow.core.errors import InputError
+from asymflow.core.statistics import Interval
 from asymflow.core.types import (
     CONDITIONAL,
     FULL,
     SEQUENTIAL_CFG,
     Evidence,
-    Interval,
     Plan,
     Profile,
     Solver,

@@ -56,6 +56,7 @@ from torch import Tensor
 import asymflow
 from asymflow.bench import features, metrics
 from asymflow.core.schedules import plan_of
+from asymflow.core.statistics import Interval, mean_interval, t_interval
 from asymflow.core.types import Plan
 from asymflow.generation.sheets import sheet
 from asymflow.integrations.diffusers.auto import FINE, UNSEEN, refined
@@ -213,9 +214,9 @@ class Row:
     group: str
     steps: int
     passes: int
-    kid: metrics.Estimate
-    more: metrics.Estimate
-    rms: metrics.Estimate
+    kid: Interval
+    more: Interval
+    rms: Interval
     path: bool
 
     @property
@@ -250,12 +251,12 @@ class Scale:
             passes,
             metrics.kid(found, self.real),
             difference(found, self.seen, self.real),
-            metrics.mean(errors),
+            mean_interval(errors),
             bool(errors.mean() <= max(most, UNSEEN)),
         )
 
 
-def difference(x: metrics.Array, y: metrics.Array, real: metrics.Array) -> metrics.Estimate:
+def difference(x: metrics.Array, y: metrics.Array, real: metrics.Array) -> Interval:
     """KID of x [n, d] to the real pictures [m, d] less that of y, times 1000.
 
     Row i of x and row i of y come from the same noise; the interval leaves out both at once, and
@@ -276,8 +277,8 @@ def difference(x: metrics.Array, y: metrics.Array, real: metrics.Array) -> metri
         (n - 1) * m
     )
     columns = -2 * (s_cross - cross.sum(0)) / (n * (m - 1))
-    half = 1.96 * math.sqrt(sum((len(part) - 1) * part.var() for part in (rows, columns)))
-    return metrics.Estimate(1000 * value, 1000 * (value - half), 1000 * (value + half))
+    error = math.sqrt(sum((len(part) - 1) * part.var() for part in (rows, columns)))
+    return t_interval(1000 * value, 1000 * error, min(n, m) - 1)
 
 
 def opaque(made: Tensor) -> NDArray[np.float32]:

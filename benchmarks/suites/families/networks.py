@@ -39,6 +39,7 @@ from torch import Tensor
 
 from asymflow.bench import features, metrics
 from asymflow.core import engine, schedules
+from asymflow.core.statistics import Interval, mean_interval
 from asymflow.core.types import Plan, Request, Solver
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
@@ -94,8 +95,8 @@ class Row:
     forwards: int
     ms: float
     ratio: float
-    rms: metrics.Estimate
-    distance: metrics.Estimate
+    rms: Interval
+    distance: Interval
 
 
 def requests(count: int, purpose: int, scale: float, null: int) -> list[Request]:
@@ -176,7 +177,7 @@ def others(config: Any, start: float, guided: bool) -> list[Sampler]:
 # Measuring.
 
 
-def rms(x: Tensor, y: Tensor) -> NDArray[np.float64]:
+def rms_seen(x: Tensor, y: Tensor) -> NDArray[np.float64]:
     """Root mean square of the difference that is seen [b]."""
     return verifier.rms(x.clamp(-1, 1), y.clamp(-1, 1))
 
@@ -232,11 +233,15 @@ def compare(
     say(f"profile: a full estimate takes {profile.cost_ms[0]:.1f} ms")
     fine, finer = (schedules.plan_of(adapter.schedule.times(n)) for n in (FINE, 2 * FINE))
     judge, limit = (
-        verifier.Evaluator(together, tuple(group), verifier.rollout(together, fine, group), rms)
+        verifier.Evaluator(
+            together, tuple(group), verifier.rollout(together, fine, group), rms_seen
+        )
         for group in (chosen, fresh)
     )
     few = fresh[:4]
-    floor = float(rms(limit.reference[: len(few)], verifier.rollout(together, finer, few)).mean())
+    floor = float(
+        rms_seen(limit.reference[: len(few)], verifier.rollout(together, finer, few)).mean()
+    )
     say(f"references: {floor:.4f} from finer ones")
 
     distance = distances(features.load_network())
@@ -264,8 +269,8 @@ def compare(
                 each.forwards,
                 1000 * statistics.median(seconds[each.name]),
                 statistics.median(own / base for own, base in pairs),
-                metrics.mean(rms(states[each.name], limit.reference)),
-                metrics.mean(distance(states[each.name], limit.reference)),
+                mean_interval(rms_seen(states[each.name], limit.reference)),
+                mean_interval(distance(states[each.name], limit.reference)),
             )
         )
     report = {
@@ -291,7 +296,7 @@ def compare(
 def table(rows: Sequence[Row]) -> list[str]:
     lines = [f"{'':28}{'forwards':>9}{'ms':>8}{'ratio':>8}{'rms':>17}{'features':>17}"]
     for row in rows:
-        cells = [f"{e.value:.4f} ±{(e.high - e.low) / 2:.4f}" for e in (row.rms, row.distance)]
+        cells = [e.plus_minus(4) for e in (row.rms, row.distance)]
         lines.append(
             f"{row.name:28}{row.forwards:>9}{row.ms:>8.0f}{row.ratio:>8.2f}"
             f"{cells[0]:>17}{cells[1]:>17}"

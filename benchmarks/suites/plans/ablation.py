@@ -15,10 +15,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from asymflow.core.types import CONDITIONAL, Interval, Plan, Solver
+from asymflow.core.statistics import mean_interval
+from asymflow.core.types import CONDITIONAL, Plan, Solver
 from asymflow.models.embedded import plans
 from asymflow.planning import planner, prediction, verifier
 from asymflow.planning.profiler import no_progress
@@ -96,18 +96,19 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         report[name] = []
         for label, plan in variants(shop, name, given.rollouts).items():
             errors = shop.fresh.errors(plan)
-            half = 1.96 * float(errors.std(ddof=1)) / np.sqrt(len(errors))
-            mean = float(errors.mean())
+            found = mean_interval(errors)
             cost = prediction.price(shop.profile, plan) / shop.profile.cost_ms[0]
             report[name].append(
                 {
                     "without": label,
                     "steps": len(plan.steps),
                     "full_estimates": round(cost, 3),
-                    "rms": asdict(Interval(mean, mean - half, mean + half)),
+                    "rms": asdict(found),
                 }
             )
-            shop.say(f"{name}, {label}: {len(plan.steps)} steps, {cost:.2f} full, {mean:.4f}")
+            shop.say(
+                f"{name}, {label}: {len(plan.steps)} steps, {cost:.2f} full, {found.value:.4f}"
+            )
     out = given.out or results.folder_of(shop.model.adapter.name)
     here = out / f"ablation-{given.side}"
     data = {"made": dict(shop.profile.made), "pictures": given.pictures, "plans": report}

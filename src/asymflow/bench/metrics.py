@@ -1,7 +1,7 @@
 """Distances between sets of pictures, and between pictures, each with its uncertainty.
 
-Everything here works on plain arrays of features [n, d] and returns 95% intervals. The
-intervals of set distances come from the jackknife: resampling with replacement would put the
+Everything here works on plain arrays of features [n, d] and returns 95% intervals. Those of set
+distances come from the jackknife, with Student's t: resampling with replacement would put the
 same picture into a set twice, and both KID and FD read such ties as a difference between the
 sets. Leaving pictures out has no ties, needs no random numbers, and errs on the wide side
 when the two sets have the same distribution (Efron and Stein, 1981). In simulations with 40 to
@@ -9,32 +9,20 @@ when the two sets have the same distribution (Efron and Stein, 1981). In simulat
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asymflow.core import statistics
 from asymflow.core.errors import InputError
+from asymflow.core.statistics import Array, Interval, t_interval
 
-Array = NDArray[np.floating[Any]]
-
-_Z = NormalDist().inv_cdf(0.975)
+_Z = NormalDist().inv_cdf((1 + statistics.CONFIDENCE) / 2)
 _GROUPS = 20
-_T_GROUPS = 2.093  # Student's t for 95% with _GROUPS - 1 degrees of freedom
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def kid(x: Array, y: Array, *, paired: bool = False) -> Estimate:
+def kid(x: Array, y: Array, *, paired: bool = False) -> Interval:
     """Kernel Inception Distance's estimator between features x [m, d] and y [n, d], times 1000.
 
     The unbiased squared maximum mean discrepancy with `k(a, b) = (a.b / d + 1)^3`
@@ -81,10 +69,11 @@ def kid(x: Array, y: Array, *, paired: bool = False) -> Estimate:
         deviation = float(
             np.hypot(_jackknife_deviation(without_x), _jackknife_deviation(without_y))
         )
-    return _around(1000 * float(value), 1000 * _Z * deviation)
+    # Of two sets, as many degrees of freedom as the smaller one has: on the wide side.
+    return t_interval(1000 * float(value), 1000 * deviation, min(len(x), len(y)) - 1)
 
 
-def fd(x: Array, y: Array, *, paired: bool = False) -> Estimate:
+def fd(x: Array, y: Array, *, paired: bool = False) -> Interval:
     """Frechet distance between Gaussians fitted to features x [m, d] and y [n, d].
 
         |mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2))
@@ -115,15 +104,15 @@ def fd(x: Array, y: Array, *, paired: bool = False) -> Estimate:
                 _jackknife_deviation(np.array([_frechet(x, y[in_y != g]) for g in range(groups)])),
             )
         )
-    return _around(_frechet(x, y), _T_GROUPS * deviation)
+    return t_interval(_frechet(x, y), deviation, groups - 1)
 
 
-def weighted_mean(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
+def weighted_mean(estimates: Sequence[Interval], weights: Sequence[float]) -> Interval:
     """Mean of independent estimates; their deviations add in squares."""
     shares = np.asarray(weights, np.float64) / sum(weights)
     value = sum(share * e.value for share, e in zip(shares, estimates, strict=True))
-    halves = [share * (e.high - e.low) / 2 for share, e in zip(shares, estimates, strict=True)]
-    return _around(float(value), float(np.linalg.norm(halves)))
+    half = np.linalg.norm([share * e.half for share, e in zip(shares, estimates, strict=True)])
+    return Interval(float(value), float(value - half), float(value + half))
 
 
 def ranks(
@@ -150,7 +139,7 @@ def ranks(
     return 1 + (similarity > best[:, None]).sum(axis=1)
 
 
-def recall(ranks: NDArray[np.int64], k: int) -> Estimate:
+def recall(ranks: NDArray[np.int64], k: int) -> Interval:
     """Share of queries with a picture of their concept among the k nearest.
 
     `ranks` come from the function of that name; the interval is Wilson's.
@@ -161,7 +150,7 @@ def recall(ranks: NDArray[np.int64], k: int) -> Estimate:
     share = float((ranks <= k).mean())
     middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return Estimate(share, float(middle - half), float(middle + half))
+    return Interval(share, float(middle - half), float(middle + half))
 
 
 def cosine_distance(x: Array, y: Array) -> NDArray[np.float64]:
@@ -179,8 +168,7 @@ def l2_distance(x: Array, y: Array) -> NDArray[np.float64]:
 def rms(a: Array, b: Array) -> NDArray[np.float64]:
     """Root mean square difference of each pair of pictures a, b [n, ...]; [n] out."""
     _same_shape(a, b)
-    difference = (np.asarray(a, np.float64) - b).reshape(len(a), -1)
-    return np.sqrt((difference**2).mean(axis=1))
+    return statistics.rms(np.asarray(a, np.float64) - b)
 
 
 def psnr(a: Array, b: Array) -> NDArray[np.float64]:
@@ -190,16 +178,6 @@ def psnr(a: Array, b: Array) -> NDArray[np.float64]:
     """
     with np.errstate(divide="ignore"):
         return -20 * np.log10(rms(a, b))
-
-
-def mean(values: Array, *, seed: int = 0) -> Estimate:
-    """Mean of `values` [n] with a percentile bootstrap interval (2000 draws)."""
-    values = np.asarray(values, np.float64)
-    if len(values) == 0:
-        raise InputError("The mean of 0 values is not defined; give at least one.")
-    draws = np.random.default_rng(seed).integers(len(values), size=(2000, len(values)))
-    low, high = np.quantile(values[draws].mean(axis=1), (0.025, 0.975))
-    return Estimate(float(values.mean()), float(low), float(high))
 
 
 def _kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -223,10 +201,6 @@ def _jackknife_deviation(without: NDArray[np.float64]) -> float:
     """Standard deviation of an estimate from its values with one part left out each."""
     g = len(without)
     return float(np.sqrt((g - 1) / g * ((without - without.mean()) ** 2).sum()))
-
-
-def _around(value: float, half: float) -> Estimate:
-    return Estimate(value, value - half, value + half)
 
 
 def _unit(x: Array) -> NDArray[np.float64]:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from asymflow.bench.markup import Markup, element
 from asymflow.bench.plan_report.cost import Account, Watched, colours
-from asymflow.core.types import Evidence, Interval, Picture, Step
+from asymflow.core.statistics import Interval
+from asymflow.core.types import Evidence, Picture, Step
 from asymflow.io.images import to_bytes
 
 WORDS: Mapping[str, str] = {

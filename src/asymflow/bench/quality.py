@@ -29,11 +29,11 @@ from PIL import Image
 
 from asymflow.bench import anchors, metrics
 from asymflow.bench.features import DIM, as_unit_float, extract, load_network
-from asymflow.bench.metrics import Estimate
 from asymflow.bench.pairs import Job, job, pick
 from asymflow.bench.provenance import versions
 from asymflow.bench.report import NEAREST, Nearest, QualityReport, Score, Source, Split
 from asymflow.core.errors import InputError
+from asymflow.core.statistics import Interval, mean_interval
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
 from asymflow.io.progress import bars
@@ -224,7 +224,7 @@ def scores_of(
     style_ranks = gallery.ranks(entries, features, within="key", find="style")
     distances = metrics.cosine_distance(features, real)
 
-    def score(style: str | None, rows: Sequence[int], kid: Estimate) -> Score:
+    def score(style: str | None, rows: Sequence[int], kid: Interval) -> Score:
         return Score(
             source=source,
             split=split,
@@ -235,7 +235,7 @@ def scores_of(
             style_1=metrics.recall(style_ranks[rows], 1),
             kid=kid,
             fd=metrics.fd(features[rows], real[rows], paired=paired),
-            distance=metrics.mean(distances[rows]),
+            distance=mean_interval(distances[rows]),
         )
 
     each = [

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from asymflow.bench.metrics import Estimate
 from asymflow.core.errors import InputError
+from asymflow.core.statistics import Interval
 
 SCHEMA = 1
 
@@ -42,16 +42,16 @@ class Score:
     style: str | None
     """None for all styles together."""
     n: int
-    recall_1: Estimate
-    recall_5: Estimate
-    style_1: Estimate
+    recall_1: Interval
+    recall_5: Interval
+    style_1: Interval
     """Share whose nearest real picture of the same concept is drawn in the style asked for."""
-    kid: Estimate
+    kid: Interval
     """Times 1000. For all styles the mean over styles, each compared with its own: a pooled
     set would look right if the styles were exchanged."""
-    fd: Estimate
+    fd: Interval
     """Pooled where `style` is None, since FD needs many pictures. Compare at equal n only."""
-    distance: Estimate
+    distance: Interval
     """Mean of one minus the cosine to the real picture of the pair."""
 
 
@@ -119,15 +119,12 @@ _HEADER = f"{{:24}}{'n':>5}" + "".join(f"{column:>15}" for column in _COLUMNS)
 
 def _row(score: Score) -> str:
     what = score.source if score.style is None else f"  {score.style}"
-    return (
-        f"{what:24}{score.n:5}"
-        f"{_plus_minus(score.recall_1, 100, 1):>15}{_plus_minus(score.recall_5, 100, 1):>15}"
-        f"{_plus_minus(score.style_1, 100, 1):>15}{_plus_minus(score.kid, 1, 1):>15}"
-        f"{_plus_minus(score.fd, 1, 1):>15}{_plus_minus(score.distance, 1, 3):>15}"
+    cells = (
+        score.recall_1.plus_minus(1, factor=100),
+        score.recall_5.plus_minus(1, factor=100),
+        score.style_1.plus_minus(1, factor=100),
+        score.kid.plus_minus(1),
+        score.fd.plus_minus(1),
+        score.distance.plus_minus(3),
     )
-
-
-def _plus_minus(estimate: Estimate, factor: float, digits: int) -> str:
-    value = round(factor * estimate.value, digits) + 0.0  # no "-0.0"
-    half = factor * (estimate.high - estimate.low) / 2
-    return f"{value:.{digits}f} ±{half:.{digits}f}"
+    return f"{what:24}{score.n:5}" + "".join(f"{cell:>15}" for cell in cells)

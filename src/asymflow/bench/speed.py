@@ -7,17 +7,19 @@ Two questions:
 - How much of this machine's matrix arithmetic does a forward pass use? `efficiency`.
 
 Absolute milliseconds on a shared machine drift by tens of percent within minutes. So the two
-sides take turns, each round gives one ratio, and the median and quartiles of the rounds are
-reported.
+sides take turns, each round gives one ratio, and the median of the rounds is reported with its
+bootstrap interval: a few rounds are far off, so that a mean and its deviation would say little.
 """
 
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from asymflow.core.errors import InputError
+from asymflow.core.statistics import Interval, bootstrap_interval
 from asymflow.planning.costs import Call, Shape, seconds, work
 
 _WARM_UP = 2
@@ -25,11 +27,10 @@ _WARM_UP = 2
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Median over rounds of time(a) / time(b), with the quartiles of the rounds."""
+    """How long a takes in units of b."""
 
-    median: float
-    low: float
-    high: float
+    median: Interval
+    """Over rounds of time(a) / time(b)."""
     a_ms: float
     """Median milliseconds of a."""
     b_ms: float
@@ -45,24 +46,19 @@ class Efficiency:
     forward_ms: float
     forward_gflops: float
     matmul_gflops: float
-    share: float
+    share: Interval
     """Rate of the forward pass over rate of bare products, median over rounds; 1 is perfect."""
-    share_low: float
-    share_high: float
-    """Quartiles of the rounds."""
 
 
 def ratio(a: Call, b: Call, *, repeats: int = 20) -> Ratio:
     """Time `a` against `b`, taking turns, in an order that alternates between rounds.
 
-    Raises `InputError` for fewer than 3 repeats, which have no quartiles to speak of.
+    Raises `InputError` for fewer than 3 repeats, whose median has no interval to speak of.
     """
     a_s, b_s = _interleave(a, b, repeats)
-    low, median, high = _quartiles([x / y for x, y in zip(a_s, b_s, strict=True)])
+    rounds = [x / y for x, y in zip(a_s, b_s, strict=True)]
     return Ratio(
-        median=median,
-        low=low,
-        high=high,
+        median=bootstrap_interval(rounds, np.median),
         a_ms=1000 * statistics.median(a_s),
         b_ms=1000 * statistics.median(b_s),
     )
@@ -110,16 +106,14 @@ def efficiency(
     products_flops = sum(2 * m * k * n for m, k, n in shapes)
     rates = [flops / seconds for seconds in forward_s]
     best = [products_flops / seconds for seconds in products_s]
-    low, median, high = _quartiles([x / y for x, y in zip(rates, best, strict=True)])
+    shares = [x / y for x, y in zip(rates, best, strict=True)]
     return Efficiency(
         dtype=str(dtype).removeprefix("torch."),
         flops=flops,
         forward_ms=1000 * statistics.median(forward_s),
         forward_gflops=statistics.median(rates) / 1e9,
         matmul_gflops=statistics.median(best) / 1e9,
-        share=median,
-        share_low=low,
-        share_high=high,
+        share=bootstrap_interval(shares, np.median),
     )
 
 
@@ -161,8 +155,3 @@ def _interleave(a: Call, b: Call, repeats: int) -> tuple[list[float], list[float
             a_s.append(seconds(a))
             b_s.append(seconds(b))
     return a_s, b_s
-
-
-def _quartiles(rounds: Sequence[float]) -> tuple[float, float, float]:
-    low, median, high = statistics.quantiles(rounds, n=4, method="inclusive")
-    return low, median, high

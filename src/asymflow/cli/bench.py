@@ -227,14 +227,14 @@ def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: boo
         return
     say(
         f"a picture of {plan.forwards} forwards takes {overhead.a_ms:.0f} ms, "
-        f"{overhead.median:.3f} times its bare network calls "
-        f"({overhead.low:.3f} to {overhead.high:.3f})"
+        f"{overhead.median.value:.3f} times its bare network calls "
+        f"({overhead.median.low:.3f} to {overhead.median.high:.3f})"
     )
     for (rows, _), each in table.items():
         say(
             f"a network call of {rows} pictures in {each.dtype} takes {each.forward_ms:.1f} ms: "
-            f"{each.forward_gflops:.0f} GFLOP/s, {each.share:.0%} of bare matrix products "
-            f"({each.share_low:.0%} to {each.share_high:.0%})"
+            f"{each.forward_gflops:.0f} GFLOP/s, {each.share.value:.0%} of bare matrix products "
+            f"({each.share.low:.0%} to {each.share.high:.0%})"
         )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from asymflow.core.checks import each_instance, instance, number, whole
 from asymflow.core.errors import InputError
+from asymflow.core.statistics import Interval
 
 Picture = NDArray[np.float32]
 """A picture as people have it: [h, w, c] in [0, 1]; RGBA is premultiplied by alpha."""
@@ -153,18 +154,6 @@ class Step:
     def passes(self, *, guided: bool) -> int:
         """Network passes for a picture with guidance, or for one without: one per estimate."""
         return self.evaluations * (2 if guided and self.tier.guided else 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A measured value with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from safetensors.numpy import save as serialize
 
 from asymflow.core.checks import as_path, instance
 from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.statistics import Interval
 from asymflow.core.types import (
     ACTIONS,
     SOLVERS,
     Evidence,
-    Interval,
     Plan,
     Profile,
     Rule,

@@ -17,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asymflow.core import engine, schedules, transforms
+from asymflow.core import engine, schedules, statistics, transforms
 from asymflow.core.adapter import Adapter
 from asymflow.core.presets import MAX_STEPS
 from asymflow.core.schedules import fine_plan
+from asymflow.core.statistics import mean_interval
 from asymflow.core.types import (
     CONDITIONAL,
     FULL,
     Evidence,
-    Interval,
     Plan,
     Profile,
     Request,
@@ -46,7 +46,7 @@ FINALISTS = 10
 
 def rms(x: Tensor, y: Tensor) -> NDArray[np.float64]:
     """Root mean square of the difference, per picture [b]."""
-    return (x - y).double().square().flatten(1).mean(1).sqrt().cpu().numpy()
+    return statistics.rms((x - y).double().cpu().numpy())
 
 
 @torch.inference_mode()
@@ -287,7 +287,7 @@ def best_within(
         plain = [tier for tier in profile.tiers if tier.full or tier == CONDITIONAL]
         for tiers in (full, unreduced, plain):
             starts.append(planner.plan(only(profile, tiers), budget=budget, cost=cost))
-    starts += [_corrected(plan) for plan in starts]
+    starts += [corrected(plan) for plan in starts]
     size, interval = judge.requests[0].size, judge.guidance_interval
     for pool_factor in sorted({tier.pool_factor for tier in profile.tiers}):
         starts += peers(
@@ -298,7 +298,8 @@ def best_within(
     return Plan(name, plan.steps)
 
 
-def _corrected(plan: Plan) -> Plan:
+def corrected(plan: Plan) -> Plan:
+    """With the corrector, which costs nothing, wherever estimates have no bias."""
     steps = (
         replace(step, solver="corrected2") if step.tier.unreduced else step for step in plan.steps
     )
@@ -339,8 +340,8 @@ def measure_evidence(
         full_ms=profile.cost_ms[0],
         shares=prediction.shares if prediction else (),
         predicted=prediction.error if prediction else None,
-        rms=_interval(rms(ends, judge.reference)),
-        distance=None if features is None else _interval(features(ends, judge.reference)),
+        rms=mean_interval(rms(ends, judge.reference)),
+        distance=None if features is None else mean_interval(features(ends, judge.reference)),
         pictures=len(judge.requests),
     )
     return replace(plan, evidence=evidence)
@@ -371,10 +372,3 @@ def _on_lattice(plan: Plan, profile: Profile) -> Plan | None:
     )
     found = Plan(plan.name, steps)
     return found if math.isfinite(predict(profile, found).error) else None
-
-
-def _interval(values: NDArray[np.float64]) -> Interval:
-    """The mean with its normal 95% interval."""
-    mean = float(values.mean())
-    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else mean
-    return Interval(mean, mean - half, mean + half)

@@ -16,7 +16,8 @@ from torch.testing import assert_close
 import asymflow
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of, uniform
-from asymflow.core.types import Evidence, Interval, Plan
+from asymflow.core.statistics import Interval
+from asymflow.core.types import Evidence, Plan
 from asymflow.integrations.diffusers import auto, original
 from asymflow.integrations.diffusers.families import UNCONDITIONAL
 from asymflow.models.diffusers.conventions import Flow

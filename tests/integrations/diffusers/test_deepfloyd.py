@@ -16,7 +16,8 @@ import asymflow
 from asymflow.core import engine
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of, shifted, uniform
-from asymflow.core.types import CONDITIONAL, FULL, Evidence, Interval, Plan, Request
+from asymflow.core.statistics import Interval
+from asymflow.core.types import CONDITIONAL, FULL, Evidence, Plan, Request
 from asymflow.integrations.diffusers import auto
 from asymflow.integrations.diffusers.families import FAMILIES
 from asymflow.models.diffusers.pipelines import Family, PipelineAdapter, adapt

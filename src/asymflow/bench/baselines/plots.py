@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asymflow.bench.baselines.report import REFERENCE, Peer, PeersReport, Quartiles
-from asymflow.bench.metrics import Estimate
 from asymflow.bench.pairs import job
+from asymflow.core.statistics import Interval
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
 from asymflow.io.plots import new_figure
@@ -26,7 +26,7 @@ def plot_report(report: PeersReport, path: Path) -> None:
 
     figure = new_figure(13, 6)
     panels: Any = figure.subplots(1, 2)
-    what: tuple[tuple[str, Callable[[Peer], Estimate]], ...] = (
+    what: tuple[tuple[str, Callable[[Peer], Interval]], ...] = (
         ("KID x1000 to real pictures", lambda peer: peer.score.kid),
         ("feature distance to the reference", lambda peer: peer.to_reference),
     )
@@ -69,9 +69,9 @@ def plot_report(report: PeersReport, path: Path) -> None:
 
 
 def _arms(
-    middles: Sequence[float], around: Sequence[Quartiles] | Sequence[Estimate]
+    middles: Sequence[float], around: Sequence[Quartiles] | Sequence[Interval]
 ) -> list[list[float]]:
-    """Lengths of error bars to both sides; a bootstrap interval may miss its middle by rounding."""
+    """Lengths of error bars to both sides; a quartile may miss its middle by rounding."""
     pairs = list(zip(middles, around, strict=True))
     return [
         [max(0.0, middle - each.low) for middle, each in pairs],

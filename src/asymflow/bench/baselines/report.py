@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from asymflow.bench.metrics import Estimate
 from asymflow.bench.report import Score
 from asymflow.core.errors import InputError
+from asymflow.core.statistics import Interval
 
 SCHEMA = 1
 BASELINE = "Heun 50"
@@ -19,7 +19,7 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True, slots=True)
 class Quartiles:
-    """The median over pictures, and the quartiles around it."""
+    """The median over pictures, and the quartiles around it: how they differ, no interval."""
 
     median: float
     low: float
@@ -58,8 +58,8 @@ class Peer:
     speedup: Quartiles
     peak_bytes: int
     score: Score
-    to_reference: Estimate
-    rms: Estimate
+    to_reference: Interval
+    rms: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +136,14 @@ def _row(peer: Peer) -> str:
         f"{ms.median:.0f} ({ms.low:.0f}-{ms.high:.0f})",
         f"{speedup.median:.2f} ({speedup.low:.2f}-{speedup.high:.2f})",
         f"{peer.peak_bytes / 1e6:.1f}",
-        _plus_minus(score.kid, 1, 1),
-        _plus_minus(score.fd, 1, 1),
-        _plus_minus(score.recall_1, 100, 1),
-        _plus_minus(score.recall_5, 100, 1),
-        _plus_minus(peer.to_reference, 1, 4),
-        _plus_minus(peer.rms, 1, 4),
+        score.kid.plus_minus(1),
+        score.fd.plus_minus(1),
+        score.recall_1.plus_minus(1, factor=100),
+        score.recall_5.plus_minus(1, factor=100),
+        peer.to_reference.plus_minus(4),
+        peer.rms.plus_minus(4),
     )
     row = f"{peer.name:{_NAME}}"
     for cell, (_, width) in zip(cells, _COLUMNS, strict=True):
         row += f"{cell:>{width}}"
     return row
-
-
-def _plus_minus(estimate: Estimate, factor: float, digits: int) -> str:
-    value = round(factor * estimate.value, digits) + 0.0  # no "-0.0"
-    half = factor * (estimate.high - estimate.low) / 2
-    return f"{value:.{digits}f} ±{half:.{digits}f}"

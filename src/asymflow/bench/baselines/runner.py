@@ -73,6 +73,7 @@ from asymflow.bench.quality import (
 )
 from asymflow.core import engine, presets
 from asymflow.core.errors import InputError
+from asymflow.core.statistics import mean_interval
 from asymflow.core.types import Plan, Profile, Request
 from asymflow.io.files import write_text
 from asymflow.io.plots import new_figure
@@ -177,8 +178,8 @@ def peers(
                 speedup=Quartiles.of(ratios.tolist()),
                 peak_bytes=mine.peak_bytes,
                 score=score,
-                to_reference=metrics.mean(to_reference),
-                rms=metrics.mean(rms),
+                to_reference=mean_interval(to_reference),
+                rms=mean_interval(rms),
             )
         )
     on_progress("scoring", len(samplers), len(samplers))

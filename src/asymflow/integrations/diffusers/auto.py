@@ -27,7 +27,8 @@ from torch import Tensor
 from asymflow.core.errors import InputError
 from asymflow.core.flow import fine_time
 from asymflow.core.schedules import plan_of
-from asymflow.core.types import FULL, Evidence, Interval, Plan, Profile, Request, Tier
+from asymflow.core.statistics import mean_interval
+from asymflow.core.types import FULL, Evidence, Plan, Profile, Request, Tier
 from asymflow.integrations.diffusers.original import Baseline, original
 from asymflow.integrations.diffusers.runs import run
 from asymflow.models.diffusers.conventions import Convention
@@ -44,7 +45,7 @@ from asymflow.models.diffusers.pipelines import (
 )
 from asymflow.planning import planner
 from asymflow.planning.profiler import profile
-from asymflow.planning.verifier import only, rms
+from asymflow.planning.verifier import corrected, only, rms
 
 CANDIDATES = 24
 """Moves between candidate times."""
@@ -372,7 +373,7 @@ def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> list[Pla
     for tiers in kinds:
         with suppress(InputError):  # nothing of that kind fits
             plan = planner.plan(only(measured, tiers), budget=budget)
-            for each in (plan, _corrected(plan)):
+            for each in (plan, corrected(plan)):
                 found[each.steps] = each
     for shift in SHIFTS:
         inner = fine_time(torch.tensor(grid[1:], dtype=torch.float64), shift).tolist()
@@ -392,14 +393,6 @@ def _no_further(errors: NDArray[np.float64], others: NDArray[np.float64]) -> boo
     return bool(further.mean() + further.std(ddof=1) / math.sqrt(len(further)) <= 0)
 
 
-def _corrected(plan: Plan) -> Plan:
-    """With the corrector, which costs nothing, wherever estimates have no bias."""
-    steps = (
-        replace(step, solver="corrected2") if step.tier.unreduced else step for step in plan.steps
-    )
-    return Plan(plan.name, tuple(steps))
-
-
 def _prove(
     pictures: Pictures,
     plan: Plan,
@@ -416,7 +409,7 @@ def _prove(
         compared = {
             "original": baseline.name,
             "original_seconds": f"{statistics.median(pictures.seconds):.3g}",
-            "original_rms": str(_interval(before)),
+            "original_rms": str(mean_interval(before)),
         }
     after = rms(_limit(pictures, plan, fresh), limit)
     known = dict(zip(measured.tiers, measured.cost_ms, strict=True))
@@ -432,14 +425,7 @@ def _prove(
         full_ms=measured.cost_ms[0],
         shares=(),
         predicted=None,
-        rms=_interval(after),
+        rms=mean_interval(after),
         distance=None,
         pictures=len(fresh),
     )
-
-
-def _interval(values: NDArray[np.float64]) -> Interval:
-    """The mean with its normal 95% interval."""
-    mean = float(values.mean())
-    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return Interval(mean, mean - half, mean + half)
