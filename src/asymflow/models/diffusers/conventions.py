@@ -85,7 +85,7 @@ class Diffusion:
     """A variance-preserving model.
 
     Attributes:
-        clip: x_0 is clipped to [-clip, clip]; `threshold` has precedence.
+        clip: x_0 is clipped to [-clip, clip], unless there is a `threshold`.
     """
 
     schedule: Schedule
