@@ -94,6 +94,6 @@ def _token(path: Path | None) -> str | None:
 
 
 def home() -> Path:
-    """Where data goes when nobody says: the place of the system for it."""
+    """The default data folder, as the system defines it."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local/share") / "asymflow" / "studio"

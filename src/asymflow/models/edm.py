@@ -31,10 +31,9 @@ _CPU = torch.device("cpu")
 
 
 class Question(Protocol):
-    """Calls a network in its own convention for x_0 [b, c, h, w] at times t [b], float64 on the
-    CPU.
+    """Calls a network in its own convention for x_0 [b, c, h, w].
 
-    `label` [b] is None for a model without classes.
+    Times t [b] are float64, on the CPU. `label` [b] is None for a model without classes.
     """
 
     def __call__(self, x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor: ...
