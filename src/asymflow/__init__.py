@@ -1,4 +1,6 @@
-"""Unequal compute over the trajectory of unmodified pixel-space diffusion models.
+"""Make pixel-space diffusion models faster without retraining.
+
+The models stay unmodified; more compute is spent on the sampling steps that matter.
 
     import asymflow
     from asymflow.core import presets

@@ -59,7 +59,7 @@ EARLY = [
     ([], "There is no prompt"),
     ([""], "The prompt is empty"),
     (["  \n "], "The prompt is empty"),
-    (["x" * 10_000], "has 10000 characters, more than the 1000"),
+    (["x" * 10_000], "has 10000 characters, more than the limit of 1000"),
     (["a fox", "--negative", "x" * 1001], "negative prompt has 1001 characters"),
     (["a \x00fox"], "U+0000"),
     (["a \udcfffox"], "U+DCFF"),

@@ -24,7 +24,7 @@ from asymflow.training.data.dataset import Dataset
 
 
 def by_reference(model: pipeline.Model, requests: Sequence[Request], folder: Path) -> Evaluator:
-    """By where a fine plan leads, which is rolled out once and kept in a folder."""
+    """An evaluator against a fine plan, which is rolled out once and cached in a folder."""
     size = requests[0].size
     fine = pipeline.reference(model, size)
     what = repr([(each.inputs, each.seed, each.size) for each in requests])

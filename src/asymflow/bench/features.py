@@ -206,7 +206,7 @@ def extract(
 
     `pictures` are uint8 in [0, 255] or floating point in [0, 1]. With a `cache` folder the
     result is kept there in a file named by the hash of the pictures and of the network, and
-    read back next time. `on_batch` hears how many pictures each step finished.
+    read back next time. `on_batch` is called with the number of pictures of each finished batch.
 
     Raises `InputError` for pictures of another shape, type or range.
     """

@@ -121,10 +121,11 @@ def ranks(
     gallery: Array,
     gallery_concepts: Sequence[str],
 ) -> NDArray[np.int64]:
-    """How near the right concept is: for each query [n, d], the place (1 is the nearest) of
-    the first picture of its concept among the gallery [g, d] in order of cosine similarity.
+    """Rank of the right concept for each query [n, d].
 
-    A query whose concept is not in the gallery gets g + 1. Ties count as nearer.
+    This is the place (1 is the nearest) of the first picture of its concept in the gallery [g, d]
+    in order of cosine similarity. A query whose concept is not in the gallery gets g + 1. Ties
+    count as nearer.
 
     Raises `InputError` when features and concepts differ in number.
     """

@@ -3,7 +3,7 @@
     {"provenance": {"commit": "5e8db83", "dirty": false, "date": "2026-11-28", ...}, ...}
 
 Results that were measured before there was a header carry one that was put together later. Its
-"recovered" is true, and what nobody knows any more is null. "superseded" says why a result no
+"recovered" is true, and what is unknown is null. "superseded" says why a result no
 longer describes what is shipped.
 """
 

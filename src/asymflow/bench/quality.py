@@ -44,7 +44,7 @@ Generate = Callable[[Sequence[Job], int], NDArray[np.float32]]
 """Jobs (prompt, style, seed) and a side to premultiplied RGBA [n, side, side, 4] in [0, 1]."""
 Features = NDArray[np.float32]
 Step = Callable[[int], None]
-"""Hears how many more pictures are done."""
+"""Progress callback, with the number of further pictures done."""
 Field = Literal["key", "style"]
 
 _FEWEST = 3  # pairs that a distribution can be compared on
@@ -181,8 +181,7 @@ class _Gallery:
     def ranks(
         self, entries: Sequence[Entry], features: Features, *, within: Field, find: Field
     ) -> NDArray[np.int64]:
-        """Place of the nearest picture that shares `find` with the entry, among the pictures
-        that share `within` with it."""
+        """Rank of the first picture with the entry's `find`, among those with its `within`."""
         gallery = rows_by(within, self.entries)
         found = np.empty(len(entries), np.int64)
         for value, rows in rows_by(within, entries).items():

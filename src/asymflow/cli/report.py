@@ -1,4 +1,4 @@
-"""What a command says: results on standard output, everything else on standard error."""
+"""Output of commands: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def say_json(data: Mapping[str, object]) -> None:
 
 
 def tell(text: str) -> None:
-    """A line for the person, not for the next program."""
+    """Print a line for the user, on standard error."""
     _print(Text(text, style="dim"))
 
 
 def complain(text: str) -> None:
-    """Why it did not work."""
+    """Print an error, on standard error."""
     # The text may quote a file from anywhere, which must not steer the terminal.
     plain = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
     _print(Text.assemble(("error: ", "bold red"), plain))

@@ -1,4 +1,4 @@
-"""What a person sees while pictures are made: the picture as it forms, and the time left.
+"""Progress in the terminal: a preview of the picture, and the time left.
 
 It is drawn on standard error, and only when that is a terminal.
 """

@@ -66,7 +66,7 @@ def sentence(jobs: Sequence[Job], seconds: float) -> str:
 
 
 def _looked_at(reference: Reference) -> str:
-    """ "fox, noto; fox, twemoji", the path of a file, or "none"."""
+    """The references as text: "fox, noto; fox, twemoji", the path of a file, or "none"."""
     if reference.source is not None:
         return reference.source.path
     return "; ".join(reference.shown) or "none"

@@ -1,1 +1,1 @@
-"""The mathematics of a trajectory, and running it: nothing here knows a model or a file."""
+"""Sampling mathematics and the engine that runs plans; independent of models and files."""

@@ -1,11 +1,11 @@
-"""The seam between asymflow and any pixel-space model.
+"""The interface between asymflow and a pixel-space model.
 
-An adapter translates its model's conventions at the border: inside asymflow only
+An adapter translates the conventions of its model. Inside asymflow there is one path,
 
     x_t = (1 - t) x_0 + t eps,   t = 1 noise, t = 0 data
 
-exists, and the one question a model is asked is "given x_t, what is x_0?". That question needs no
-division for any parameterisation near either end, which a velocity or noise estimate does.
+and a model predicts one quantity, x_0 given x_t. Unlike velocity or noise, x_0 can be computed from
+any parameterisation without a division that is singular near either end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from asymflow.core.types import Picture, Request
 
 Context = Mapping[str, Tensor]
-"""What a model is conditioned on: tensors with the batch first, computed once per picture."""
+"""Conditioning of a model: tensors with the batch first, computed once per picture."""
 
 
 @runtime_checkable
@@ -30,7 +30,7 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class Adapter(Protocol):
-    """A model as asymflow sees it."""
+    """What asymflow requires of a model."""
 
     @property
     def name(self) -> str:
@@ -51,13 +51,13 @@ class Adapter(Protocol):
     def batch(self) -> int | None:
         """Pictures per network call, or None for no limit.
 
-        Matrix kernels may round differently for different batch sizes. An adapter that says 1
-        makes every picture independent of its neighbours bit for bit.
+        Matrix kernels may round differently for different batch sizes. With 1, every
+        picture is independent of its neighbours bit for bit.
         """
         ...
 
     def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """Factors f > 1 by which a picture of (height, width) can be pooled and still be asked."""
+        """Factors f > 1 by which a picture of (height, width) can be pooled for the network."""
         ...
 
     def check(self, request: Request) -> None:
@@ -83,7 +83,7 @@ class Adapter(Protocol):
 
 @runtime_checkable
 class ClipsEstimate(Protocol):
-    """An adapter whose estimates are cut to a range once guidance has combined them."""
+    """An adapter that clips estimates to a range, after guidance has been applied."""
 
     def clip_estimate(self, x_0: Tensor) -> Tensor:
         """The estimate [b, c, h, w] that the model's sampler continues with."""
@@ -97,15 +97,15 @@ def clipped_estimate(adapter: Adapter, x_0: Tensor) -> Tensor:
 
 @runtime_checkable
 class ProjectsGuidance(Protocol):
-    """An adapter whose sampler takes only a part of what guidance adds."""
+    """An adapter that projects or rescales the guidance term (e.g. APG)."""
 
     def project_guidance(self, estimate: Tensor, guidance: Tensor) -> Tensor:
-        """Of `guidance` the part that is added to the conditional `estimate`, all [b, c, h, w]."""
+        """The part of `guidance` to add to the conditional `estimate`, all [b, c, h, w]."""
         ...
 
 
 def projected_guidance(adapter: Adapter, estimate: Tensor, guidance: Tensor) -> Tensor:
-    """What is added to the conditional estimate, all [b, c, h, w]."""
+    """The guidance term to add to the conditional estimate, all [b, c, h, w]."""
     return (
         adapter.project_guidance(estimate, guidance)
         if isinstance(adapter, ProjectsGuidance)
@@ -115,20 +115,20 @@ def projected_guidance(adapter: Adapter, estimate: Tensor, guidance: Tensor) -> 
 
 @runtime_checkable
 class Beginning(Protocol):
-    """An adapter whose sampler begins with more noise, or less, than there is at that time."""
+    """An adapter whose initial state has more or less noise than the path has at that time."""
 
     def begin(self, eps: Tensor, t: float) -> Tensor:
-        """The state at time t, where pictures begin, from the draw eps; both [b, c, h, w]."""
+        """The initial state at time t from the noise draw eps; both [b, c, h, w]."""
         ...
 
 
 def begun(adapter: Adapter, eps: Tensor, t: float) -> Tensor:
-    """The state [b, c, h, w] that pictures without an image begin with at time t."""
+    """The initial state [b, c, h, w] at time t of pictures without an input image."""
     return adapter.begin(eps, t) if isinstance(adapter, Beginning) else t * eps
 
 
 class Wrapped:
-    """An adapter around another one, which does all that a subclass does not do itself."""
+    """An adapter that delegates to another one; subclasses override what they change."""
 
     def __init__(self, inner: Adapter) -> None:
         self.inner = inner

@@ -1,4 +1,4 @@
-"""Checks of arguments, with errors that name the value and the next move."""
+"""Argument checks. Errors name the value and say how to fix it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from asymflow.core.errors import InputError
 
 
 def whole(name: str, value: object, least: int, most: int | None = None) -> int:
-    """An integer that somebody gave, of Python, numpy or torch.
+    """Convert a Python, numpy or torch integer, and check its range.
 
     Raises:
-        InputError: it is none, or out of range.
+        InputError: it is not an integer, or out of range.
     """
     found = None
     if not isinstance(value, bool) and hasattr(value, "__index__"):
@@ -30,10 +30,10 @@ def whole(name: str, value: object, least: int, most: int | None = None) -> int:
 
 
 def number(name: str, value: object) -> float:
-    """A number that somebody gave, of Python, numpy or torch, as a float; not always a finite one.
+    """Convert a Python, numpy or torch number to a float, which need not be finite.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is not a number.
     """
     if not isinstance(value, (bool, str, bytes)) and hasattr(value, "__float__"):
         with suppress(TypeError, ValueError, RuntimeError):  # an array of several
@@ -42,10 +42,10 @@ def number(name: str, value: object) -> float:
 
 
 def as_path(name: str, value: object) -> Path:
-    """A path that somebody gave as one or as text.
+    """Convert a path or a string to a path.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is neither.
     """
     if not isinstance(value, (str, PathLike)) or not str(value):
         raise InputError(f"{name}={value!r} is no path. Give a pathlib.Path or a string.")
@@ -53,10 +53,10 @@ def as_path(name: str, value: object) -> Path:
 
 
 def instance(name: str, value: object, kind: type[Any], hint: str) -> None:
-    """Check that somebody gave a value of a kind.
+    """Check the type of an argument.
 
     Raises:
-        InputError: it is of another; `hint` says what to pass.
+        InputError: it is of another type; `hint` says what to pass.
     """
     if not isinstance(value, kind):
         raise InputError(
@@ -65,10 +65,10 @@ def instance(name: str, value: object, kind: type[Any], hint: str) -> None:
 
 
 def each_instance(name: str, values: object, kind: type[Any], hint: str) -> None:
-    """Check that somebody gave a list or tuple of values of a kind.
+    """Check that an argument is a list or tuple of values of one type.
 
     Raises:
-        InputError: it is something else; `hint` says what to pass.
+        InputError: it is not; `hint` says what to pass.
     """
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
         raise InputError(

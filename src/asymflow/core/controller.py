@@ -1,8 +1,8 @@
-"""Run-time decisions: what a picture does at a step of its plan, by its prediction residual.
+"""Run-time decisions of adaptive plans, from the prediction residual of each picture.
 
-The estimates that a trajectory has made predict the next one, on the line that its solver draws. A
-picture whose estimates are as predicted can make two moves as one. All here is a
-function of one picture's own estimates and of the plan.
+Earlier estimates of a trajectory predict the next one, by the extrapolation that the solver uses. A
+picture whose estimates are close to the prediction can merge two moves into one. Every function
+here depends on the plan and on the estimates of one picture only.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def prediction_residual(
     """How far the newest estimate is from what the older ones predict, relative to its norm.
 
     The prediction is the line through the two before it, in tau^4 for `corrected2` and else in
-    tau^2; a single one is taken as it is. Without any the result is None.
+    tau^2; a single one is used unchanged. Without earlier estimates the result is None.
 
     Args:
         history: of one picture [1, c, h, w], newest first, as `solvers.advance` returns it.
         solver: of the step that begins with the newest.
-        mask: [1, 1, h, w], 1 where x_0 is to be found; known pixels do not count.
+        mask: [1, 1, h, w], 1 where x_0 is unknown; known pixels do not count.
     """
     if len(history) < 2:
         return None
@@ -46,7 +46,7 @@ def prediction_residual(
 
 
 def decide(plan: Plan, index: int, rho: float | None) -> Action | None:
-    """How a picture leaves its plan at a step, by its residual `rho`; None to stay in it."""
+    """The action of a picture with residual `rho` at a step; None to follow the plan."""
     if rho is None:
         return None
     for rule in plan.adaptive:
@@ -59,7 +59,7 @@ def decide(plan: Plan, index: int, rho: float | None) -> Action | None:
 
 
 def moves(plan: Plan, index: int, action: Action | None) -> tuple[Step, ...]:
-    """What is made in place of a step: one move, or two with a node between them."""
+    """The moves that replace a step: one, or two with a node between them."""
     step = plan.steps[index]
     match action:
         case None:
@@ -72,7 +72,7 @@ def moves(plan: Plan, index: int, action: Action | None) -> tuple[Step, ...]:
 
 
 def taken(plan: Plan, decisions: Iterable[Decision]) -> Plan:
-    """The steps that a picture with these decisions makes, as a plan without rules."""
+    """The steps executed by a picture with these decisions, as a plan without rules."""
     actions: dict[int, Action] = {decision.step: decision.action for decision in decisions}
     if not actions:
         return replace(plan, adaptive=())

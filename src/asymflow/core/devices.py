@@ -1,7 +1,7 @@
-"""Where the network computes: the CPU, a CUDA GPU, or Apple's GPU (mps).
+"""Devices that networks run on: the CPU, a CUDA GPU, or Apple's GPU (mps).
 
-The tests run on the CPU. mps has no float64 and nobody has tried it: it is used only where it is
-asked for by name, and listed as untested.
+The tests run on the CPU. mps has no float64 and is untested: it is used only when it is
+requested by name, and listed as untested.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from asymflow.core.errors import InputError
 
 
 def choose(name: str | None = None) -> torch.device:
-    """The device of that name; without one, a CUDA GPU where there is one, else the CPU.
+    """The device of that name; by default a CUDA GPU if there is one, else the CPU.
 
     Raises:
         InputError: this machine cannot use it.
@@ -36,7 +36,7 @@ def available() -> list[str]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until all work that was sent to the device is done."""
+    """Wait for all work queued on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -44,7 +44,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def synchronize_all() -> None:
-    """Wait for whatever GPU this process has used."""
+    """Wait for all work queued on GPUs by this process."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     if torch.backends.mps.is_available():
@@ -52,7 +52,7 @@ def synchronize_all() -> None:
 
 
 def release_memory() -> None:
-    """Give memory that PyTorch keeps for later back to the device."""
+    """Return memory cached by PyTorch to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():

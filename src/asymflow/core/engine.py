@@ -1,8 +1,8 @@
 """Runs a plan for a batch of requests: `walk` yields every step, `run` collects pictures.
 
 A result depends on its own request and the plan, never on its neighbours in the batch. Where the
-plan has rules (`Plan.adaptive`) every picture decides for itself, and those that are at the same
-time share a network call; with `exact` all make the plan's steps.
+plan has rules (`Plan.adaptive`) they are applied to each picture separately, and pictures at the
+same time share a network call; with `exact` all pictures make the plan's steps.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from asymflow.core.types import Action, Decision, Picture, Plan, Request, Result
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """Where a batch stands after a move. Its tensors cannot be changed in place.
+    """The state of a batch after a move. Its tensors cannot be changed in place.
 
     Attributes:
-        index: of the plan's step at which the pictures that moved were, from 0. Adaptive pictures
-            may leave some out, and make others in two moves.
+        index: of the plan's step that the pictures moved from, counted from 0. Adaptive pictures
+            may skip steps, and split others into two moves.
         count: steps of the plan.
         step: the move that was made.
-        x_0: [b, c, h, w], each picture's newest estimate of its end: a preview.
-        x_t: [b, c, h, w], the states: at time `step.s` of those that moved, which is the result
-            when that is 0.
-        seconds: that the move took, for all of them.
-        rows: of the pictures that moved; all of the batch, unless pictures adapt.
-        prediction_residuals: of those, where pictures adapt; None where nothing was predicted.
+        x_0: [b, c, h, w], each picture's newest estimate of x_0: a preview.
+        x_t: [b, c, h, w], the states; of the pictures that moved, at time `step.s`. At 0 they are
+            the result.
+        seconds: duration of the move, for all pictures together.
+        rows: batch indices of the pictures that moved; all of them, unless the plan is adaptive.
+        prediction_residuals: of those pictures, if the plan is adaptive; None where there was no
+            prediction.
         action: by which they left the plan.
     """
 
@@ -57,7 +58,7 @@ class Frame:
 
     @property
     def decisions(self) -> dict[int, Decision]:
-        """What pictures decided in this frame, by their row."""
+        """Decisions made in this frame, by row."""
         if self.action is None:
             return {}
         return {
@@ -73,7 +74,7 @@ def run(
     """One result per request, in their order. Sizes and strengths may be mixed.
 
     Args:
-        exact: makes every step of the plan, whatever rules it has.
+        exact: make every step of the plan and ignore its rules.
 
     Raises:
         InputError: a request cannot be served; nothing has been computed yet.
@@ -118,10 +119,10 @@ def _run_group(
 def walk(
     adapter: Adapter, plan: Plan, requests: Sequence[Request], *, exact: bool = False
 ) -> Generator[Frame, None, None]:
-    """Every step of a batch of requests that share their size and strength, as it is made.
+    """Run a batch of requests of one size and strength, yielding after every move.
 
-    Closing the iterator cancels the rest. The plan is cut to the strength of the requests; one that
-    was cut has no rules, which were made for the whole.
+    Closing the iterator cancels the rest. The plan is truncated to the strength of the requests. A
+    truncated plan has no rules, since they were calibrated on the whole plan.
 
     Raises:
         InputError: a request cannot be served, or does not share size and strength.
@@ -167,7 +168,7 @@ def walk(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """What networks are asked with, for all pictures of a batch."""
+    """Inputs of the network calls for all pictures of a batch."""
 
     adapter: Adapter
     cond: Context
@@ -176,7 +177,7 @@ class _Batch:
     known: InpaintConstraint | None
 
     def estimators(self, rows: Sequence[int], memory: Memory | None) -> Estimators:
-        """For some of the pictures."""
+        """The estimators for some of the pictures."""
         some = list(rows)
         cond = {key: value[some] for key, value in self.cond.items()}
         null = {key: value[some] for key, value in self.null.items()}
@@ -187,10 +188,10 @@ class _Batch:
 
 @dataclass(slots=True, eq=False)
 class _SampleState:
-    """One picture that decides for itself where it goes; tensors are [1, c, h, w].
+    """State of one sample under an adaptive plan; tensors are [1, c, h, w].
 
     Attributes:
-        ahead: moves that it has decided to make before it is back at a node of the plan.
+        ahead: moves still to make before the sample is back at a node of the plan.
     """
 
     t: float
@@ -201,7 +202,7 @@ class _SampleState:
     ahead: tuple[Step, ...] = ()
 
     def move(self, plan: Plan, index: int, x_0: Tensor) -> tuple[Step, float | None, Action | None]:
-        """Make a move with the estimate x_0 at t: which, after what surprise, by what action."""
+        """Make a move with the estimate x_0 at t; return the step, the residual and the action."""
 
         def told(x_t: Tensor, t: Tensor, /) -> Tensor:
             return x_0
@@ -220,14 +221,14 @@ class _SampleState:
 
 
 def _adapt(plan: Plan, batch: _Batch, x_t: Tensor) -> Generator[Frame, None, None]:
-    """A walk in which every picture is on its own, but for the network calls."""
+    """Run an adaptive plan: pictures have their own trajectories and share network calls."""
     masks = None if batch.known is None else batch.known.mask
     travellers = [
         _SampleState(plan.steps[0].t, x_t[i : i + 1], None if masks is None else masks[i : i + 1])
         for i in range(len(x_t))
     ]
     for index, step in enumerate(plan.steps):
-        # Those who inserted a node are here twice, those who skipped this one not at all.
+        # A sample with an inserted node is processed twice here; one that skips, not at all.
         while rows := [i for i, each in enumerate(travellers) if each.t > step.s]:
             began = _now(x_t)
             here = [travellers[i] for i in rows]
@@ -246,7 +247,7 @@ def _adapt(plan: Plan, batch: _Batch, x_t: Tensor) -> Generator[Frame, None, Non
 
 
 def _ask(batch: _Batch, tier: Tier, rows: Sequence[int], here: Sequence[_SampleState]) -> Tensor:
-    """Estimates of x_0 [n, c, h, w] for n travellers at the same time, who keep what they carry."""
+    """Estimates of x_0 [n, c, h, w] for n samples at the same time; updates their memories."""
     memories = [each.memory for each in here if each.memory is not None]
     memory = None
     if len(memories) == len(here):
@@ -264,9 +265,9 @@ def _ask(batch: _Batch, tier: Tier, rows: Sequence[int], here: Sequence[_SampleS
 
 
 def pictures(adapter: Adapter, requests: Sequence[Request], x_0: Tensor) -> list[Picture]:
-    """States at t = 0, or estimates of them, as pictures.
+    """Convert states at t = 0, or estimates of x_0, to pictures.
 
-    Pixels that a mask keeps are those of the request's own image, bit for bit.
+    Pixels outside the mask are those of the request's image, bit for bit.
     """
     result: list[Picture] = []
     for request, state in zip(requests, x_0, strict=True):
@@ -278,7 +279,7 @@ def pictures(adapter: Adapter, requests: Sequence[Request], x_0: Tensor) -> list
 
 
 def forwards(plan: Plan, request: Request) -> int:
-    """Network passes that a plan takes for a picture: without guidance, one per estimate."""
+    """Network passes (NFE) of a plan for one request; one per estimate without guidance."""
     return sum(step.passes(guided=request.guidance_scale != 1) for step in plan.steps)
 
 
@@ -288,7 +289,7 @@ def noise(seed: int, shape: Sequence[int]) -> Tensor:
 
 
 def _check_types(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> None:
-    """Raise `InputError` where something else was given, perhaps in another order."""
+    """Raise `InputError` if an argument has the wrong type, perhaps because of their order."""
     order = "The order is adapter, plan, requests."
     instance("adapter", adapter, Adapter, f"Pass what asymflow.load() returns. {order}")
     instance("plan", plan, Plan, f"Make one with asymflow.plan_of, or load one. {order}")
@@ -340,7 +341,7 @@ def check_plan(adapter: Adapter, plan: Plan, size: tuple[int, int]) -> None:
 
 
 def _given(adapter: Adapter, request: Request, shape: tuple[int, ...]) -> Tensor:
-    """The picture to start from; without one, 0, the middle of the state's range."""
+    """The input image as a state; without one, 0, the middle of the state's range."""
     if request.image is None:
         return adapter.template.new_zeros(shape)
     return adapter.to_state(request.image).to(adapter.template)

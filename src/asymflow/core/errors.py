@@ -1,4 +1,4 @@
-"""Everything asymflow raises on purpose.
+"""The exceptions of asymflow.
 
     AsymflowError
     |-- InputError         a value the caller gave cannot be used (also a ValueError)

@@ -1,11 +1,11 @@
-"""Every tier's answer to the one question, what x_0 is, for a state at full size.
+"""The estimate of x_0 by every tier, for a state at full size.
 
-    full          D(x_t)                     guided, at full size; in one call or in turn
+    full          D(x_t)                     guided, at full size; in one call or sequentially
     conditional   D_cond(x_t)                without guidance
     smaller       up(D(pool(x_t)))           at 1/f of the side, signal-to-noise ratio matched
     carried       cheap(x_t) + (full - cheap) of the last full estimate
 
-A full estimate contains all that carrying needs: what guidance added to it, and its own detail. So
+A full estimate contains all that carrying needs: the guidance term, and its own detail. So
 carrying costs no network call, and any tier may follow any other.
 """
 
@@ -24,10 +24,10 @@ from asymflow.core.types import Tier
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InpaintConstraint:
-    """Pixels whose x_0 is given [b, c, h, w]; `mask` [b, 1, h, w] is 1 where it is to be found.
+    """Pixels with known x_0 [b, c, h, w]; `mask` [b, 1, h, w] is 1 where x_0 is unknown.
 
-    A constant estimate moves x_t along (1 - s) x_0 + s eps exactly, so the state there is the known
-    picture noised with this picture's own draw at every time: nothing has to be pasted in.
+    A constant estimate moves x_t along (1 - s) x_0 + s eps exactly, so at every
+    time the state there is the known picture with the noise of this sample. No pasting is needed.
     """
 
     x_0: Tensor
@@ -36,23 +36,23 @@ class InpaintConstraint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Memory:
-    """What the last full estimate leaves for tiers that carry; both [b, c, h, w]."""
+    """What carried tiers reuse from the last full estimate; both [b, c, h, w]."""
 
     x_0: Tensor
     guidance: Tensor
-    """What guidance added to it."""
+    """The guidance term of the estimate."""
 
 
 @dataclass(slots=True, eq=False)
 class Estimators:
-    """Every tier of a model as a denoiser; they share the memory of the last full estimate."""
+    """The tiers of a model as denoisers that share the memory of the last full estimate."""
 
     model: Guided
     known: InpaintConstraint | None = None
     memory: Memory | None = None
 
     def of(self, tier: Tier) -> Denoiser:
-        """The denoiser of a tier. A carried one needs a full one to have been asked before."""
+        """The denoiser of a tier. A carried tier needs an earlier full estimate."""
 
         def denoiser(x_t: Tensor, t: Tensor, /) -> Tensor:
             x_0, self.memory = estimate(self.model, tier, x_t, t, self.memory)
@@ -68,7 +68,7 @@ def estimate(
 ) -> tuple[Tensor, Memory | None]:
     """x_0 [b, c, h, w] of x_t [b, c, h, w] at times t [b], and the memory for the next one.
 
-    Neither is settled (`asymflow.core.adapter.clipped_estimate`): what is carried is added before.
+    Neither is clipped (`asymflow.core.adapter.clipped_estimate`): clipping comes after carrying.
     """
     f = tier.pool_factor
     state, time = (x_t, t) if f == 1 else pool(x_t, t, f)
@@ -88,7 +88,7 @@ def estimate(
 
 
 def carry(tier: Tier, x_0: Tensor, memory: Memory) -> Tensor:
-    """A cheap answer [b, c, h/f, w/f] with what the tier leaves out [b, c, h, w]."""
+    """A cheap estimate [b, c, h/f, w/f] plus the omitted parts from memory, [b, c, h, w]."""
     f = tier.pool_factor
     if not tier.guided:
         x_0 = x_0 + (memory.guidance if f == 1 else average_pool(memory.guidance, f))
@@ -99,9 +99,9 @@ def carry(tier: Tier, x_0: Tensor, memory: Memory) -> Tensor:
 class Guided:
     """A model under classifier-free guidance: D_cond + (w - 1) (D_cond - D_null), w per picture.
 
-    Or the part of it that the model's sampler takes, see `core.adapter.ProjectsGuidance`.
-    Both passes of a picture share one network call, of at most `adapter.batch` pictures, or are
-    made in turn, to need half the memory. A picture with w = 1 takes the conditional pass only.
+    The guidance term may be projected, see `core.adapter.ProjectsGuidance`.
+    Both passes of a picture share one network call, of at most `adapter.batch` pictures, or run
+    sequentially with half the memory. A picture with w = 1 takes the conditional pass only.
     """
 
     adapter: Adapter
@@ -116,7 +116,7 @@ class Guided:
     def denoise(
         self, x_t: Tensor, t: Tensor, *, guided: bool, sequential_cfg: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The estimate [b, c, h, w], and what guidance added to it: 0 where there is none."""
+        """The estimate [b, c, h, w] and its guidance term, 0 without guidance."""
         answers = [
             part.denoise(self.adapter, x_t[part.rows], t[part.rows], guided, sequential_cfg)
             for part in self.parts
@@ -129,7 +129,7 @@ class Guided:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """What one network call covers: `rows` of the batch, then `again` the guided ones of them."""
+    """The inputs of one network call: `rows` of the batch, then `again` the guided ones of them."""
 
     rows: slice
     again: Tensor

@@ -5,7 +5,7 @@
     score = -eps / t                 gradient of log p_t(x_t)
 
 States are [b, c, h, w]; a time is a float or a tensor [b]. x_0 is the hub: all conversions go to
-it or come from it. Where a time leaves the answer open (eps given x_0 at t = 0, x_0 given eps at
+it or come from it. Where the result is undetermined (eps given x_0 at t = 0, x_0 given eps at
 t = 1) it is 0.
 """
 
@@ -24,7 +24,7 @@ Time = float | Tensor
 T = TypeVar("T", float, Tensor)
 
 Projector = Callable[[Tensor], Tensor]
-"""An orthogonal projection of states [b, c, h, w] that does not look across the batch."""
+"""An orthogonal projection of states [b, c, h, w], each item of the batch by itself."""
 
 
 def per_image(weight: Time, x: Tensor) -> Time:
@@ -40,7 +40,7 @@ def interpolate(x_0: Tensor, eps: Tensor, t: Time) -> Tensor:
     return per_image(1 - t, x_0) * x_0 + per_image(t, eps) * eps
 
 
-# One state, four names for the same knowledge.
+# Equivalent parameterisations of one state.
 
 
 def x_0_from_velocity(x_t: Tensor, u: Tensor, t: Time) -> Tensor:
@@ -88,7 +88,7 @@ def asymmetric_from_x_0(x_0: Tensor, eps: Tensor, project: Projector) -> Tensor:
     return project(eps) - x_0
 
 
-# Other conventions. Each says which time t a state has, and the factor k with x_theirs = k x_t.
+# Other conventions. Each function gives the time t of a state, and k with x_theirs = k x_t.
 
 
 def log_snr(t: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def to_vp(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def to_ve(t: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
-    """(sigma, k) with x_0 + sigma eps = k x_t, for models that know noise up to `sigma_max`.
+    """(sigma, k) with x_0 + sigma eps = k x_t, for models trained with noise up to `sigma_max`.
 
     sigma = t / (1 - t) and k = 1 + sigma grow without bound near t = 1. Above sigma_max the state
     is scaled so that its noise has that level; its signal is then weaker than the model expects.
@@ -158,7 +158,7 @@ def smooth(x: Tensor, f: int) -> Tensor:
 
 
 def detail(x: Tensor, f: int) -> Tensor:
-    """What pooling by f loses: x - enlarge(average_pool(x)), orthogonal to all that it keeps."""
+    """What pooling by f loses: x - enlarge(average_pool(x)), orthogonal to what it keeps."""
     return x - enlarge(average_pool(x, f), f)
 
 
@@ -167,8 +167,8 @@ def pool(x_t: Tensor, t: T, f: int) -> tuple[Tensor, T]:
 
         y = (1 - t) average_pool(x_0) + (t / f) eps',   eps' = f average_pool(eps) ~ N(0, 1)
 
-    is no state of our path until it is multiplied by k = 1 / ((1 - t) + t / f); its time is then
-    t' = `coarse_time(t, f)`. A network sees in it an ordinary picture of that size.
+    is not a state of our path until it is multiplied by k = 1 / ((1 - t) + t / f); its time is then
+    t' = `coarse_time(t, f)`. For a network it is an ordinary state of that size.
     """
     return per_image(_pool_scale(t, f), x_t) * average_pool(x_t, f), coarse_time(t, f)
 

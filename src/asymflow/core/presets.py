@@ -1,6 +1,6 @@
-"""What is used where nobody asked for anything else. Every default number lives here.
+"""Default values. Every default number is defined here.
 
-The help pages quote these numbers, so nothing heavy is imported before a plan is made.
+Help pages quote these numbers, so heavy imports are deferred until a plan is made.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 GUIDANCE = 5.0
 GUIDED = (0.6, 1.0)
-"""Times between which guidance helps, at 64 px: `python -m benchmarks guidance`. Below, when the
-layout stands, what it adds is further from real pictures, and takes a second pass."""
+"""Times between which guidance helps, at 64 px: `python -m benchmarks guidance`. Below, once the
+layout is fixed, guidance moves pictures away from real ones, at the cost of a second pass."""
 IMAGE_STRENGTH = 0.6
-"""Of image-to-image: keeps the layout, changes the rendering."""
+"""Strength of image-to-image: keeps the layout, changes the rendering."""
 MASK_STRENGTH = 1.0
-"""Of inpainting: what the mask covers is made anew."""
+"""Strength of inpainting: what the mask covers is generated from pure noise."""
 MAX_STEPS = 256
-"""More steps change no pixel by a level, and a JPEG header has no room to record them."""
+"""More steps change no pixel by one level, and do not fit in the header of a JPEG."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Grid:
 def guidance_interval(
     size: tuple[int, int], at_64: tuple[float, float] = GUIDED
 ) -> tuple[float, float]:
-    """Where pictures of (height, width) are guided, in t: as much visible noise as `at_64`."""
+    """The guidance interval in t at (height, width), with as much visible noise as `at_64`."""
     factor = math.sqrt(size[0] * size[1]) / 64
     low, high = (factor * t / (factor * t + (1 - t)) for t in at_64)
     return low, high
@@ -79,4 +79,4 @@ def guidance_interval(
 
 DEFAULT = Grid()
 GRIDS = {"default": DEFAULT}
-"""Plans that are known by a name."""
+"""Grids by name."""

@@ -1,4 +1,4 @@
-"""Falling time grids, and plans made of them without measuring anything.
+"""Falling time grids, and plans made from them without measurements.
 
 A grid of n steps is a tuple of n + 1 times, strictly falling to exactly 0. It begins at 1, pure
 noise, unless its definition has a largest noise level below that. Nothing here imports torch.
@@ -94,10 +94,10 @@ def plan_of(
 
 
 def interval(guidance_interval: tuple[float, float]) -> tuple[float, float]:
-    """The (low, high) in t that guidance is on in.
+    """Check a guidance interval (low, high) in t.
 
     Raises:
-        InputError: it is no part of [0, 1].
+        InputError: it is not within [0, 1].
     """
     found = moments("guidance_interval", guidance_interval)
     if len(found) != 2 or not 0 <= found[0] <= found[1] <= 1:
@@ -109,10 +109,10 @@ def interval(guidance_interval: tuple[float, float]) -> tuple[float, float]:
 
 
 def moments(name: str, times: object) -> tuple[float, ...]:
-    """Numbers that somebody gave in any order, in a list, an array or a tensor.
+    """Convert a list, array or tensor of numbers in any order to a tuple.
 
     Raises:
-        InputError: there is something else.
+        InputError: it contains something else.
     """
     if isinstance(times, (str, bytes, Mapping)) or not isinstance(times, Iterable):
         raise InputError(f"{name}={times!r} is no list of times. Give numbers from 0 to 1.")
@@ -161,7 +161,7 @@ def fine_plan(
     *,
     guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> Plan:
-    """The reference: so many moves that more would change nothing that is seen."""
+    """The reference plan: enough moves that more would make no visible difference."""
     return plan_of(
         candidates(size, count),
         solver="multistep2",

@@ -4,8 +4,8 @@ Along the path dx/dt = (x - D)/t, so d(x/t)/dt = -D/t^2 and, without approximati
 
     x_s = (s/t) x_t + s * integral from s to t of D(tau) / tau^2 dtau
 
-The linear part is exact; a solver only guesses how D moves. Constant D is Euler's method (DDIM).
-`multistepN` puts a polynomial in tau^2 through the N newest estimates, an exponential
+The linear part is exact; a solver only approximates how D changes. Constant D is Euler's method
+(DDIM). `multistepN` puts a polynomial in tau^2 through the N newest estimates, an exponential
 Adams-Bashforth method of order N. Why tau^2: trajectories depend smoothly on the variance of the
 noise, so D reaches t = 0 without a slope in tau; elsewhere tau^2 is as good as tau. The weights are
 rational in the times, free of cancellation, and finite from t = 1 to s = 0.
@@ -14,14 +14,15 @@ rational in the times, free of cancellation, and finite from t = 1 to s = 0.
 
     1 / (1 + 2 r h) of it,   r = t (t - s) / (p^2 - t^2),   h = log t/(1-t) - log s/(1-s)
 
-where h is how far the move goes in log-SNR, and r how far that line overshoots: its weight on the
+where h is the length of the move in log-SNR, and r the amount of extrapolation: the weight of the
 older estimate, made at p, is -r times that of Euler's whole move. Short moves keep their order;
 long ones, and all that extrapolate far from two estimates close to each other, fall back to
-Euler's, the one into t = 0 entirely. Estimates differ by more than the slope of D: an error made in
-the move before makes the network answer differently for a while, and a line takes that for a slope.
+Euler's, the one into t = 0 entirely. The reason: estimates differ by more than the slope of D. An
+error of the previous move disturbs the next estimates, and a line takes the disturbance for a
+slope.
 
-`corrected2` draws lines in tau^4, which leave more of the slope to where there is more noise. And
-it makes each move a second time when the estimate at its end is known, through that and the one at
+`corrected2` uses lines in tau^4, which put more of the slope where there is more noise. It also
+repeats each move once the estimate at its end is known, with the line through that and the one at
 its beginning: an Adams-Moulton corrector. It costs no network call, since the estimate is needed
 for the next move anyway (the idea of UniPC, arXiv 2302.04867).
 """
@@ -41,10 +42,10 @@ from asymflow.core.types import Step, Tier
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """What a network said x_0 [b, c, h, w] is, at time t, and how it was asked.
+    """An estimate of x_0 [b, c, h, w] at time t, and the tier that made it.
 
-    `x_t` [b, c, h, w] is the state from which the trajectory went on there, for a move that is
-    made again; without one, none is.
+    `x_t` [b, c, h, w] is the state at t that the next move started from, which a corrector needs to
+    repeat that move; without it there is no correction.
     """
 
     t: Time
@@ -54,7 +55,7 @@ class Estimate:
 
 
 History = tuple[Estimate, ...]
-"""The newest estimates of one tier, or of faithful ones, newest first."""
+"""The newest estimates of one tier, or of full and carried ones, newest first."""
 
 ORDERS = {
     "euler": 1,
@@ -65,7 +66,7 @@ ORDERS = {
     "damped2": 2,
     "corrected2": 2,
 }
-"""Estimates that a solver takes from the history, the newest included."""
+"""Number of estimates that a solver uses, the newest included."""
 
 
 def advance(
@@ -73,8 +74,9 @@ def advance(
 ) -> tuple[Tensor, History]:
     """One move of a batch: x_s and the history with the estimate at t in front.
 
-    Estimates of another tier are dropped: two tiers disagree by a bias, and a polynomial through
-    both would take that for the slope of D. Full and carried estimates have none, and share theirs.
+    Estimates of another tier are dropped: two tiers differ by a bias, and a polynomial through
+    both would take that for the slope of D. Full and carried estimates have no bias and share a
+    history.
     """
     x_0 = _ask(denoiser, x_t, step.t)
     older = tuple(e for e in history if _agree(e.tier, step.tier))
@@ -112,7 +114,7 @@ def _combine(
 def line(x_t: Tensor, begin: Estimate, other: Estimate, s: float) -> Tensor:
     """x_s from x_t at t = begin.t, with D a line in tau^4 through both estimates.
 
-    `other` is an earlier one to predict, or the one at s to correct.
+    `other` is an earlier estimate for a prediction, or the one at s for a correction.
     """
     t = begin.t
     m_0 = (t - s) / t
@@ -124,7 +126,7 @@ def line(x_t: Tensor, begin: Estimate, other: Estimate, s: float) -> Tensor:
 
 
 def heun(x_t: Tensor, at_t: Tensor, x_s: Tensor, at_s: Tensor, t: Time, s: Time) -> Tensor:
-    """The trapezoidal correction of an Euler prediction: the mean of the velocities at its ends.
+    """Heun's correction of an Euler prediction, with the mean of the velocities at both ends.
 
     Args:
         x_t: the state at t.
@@ -139,7 +141,7 @@ def heun(x_t: Tensor, at_t: Tensor, x_s: Tensor, at_s: Tensor, t: Time, s: Time)
 def multistep_weights(t: Time, s: Time, earlier: Sequence[Time]) -> tuple[Time, ...]:
     """Weights w with x_s = (s/t) x_t + sum of w_k D_k.
 
-    They integrate polynomials in tau^2 of a degree below their number exactly:
+    They integrate polynomials in tau^2 exactly, up to a degree of their number minus one:
 
         sum over k of w_k (t_k^2 - t^2)^j = m_j = s * integral from s to t of
                                                   (tau^2 - t^2)^j / tau^2 dtau

@@ -1,4 +1,4 @@
-"""Plans made from plans: of another start, size or memory."""
+"""Transformations of plans: another start, size, resolution or memory use."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Step, T
 
 
 def truncated(plan: Plan, start: float) -> Plan:
-    """The end of a plan, beginning at t = `start` exactly; later nodes stay.
+    """The part of a plan from t = `start` exactly; later nodes stay.
 
-    Where less than half of a step would be left, it is joined to the next one: a tiny first step
+    If less than half of a step would be left, it is merged with the next one: a tiny first step
     costs as much as any other, and a multistep solver would extrapolate far from two estimates
-    that lie almost on top of each other.
+    at almost the same time.
     """
     if not 0 < start <= 1:
         raise InputError(f"A plan cannot begin at t={start}. Choose a time in (0, 1].")
@@ -26,7 +26,8 @@ def truncated(plan: Plan, start: float) -> Plan:
     if len(steps) > 1 and start - steps[0].s < (steps[0].t - steps[0].s) / 2:
         del steps[0]
     steps[0] = replace(steps[0], t=start)
-    # What was to be carried may have been cut off: the first that would carry it is full.
+    # The full estimate to carry from may have been cut off: then the first carried step is made
+    # full.
     first = next((i for i, step in enumerate(steps) if step.tier.full or step.tier.cached), 0)
     if steps[first].tier.cached:
         full = next(step.tier for step in plan.steps if step.tier.full)
@@ -35,10 +36,10 @@ def truncated(plan: Plan, start: float) -> Plan:
 
 
 def rescaled(plan: Plan, factor: float) -> Plan:
-    """A plan made for pictures of one side, for pictures of `factor` times that side.
+    """The plan adapted to pictures of `factor` times the side.
 
-    t / (1 - t) is multiplied by the factor, as in `shifted`: every step meets the same visible
-    amount of noise. What was measured of the plan stays true for its own size only, and is dropped.
+    t / (1 - t) is multiplied by the factor, as in `shifted`, so that every step has the same
+    visible amount of noise. Evidence is valid for the original size only, and is dropped.
     """
     positive("factor", factor)
     if factor == 1:
@@ -51,16 +52,16 @@ def rescaled(plan: Plan, factor: float) -> Plan:
 
 
 def at_larger_size(plan: Plan, factor: int) -> Plan:
-    """The plan for pictures of `factor` times the side, of which the model is asked small ones.
+    """The plan for pictures of `factor` times the side, with the network at the original size.
 
     A pooled state of a large picture is the state of a small one (`core.flow.pool`), at times
-    that are moved as in `rescaled`. So the model is asked what the plan asks it, and its answers
-    are enlarged: the path of the pooled picture is that of the plan, exactly for order 1.
+    that are moved as in `rescaled`. So the network gets the inputs that it has in the plan, and its
+    estimates are enlarged: the pooled picture follows the path of the plan, exactly for order 1.
     `factor` is a power of 2.
 
     Raises:
-        InputError: `factor` is no power of 2, or the plan carries from full estimates, of which
-            there are none.
+        InputError: `factor` is not a power of 2, or the plan carries from full estimates, which an
+            enlarged plan does not have.
     """
     if factor < 1 or factor & (factor - 1):
         raise InputError(f"Plans cannot be enlarged {factor} times. Choose 1, 2, 4 or 8.")
@@ -78,9 +79,9 @@ def at_larger_size(plan: Plan, factor: int) -> Plan:
 
 
 def with_pool_factors(plan: Plan, pool_factors: Sequence[int]) -> Plan:
-    """The plan for a model that can be asked at 1/f the side for f in `pool_factors` only.
+    """The plan for a model that can be pooled by the factors in `pool_factors` only.
 
-    Steps that want another factor are made at full size.
+    Steps with another factor are made at full size.
     """
     possible = (1, *pool_factors)
     if all(step.tier.pool_factor in possible for step in plan.steps):
@@ -97,13 +98,13 @@ def with_pool_factors(plan: Plan, pool_factors: Sequence[int]) -> Plan:
 
 
 def pooled(plan: Plan, pool_factor: int) -> Plan:
-    """The plan asked at 1/`pool_factor` of the side, a power of 2.
+    """The plan with the network at 1/`pool_factor` of the side, a power of 2.
 
-    For pictures larger than those that a model was trained on: it is asked where it is good, which
-    takes a fraction of time and memory, and the answer is enlarged.
+    For pictures larger than those that a model was trained on: the network runs at a size that it
+    was trained for, with a fraction of time and memory, and its estimates are enlarged.
 
     Raises:
-        InputError: `pool_factor` is no power of 2.
+        InputError: `pool_factor` is not a power of 2.
     """
     if pool_factor < 1 or pool_factor & (pool_factor - 1):
         raise InputError(f"Pictures cannot be asked for at 1/{pool_factor}. Choose 1, 2, 4 or 8.")
@@ -114,10 +115,10 @@ def pooled(plan: Plan, pool_factor: int) -> Plan:
 
 
 def at_lower_resolution(plan: Plan, pool_factor: int) -> Plan:
-    """The plan asked at 1/`pool_factor` of the side, and in its last step at twice that.
+    """The plan with the network at 1/`pool_factor` of the side, in the last step at twice that.
 
     Raises:
-        InputError: `pool_factor` is no power of 2.
+        InputError: `pool_factor` is not a power of 2.
     """
     if pool_factor == 1:
         return plan
@@ -126,7 +127,7 @@ def at_lower_resolution(plan: Plan, pool_factor: int) -> Plan:
 
 
 def _smaller(tier: Tier, pool_factor: int) -> Tier:
-    """The tier at 1/`pool_factor` of the side, carrying nothing."""
+    """The tier at 1/`pool_factor` of the side, without carrying."""
     name = part_name(pool_factor)
     if not tier.guided:
         return CONDITIONAL if pool_factor == 1 else Tier(f"{name} conditional", False, pool_factor)
@@ -138,7 +139,7 @@ def _smaller(tier: Tier, pool_factor: int) -> Tier:
 
 
 def with_sequential_guidance(plan: Plan) -> Plan:
-    """The plan with guidance in turn: the same pictures, in about half of the memory."""
+    """The plan with sequential guidance: the same pictures, in about half of the memory."""
     steps = (
         replace(
             step, tier=replace(step.tier, name=f"{step.tier.name} in turn", sequential_cfg=True)

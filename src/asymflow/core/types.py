@@ -1,4 +1,4 @@
-"""The few dataclasses that everything else passes around.
+"""The data types that all packages share.
 
 Nothing here imports torch: a plan can be read, printed and checked without it.
 """
@@ -17,14 +17,14 @@ from asymflow.core.errors import InputError
 from asymflow.core.statistics import Interval
 
 Picture = NDArray[np.float32]
-"""A picture as people have it: [h, w, c] in [0, 1]; RGBA is premultiplied by alpha."""
+"""A picture [h, w, c] in [0, 1]; RGBA is premultiplied by alpha."""
 
 Solver = Literal["euler", "heun", "multistep1", "multistep2", "multistep3", "damped2", "corrected2"]
 """How a move uses the estimates of x_0.
 
-`multistepN` extrapolates from N of them, `damped2` from two but less far where the move is long;
-`corrected2` first makes the move that led here again, now that the estimate at its end is known,
-and then extrapolates from two.
+`multistepN` extrapolates from N of them (order N), `damped2` from two but less far where the move
+is long; `corrected2` first repeats the previous move with the estimate at its end, and then
+extrapolates from two. Formulas are in `asymflow.core.solvers`.
 """
 
 SOLVERS: tuple[Solver, ...] = (
@@ -40,16 +40,16 @@ SOLVERS: tuple[Solver, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """An estimator of x_0 on the full-size state, with a price.
+    """An estimator of x_0 on the full-size state, with a cost.
 
     Attributes:
-        name: for people.
-        guided: asks for classifier-free guidance (two passes). Without it only the conditional pass
-            runs, and the unconditional one costs nothing.
-        pool_factor: the network sees the state pooled by this factor at the same
-            signal-to-noise ratio, and its answer is enlarged.
-        cached: what the tier leaves out (guidance, detail) is not left out but taken from the last
-            full estimate.
+        name: for display.
+        guided: use classifier-free guidance (two passes). Without it only the conditional pass
+            runs.
+        pool_factor: the network gets the state pooled by this factor at the same
+            signal-to-noise ratio, and its estimate is enlarged.
+        cached: take what the tier does not compute (guidance, detail) from the last full estimate;
+            such a tier is called carried.
         sequential_cfg: run the conditional and unconditional passes one after the other. The same
             result with half of the activation memory; it may be slower or faster.
     """
@@ -81,17 +81,17 @@ class Tier:
 
     @property
     def full(self) -> bool:
-        """Whether nothing is left out."""
+        """Whether the tier computes everything: guided, at full size."""
         return self.guided and self.pool_factor == 1
 
     @property
     def unreduced(self) -> bool:
-        """Whether its estimates lie on the curve of the full ones, without a bias of its own."""
+        """Whether the tier is full or carried, so that it has no bias against the full one."""
         return self.full or self.cached
 
 
 UNGUIDED = "1"
-"""What "guidance_scale" is in the provenance of profiles and plans without guidance."""
+"""Value of "guidance_scale" in the provenance of profiles and plans without guidance."""
 
 FULL = Tier("full")
 CONDITIONAL = Tier("conditional", guided=False)
@@ -99,14 +99,14 @@ SEQUENTIAL_CFG = Tier("full in turn", sequential_cfg=True)
 
 
 def part_name(pool_factor: int) -> str:
-    """What tiers at 1/`pool_factor` of the side are called."""
+    """Name of tiers at 1/`pool_factor` of the side."""
     return {1: "full", 2: "half", 4: "quarter"}.get(pool_factor, f"1/{pool_factor}")
 
 
 def cheaper_tiers(pool_factors: Sequence[int]) -> tuple[Tier, ...]:
-    """Every tier that needs less than full, for a model that can be asked at 1/f the side.
+    """Every tier that needs less time or memory than full, for the given `pool_factors`.
 
-    In time or, in turn, in memory only. `pool_factors` are the possible f.
+    Sequential guidance saves memory only.
     """
     found = [SEQUENTIAL_CFG, CONDITIONAL, Tier("conditional+", guided=False, cached=True)]
     for f in pool_factors:
@@ -129,7 +129,7 @@ class Step:
     solver: Solver = "damped2"
 
     def __post_init__(self) -> None:
-        # Files have floats only, and a plan is what its file says.
+        # Plan files contain floats only, and a plan must equal what is read back.
         object.__setattr__(self, "t", number("t", self.t))
         object.__setattr__(self, "s", number("s", self.s))
         instance("tier", self.tier, Tier, "Pass asymflow.FULL, asymflow.CONDITIONAL or a Tier.")
@@ -143,7 +143,7 @@ class Step:
 
     @property
     def evaluations(self) -> int:
-        """Estimates of x_0 that the move asks for: Heun takes two, except into s = 0."""
+        """Estimates of x_0 in the move: Heun takes two, except into s = 0."""
         return 2 if self.solver == "heun" and self.s > 0 else 1
 
     @property
@@ -158,18 +158,18 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was measured of a plan, on requests that it was not chosen by.
+    """Measurements of a plan, on requests that were not used to choose it.
 
     Attributes:
-        made: on what: "adapter", "size", "guidance_scale", "device", ..., as in `Profile.made`.
+        made: provenance: "adapter", "size", "guidance_scale", "device", ..., as in `Profile.made`.
         cost_ms: of every step's network calls, per picture.
-        full_ms: of one full estimate: the unit in which costs outlive the machine.
-        shares: of every step in the predicted squared error; empty where nothing predicts it.
-        predicted: root mean square of the difference to the reference, by the profile, for the
-            nearest plan of its candidate times and solvers; or None.
-        rms: of the plan itself, measured.
-        distance: one minus the cosine of features of the pictures, or None where not measured.
-        pictures: that were measured.
+        full_ms: of one full estimate, the unit for costs that are comparable across machines.
+        shares: of every step in the predicted squared error; empty without a prediction.
+        predicted: RMSE to the reference predicted by the profile, for the nearest plan of its
+            candidate times and solvers; or None.
+        rms: measured RMSE of the plan itself.
+        distance: one minus the cosine similarity of image features; None if not measured.
+        pictures: number of pictures measured.
     """
 
     made: Mapping[str, str]
@@ -185,8 +185,8 @@ class Evidence:
 Action = Literal["skip", "insert"]
 """How a picture leaves its plan at a step.
 
-`skip` leaves out the node at the end of the move, which goes on to the end of the next one: at the
-last but one that is to stop early. `insert` adds a node in the middle of the move.
+`skip` merges the move with the next one, leaving out the node between them; at the last step but
+one this means stopping early. `insert` adds a node in the middle of the move.
 """
 
 ACTIONS: tuple[Action, ...] = ("skip", "insert")
@@ -194,10 +194,10 @@ ACTIONS: tuple[Action, ...] = ("skip", "insert")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When a picture leaves its plan: a settled one skips, a complex one inserts.
+    """When a picture leaves its plan: a predictable one skips, an unpredictable one inserts.
 
     Attributes:
-        step: index of the step where it does, from 0.
+        step: index of the step where the rule applies, from 0.
         prediction_residual: how far an estimate of x_0 is from what those before it predicted,
             relative to its norm. Below it a picture skips, above it a picture inserts.
     """
@@ -222,7 +222,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a picture did at a step of its plan, and the surprise that made it."""
+    """The action of a picture at a step of its plan, and the residual that caused it."""
 
     step: int
     action: Action
@@ -233,8 +233,9 @@ class Decision:
 class Plan:
     """A trajectory as data: contiguous steps from `steps[0].t` to 0.
 
-    `adaptive` says where a picture may leave the steps, by the first rule that applies. `evidence`
-    says what they were measured to keep, and for which model; a plan without any runs on every one.
+    `adaptive` are the rules by which pictures leave the steps; the first that applies is used.
+    `evidence` has the measured quality, and the model it is for; a plan without it fits every
+    model.
     """
 
     name: str
@@ -277,7 +278,7 @@ class Plan:
             self._check(rule)
 
     def _check(self, rule: Rule) -> None:
-        """Raise `InputError` when a picture that follows a rule could not go on."""
+        """Raise `InputError` when a picture that follows a rule could not continue."""
         last = len(self.steps) - 1
         if not 0 <= rule.step <= last or (rule.step == last and rule.action != "insert"):
             raise InputError(
@@ -299,7 +300,7 @@ class Plan:
 
     @property
     def guided(self) -> bool:
-        """False where it was measured on pictures without guidance."""
+        """Whether guidance is used: False for plans measured without it."""
         return self.evidence is None or self.evidence.made.get("guidance_scale") != UNGUIDED
 
     @property
@@ -328,7 +329,7 @@ class Plan:
                 row += f"{found.shares[i]:>16.0%}" if found.shares else f"{'':>16}"
             rows.append(row.rstrip())
         if self.adaptive:
-            rows.append("where a picture leaves it, by its surprise:")
+            rows.append("where a picture leaves it, by its prediction residual:")
         for rule in self.adaptive:
             side = ">" if rule.action == "insert" else "<"
             rows.append(f"{rule.step:>4}  {rule.action} {side} {rule.prediction_residual:.3f}")
@@ -348,10 +349,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One picture that somebody wants. A result depends on its own request and plan only.
+    """One picture to generate. A result depends on its own request and plan only.
 
     Attributes:
-        inputs: what the adapter's `encode` understands, e.g. {"prompt": "a fox", "style": "noto"}.
+        inputs: conditions for the adapter's `encode`, e.g. {"prompt": "a fox", "style": "noto"}.
         seed: of the noise this picture starts from.
         size: (height, width) in pixels.
         guidance_scale: weight w of D_null + w (D_cond - D_null); 1 is no guidance.
@@ -388,11 +389,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """A finished picture and what it took.
+    """A finished picture and what it cost.
 
     Attributes:
-        plan: the steps that were made.
-        decisions: where they are not those of the plan that was to be run.
+        plan: the steps that were executed.
+        decisions: where they differ from the requested plan.
     """
 
     picture: Picture
@@ -406,7 +407,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Profile:
-    """What every move costs for one model on one device, and how wrong it is.
+    """Cost and error of every move, for one model on one device.
 
     There are I candidate times and K tiers. A move goes from `times[i]` to `times[j]`; `p` is the
     candidate whose estimate it extrapolates from, and `p == i` stands for no history (order 1).
@@ -417,14 +418,14 @@ class Profile:
         times: falling, from the start of the trajectory to exactly 0 [I].
         tiers: the first is full [K].
         cost_ms, macs, peak_bytes: of one estimate [K].
-        amplification: how much a small error at `times[j]` has grown when it reaches t = 0 [I].
-        saturation: an error stops growing when it is about that large at t = 0, root mean square.
+        amplification: factor by which a small error at `times[j]` grows until t = 0 [I].
+        saturation: root mean square at t = 0 at which errors stop growing.
         local_error: of a move [K, I, I, I], indexed [tier, p, i, j]; inf unless p <= i < j. For a
-            carried tier, as if it had just been full.
-        weight: how much the newest estimate counts in that move [I, I, I], indexed [p, i, j].
-        drift: what carrying has cost an estimate at `times[i]` whose last full one was made at
+            carried tier, right after a full estimate.
+        weight: weight of the newest estimate in that move [I, I, I], indexed [p, i, j].
+        drift: error that carrying adds to an estimate at `times[i]`, from a full one made at
             `times[k]` [K, I, I], indexed [tier, k, i]; inf unless k < i and the tier is carried.
-        made: how it was measured: "adapter", "device", "size", "guidance_scale", ...
+        made: provenance: "adapter", "device", "size", "guidance_scale", ...
     """
 
     times: tuple[float, ...]

@@ -1,1 +1,1 @@
-"""From what somebody wants to pictures with a record of how they were made."""
+"""From a generation spec to pictures with a record of how they were made."""

@@ -1,7 +1,7 @@
-"""How a picture was made: a record that makes it again, and the mark that a machine made it.
+"""Metadata of pictures: a record to reproduce them, and the mark that they are AI-generated.
 
-Files carry it three times: as JSON for asymflow (`to_json`), as the line that Stable Diffusion
-tools write and read, and as XMP with the IPTC term for pictures made by a model.
+Files contain it three times: as JSON for asymflow (`to_json`), as the parameter line of Stable
+Diffusion tools, and as XMP with the IPTC term for pictures made by a model.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _XMP = """\
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A picture file that went in: its path as it was given, and the SHA-256 of its pixels."""
+    """An input picture file: its path as given, and the SHA-256 of its pixels."""
 
     path: str
     sha256: str
@@ -57,12 +57,12 @@ _KINDS: tuple[ReferenceKind, ...] = ("library", "given", "none")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a picture was drawn from.
+    """The references that a picture was conditioned on.
 
     Attributes:
-        kind: looked up in the library, given as a file, or nothing.
-        shown: what each drawing is: "fox, noto".
-        library: SHA-256 of the library file that was looked at.
+        kind: looked up in the library, given as a file, or none.
+        shown: name of each drawing: "fox, noto".
+        library: SHA-256 of the library file that was used.
         source: of a given picture.
     """
 
@@ -78,15 +78,15 @@ class Record:
 
     Attributes:
         size: (height, width).
-        plan: the whole plan; `strength` cuts it.
-        grid: what `plan` was made from, so that a repetition can change one part of it.
+        plan: the whole plan, before it is truncated to `strength`.
+        grid: settings that `plan` was made from, so that a repetition can change one of them.
         model: name of the adapter.
         weights: SHA-256 of the model file.
         image, mask: of image-to-image and inpainting.
         background: a colour, or None for a transparent picture.
-        versions: of asymflow and of what it computes with.
-        decisions: where the picture left the plan. The plan's rules make them again.
-        reference: None for a model that looks at nothing.
+        versions: of asymflow and of its numerical libraries.
+        decisions: where the picture left the plan; reproduced by the plan's rules.
+        reference: None for a model without references.
     """
 
     prompt: str
@@ -111,7 +111,7 @@ class Record:
 
 
 def notes(record: Record, *, in_xmp: bool) -> Notes:
-    """What the file of a picture carries; `in_xmp` for formats without chunks of one's own."""
+    """The metadata of a picture file; `in_xmp` for formats without custom chunks."""
     text = json.dumps(to_json(record))
     return Notes(
         parameters(record), text, _xmp(_kind(record.mask is not None), text if in_xmp else None)
@@ -119,16 +119,16 @@ def notes(record: Record, *, in_xmp: bool) -> Notes:
 
 
 def mark(*, composite: bool) -> Notes:
-    """Only that a machine made the picture, and nothing of how: no prompt and no settings.
+    """Only the mark that the picture is AI-generated, without prompt and settings.
 
     Args:
-        composite: a part of it is from a picture that somebody gave.
+        composite: a part of it is from an input picture.
     """
     return Notes("", "", _xmp(_kind(composite), None))
 
 
 def sheet_notes(records: Sequence[Record]) -> Notes:
-    """What a contact sheet carries: its first picture in full, and how the others differ."""
+    """The metadata of a contact sheet: its first picture in full, and how the others differ."""
     data = {
         "format": SHEET_FORMAT,
         "schema": SCHEMA,
@@ -143,7 +143,7 @@ def sheet_notes(records: Sequence[Record]) -> Notes:
 
 
 def parameters(record: Record) -> str:
-    """The line that other tools show: prompt, negative prompt, settings."""
+    """The parameter line for other tools: prompt, negative prompt, settings."""
     height, width = record.size
     settings: dict[str, object] = {
         "Steps": len(record.plan.steps),
@@ -222,7 +222,7 @@ def to_json(record: Record) -> dict[str, Any]:
 
 
 def from_json(text: str, where: str) -> Record:
-    """The record in a file's JSON; `where` names the file in messages.
+    """Read a record from JSON text; `where` names the file in messages.
 
     Raises:
         FileFormatError: it is damaged, of another schema, or about a contact sheet.
@@ -316,7 +316,7 @@ def _decisions(fields: Fields, where: str) -> tuple[Decision, ...]:
 
 
 def _kind(composite: bool) -> str:
-    # A mask keeps pixels of a picture that somebody gave.
+    # With a mask, pixels of the input picture are kept.
     return "compositeWithTrainedAlgorithmicMedia" if composite else "trainedAlgorithmicMedia"
 
 

@@ -1,4 +1,4 @@
-"""From what somebody wants to pictures: load the model, run the plan, keep the record."""
+"""From a generation spec to pictures: load the model, run the plan, keep the record."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from asymflow.models.embedded.styles import STYLES
 
 Look = Callable[[], Sequence[Picture]]
 Advance = Callable[[int, Look], None]
-"""Hears how many more steps are done, and how to get the pictures as they are now."""
+"""Progress callback: the number of further steps done, and a function for previews."""
 
 _TOGETHER = 16
-"""Pictures that walk together where the model takes several per call."""
+"""Pictures per batch, if the model supports several per call."""
 _SIDES = range(32, 129, 8)
-"""Sides that a picture gets which is given without a size: those the model was trained on."""
+"""Sides to choose from for an input picture without a requested size: the trained ones."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +48,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One picture to make: what the engine needs, and what its file will say."""
+    """One picture to generate: the engine's request, and the record for its file."""
 
     request: Request
     record: Record
@@ -56,9 +56,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeneratedImage:
-    """A finished picture and the seconds it took, shared evenly among those made with it.
+    """A finished picture and its share of the seconds of its batch.
 
-    The record of its job says what it decided.
+    The record of its job includes the decisions.
     """
 
     job: Job
@@ -72,12 +72,13 @@ def load(
     """Load a model file, by default the one shipped with the package.
 
     Args:
+        weights: the file.
         dtype: by default the fastest one of the device.
-        device: by default a GPU where there is one.
+        device: by default a GPU if there is one.
         needs: SHA-256 that the file must have.
 
     Raises:
-        InputError: no such device, or other weights than a repeated picture needs.
+        InputError: no such device, or the weights differ from those of a repeated picture.
         FileFormatError: the file is not a model.
     """
     started = time.perf_counter()
@@ -94,7 +95,7 @@ def load(
 
 
 def jobs(model: Model, wanted: GenerationSpec) -> list[Job]:
-    """One job per seed.
+    """Make one job per seed.
 
     Raises:
         InputError: the model cannot serve the style or the size.
@@ -104,7 +105,7 @@ def jobs(model: Model, wanted: GenerationSpec) -> list[Job]:
     if wanted.exact:
         plan = replace(plan, adaptive=())
     first = _job(model, wanted, size, plan)
-    # Before input pictures are fitted: they might be blown up to a size that is refused.
+    # Check first, before input pictures are resized to a size that might be refused.
     engine.check(model.adapter, first.request)
     request = _with_inputs(first.request, wanted)
     return [
@@ -114,7 +115,7 @@ def jobs(model: Model, wanted: GenerationSpec) -> list[Job]:
 
 
 def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[GeneratedImage]:
-    """Make pictures in order, as many together as the model takes in one call."""
+    """Make pictures in order, in batches if the model supports them."""
     together = min(model.adapter.batch or _TOGETHER, _TOGETHER)
     for begin in range(0, len(jobs), together):
         part = jobs[begin : begin + together]
@@ -123,7 +124,7 @@ def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[Gener
         decisions: list[list[Decision]] = [[] for _ in part]
         frame, done = None, 0
         for frame in engine.walk(model.adapter, part[0].record.plan, requests):
-            # Adaptive pictures may leave steps out, or make them in two moves.
+            # Adaptive pictures may skip steps, or split them into two moves.
             advance((frame.index + 1 - done) * len(part), _look(model.adapter, requests, frame.x_0))
             done = frame.index + 1
             for row, decision in frame.decisions.items():
@@ -139,18 +140,18 @@ def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[Gener
 
 
 def steps(jobs: Sequence[Job]) -> int:
-    """Steps that all jobs take together."""
+    """Total number of steps of all jobs."""
     return sum(len(truncated(job.record.plan, job.request.strength).steps) for job in jobs)
 
 
 def forwards(job: Job) -> int:
-    """Network passes that a job takes, with the decisions in its record."""
+    """Network passes (NFE) of a job, with the decisions in its record."""
     plan = truncated(job.record.plan, job.request.strength)
     return engine.forwards(controller.taken(plan, job.record.decisions), job.request)
 
 
 def style_id(name: str | None) -> str | None:
-    """The id of a style, which may be called by any of its names: "3d" is "fluent-3d"."""
+    """The id of a style given by any of its names: "3d" is "fluent-3d"."""
     if name is None:
         return None
     plain = name.strip().lower()
@@ -161,7 +162,7 @@ def plan_for(model: Model, chosen: PlanChoice, size: tuple[int, int]) -> Plan:
     """The plan for pictures of (height, width).
 
     Raises:
-        InputError: a plan that was asked for was made for other weights.
+        InputError: the requested plan was made for other weights.
     """
     if chosen.plan is not None:
         evidence = chosen.plan.evidence
@@ -170,7 +171,7 @@ def plan_for(model: Model, chosen: PlanChoice, size: tuple[int, int]) -> Plan:
         return chosen.plan
     if chosen.preset is not None:
         made_for = plans.made_for(chosen.preset)
-        if chosen.grid is None:  # asked for by its name
+        if chosen.grid is None:  # requested by name
             _require(model, chosen.preset, made_for)
         if made_for == model.adapter.name:
             plan = plans.load(chosen.preset, size)
@@ -182,16 +183,16 @@ def plan_for(model: Model, chosen: PlanChoice, size: tuple[int, int]) -> Plan:
 
 
 def reference(model: Model, size: tuple[int, int]) -> Plan:
-    """The fine plan for (height, width) that others are measured by, asked as plans are."""
+    """The reference plan for (height, width)."""
     fine = schedules.fine_plan(size, guidance_interval=presets.guidance_interval(size))
     return _as_trained(fine, model, size)
 
 
 def _as_trained(plan: Plan, model: Model, size: tuple[int, int]) -> Plan:
-    """The plan that asks for large pictures at about the size that training was at most.
+    """The plan, run at about the largest trained size for larger pictures.
 
-    Asked for whole, they come out as mosaics. A plan that was measured at the very size stays as it
-    is.
+    At full size, the model repeats objects like a mosaic. A plan that was measured at this size
+    stays unchanged.
     """
     side = min(size)
     if side <= 1.5 * embedded.NATIVE or plan.evidence is not None:
@@ -230,7 +231,7 @@ def _job(model: Model, wanted: GenerationSpec, size: tuple[int, int], plan: Plan
         seed=wanted.seed,
         size=size,
         guidance=wanted.guidance,
-        plan=replace(plan, evidence=None),  # decides no pixel
+        plan=replace(plan, evidence=None),  # does not affect pixels
         grid=None if plan.name == wanted.plan.preset else wanted.plan.grid,
         model=model.adapter.name,
         weights=model.adapter.weights_hash,
@@ -249,16 +250,16 @@ def _job(model: Model, wanted: GenerationSpec, size: tuple[int, int], plan: Plan
 def _reference(
     adapter: EmbeddedAdapter, wanted: GenerationSpec, request: Request
 ) -> metadata.Reference | None:
-    """What the picture will be drawn from, for its record.
+    """The references of the picture, for its record.
 
     Raises:
-        InputError: a picture was given to a model that looks at nothing, or the library has
-            changed since the picture was made that is repeated.
+        InputError: a reference was given to a model without references, or the library has
+            changed since the repeated picture was made.
     """
     if not adapter.references:
         if wanted.reference not in ("library", "none"):
             raise InputError(
-                f"The model {adapter.name} looks at no reference. Drop --reference, or use "
+                f"The model {adapter.name} does not use references. Drop --reference, or use "
                 "--image to start from a picture."
             )
         return None
@@ -297,7 +298,7 @@ def _with_inputs(request: Request, wanted: GenerationSpec) -> Request:
 
 
 def _size(adapter: EmbeddedAdapter, wanted: GenerationSpec) -> tuple[int, int]:
-    """The model's own size; for a picture that is given, the size it knows nearest to that."""
+    """The model's own size; with an input picture, the nearest trained size."""
     if wanted.image is None:
         return embedded.DEFAULT_SIZE
     height, width = wanted.image.size

@@ -31,14 +31,18 @@ def sheet(
 ) -> Image.Image:
     """Lay pictures out in a grid.
 
-    `images` is [rows, cols, h, w, 4], or rows of pictures [h, w, 4] where a row may be shorter
-    than the others: premultiplied RGBA, uint8 or floating point in [0, 1] (clipped). Each is
-    enlarged by the whole number `scale` without smoothing, so that its pixels can be judged.
-    `row_labels` stand to the left, `col_labels` above, `captions` under each picture; text
-    that does not fit is cut with an ellipsis.
+    Args:
+        images: [rows, cols, h, w, 4], or rows of pictures [h, w, 4] where a row may be shorter
+            than the others: premultiplied RGBA, uint8 or floating point in [0, 1] (clipped).
+        row_labels: to the left of the rows. Text that does not fit is cut with an ellipsis.
+        col_labels: above the columns.
+        captions: under each picture.
+        scale: whole number by which pictures are enlarged, without smoothing.
+        background: behind the pictures.
 
-    Raises `InputError` for an empty sheet, pictures of another shape, or labels that do not
-    match the rows and columns.
+    Raises:
+        InputError: the sheet is empty, a picture has another shape, or labels do not match the
+            rows and columns.
     """
     rows = [[_enlarge(picture, scale, background) for picture in row] for row in images]
     columns = max((len(row) for row in rows), default=0)
@@ -103,13 +107,13 @@ def _backdrop(height: int, width: int, background: Background) -> NDArray[np.flo
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
-    # Pillow falls back on a bitmap font, which has no size, where FreeType is missing.
+    # Without FreeType, Pillow falls back to a bitmap font, which has no size.
     assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
     return font
 
 
 def _plain(text: str) -> str:
-    """Without accents, curly quotes and dashes, for which the built-in font has no glyphs."""
+    """The text without accents, curly quotes and dashes, which the built-in font lacks."""
     letters = unicodedata.normalize("NFKD", text.translate(_PLAIN))
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 

@@ -1,4 +1,4 @@
-"""What is to be generated, complete and checked, before any model is loaded.
+"""The specification of pictures to generate, validated before a model is loaded.
 
 The command line and the server fill in a `GenerationSpec`; `generation.pipeline` runs it.
 """
@@ -23,9 +23,9 @@ from asymflow.generation import metadata
 from asymflow.generation.metadata import Source
 
 MAX_PROMPT = 1000
-"""Characters. The model reads the first 32 word pieces, about 150 characters."""
+"""In characters. The model uses the first 32 word pieces, about 150 characters."""
 _LONG_WORD = 100
-"""Characters. Not every language puts spaces between its words."""
+"""In characters. Some languages have no spaces between words."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,18 +42,18 @@ class InputImage:
 
 
 Reference = InputImage | Literal["library", "none"]
-"""What a model looks at that looks at references: a picture, what it finds, or nothing."""
+"""Reference of a model that uses them: a picture, a look-up in the library, or none."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanChoice:
-    """What decides the steps: a plan as it is, or what makes one for a model and a size.
+    """The source of the plan: a plan, or settings to make one for a model and a size.
 
     Attributes:
-        plan: asked for as it is, or that of a picture which is repeated.
-        preset: name of a plan that comes with the model.
-        grid: makes a plan for any model. Beside a preset, it takes its place for other weights;
-            beside a plan, it is what that plan was made from.
+        plan: requested, or that of a repeated picture.
+        preset: name of a plan shipped with the model.
+        grid: makes a plan for any model. With a preset, it is the fallback for other weights;
+            with a plan, it is what that plan was made from.
     """
 
     plan: Plan | None = None
@@ -63,14 +63,14 @@ class PlanChoice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GenerationSpec:
-    """What is to be generated, complete but for what only the model knows.
+    """The pictures to generate; defaults that depend on the model are still open.
 
     Attributes:
         size: (height, width), or None for the model's own, or the nearest to `image`.
-        exact: no rules that let a picture leave its plan.
+        exact: ignore rules by which a picture leaves its plan.
         background: a colour, or None for transparent pictures.
         needs: SHA-256 that the weights must have, to repeat a picture.
-        looked_at: what must be found in the library, to repeat a picture.
+        looked_at: drawings that must be found in the library, to repeat a picture.
     """
 
     prompt: str
@@ -95,24 +95,24 @@ class GenerationSpec:
 
 
 def random_seed() -> int:
-    """A seed that is short enough to be typed again."""
+    """A random seed that is short enough to type."""
     return secrets.randbelow(2**32)
 
 
 def clean_text(name: str, text: str) -> str:
-    """On one line, and writable into any file; `name` says in messages what it is.
+    """The text on one line, valid in any file format; `name` is for messages.
 
     Raises:
-        InputError: it is too long, or has characters that are no text.
+        InputError: it is too long, or has control or invalid characters.
     """
     text = " ".join(text.split())
     if len(text) > MAX_PROMPT:
         raise InputError(
-            f"The {name} has {len(text)} characters, more than the {MAX_PROMPT} that are taken. "
+            f"The {name} has {len(text)} characters, more than the limit of {MAX_PROMPT}. "
             "Shorten it; the first few words count most."
         )
     for letter in text:
-        # Controls, halves of surrogate pairs and non-characters: XML cannot hold them.
+        # Control characters, lone surrogates and non-characters are invalid in XML.
         if unicodedata.category(letter) in ("Cc", "Cs") or letter in "\ufffe\uffff":
             raise InputError(
                 f"The {name} has the character U+{ord(letter):04X}, which is no text. Remove it."
@@ -121,7 +121,7 @@ def clean_text(name: str, text: str) -> str:
 
 
 def cut_text(text: str) -> str:
-    """As much of a text as is taken, to the end of a word where one ends near enough."""
+    """The text cut to the maximal length, at the end of a word if possible."""
     text = " ".join(text.split())
     if len(text) <= MAX_PROMPT:
         return text
@@ -130,14 +130,14 @@ def cut_text(text: str) -> str:
 
 
 def seed_of(seed: int, count: int) -> int:
-    """A seed that `count` pictures can count on from."""
+    """Check a seed from which `count` pictures are numbered."""
     if not 0 <= seed <= 2**63 - count:
         raise InputError(f"Seed {seed} is out of range. Choose one from 0 to 2**63 - {count}.")
     return seed
 
 
 def guidance_of(scale: float) -> float:
-    """A guidance scale that makes sense."""
+    """Check a guidance scale."""
     if not 0 < scale < math.inf:
         raise InputError(
             f"Guidance {scale} is not possible. Give a positive number: 1 is none, "
@@ -157,6 +157,6 @@ def check_shapes(image: InputImage, mask: InputImage) -> None:
 
 
 def batchable(image: tuple[int, int], mask: tuple[int, int]) -> bool:
-    """Whether a mask of (height, width) lies on an image, at any scale."""
+    """Whether a mask of (height, width) fits an image, at any scale."""
     (a, b), (c, d) = image, mask
     return abs(a * d - b * c) <= max(a, b, c, d)

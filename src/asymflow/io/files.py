@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Find out now whether `replacing` could write `path`, and leave nothing behind.
+    """Check whether `replacing` could write `path`, without leaving a file.
 
     Raises:
-        OSError: it could not; the folder, or the nearest one that exists, refuses a new file.
+        OSError: it could not: no file can be created in the folder, or the nearest one that
+            exists.
     """
     folder = path.parent
     while not folder.exists() and folder != folder.parent:

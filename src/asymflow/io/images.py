@@ -1,4 +1,4 @@
-"""Picture files: read with care, written with what made them.
+"""Reads picture files defensively, and writes them with metadata.
 
 In memory a picture is premultiplied RGBA [h, w, 4] in [0, 1] (`asymflow.core.types.Picture`).
 """
@@ -32,19 +32,19 @@ SUFFIXES: Mapping[str, Format] = MappingProxyType(
     {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 )
 MAX_PIXELS = 16_000_000
-"""Of a picture that is read. A file of a few kilobytes can declare billions."""
+"""Limit for reading. A file of a few kilobytes can declare billions of pixels."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT_CHUNK, RECORD_CHUNK, XMP_CHUNK = "parameters", "asymflow", "XML:com.adobe.xmp"
 
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What a file carries besides its pixels.
+    """The metadata of a picture file.
 
     Attributes:
-        text: for people and for other programs, where Stable Diffusion tools look for it; or empty.
-        record: JSON from which asymflow makes the picture again; or empty.
-        xmp: an XMP packet; outside PNG it also has to carry the record.
+        text: the parameter line of Stable Diffusion tools; or empty.
+        record: JSON from which asymflow can make the picture again; or empty.
+        xmp: an XMP packet; in other formats than PNG it must include the record.
     """
 
     text: str
@@ -53,7 +53,7 @@ class Notes:
 
 
 def read(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """A PNG, JPEG or WebP file, turned as its camera says.
+    """Read a PNG, JPEG or WebP file, with its EXIF orientation applied.
 
     Raises:
         FileFormatError: it is missing, damaged, of another kind, or has more than `max_pixels`.
@@ -65,7 +65,7 @@ def read(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def read_mask(path: Path) -> Mask:
-    """A picture as a mask [h, w]: white is 1, black and transparent are 0.
+    """Read a picture as a mask [h, w]: white is 1, black and transparent are 0.
 
     Raises:
         FileFormatError: as `read`.
@@ -76,13 +76,13 @@ def read_mask(path: Path) -> Mask:
 
 
 def read_any_mask(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Mask, bool]:
-    """A mask [h, w] as programs send it, 1 where a picture is made anew; and whether white said so.
+    """Read a mask [h, w] of either convention, 1 where to repaint; and whether it had no alpha.
 
-    With alpha that is where it is transparent. Without, where it is white, on black.
+    With alpha, transparent pixels are repainted. Without, white ones, on black.
 
     Raises:
         FileFormatError: as `read`.
-        InputError: it shows nothing, or has neither alpha nor only greys.
+        InputError: the mask is empty, or has colours and no alpha.
     """
     with _opened(path, max_pixels=max_pixels) as image:
         transparent = image.has_transparency_data
@@ -90,7 +90,7 @@ def read_any_mask(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Mask, bool]
         mask = 1 - pixels[..., 3] if transparent else _unit(image, "LA")[..., 0]
     if not transparent and np.ptp(pixels[..., :3], axis=2).max() * 255 > _GROUND:
         raise InputError(
-            "The mask has colours and no transparency, so it does not say what is to be made anew. "
+            "The mask has colours and no transparency, so it is unclear what to repaint. "
             "Make that part transparent, or white and everything else black."
         )
     if mask.max() < 0.5:
@@ -106,10 +106,10 @@ def read_any_mask(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Mask, bool]
 
 
 def read_record(path: Path) -> str | None:
-    """The record that `write` put into a file, or None when there is none. Decodes no pixels.
+    """Read the record that `write` stored, without decoding pixels; None if there is none.
 
     Raises:
-        FileFormatError: it is missing, of another kind, or what it says is damaged.
+        FileFormatError: the file is missing or of another kind, or the record is damaged.
     """
     with _opened(path, pixels=False) as image:
         notes = _texts(path) if image.format == "PNG" else image.info
@@ -126,9 +126,9 @@ def digest(array: NDArray[np.float32]) -> str:
 
 
 _GROUND = 24
-"""Levels within which a pixel has the colour of the ground."""
+"""Tolerance in levels for pixels of the background colour."""
 _EDGE = 0.9
-"""Share of the edge that has one colour where a picture lies on a flat ground."""
+"""Minimal share of the edge that has one colour in a picture with a flat background."""
 
 
 def fit(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -138,11 +138,11 @@ def fit(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32
         return array
     scale = max(size[0] / height, size[1] / width)
     crop_h, crop_w = size[0] / scale, size[1] / scale
-    # Rounding may leave an offset that is a little less than nothing.
+    # Rounding may give an offset slightly below 0.
     left, top = max(0.0, (width - crop_w) / 2), max(0.0, (height - crop_h) / 2)
     box = (left, top, min(left + crop_w, width), min(top + crop_h, height))
     if array.ndim == 2:
-        # An average keeps 0 exactly 0; Lanczos would ring into the part that has to stay.
+        # An average keeps 0 exactly 0; Lanczos would ring into the part to keep.
         return _resize(array, size, box, Image.Resampling.BOX)
     channels = [_resize(array[..., i], size, box, Image.Resampling.LANCZOS) for i in range(4)]
     result = np.stack(channels, axis=-1)
@@ -150,11 +150,11 @@ def fit(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32
 
 
 def cut_out(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A picture [h, w, 4] without the flat ground that it lies on, as scribbles lie on paper.
+    """Remove the flat background of a picture [h, w, 4], such as a scribble on paper.
 
-    What is joined to the edge and of its colour becomes transparent. A picture that is transparent
-    somewhere already, that has one colour only, or whose edge has several, as that of a photograph,
-    stays as it is.
+    Pixels of the edge's colour that are connected to the edge become transparent. A picture that
+    has transparent pixels already, only one colour, or several at its edge, like a photograph,
+    stays unchanged.
     """
     if array[..., 3].min() < 1:
         return array
@@ -164,7 +164,7 @@ def cut_out(array: NDArray[np.float32]) -> NDArray[np.float32]:
     if (np.abs(edge - ground).max(axis=1) <= _GROUND).mean() < _EDGE:
         return array
     batchable = np.abs(colours - ground).max(axis=2) <= _GROUND
-    # One pixel more all around joins the parts of the ground that a thing at the edge separates.
+    # A border of one pixel connects parts of the background that an object at the edge separates.
     mask = Image.fromarray(np.pad(batchable, 1, constant_values=True).astype(np.uint8)).copy()
     ImageDraw.floodfill(mask, (0, 0), 2)
     kept = np.asarray(mask)[1:-1, 1:-1] != 2
@@ -172,10 +172,10 @@ def cut_out(array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def colour(text: str) -> Colour:
-    """A CSS colour name, #rrggbb or the like.
+    """Parse a CSS colour: a name, #rrggbb or the like.
 
     Raises:
-        InputError: it is none of these, or not opaque.
+        InputError: it is not a colour, or not opaque.
     """
     try:
         values = ImageColor.getrgb(text)
@@ -190,10 +190,10 @@ def colour(text: str) -> Colour:
 
 
 def to_bytes(picture: Picture, background: Colour | None = None) -> NDArray[np.uint8]:
-    """uint8 [h, w, 4] with straight alpha, or [h, w, 3] on an opaque background.
+    """Convert to uint8 [h, w, 4] with straight alpha, or [h, w, 3] on an opaque background.
 
-    A transparent pixel beside a visible one has its neighbours' colour: programs that enlarge
-    before they multiply by alpha would show a dark fringe otherwise.
+    A transparent pixel beside a visible one gets its neighbours' colour: otherwise programs that
+    enlarge before they multiply by alpha would show a dark fringe.
     """
     rgb, alpha = picture[..., :3], picture[..., 3:]
     if background is not None:
@@ -212,10 +212,15 @@ def write(
     notes: Notes,
     quality: int | None = None,
 ) -> None:
-    """Write a picture. WebP is lossless, so that PNG and WebP hold the same pixels.
+    """Write a picture. WebP is lossless by default, with the same pixels as PNG.
 
     Args:
-        quality: 0 to 100 of JPEG, and of WebP, which then loses something too.
+        file: to write to.
+        picture: premultiplied RGBA.
+        format: of the file.
+        background: an opaque colour, or None to keep transparency.
+        notes: the metadata.
+        quality: 0 to 100 of JPEG, and of WebP, which is then lossy.
     """
     image = Image.fromarray(to_bytes(picture, background))
     save(file, image, format=format, notes=notes, quality=quality)
@@ -241,12 +246,12 @@ def record_in_xmp(xmp: str) -> str | None:
 
 
 _PATIENT = 128 * 128
-"""Pixels up to which files are made as small as can be. For large ones that takes longer than to
-draw the picture, and saves little."""
+"""Pixels up to which compression is maximal. For larger pictures that would take longer than to
+generate them, and save little."""
 _LEVEL = 4
-"""Of PNG's compression, from 1 to 9."""
+"""PNG compression level, from 1 to 9."""
 _EFFORT = 20
-"""Of lossless WebP's compression, from 0 to 100."""
+"""Compression effort of lossless WebP, from 0 to 100."""
 
 
 def _options(format: Format, notes: Notes, quality: int | None, large: bool) -> dict[str, Any]:
@@ -280,8 +285,7 @@ def _exif(text: str) -> bytes:
 def _opened(
     path: Path, *, pixels: bool = True, max_pixels: int = MAX_PIXELS
 ) -> Generator[Image.Image]:
-    """The image, with its pixels turned as its camera says; whatever its decoder complains about
-    is a `FileFormatError`."""
+    """Open an image with its EXIF orientation applied; decoder errors are `FileFormatError`s."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is not there"
         raise FileFormatError(f"Cannot read the picture {path}: it {what}.")
@@ -296,7 +300,7 @@ def _opened(
         raise FileFormatError(
             f"{path} is not a PNG, JPEG or WebP picture, or a damaged one. Convert it to PNG."
         ) from error
-    except Exception as error:  # decoders raise whatever a damaged file leads them to
+    except Exception as error:  # decoders raise all kinds of errors for damaged files
         raise _damaged(path, error) from error
     with image:
         if image.width * image.height > max_pixels:
@@ -310,7 +314,7 @@ def _opened(
 
 
 def _texts(path: Path) -> Mapping[Any, Any]:
-    """What the chunks of a PNG file say, also those behind its pixels."""
+    """The text chunks of a PNG file, including those after its pixels."""
     with path.open("rb") as file, PngStream(file) as stream:
         file.seek(len(_SIGNATURE))
         while True:
@@ -368,5 +372,5 @@ def _surroundings(picture: Picture, visible: NDArray[np.bool_]) -> NDArray[np.fl
 
 
 def _divided(rgb: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Premultiplied colour without its alpha; black where that is too little to be seen."""
+    """Premultiplied colour divided by alpha; black where alpha is invisibly small."""
     return np.divide(rgb, alpha, out=np.zeros_like(rgb), where=alpha > 1e-3)

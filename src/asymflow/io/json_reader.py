@@ -1,4 +1,4 @@
-"""Reads JSON that somebody else may have written, and says what does not fit.
+"""Strict reading of JSON from untrusted files.
 
 A value of another type, a missing key or an unknown one is a `FileFormatError` that names the
 place. So a file is either understood completely or refused.
@@ -16,11 +16,11 @@ from asymflow.core.errors import FileFormatError
 Chosen = TypeVar("Chosen", bound=str)
 
 _NAMED = 5
-"""Entries that a message names at most; a file may have a million."""
+"""Maximal number of entries named in a message; a file may have a million."""
 
 
 def parse(text: str | bytes, where: str) -> object:
-    """The value of a JSON text; `where` names the file in messages."""
+    """Parse a JSON text; `where` names the file in messages."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -38,8 +38,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def strings(value: object) -> Iterator[str]:
-    """Every string in the value of a JSON text, names of entries among them."""
-    left = [value]  # no recursion: the reader of JSON goes deeper than its callers could
+    """Every string in a JSON value, keys included."""
+    left = [value]  # no recursion: the JSON parser accepts nesting beyond Python's recursion limit
     while left:
         each = left.pop()
         if isinstance(each, str):
@@ -52,12 +52,12 @@ def strings(value: object) -> Iterator[str]:
 
 
 def half_of_pair(text: str) -> bool:
-    """Whether half of a surrogate pair stands alone: JSON can say it, but no file can hold it."""
+    """Whether there is a lone surrogate, which JSON can express and UTF-8 cannot."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 class Fields:
-    """A JSON object whose keys are taken one by one; `finish` refuses what nobody took."""
+    """A JSON object whose keys are read one by one; `finish` refuses unread keys."""
 
     def __init__(self, value: object, where: str) -> None:
         self.where = where
@@ -73,7 +73,7 @@ class Fields:
         raise FileFormatError(f"{self.where} {complaint}.")
 
     def expect(self, kind: str, schema: int, advice: str) -> None:
-        """Check the keys "format" and "schema", which every file of ours begins with."""
+        """Check the keys "format" and "schema", which every file of asymflow has."""
         found, version = self._left.pop("format", None), self._left.pop("schema", None)
         if found != kind:
             self.refuse(f"is not an {kind}: its format is {_short(found)}. {advice}")
@@ -101,11 +101,11 @@ class Fields:
         return found
 
     def boolean(self, key: str) -> bool:
-        """true or false."""
+        """A boolean."""
         return cast("bool", self._take(key, bool, "true or false"))
 
     def integer(self, key: str, possible: range | None = None) -> int:
-        """A whole number, in a range where one is given."""
+        """An integer, within a range if one is given."""
         value = cast("int", self._take(key, int, "a whole number"))
         if possible is not None and value not in possible:
             self.refuse(
@@ -131,7 +131,7 @@ class Fields:
         return cast("list[object]", self._take(key, list, "an array"))
 
     def value(self, key: str) -> object:
-        """Whatever is there."""
+        """A value of any type."""
         return self._take(key, object, "given")
 
     def strings(self, key: str) -> list[str]:
@@ -155,14 +155,14 @@ class Fields:
         return None if self.absent(key) else self.fields(key)
 
     def absent(self, key: str) -> bool:
-        """Whether a key holds null, which is then taken."""
+        """Whether a key is null; if so it counts as read."""
         if key in self._left and self._left[key] is None:
             del self._left[key]
             return True
         return False
 
     def finish(self) -> None:
-        """Refuse keys that nothing has read: they would be lost silently."""
+        """Refuse keys that were not read, which would be lost silently."""
         if self._left:
             names = (_short(name)[1:-1] for name in sorted(self._left)[:_NAMED])
             self.refuse(f"has unknown entries: {', '.join(names)}")

@@ -1,1 +1,1 @@
-"""Pixel-space models as adapters: one module or folder for each family."""
+"""Adapters of pixel-space models: one module or folder for each family."""

@@ -1,9 +1,9 @@
-"""Networks that are plain callables: EDM's D(x, sigma), and net(x, t) of guided-diffusion.
+"""Adapters of plain callables: EDM's D(x, sigma), and net(x, t) of guided-diffusion.
 
-edm                 z = x_0 + sigma eps, the answer is x_0. Whatever a network of arXiv
-                    2206.00364 was preconditioned for, VP, VE or EDM, this is how it is asked.
+edm                 z = x_0 + sigma eps, the output is x_0. Whatever a network of arXiv
+                    2206.00364 was preconditioned for, VP, VE or EDM, this is its interface.
 guided_diffusion    z = alpha x_0 + sigma eps with alpha^2 + sigma^2 = 1 at timesteps 0, 1, ...;
-                    the answer is eps, v or x_0, and a learned variance after it is left out.
+                    the output is eps, v or x_0; a learned variance is ignored.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _CPU = torch.device("cpu")
 
 
 class Question(Protocol):
-    """Asks a network in its own convention for x_0 [b, c, h, w] at times t [b], float64 on the CPU.
+    """Calls a network in its own convention for x_0 [b, c, h, w].
 
-    `label` [b] is None for a model without classes.
+    Times t [b] are float64, on the CPU. `label` [b] is None for a model without classes.
     """
 
     def __call__(self, x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor: ...
@@ -41,17 +41,17 @@ class Question(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CallableAdapter:
-    """A network behind a question. The inputs are {"label": k} for a model of classes, else none.
+    """An adapter of a callable. The inputs are {"label": k} for a model of classes, else none.
 
     Attributes:
         channels: of pictures, in a state space where they fill [-1, 1].
-        grain: the multiple that sides have to be of.
-        classes: that the network knows; 0 for none.
-        null: the label that stands for no class, without which there is no guidance.
-        device: of the network; a CPU where it is not given.
-        factors: by which pictures may be pooled, since the network was trained on that too.
-        clip: x_0 is cut to [-clip, clip], once guidance has combined estimates; None leaves it.
-        start: what the draw eps is multiplied by where pictures begin at a time t; None is t.
+        grain: sides must be multiples of this number.
+        classes: number of classes; 0 for none.
+        null: the label that means no class; guidance needs it.
+        device: of the network; by default a CPU.
+        factors: by which pictures may be pooled; the network was trained on these sizes, too.
+        clip: x_0 is clipped to [-clip, clip] after guidance; None does not clip.
+        start: factor of the noise draw eps in the initial state at a time t; None is t.
     """
 
     ask: Question
@@ -95,7 +95,7 @@ class CallableAdapter:
         if not self.classes:
             return {}, {}
         labels = torch.tensor([self._label(request) for request in requests], device=self.device)
-        # Without a null label nothing is ever guided, and the second context never read.
+        # Without a null label there is no guidance, and the second context is not used.
         return {"label": labels}, {"label": torch.full_like(labels, self.null or 0)}
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -137,18 +137,20 @@ def edm(
     device: torch.device | str = _CPU,
     factors: Sequence[int] = (),
 ) -> CallableAdapter:
-    """A denoiser D = net(x, sigma), or net(x, sigma, one_hot) for a model of classes.
+    """Make an adapter of a denoiser net(x, sigma), or net(x, sigma, one_hot) with classes.
 
     x = x_0 + sigma eps [b, c, h, w], sigma [b]. Noise above `sigma_max` is scaled down to it, with
-    a signal that is weaker than the model expects; below `sigma_min` it is asked there. A network
-    that knows some levels only, and has EDM's `round_sigma`, is asked at the nearest one, with the
-    state scaled to it. A `torch.nn.Module` is put into evaluation mode.
+    a signal that is weaker than the model expects; below `sigma_min` the network is evaluated at
+    `sigma_min`. A network with discrete levels and EDM's `round_sigma` is evaluated at the nearest
+    one, with the state scaled to it. A `torch.nn.Module` is put into evaluation mode.
 
     Args:
-        sigma_min, sigma_max: by default those of the network, where it has these attributes of
+        net: the denoiser.
+        channels: of pictures.
+        sigma_min, sigma_max: by default those of the network, if it has these attributes of
             EDM's networks and they are noise levels; else 0.002 and 80.
         classes: columns of `one_hot` [b, classes].
-        null: whether training dropped classes, and showed all zeros instead.
+        null: whether labels were dropped in training, with all zeros instead.
         name, grain, device, factors: of the adapter; a plain function needs a name.
 
     Raises:
@@ -205,23 +207,25 @@ def guided_diffusion(
     device: torch.device | str = _CPU,
     factors: Sequence[int] = (),
 ) -> CallableAdapter:
-    """A network net(z, tau), or net(z, tau, y=label) for a model of classes.
+    """Make an adapter of a network net(z, tau), or net(z, tau, y=label) with classes.
 
     z [b, c, h, w] is variance preserving, tau [b] a real timestep. Pictures begin with z = eps. A
     `torch.nn.Module` is put into evaluation mode.
 
     Args:
+        net: the network.
+        channels: of pictures.
+        classes: number of classes; 0 for none.
         alphas_cumprod: alpha^2 at timesteps 0, 1, ... [n], as a tensor or an array.
-        prediction: what the network says.
-        null: the label that training showed in place of a dropped one; may be `classes`.
-        clip_denoised: x_0 is cut to [-1, 1], as the official sampling scripts do unless told
-            otherwise.
-        rescale_timesteps: the network counts its n timesteps up to 1000, the official flag.
+        prediction: what the network predicts.
+        null: the label used in training for dropped ones; may be `classes`.
+        clip_denoised: x_0 is clipped to [-1, 1], the default of the official sampling scripts.
+        rescale_timesteps: the n timesteps are scaled to 1000, as by the official flag.
         name, grain, device, factors: of the adapter; a plain function needs a name.
 
     Raises:
-        InputError: the prediction is unknown, the schedule is none, or an argument is of another
-            kind.
+        InputError: the prediction is unknown, the schedule is invalid, or an argument has another
+            type.
     """
     if prediction not in X_0:
         raise InputError(
@@ -255,7 +259,7 @@ def guided_diffusion(
 
 
 def _limit(given: float | None, net: object, name: str, usual: float) -> float:
-    """A limit of noise: as given, or as the network says, or the usual one."""
+    """A limit of noise: as given, else the attribute of the network, else the default."""
     if given is not None:
         return given
     found = float(getattr(net, name, 0.0))
@@ -263,7 +267,7 @@ def _limit(given: float | None, net: object, name: str, usual: float) -> float:
 
 
 def _name(net: Callable[..., Tensor], settings: object, name: str | None) -> str:
-    """After weights and settings, unless a name is given."""
+    """The given name, or one derived from weights and settings."""
     if not callable(net):
         raise InputError(
             f"A {type(net).__name__} cannot be called, so it is no network. Pass a function or a "

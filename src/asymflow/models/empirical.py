@@ -1,6 +1,6 @@
-"""A model that has learnt its data by heart: the exact denoiser of a finite set of pictures.
+"""The exact denoiser of a finite set of pictures.
 
-Sharp, multimodal and never wrong, it shows what a solver or a plan does to real pictures without a
+It is exact and multimodal, and shows the effect of a solver or a plan on real pictures without a
 trained network. Its trajectories end in the pictures of the set.
 """
 
@@ -20,7 +20,7 @@ from asymflow.core.types import Picture, Request
 from asymflow.models.gaussian import check_size, pool_factors, to_picture, to_state
 
 ALL = -1
-"""The label of a request that does not say one: every picture is possible."""
+"""The label of a request without one: every picture is possible."""
 
 CHUNK = 512
 """Pictures compared at a time: bounds the memory."""
@@ -28,7 +28,7 @@ CHUNK = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmpiricalAdapter:
-    """A picture of the set with equal chances, or of those with the label {"label": k}.
+    """Uniform distribution over the pictures, or over those with the label {"label": k}.
 
     Attributes:
         pictures: [n, c, h, w], in a state space where they fill [-1, 1].

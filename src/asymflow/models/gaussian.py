@@ -1,7 +1,7 @@
-"""A model with nothing to learn: normal data, whose denoiser and trajectories have closed forms.
+"""A model of normal data, whose denoiser and trajectories have closed forms.
 
-It plays the part of a network in tests and examples. Pixels are independent, so the same data at a
-lower resolution is normal too, and the model agrees with itself at every size.
+It replaces a network in tests and examples. Pixels are independent, so the same data at a
+lower resolution is normal too, and the model is consistent across sizes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from asymflow.core.types import Picture, Request
 class GaussianAdapter:
     """Pixels x_0 ~ N(mean, std^2), with one mean and std for every label.
 
-    Requests say {"label": k}. Label 0 is also the unconditional model, and the default.
+    The inputs of requests are {"label": k}. Label 0 is also the unconditional model, and the
+    default.
 
     Attributes:
         mean: [labels, c, h, w], in a state space where pictures fill [-1, 1].
@@ -111,7 +112,7 @@ def _spread(std: Tensor, t: Time) -> Tensor:
 
 
 def pool_factors(size: tuple[int, int]) -> tuple[int, ...]:
-    """2 and 4, where they leave pixels."""
+    """2 and 4, where they divide the size."""
     return tuple(f for f in (2, 4) if not (size[0] % f or size[1] % f))
 
 

@@ -1,4 +1,4 @@
-"""Which model this is, by its weights."""
+"""Identifies a model by the hash of its weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from asymflow.core.errors import InputError
 def hash_weights(digest: Any, state: Mapping[str, Tensor]) -> None:
     """Add all weights to a digest of hashlib.
 
-    They are compared as bfloat16: a model is the same when it is loaded in half of the bytes.
+    They are hashed as bfloat16, so that a model has the same hash in float32 and bfloat16.
 
     Raises:
-        InputError: some are elsewhere, loaded only when they are used.
+        InputError: some are offloaded, on the device "meta".
     """
     for name, value in sorted(state.items()):
         if value.is_meta:

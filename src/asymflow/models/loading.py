@@ -1,4 +1,4 @@
-"""Models by their name: the one that comes with asymflow, and those of other packages.
+"""Loads models by name: the one shipped with asymflow, and those of other packages.
 
 A package offers a model as an entry point of the group "asymflow.adapters", a function that returns
 an `asymflow.core.adapter.Adapter`:
@@ -38,17 +38,17 @@ def load(model: str, **options: Any) -> Adapter: ...
 
 
 def load(model: Path | str | None = None, **options: Any) -> Adapter:
-    """A model, ready to be asked.
+    """Load a model for inference.
 
     Args:
-        model: a model file of the embedded kind, by default the one that comes with asymflow; or
+        model: a model file of the embedded kind, by default the one shipped with asymflow; or
             the name of a model that an installed package offers. Text with a suffix or a folder in
             it is a file.
-        options: `device` and `dtype`, or whatever that package takes.
+        options: `device` and `dtype`, or the options of that package.
 
     Raises:
         FileFormatError: the file is missing, damaged or holds another kind of model.
-        InputError: no package offers that name, or what it offers is no model.
+        InputError: no package offers that name, or what it returns is not an adapter.
     """
     if not isinstance(model, str) or Path(model).suffix or len(Path(model).parts) != 1:
         return embedded.load(model, **options)

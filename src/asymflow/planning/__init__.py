@@ -1,1 +1,1 @@
-"""Measuring what every step is worth, searching for plans, proving and keeping them."""
+"""Profiles of steps, the search for plans, their verification, and plan files."""

@@ -1,10 +1,10 @@
-"""Rules for a plan (`Plan.adaptive`), from what leaving it really does to pictures.
+"""Calibration of the rules of adaptive plans (`Plan.adaptive`) on real rollouts.
 
-Every way to leave the plan is rolled out once, for all pictures. What several do together is
-predicted by adding up their effects; thresholds are chosen on that prediction for several prices of
-an estimate, and the cheapest rules whose real rollouts keep the stated quality are taken.
+Every way to leave the plan is rolled out once, for all pictures. The effect of several together is
+predicted as the sum of their effects; thresholds are chosen on that prediction for several prices
+of an estimate, and the cheapest rules whose real rollouts keep the stated quality are used.
 
-A threshold fits the pictures it was chosen by. Take 16 or more, and measure on others.
+Thresholds are fitted to the calibration pictures. Use 16 or more, and measure on others.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from asymflow.planning.replay import question
 from asymflow.planning.verifier import Evaluator
 
 LEVELS = 8
-"""Thresholds that are tried for a rule: quantiles of the surprise."""
+"""Number of thresholds tried for a rule: quantiles of the prediction residual."""
 PRICES = tuple(float(price) for price in np.geomspace(0.3, 6, 13))
-"""What saving the whole plan is worth, in units of its error."""
+"""Prices: the error that saving the whole cost of the plan would justify, relative to its own."""
 _ALWAYS: dict[Action, float] = {"skip": np.inf, "insert": 0.0}
 _NEVER: dict[Action, float] = {"skip": 0.0, "insert": np.inf}
 _SWEEPS = 3
 _DOUBT = 1.5
-"""Rules are not even tried when they are predicted to make the error so many times too large."""
+"""Rules are skipped if their predicted error exceeds the allowed one by more than this factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A plan with rules, and what it did to the pictures that they were chosen by.
+    """A plan with rules, and its results on the calibration pictures.
 
     Attributes:
         error: mean distance to the reference.
         exact: the same without rules.
-        saving: share of the cost that rules save in the mean.
+        saving: mean share of the cost saved by the rules.
     """
 
     plan: Plan
@@ -54,9 +54,9 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rollout:
-    """Where pictures end [b, c, h, w], their surprise at every step [b, I], and their decisions.
+    """Final states [b, c, h, w], prediction residuals at every step [b, I], and decisions.
 
-    nan where nothing was predicted.
+    Residuals are NaN where there was no prediction.
     """
 
     ends: Tensor
@@ -76,14 +76,17 @@ def calibrate(
     actions: Sequence[Action] = ACTIONS,
     progress: Progress = no_progress,
 ) -> Calibrated:
-    """The rules that save most of a plan's cost, by the judge's requests.
+    """Find the rules that save most of a plan's cost on the judge's requests.
 
     Args:
-        rise: of the mean error that is allowed, relative to the plan without rules.
-        actions: that rules may take.
+        judge: has the calibration requests and their reference.
+        plan: rules that it already has are dropped.
+        rise: allowed increase of the mean error, relative to the plan without rules.
+        actions: allowed actions.
+        progress: called before every rollout.
 
     Raises:
-        InputError: the plan is too short to be left.
+        InputError: the plan is too short for rules.
     """
     forecast = Forecast.of(judge, plan, actions, progress)
     return choose(forecast, (1 + rise) * forecast.error(), progress=progress)
@@ -92,14 +95,16 @@ def calibrate(
 def choose(
     forecast: Forecast, allowed: float, *, levels: int = LEVELS, progress: Progress = no_progress
 ) -> Calibrated:
-    """The cheapest rules whose real rollouts stay within a mean error.
+    """Choose the cheapest rules whose real rollouts stay within a mean error.
 
     Costs are those of the plan's evidence, or else network passes.
 
     Args:
-        allowed: may be the error of a coarser plan.
-        levels: thresholds that are tried for a rule. With 1, all pictures follow it or none, so
-            that what comes out is a shorter plan.
+        forecast: predicted effects of all ways to leave the plan.
+        allowed: the mean error allowed; for example the error of a coarser plan.
+        levels: thresholds tried for a rule. With 1, all pictures follow a rule or none, so
+            that the result is a shorter plan.
+        progress: called before every rollout.
     """
     judge, plan, exact = forecast.judge, forecast.plan, forecast.exact
     error = forecast.error()
@@ -118,14 +123,14 @@ def choose(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
-    """What rules would do, if effects [b, c, h, w] of what a picture does along the way add up."""
+    """Predicted results of rules, assuming that the effects [b, c, h, w] of actions add up."""
 
     judge: Evaluator
     plan: Plan
     exact: Rollout
     effects: Mapping[Way, Tensor]
     costs: Mapping[Way, float]
-    """Of the plan, when all pictures leave it in one way."""
+    """Cost of the plan when all pictures leave it in one way."""
 
     @classmethod
     def of(
@@ -135,13 +140,13 @@ class Forecast:
         actions: Sequence[Action] = ACTIONS,
         progress: Progress = no_progress,
     ) -> Forecast:
-        """Roll out the plan, and every way to leave it."""
+        """Roll out the plan and every way to leave it."""
         plan = replace(plan, adaptive=())
         ways = list(_ways(plan, actions))
         if not ways:
             raise InputError(
                 f"Plan {plan.name!r} has no step at which a picture could {' or '.join(actions)}: "
-                "the first estimate surprises nobody. Give a plan of three steps or more."
+                "the first estimate has no prediction residual. Give a plan of three steps or more."
             )
         known = _Remembering(judge.adapter)
         judge = replace(judge, adapter=known)
@@ -158,11 +163,11 @@ class Forecast:
         return cls(judge, plan, exact, effects, costs)
 
     def decisions(self, plan: Plan) -> list[list[Decision]]:
-        """What every picture would decide, were it as surprised as without rules."""
+        """Decisions of every picture, with the residuals measured without rules."""
         return [_follow(plan, rhos) for rhos in self.exact.prediction_residuals]
 
     def error(self, decisions: Sequence[Sequence[Decision]] = ()) -> float:
-        """The mean distance to the reference, with decisions for each picture."""
+        """Predicted mean distance to the reference, given the decisions of each picture."""
         ends = self.exact.ends.clone()
         for row, own in enumerate(decisions):
             for each in own:
@@ -170,16 +175,16 @@ class Forecast:
         return float(self.judge.distance(ends, self.judge.reference).mean())
 
     def cost(self, decisions: Sequence[Sequence[Decision]]) -> float:
-        """Of one picture in the mean, as for `_cost`."""
+        """Predicted mean cost of a picture, in the unit of `_cost`."""
         whole = _cost(self.plan, [()])
         saved = [whole - self.costs[each.step, each.action] for own in decisions for each in own]
         return whole - sum(saved) / len(decisions)
 
 
 class _Remembering(Wrapped):
-    """An adapter that need not be asked again what it was asked while it learnt.
+    """An adapter that caches the outputs of calls made while `learns` is set.
 
-    All ways to leave a plan have their beginning in common with the plan itself.
+    All ways to leave a plan share their first steps with the plan itself.
     """
 
     def __init__(self, inner: Adapter) -> None:
@@ -199,7 +204,7 @@ class _Remembering(Wrapped):
 
 def _ways(plan: Plan, actions: Sequence[Action]) -> Iterator[Way]:
     """Steps and actions by which a picture can leave a plan."""
-    for i in range(1, len(plan.steps)):  # the first estimate surprises nobody
+    for i in range(1, len(plan.steps)):  # the first estimate has no residual
         for action in actions:
             with suppress(InputError):
                 replace(plan, adaptive=(Rule(i, action, 0.0),))
@@ -213,7 +218,7 @@ def _roll(judge: Evaluator, plan: Plan) -> Rollout:
     decisions: list[list[Decision]] = [[] for _ in range(count)]
     frame = None
     for frame in engine.walk(judge.adapter, plan, judge.requests):
-        # A plan without rules looks at no surprise.
+        # Residuals are not computed for a plan without rules.
         for row, rho in zip(
             frame.rows, frame.prediction_residuals or [None] * len(frame.rows), strict=True
         ):
@@ -226,7 +231,7 @@ def _roll(judge: Evaluator, plan: Plan) -> Rollout:
 
 
 def _follow(plan: Plan, rhos: NDArray[np.float64]) -> list[Decision]:
-    """Decisions of one picture with these surprises [I] at the steps."""
+    """Decisions of one picture with these residuals [I] at the steps."""
     found: list[Decision] = []
     index = 0
     while index < len(plan.steps):
@@ -239,7 +244,7 @@ def _follow(plan: Plan, rhos: NDArray[np.float64]) -> list[Decision]:
 
 
 def _front(forecast: Forecast, error: float, levels: int) -> list[Plan]:
-    """The plan with rules that should be best at one price each, cheap first."""
+    """The predicted best plan with rules for each price, cheapest first."""
     costs: dict[Plan, float] = {}
     rules: dict[Way, float] = {way: _NEVER[way[1]] for way in forecast.effects}
     whole = _cost(forecast.plan, [()])
@@ -253,7 +258,7 @@ def _front(forecast: Forecast, error: float, levels: int) -> list[Plan]:
 def _descend(
     forecast: Forecast, rules: Mapping[Way, float], price: float, levels: int
 ) -> dict[Way, float]:
-    """Move one threshold after the other to where error + price * cost is least, until all are."""
+    """Minimise error + price * cost by coordinate descent over the thresholds."""
     best = dict(rules)
 
     def loss(rules: Mapping[Way, float]) -> float:
@@ -280,14 +285,14 @@ def _levels(action: Action, rhos: NDArray[np.float64], count: int) -> list[float
     if not len(known):
         return [_NEVER[action]]
     between = (known[1:] + known[:-1]) / 2
-    # From all to few, whichever side of a threshold acts.
+    # Ordered from all pictures acting to few, for either direction of the comparison.
     all_to_few = [0.0, *between] if action == "insert" else [2 * known[-1], *between[::-1]]
     picked = np.unique(np.linspace(0, len(all_to_few) - 1, count).round().astype(int))
     return [_NEVER[action], *(float(all_to_few[i]) for i in picked)]
 
 
 def _with(plan: Plan, rules: Mapping[Way, float]) -> Plan:
-    """The plan with rules, but without those that nobody would follow."""
+    """The plan with rules, except those that never apply."""
     kept = [
         Rule(step, action, prediction_residual)
         for (step, action), prediction_residual in rules.items()
@@ -297,7 +302,7 @@ def _with(plan: Plan, rules: Mapping[Way, float]) -> Plan:
 
 
 def _cost(plan: Plan, decisions: Sequence[Sequence[Decision]]) -> float:
-    """Of one picture in the mean, in milliseconds of the plan's evidence or in network passes."""
+    """Mean cost of a picture, in milliseconds of the plan's evidence or in network passes."""
     known = plan.evidence and dict(
         zip((step.tier for step in plan.steps), plan.evidence.cost_ms, strict=True)
     )

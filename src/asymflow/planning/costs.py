@@ -1,4 +1,4 @@
-"""What a call costs: seconds, arithmetic, memory."""
+"""Measures the cost of a call: time, operations, memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one call computes."""
+    """The operations of one call."""
 
     flops: int
     """Floating point operations of its matrix products, convolutions and attention."""
@@ -47,7 +47,7 @@ def seconds(call: Call) -> float:
 
 
 def medians(calls: Sequence[Call], repeats: int) -> list[float]:
-    """Median seconds of each call. They take turns, since machines drift; first comes a warm-up."""
+    """Median seconds of each call. Interleaved, since machines drift, after one warm-up each."""
     for call in calls:
         call()
     rounds = [[seconds(call) for call in calls] for _ in range(repeats)]
@@ -57,7 +57,7 @@ def medians(calls: Sequence[Call], repeats: int) -> list[float]:
 def work(call: Call) -> Work:
     """Count the operations of one `call`, and list the shapes of its matrix products.
 
-    Counts what PyTorch dispatches, so hand in the network as written, not compiled.
+    Counts what PyTorch dispatches, so pass the network uncompiled.
     """
     shapes: list[Shape] = []
 
@@ -80,7 +80,7 @@ def work(call: Call) -> Work:
     formulas: dict[Any, Callable[..., int]] = {
         aten.mm: product,
         aten.addmm: biased_product,
-        # PyTorch's own table has every fused attention but the CPU's, and would count it as 0.
+        # PyTorch's own table lacks the CPU's fused attention and would count it as 0.
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
     }
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # see `asymflow.models.embedded.packed`
@@ -109,7 +109,7 @@ class _Counter(TorchDispatchMode):
         named = kwargs or {}
         formula = self._formulas.get(func.overloadpacket)
         if formula is None:
-            with self:  # what is made of others is counted by them
+            with self:  # composite operations are counted by their parts
                 parts = func.decompose(*args, **named)
             if parts is not NotImplemented:
                 return parts
@@ -120,9 +120,9 @@ class _Counter(TorchDispatchMode):
 
 
 def peak_bytes(call: Call) -> int:
-    """Most memory that one `call` holds beyond what was held before, in bytes.
+    """Peak memory of one `call` beyond what was held before, in bytes.
 
-    On a CPU that is what PyTorch's allocator was asked for; kernels may keep buffers of their own.
+    On a CPU this is what PyTorch's allocator provided; buffers inside kernels are not included.
     """
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -131,7 +131,7 @@ def peak_bytes(call: Call) -> int:
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it writes two lines every time
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it prints two lines every time
     with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profile:
         call()
     results: Any = profile.profiler

@@ -31,7 +31,7 @@ from asymflow.io.json_reader import Fields, parse
 FORMAT = "asymflow plan"
 SCHEMA = 1
 PROFILE_SCHEMA = 3
-"""1 had other weights of moves, those of `multistep2`, and 2 no saturation."""
+"""Schema 1 had the move weights of `multistep2`; schema 2 had no saturation."""
 PROFILE_FORMAT = "asymflow profile"
 _ARRAYS = {
     "amplification": "amplification",
@@ -39,7 +39,7 @@ _ARRAYS = {
     "weight": "weight",
     "drift": "drift",
 }
-"""Names in files, which are those of version 0.1, and the fields of `Profile`."""
+"""Keys in files, those of version 0.1, by field of `Profile`."""
 MAX_BYTES = 4_000_000
 """A plan of 256 steps takes 40 kB."""
 
@@ -166,7 +166,7 @@ def _interval(fields: Fields) -> Interval:
 
 
 def _tier_to_json(tier: Tier) -> dict[str, Any]:
-    """What is usual stays unsaid, so that plans from before there was anything else keep a hash."""
+    """Default values are omitted, so that plans older than a field keep their hash."""
     data: dict[str, Any] = {"name": tier.name, "guided": tier.guided}
     if tier.pool_factor != 1:
         data["shrink"] = tier.pool_factor

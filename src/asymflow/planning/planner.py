@@ -4,7 +4,7 @@ A path makes moves (i, j, tier, order) from the first candidate time to the last
 at i extrapolates from p, where the move before it began, if the two may share a history: full and
 carried tiers share one, a biased tier (all others) has its own. Without history, p = i, order 1.
 
-What a path is expected to be off by at t = 0, root mean square, is built from single moves:
+The expected error of a path at t = 0, root mean square, is built from those of single moves:
 
     every tier     e = grown(defect[tier, p, i, j])
     carried at i   e = grown(sqrt(defect[tier, p, i, j]^2 + (w * drift[tier, k, i])^2)), where
@@ -12,22 +12,23 @@ What a path is expected to be off by at t = 0, root mean square, is built from s
     carried at p   e^2 = that^2 + grown(v * drift[tier at p, k, p])^2, where v = 1 - s/t - w is the
                    weight of the estimate at p
 
-What is wrong by d at times[j] is wrong by this much at t = 0, with a = amplification[j]:
+An error d at times[j] grows until t = 0 to this, with a = amplification[j]:
 
     grown(d) = d (1 + (a - 1) / sqrt(1 + (a d / saturation)^2))
 
-A small error grows by a. A large one has led to another picture, and that is only so far away.
+A small error grows by the factor a. A large one leads to another picture, whose distance is
+bounded: the error saturates.
 
-Errors of full and carried moves are taken for independent: they add in squares. A biased tier errs
+Errors of full and carried moves are assumed independent: they add in squares. A biased tier errs
 in the same direction every time, so the errors of consecutive moves of one biased tier, a stretch,
 add up; the sums of stretches then add in squares to the rest. `predict` computes exactly this.
 
-`front` minimises it by dynamic programming, with costs in whole ticks, rounded up. What the rest
-of a path depends on is where it is, what it has spent, k, and how it arrived: p and kind (full, or
-which carried tier) of a faithful move, or the biased tier, which may not go on as if its stretch
-began anew. Stretches are solved first:
-the least sum from s to e in m moves does not depend on anything outside. Nothing is approximated
-but the price: with costs that are whole ticks the front is that of all paths.
+`front` minimises it by dynamic programming, with costs in whole ticks, rounded up. The state
+of the search is the node, the cost so far, k, and the way of arrival: p and kind (full, or
+which carried tier) of an unreduced move, or the biased tier, whose stretch may not be continued as
+if it were a new one. Stretches are solved first:
+the least sum from s to e in m moves does not depend on anything outside. Only the
+price is approximated: with costs that are whole ticks the front is that of all paths.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ from asymflow.planning.prediction import (
 from asymflow.planning.search import grid_of, search
 
 DEFAULT_MOVES = 24
-"""Full moves that the default limit pays for."""
+"""The default limit, in costs of a full move."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A plan that no other one beats in both cost and error.
+    """A plan on the Pareto front of cost and error.
 
     Attributes:
         plan: the steps.
@@ -77,16 +78,16 @@ def front(
     ticks: int = 128,
     name: str = "planned",
 ) -> tuple[Candidate, ...]:
-    """Every plan on the Pareto front of cost against error, cheapest first: the error falls.
+    """Find every plan on the Pareto front of cost against error, cheapest first.
 
     Args:
-        profile: what moves cost, and how wrong they are.
+        profile: cost and error of moves.
         cost: the unit of costs.
-        limit: the most a plan may cost; by default what 24 full moves do.
+        limit: maximal cost of a plan; by default that of 24 full moves.
         max_bytes: leave out tiers whose estimates need more memory.
-        ticks: costs are rounded up to whole ticks, of which the limit has at most this many and at
-            least three quarters of it: the number that wastes least. Time and memory are
-            proportional to it.
+        ticks: costs are rounded up to whole ticks. The limit is divided into at most this many, and
+            at least three quarters of it: the number with the least rounding loss. Time and
+            memory are proportional to it.
         name: of the plans.
 
     Raises:
@@ -131,12 +132,12 @@ def plan(
     max_bytes: int | None = None,
     name: str = "planned",
 ) -> Plan:
-    """The best plan within a budget, or the cheapest within an error: exactly one is given.
+    """Find the best plan within a budget, or the cheapest within an error; give exactly one.
 
     Args:
-        profile: what moves cost, and how wrong they are.
-        budget: the most the plan may cost.
-        error: the most it may be off by at t = 0, root mean square, as predicted.
+        profile: cost and error of moves.
+        budget: maximal cost of the plan.
+        error: maximal predicted error at t = 0, root mean square.
         cost: the unit of costs.
         max_bytes: leave out tiers whose estimates need more memory.
         name: of the plan.
@@ -187,7 +188,7 @@ def _plan(profile: Profile, path: Path, name: str) -> Plan:
 
 
 def _pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Those that no other beats. Rounded prices may have put some in the wrong order."""
+    """The non-dominated candidates. Rounded prices may have left some in the wrong order."""
     kept: list[Candidate] = []
     for each in sorted(candidates, key=lambda each: (each.cost, each.error)):
         if not kept or each.error < kept[-1].error:
@@ -196,7 +197,7 @@ def _pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 
 def _usable(profile: Profile, max_bytes: int | None) -> list[int]:
-    """Tiers that fit in memory. Carried ones need a full one that does."""
+    """Tiers that fit in memory. Carried ones need a full one that fits."""
     every = range(len(profile.tiers))
     fit = [tier for tier in every if max_bytes is None or profile.peak_bytes[tier] <= max_bytes]
     if not any(profile.tiers[tier].full for tier in fit):
@@ -230,6 +231,7 @@ def _nothing_fits(
     )
 
 
-# The search. A way of arriving at a node is a biased class or, after all of those, p of a faithful
-# move and its kind: 0 for full, then the carried tiers. The last class is the start itself: it is
-# reached by nothing, at node 0. A row is k + 1, so that row 0 stands for no full move yet.
+# The search. A way of arriving at a node is a biased class or, after all of those, p of an
+# unreduced move and its kind: 0 for full, then the carried tiers. The last class is the start
+# itself: it is reached by nothing, at node 0. A row is k + 1, so that row 0 stands for no full move
+# yet.

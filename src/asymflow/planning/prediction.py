@@ -1,4 +1,4 @@
-"""What a profile says of a plan: its price, and its error at t = 0."""
+"""Predicts the cost of a plan and its error at t = 0, from a profile."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from asymflow.core.errors import InputError
 from asymflow.core.types import UNGUIDED, Plan, Profile, Step, Tier
 
 Cost = Literal["ms", "macs", "forwards"]
-"""What is to be saved: milliseconds, multiply-accumulates or network passes, per picture."""
+"""Unit of cost: milliseconds, multiply-accumulates or network passes, per picture."""
 Table = NDArray[np.float32]
 Path = Sequence[tuple[int, int]]
-"""Where every move begins, and the index of its tier."""
+"""For every move, the index of the time where it begins and of its tier."""
 UNITS: dict[Cost, str] = {"ms": "ms", "macs": "MACs", "forwards": "forwards"}
 INF = np.float32(np.inf)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a plan is expected to cost and to be off by.
+    """Predicted cost and error of a plan.
 
     Attributes:
-        errors: of every step by itself, root mean square at t = 0.
+        errors: of every step on its own, root mean square at t = 0.
         shares: of every step in `error` squared; they sum to 1 unless the error is 0 or infinite.
         error: of all steps, root mean square at t = 0.
-        cost: per picture, in the unit asked for.
+        cost: per picture, in the requested unit.
     """
 
     errors: tuple[float, ...]
@@ -40,9 +40,9 @@ class Prediction:
 
 
 def predict(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> Prediction:
-    """The expected error of a plan, step by step, and its cost.
+    """Predict the error of a plan, step by step, and its cost.
 
-    A "damped2" step without a history to use is of order 1, as it is when the plan runs.
+    A "damped2" step without a history is of order 1, as when the plan runs.
 
     Raises:
         InputError: the plan uses a time, tier or solver that the profile has not measured.
@@ -73,7 +73,7 @@ def predict(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> Prediction:
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """A move of a path at the highest order it can have, up to 2.
+    """A move of a path at the highest possible order, up to 2.
 
     Attributes:
         p, i, j: it extrapolates from p, or has p = i, and goes from i to j.
@@ -93,7 +93,7 @@ class _Move:
 
 
 def moves_of(profile: Profile, path: Path) -> list[_Move]:
-    """The moves of a path, each with the estimates that it extrapolates from and adds to."""
+    """The moves of a path, each with the earlier estimates that it depends on."""
     ends = [*(i for i, _ in path[1:]), len(profile.times) - 1]
     moves: list[_Move] = []
     before: tuple[int, int] | None = None
@@ -109,12 +109,12 @@ def moves_of(profile: Profile, path: Path) -> list[_Move]:
 
 
 def _share(one: Tier, other: Tier) -> bool:
-    """Whether estimates of two tiers may stand in one polynomial."""
+    """Whether estimates of two tiers may be used in one polynomial."""
     return one == other or (one.unreduced and other.unreduced)
 
 
 def move_error(profile: Profile, tier: int, move: _Move) -> float:
-    """Of one move, root mean square at t = 0."""
+    """Error of one move, root mean square at t = 0."""
     p, i, j, k = move.p, move.i, move.j, move.k
     parts = [profile.local_error[tier, p, i, j]]
     w = profile.weight[p, i, j]
@@ -127,14 +127,14 @@ def move_error(profile: Profile, tier: int, move: _Move) -> float:
 
 
 def grown(profile: Profile, error: Table, j: int | slice) -> Table:
-    """Errors at a time, or [..., j] at some, as they are at t = 0."""
+    """The errors at t = 0 that errors at a time, or [..., j] at several, grow to."""
     a = profile.amplification[j]
     growth = 1 + (a - 1) / np.sqrt(1 + np.square(a * error / profile.saturation))
     return error * growth.astype(np.float32, copy=False)
 
 
 def price(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> float:
-    """What the network calls of any plan cost per picture, whatever its times and solvers.
+    """Cost of the network calls of a plan per picture; its times and solvers may be any.
 
     Raises:
         InputError: the plan has a tier that was not profiled.
@@ -152,14 +152,14 @@ def price(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> float:
 
 
 def tier_price(profile: Profile, tier: int, cost: Cost) -> float:
-    """What one estimate of a tier costs per picture, in the unit of `cost`."""
+    """Cost of one estimate of a tier per picture, in the unit of `cost`."""
     match cost:
         case "ms":
             return float(profile.cost_ms[tier])
         case "macs":
             return float(profile.macs[tier])
         case "forwards":
-            # Of any move with one estimate.
+            # Any move with one estimate will do.
             step = Step(1.0, 0.0, profile.tiers[tier], "multistep1")
             return float(step.passes(guided=profile.made.get("guidance_scale") != UNGUIDED))
 

@@ -1,7 +1,7 @@
-"""Measures what every move of a lattice costs and how wrong it is, for one model on one device.
+"""Measures cost and error of every move of a lattice, for one model on one device.
 
-A fine reference trajectory visits all candidate times. There, every tier is asked once. The rest is
-arithmetic on what they said, because a move is linear in its estimates,
+A fine reference trajectory visits all candidate times. There, every tier is evaluated once. The
+rest is arithmetic on these outputs, because a move is linear in its estimates,
 
     x_s = (s/t) x_t + w D_t + v D_p        (`asymflow.core.solvers.damped_weights`)
 
@@ -43,23 +43,23 @@ FINER = 2
 PERTURBED = 6
 """Candidate times at which amplification is measured; between them it is interpolated."""
 LATE = 5
-"""Moves, at least, through the second half of the candidates for a disturbance in the first."""
+"""Minimal number of moves in the second half of the candidates, for a disturbance in the first."""
 DISTURBANCES = (0.02, 0.2)
 """Root mean squares of a small error, and of a large one."""
 _FORGOTTEN = 1e-6
-"""Stands for no error at all, and for the growth of one that leaves no trace in the picture."""
+"""Floor for errors and error growth, so that logarithms are finite."""
 _GROWING = 1.25
-"""How much a small error grows, at least, where it is asked when it stops."""
+"""Minimal growth of a small error at times where saturation is measured."""
 _NEVER = 1e3
-"""Saturation where errors grow all the same, however large they are."""
+"""Saturation used when large errors grow as much as small ones."""
 
 Progress = Callable[[str, int, int], None]
-"""Hears what is being done, how much of it is done, and how much there is."""
+"""Progress callback, called with the activity, the units done and their total."""
 Array = NDArray[np.float32]
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """A `Progress` for whom it does not matter."""
+    """Progress callback that does nothing."""
 
 
 def profile(
@@ -77,17 +77,20 @@ def profile(
     """Measure a lattice on calibration requests of one size and one guidance scale.
 
     Args:
+        adapter: the model.
+        requests: calibration requests, without images.
         times: candidates, falling from 1 to 0; by default `candidates` for the size.
         tiers: cheaper than full; by default all that the model has.
-        guidance_interval: (low, high) in t. Outside it the pictures that are wanted are not guided:
-            there the reference is the conditional estimate, and guided tiers have no moves.
-        repeats: of each timing; the median counts.
-        memory: measures `peak_bytes`, which stay 0 otherwise.
-        partial: keeps what the network answers, so that a profile which was interrupted goes on
-            from there. Remove it when the profile is safe.
+        guidance_interval: (low, high) in t. Outside it generation will not be guided: there the
+            reference is the conditional estimate, and guided tiers have no moves.
+        repeats: of each timing; the median is used.
+        memory: measure `peak_bytes`, which stay 0 otherwise.
+        progress: called before every measurement.
+        partial: a file that records the outputs of the network, so that an interrupted profile
+            resumes from there. Remove it when the profile is saved.
 
     Raises:
-        InputError: the requests are of different sizes or guidance scales, or begin with a picture.
+        InputError: the requests are of different sizes or guidance scales, or have an image.
     """
     instance("adapter", adapter, Adapter, "Pass what asymflow.load() returns, then requests.")
     _check(requests)
@@ -145,7 +148,7 @@ def profile(
 def measure_costs(
     adapter: Adapter, request: Request, profile: Profile, *, repeats: int = 9
 ) -> Profile:
-    """The same profile with costs measured on this machine, now."""
+    """The same profile with costs measured anew, on this machine."""
     cost_ms, macs, peaks = _prices(
         adapter, request, profile.tiers, repeats, no_progress, memory=True
     )
@@ -155,7 +158,7 @@ def measure_costs(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceRun:
-    """A network as the reference asks it: guided in an interval of t, and outside without."""
+    """The model of the reference: guided inside an interval of t, conditional outside."""
 
     guided: Guided
     plain: Guided
@@ -177,13 +180,12 @@ class ReferenceRun:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceOutputs:
-    """A reference trajectory at I candidate times, and what every tier said there.
+    """A reference trajectory at I candidate times, and the outputs of every tier there.
 
     Attributes:
         x: the states [I, b, c, h, w].
-        memories: of the full estimates at all times but the last, before they are settled.
-        cheap: per tier that is not full, its answers before anything is carried or enlarged, or
-            they are settled.
+        memories: of the full estimates at all times but the last, before clipping.
+        cheap: per tier that is not full, its outputs before carrying, enlarging and clipping.
     """
 
     models: ReferenceRun
@@ -193,7 +195,7 @@ class ReferenceOutputs:
     cheap: dict[Tier, tuple[Tensor, ...]]
 
     def estimates(self, tier: Tier) -> list[Tensor]:
-        """x_0 [b, c, h, w] at all times but the last; a carried tier as if just full."""
+        """x_0 [b, c, h, w] at all times but the last; carried tiers right after a full estimate."""
         if tier.unreduced:
             return [self.clipped_estimate(memory.x_0) for memory in self.memories]
         cheap = self.cheap[tier]
@@ -203,7 +205,7 @@ class ReferenceOutputs:
         ]
 
     def clipped_estimate(self, x_0: Tensor) -> Tensor:
-        """An estimate as a solver is told it."""
+        """An estimate as a solver receives it."""
         return clipped_estimate(self.models.guided.adapter, x_0)
 
 
@@ -216,7 +218,7 @@ def reference(
     guidance_interval: tuple[float, float] = (0.0, 1.0),
     progress: Progress = no_progress,
 ) -> ReferenceOutputs:
-    """Follow the full tier with `FINER` moves between candidates, and ask all tiers on the way."""
+    """Follow the full tier with `FINER` moves between candidates; evaluate all tiers at each."""
     template = adapter.template
     shape = (adapter.channels, *requests[0].size)
     eps = torch.stack([engine.noise(request.seed, shape) for request in requests]).to(template)
@@ -256,7 +258,7 @@ def reference(
 def _ask_all(
     model: Guided, x_t: Tensor, t: float, memory: Memory, tiers: Sequence[Tier]
 ) -> dict[Tier, Tensor]:
-    """Raw answers of cheap tiers; those that the full estimate contains are not asked again."""
+    """Raw outputs of cheap tiers; those contained in the full estimate are not computed again."""
     answers: dict[Tier, Tensor] = {}
     by_size: dict[int, tuple[Tensor, Tensor]] = {1: (memory.x_0, memory.guidance)}
     for tier in tiers:
@@ -280,7 +282,7 @@ def _local_errors(
     """Root mean square of every move's end minus the reference [I, I, I], indexed [p, i, j]."""
     count = len(answers.times)
     vectors = torch.cat([answers.x.flatten(1), torch.stack(answers.estimates(tier)).flatten(1)])
-    # In float64: a defect is a thousandth of what is subtracted, and its square a millionth.
+    # In float64: the difference is a thousandth of its terms, and its square a millionth.
     vectors = vectors.double()
     gram = (vectors @ vectors.T / vectors.shape[1]).cpu().numpy()
     p, i, j = np.array(_moves(count)).T
@@ -316,7 +318,7 @@ def _drift(answers: ReferenceOutputs, tier: Tier) -> Array:
 
 @torch.inference_mode()
 def _growth(answers: ReferenceOutputs, progress: Progress) -> tuple[Array, float]:
-    """How a real error, that of one Euler move, grows until t = 0: amplification, saturation."""
+    """Amplification and saturation, from the growth of a real error, that of one Euler move."""
     count = len(answers.times)
     nodes = sorted({round(1 + (count - 2) * k / PERTURBED) for k in range(PERTURBED)})
     grown: list[float] = []
@@ -338,18 +340,18 @@ def _growth(answers: ReferenceOutputs, progress: Progress) -> tuple[Array, float
     logs = np.interp(
         np.arange(count), [*nodes, count - 1], [*np.log(np.maximum(grown, _FORGOTTEN)), 0.0]
     )
-    # A time at which errors do not stop growing says nothing of where they do at others.
+    # Times at which errors do not saturate give no information about the saturation.
     found = [each for each in limits if each < _NEVER] or [_NEVER]
     return np.exp(logs).astype(np.float32), statistics.median(found)
 
 
 def saturating(amplification: float, growth: float, error: float) -> float:
-    """The saturation that explains how little a large error grows (`asymflow.planning.planner`).
+    """The saturation computed from the growth of a large error (`asymflow.planning.planner`).
 
     Args:
-        amplification: how many times a small error grows until t = 0; more than 1.
-        growth: how many times the large one does.
-        error: how large it is, root mean square.
+        amplification: factor by which a small error grows until t = 0; more than 1.
+        growth: the same for the large error.
+        error: size of the large error, root mean square.
     """
     if growth >= amplification:
         return _NEVER
@@ -360,8 +362,8 @@ def saturating(amplification: float, growth: float, error: float) -> float:
 def follow(answers: ReferenceOutputs, x_t: Tensor, begin: int) -> Tensor:
     """x_0 [b, c, h, w] that the full tier reaches from x_t [b, c, h, w] at `times[begin]`.
 
-    Over all candidates, but in the second half over some for what comes from the first: errors
-    hardly grow there, and it would be most of the way.
+    Visits all candidates; from the first half, only some of the second half, where errors hardly
+    grow and which would be most of the cost.
     """
     times, half = answers.times, len(answers.times) // 2
     stride = max(half // LATE, 1) if begin < half else 1
@@ -417,7 +419,7 @@ def _check(requests: Sequence[Request]) -> None:
 
 
 def machine(adapter: Adapter) -> dict[str, str]:
-    """What costs depend on besides the model: "device", "threads" and versions."""
+    """Provenance of costs besides the model: "device", "threads" and versions."""
     device = adapter.template.device
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

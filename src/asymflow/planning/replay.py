@@ -1,12 +1,12 @@
-"""Long measurements that go on where they were interrupted.
+"""Resumes interrupted measurements by replaying recorded network outputs.
 
-A measurement asks the network the same questions in the same order every time. `ReplayAdapter` is
-an adapter that writes question after question down, each with its answer. When the measurement is
-begun again it hears those answers, and the network is asked only where they end. Whoever measures
-need not know: neither where it stopped nor what it had made of the answers has to be kept.
+A measurement makes the same network calls in the same order every time. `ReplayAdapter` records a
+hash of the inputs of each call, and its output. When the measurement is restarted, recorded outputs
+are returned, and the network is called only after the last one. The measurement itself needs no
+code for this, and keeps neither its position nor intermediate results.
 
-An answer is used for the very same question to the very same model only. So the records of another
-job, or of a version that asks something else, are not mistaken for this one's: they are dropped.
+An output is replayed only for identical inputs to the same model. Records of another job, or of a
+version that makes other calls, do not match and are dropped.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from torch import Tensor
 from asymflow.core.adapter import Adapter, Context, Wrapped
 
 _QUESTION, _CHECK = 16, 4
-"""Bytes before an answer: a hash of the question, and a checksum of the answer."""
+"""Bytes before an output: a hash of the inputs, and a checksum of the output."""
 
 
 @contextmanager
 def recorded(adapter: Adapter, path: Path) -> Generator[ReplayAdapter]:
-    """The adapter with its answers kept in `path`, which is to be removed once they are no use.
+    """The adapter with its outputs recorded in `path`, which the caller removes when done.
 
     Raises:
         OSError: the file cannot be written.
@@ -41,11 +41,11 @@ def recorded(adapter: Adapter, path: Path) -> Generator[ReplayAdapter]:
 
 
 class ReplayAdapter(Wrapped):
-    """An adapter that answers from a file of records as long as it can, and appends to it then.
+    """An adapter that replays outputs from a file while they match, then calls and records.
 
     Attributes:
-        heard: answers that came from the file.
-        asked: answers that came from the network.
+        heard: number of outputs that came from the file.
+        asked: number of outputs that came from the network.
     """
 
     def __init__(self, inner: Adapter, file: BinaryIO) -> None:
@@ -69,12 +69,12 @@ class ReplayAdapter(Wrapped):
         return x_0
 
     def _read(self, asked: bytes, x_t: Tensor) -> Tensor | None:
-        """The next answer, like x_t; None, and no record is left, where that is not it."""
+        """The next output, shaped like x_t; None if it does not match, which drops all records."""
         begin = self._file.tell()
         head = self._file.read(_QUESTION + _CHECK)
         answer = bytearray(self._file.read(x_t.numel() * x_t.element_size()))
         check = zlib.crc32(answer).to_bytes(_CHECK, "big")
-        # The last record may be torn: the program was stopped while it wrote.
+        # The last record may be incomplete: the program was stopped while it wrote.
         if answer and head == asked + check:
             values = torch.frombuffer(answer, dtype=torch.uint8).view(x_t.dtype)
             return values.view(x_t.shape).to(x_t.device)
@@ -84,7 +84,7 @@ class ReplayAdapter(Wrapped):
 
 
 def question(name: str, x_t: Tensor, t: Tensor, context: Context) -> bytes:
-    """A hash, 16 bytes, of what `Adapter.denoise` is asked, and of the adapter's name."""
+    """A hash, 16 bytes, of the inputs of `Adapter.denoise` and of the adapter's name."""
     found = hashlib.blake2b(
         f"{name} {x_t.dtype} {tuple(x_t.shape)}".encode(), digest_size=_QUESTION
     )

@@ -29,7 +29,7 @@ class _Grid:
     biased: tuple[int, ...]
 
     def ticks(self, tier: int, moves: int = 1) -> int:
-        """Of a number of moves in a row, rounded up together."""
+        """Cost of a number of moves in a row, rounded up together."""
         return _rounded_up(moves * self.prices[tier])
 
     @property
@@ -41,13 +41,13 @@ class _Grid:
         return 1 + len(self.cached)
 
     def way(self, p: int, kind: int) -> int:
-        """Of arriving by a faithful move from p."""
+        """Index of arriving by an unreduced move from p."""
         return self.classes + p * self.kinds + kind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stretches:
-    """The best ways of one biased tier by itself.
+    """The best stretches of one biased tier.
 
     Attributes:
         sums: per end e, the least sum of errors [p, s, m] from s in m + 1 moves, the last from p.
@@ -64,7 +64,7 @@ class _Tables:
 
     Attributes:
         arrived: per node, by way, row and c [ways, rows, c].
-        others: arrived in any way but by that biased class [class, i, row, c].
+        others: arrived in any other way than by that biased class [class, i, row, c].
         stretches: per biased class.
     """
 
@@ -79,15 +79,15 @@ def _rounded_up(ticks: float) -> int:
 
 
 def grid_of(profile: Profile, prices: dict[int, float], limit: float, ticks: int) -> _Grid:
-    """Prices in whole ticks, rounded up, in the unit from 3/4 of `ticks` that wastes least.
+    """Prices in whole ticks, rounded up, in the unit with the least rounding loss.
 
     Args:
         prices: of one move, by the index of its tier, in the unit of `limit`.
-        ticks: most that the limit is divided into.
+        ticks: the limit is divided into at most this many, and at least 3/4 of it.
     """
 
     def waste(count: int) -> tuple[float, int]:
-        """Of one move with every tier, in parts of the limit; then more ticks are better."""
+        """Rounding loss of one move with every tier, as a share of the limit; ties prefer more."""
         exact = [price * count / limit for price in prices.values()]
         return round(sum(_rounded_up(price) - price for price in exact) / count, 9), -count
 
@@ -105,7 +105,7 @@ def grid_of(profile: Profile, prices: dict[int, float], limit: float, ticks: int
 
 
 def _errors(profile: Profile, tier: int, i: int, ks: slice, js: slice) -> Table:
-    """Squared errors of faithful moves from i [p <= i, k, j], but for what is old in them.
+    """Squared errors of unreduced moves from i [p <= i, k, j], without the multistep history term.
 
     For a full tier, which does not depend on k, the second axis has length 1.
     """
@@ -119,7 +119,7 @@ def _errors(profile: Profile, tier: int, i: int, ks: slice, js: slice) -> Table:
 def _stale(
     profile: Profile, tiers: Sequence[int], ps: slice, i: int, ks: slice, js: slice
 ) -> Table:
-    """What moves from i add to squared errors since estimates at p were carried [tier, p, k, j]."""
+    """Squared errors added by moves from i if estimates at p were carried [tier, p, k, j]."""
     ratio = (np.array(profile.times[js]) / profile.times[i]).astype(np.float32)
     v = 1 - ratio - profile.weight[ps, None, i, js]
     drift = profile.drift[tiers, ks, ps].swapaxes(1, 2)[..., None]
@@ -154,7 +154,7 @@ def _solve_stretches(profile: Profile, tier: int, most: int) -> _Stretches:
     return _Stretches(sums, squares)
 
 
-# Errors that overflow are infinite, which is what they should be.
+# Errors that overflow become infinite, as intended.
 @np.errstate(over="ignore")
 def search(profile: Profile, grid: _Grid) -> list[Path]:
     """The path of least error for every number of ticks that lowers it, cheapest first."""
@@ -189,7 +189,7 @@ def _most_moves(grid: _Grid, tier: int, most: int) -> int:
 def _push_stretches(
     grid: _Grid, b: int, squares: Table, source: Table, arrived: tuple[Table, ...], i: int
 ) -> None:
-    """From node i, left from [row, c], by a stretch of class b to every later node."""
+    """Extend from node i, at [row, c], by stretches of class b to every later node."""
     reached = np.full((len(arrived) - 1 - i, *source.shape), INF)
     for m in range(min(squares.shape[1], len(reached))):
         square = squares[i + 1 + m :, m]
@@ -203,7 +203,7 @@ def _push_stretches(
 
 
 def _push_unreduced(profile: Profile, grid: _Grid, arrived: tuple[Table, ...], i: int) -> None:
-    """From node i by full moves, after which k = i, and by carried ones, after which k stays."""
+    """Extend from node i by full moves, which set k = i, and carried ones, which keep k."""
     later = slice(i + 1, None)
     anyhow = arrived[i].min(axis=0)[:, None]  # [row, 1, c]
     histories = [_history(profile, grid, arrived[i], p, i, later) for p in range(i)]
@@ -228,7 +228,7 @@ def _push_unreduced(profile: Profile, grid: _Grid, arrived: tuple[Table, ...], i
 def _history(profile: Profile, grid: _Grid, arrived: Table, p: int, i: int, js: slice) -> Table:
     """Least squared errors at i with an estimate at p to extrapolate from [k <= p, j, c].
 
-    With what it will add to a move from i to j for being a carried one, which it is if k < p.
+    Includes the term that it adds to a move from i to j if it is a carried one, that is, k < p.
     """
     first = grid.way(p, 0)
     nodes = len(profile.amplification[js])
@@ -245,7 +245,7 @@ def _history(profile: Profile, grid: _Grid, arrived: Table, p: int, i: int, js: 
 def _arrive(
     grid: _Grid, arrived: tuple[Table, ...], reached: Table, tier: int, way: int, rows: slice
 ) -> None:
-    """Note what moves of a tier reach [row, j, c before them] at the last nodes."""
+    """Record what moves of a tier reach [row, j, c before them] at the last nodes."""
     c = grid.ticks(tier)
     for j, table in enumerate(arrived[-reached.shape[1] :]):
         target = table[way, rows, c:]
@@ -255,7 +255,8 @@ def _arrive(
 def _trace(profile: Profile, grid: _Grid, tables: _Tables, c: int) -> Path:
     """The path to the last node that spends exactly c ticks and has the least error.
 
-    It asks at every node which move led there. That is less work than noting it for every entry.
+    At every node it searches for the move that led there, which is cheaper than storing it for
+    every entry.
     """
     path: list[tuple[int, int]] = []
     j = len(profile.times) - 1
@@ -305,7 +306,7 @@ def _trace_unreduced(
             continue
         arrived = tables.arrived[i][:, :, before]
         end = slice(j, j + 1)
-        # A full move goes on from any row, and its error does not depend on that.
+        # A full move may follow any row, and its error does not depend on the row.
         rows = range(arrived.shape[1]) if kind == 0 else [row]
         for k in (each - 1 for each in rows):
             square = _errors(profile, tier, i, slice(k, k + 1), end)[:, 0, 0]
@@ -321,11 +322,11 @@ def _trace_unreduced(
             way = int(values.argmin())
             if values[way] < best:
                 best, found = values[way], (tier, before, way, k + 1)
-    assert found is not None, "an entry that is finite was reached by something"
+    assert found is not None, "a finite entry has a predecessor"
     return found
 
 
 def _least(values: Table) -> tuple[int, int]:
-    """Where the least of a matrix is."""
+    """Row and column of the smallest value."""
     row, column = divmod(int(values.argmin()), values.shape[1])
     return row, column

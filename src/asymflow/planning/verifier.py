@@ -1,8 +1,8 @@
-"""Real rollouts: what plans truly do to pictures, and small changes that make them better.
+"""Verification of plans by real rollouts, and local search from the best of them.
 
 A profile predicts from single moves. Here whole trajectories are run on calibration requests and
-their ends compared with a reference. Grids that others use are candidates like any other. So on
-these requests a plan that comes out is at least as good as each that was compared on all of them.
+their results compared with a reference. Standard sampler grids are candidates like any other. So
+on these requests the result is at least as good as every plan that was compared on all of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from asymflow.planning.prediction import Cost, predict, price
 from asymflow.planning.profiler import Progress, no_progress
 
 Distance = Callable[[Tensor, Tensor], NDArray[np.float64]]
-"""How far pictures are from references, both [b, c, h, w] in state space, one by one [b]."""
+"""Distances [b] of pictures from references, both [b, c, h, w] in state space."""
 
 FINALISTS = 10
 """Candidates that are compared on all pictures."""
@@ -51,7 +51,7 @@ def rms(x: Tensor, y: Tensor) -> NDArray[np.float64]:
 
 @torch.inference_mode()
 def rollout(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
-    """Where a plan ends for requests of one size, x_0 [b, c, h, w]."""
+    """Run a plan for requests of one size and return x_0 [b, c, h, w]."""
     x_t = None
     for frame in engine.walk(adapter, plan, requests):
         x_t = frame.x_t
@@ -61,11 +61,11 @@ def rollout(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluator:
-    """Rolls plans out on fixed requests and compares the ends with a reference.
+    """Rolls plans out on fixed requests and compares the results with a reference.
 
     Attributes:
-        reference: x_0 [b, c, h, w] that `fine_plan`, or any better one, reaches; or real pictures
-            of what is asked for.
+        reference: x_0 [b, c, h, w] reached by `fine_plan` or a better plan; or real pictures
+            of the requested things.
         guidance_interval: (low, high) in t, of the reference.
         known: errors of plans that have been rolled out.
     """
@@ -86,13 +86,13 @@ class Evaluator:
         *,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
     ) -> Evaluator:
-        """Roll out the reference, too."""
+        """Create an evaluator, and roll out its reference."""
         fine = fine_plan(requests[0].size, guidance_interval=guidance_interval)
         reference = rollout(adapter, fine, requests)
         return cls(adapter, tuple(requests), reference, distance, guidance_interval)
 
     def first(self, count: int) -> Evaluator:
-        """A quicker judge, by the first few requests only."""
+        """A faster evaluator with the first few requests only."""
         return replace(
             self, requests=self.requests[:count], reference=self.reference[:count], known={}
         )
@@ -117,13 +117,13 @@ def peers(
     pool_factor: int = 1,
     cost: Cost = "ms",
 ) -> Iterator[Plan]:
-    """Plans that others would run within a budget: one solver on one grid.
+    """Baseline plans within a budget: one solver on one standard grid.
 
     Guided everywhere, in [0.1, 1], and in the interval of the reference. Above a `pool_factor` of 1
     they are at lower resolution, see `transforms.at_lower_resolution`.
 
-    Only tiers of the profile are used. Where it has no full one, there are no such plans; where it
-    has one that takes guidance in turn only, they do so too.
+    Only tiers of the profile are used. Without a full tier there are no such plans; if the full
+    tier has sequential guidance only, so do they.
     """
     light = FULL not in profile.tiers
     shift = math.sqrt(size[0] * size[1]) / 64
@@ -159,7 +159,7 @@ def _grids(shift: float) -> dict[str, Callable[[int], tuple[float, ...]]]:
 
 
 def best_of(judge: Evaluator, plans: Sequence[Plan], progress: Progress, *, few: int = 2) -> Plan:
-    """The plan with the least real error; of many, all but some are judged by a few pictures."""
+    """The plan with the least real error; all are screened on `few` pictures, finalists on all."""
     quick = judge.first(few)
     for number, plan in enumerate(plans):
         quick.error(plan)
@@ -233,7 +233,7 @@ def _neighbours(plan: Plan, profile: Profile, reach: float) -> Iterator[Plan]:
 
 def _changes(step: Step, tiers: Sequence[Tier]) -> Iterator[Step]:
     for tier in tiers:
-        # A tier in turn says what it says in one call: nothing to try.
+        # Sequential guidance gives the same estimates: nothing to try.
         if replace(tier, name="", sequential_cfg=False) != replace(
             step.tier, name="", sequential_cfg=False
         ):
@@ -244,7 +244,7 @@ def _changes(step: Step, tiers: Sequence[Tier]) -> Iterator[Step]:
 
 
 def _with(plan: Plan, nodes: Sequence[float], kinds: Sequence[Step]) -> Iterator[Plan]:
-    """The plan with other nodes and steps; nothing where that would carry from nowhere."""
+    """The plan with other nodes and steps; nothing if that would carry before a full estimate."""
     steps = tuple(
         replace(kind, t=t, s=s) for kind, (t, s) in zip(kinds, pairwise(nodes), strict=True)
     )
@@ -265,16 +265,22 @@ def best_within(
     few: int = 2,
     progress: Progress = no_progress,
 ) -> Plan:
-    """The best plan within a budget by real rollouts on the judge's requests.
+    """Find the best plan within a budget by real rollouts on the judge's requests.
 
-    Starts from the plans that the profile predicts to be best, of all tiers and of fewer, and from
-    what others would run (`peers`), whole and coarse, and climbs from the best of them.
+    Starts from the plans that the profile predicts to be best, of all tiers and of subsets, and
+    from baselines (`peers`) at full and lower resolution, and climbs from the best of them.
 
     Args:
+        judge: has the calibration requests and their reference.
+        profile: cost and error of moves.
+        budget: maximal cost per picture.
+        cost: the unit of the budget.
+        name: of the plan.
         known: plans within the budget that the result must not be worse than, such as those of
             smaller budgets.
-        rollouts: of the climb.
-        few: pictures that candidates are screened by.
+        rollouts: limit for the climb.
+        few: number of pictures that candidates are screened on.
+        progress: called before every rollout.
 
     Raises:
         InputError: nothing fits into the budget.
@@ -307,7 +313,7 @@ def corrected(plan: Plan) -> Plan:
 
 
 def only(profile: Profile, tiers: Sequence[Tier]) -> Profile:
-    """The profile of some of its tiers."""
+    """The profile restricted to some of its tiers."""
     kept = [profile.tiers.index(tier) for tier in tiers]
     return replace(
         profile,
@@ -325,9 +331,12 @@ def measure_evidence(
 ) -> Plan:
     """The plan with evidence, measured on the judge's requests.
 
-    They should be others than those that the plan was chosen by.
+    They should differ from those that the plan was chosen on.
 
     Args:
+        judge: has the requests and their reference.
+        plan: the plan to measure.
+        profile: has the costs of tiers.
         features: a perceptual distance between pictures, measured as well.
     """
     known = dict(zip(profile.tiers, profile.cost_ms, strict=True))
@@ -361,7 +370,7 @@ def _on_lattice(plan: Plan, profile: Profile) -> Plan | None:
         return None
     nodes = [0]
     for number, t in enumerate(plan.times[1:-1]):
-        # Leave a candidate for every node that is still to come.
+        # Leave a candidate for every remaining node.
         free = range(nodes[-1] + 1, len(profile.times) - (len(plan.steps) - 1 - number))
         nodes.append(min(free, key=lambda i: abs(profile.times[i] - t)))
     nodes.append(len(profile.times) - 1)

@@ -57,7 +57,7 @@ _IDEAS = (
 )
 
 _QUICK = 256 * 256
-"""Pixels of a file that is made at once: a thumbnail does not wait behind a poster."""
+"""Pixels up to which a file is converted without queueing, so that thumbnails are fast."""
 
 LastEvent = Annotated[int | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -118,7 +118,7 @@ def create_job(
     request: JobRequest,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> dict[str, Any]:
-    """Ask for pictures. The job goes on whether or not anybody listens."""
+    """Create a job. It runs to its end, with or without subscribers to its events."""
     del model
     job = studio.manager.submit(request, client=client, key=idempotency_key)
     return studio.manager.json(job)
@@ -140,7 +140,7 @@ def get_job(studio: Here, id: str) -> dict[str, Any]:
     "/jobs/{id}", status_code=202, responses=openapi_schema.answers(openapi_schema.Job, 202)
 )
 def cancel_job(studio: Here, id: str) -> dict[str, Any]:
-    """Stop a job; its finished pictures stay. A second time, nothing happens."""
+    """Cancel a job; its finished pictures stay. Repeating the call has no effect."""
     job = _job(studio, id)
     studio.manager.cancel(job)
     return studio.manager.json(job)
@@ -156,13 +156,13 @@ def job_events(
 ) -> Response:
     """Server-sent events of one job, from its beginning or from after `Last-Event-ID`.
 
-    With `previews` the `preview` of a step is not an address but a picture, as a data URL, or
-    nothing where so many would cost too much.
+    With `previews` the `preview` of a step is a data URL instead of an address, or null where
+    previews would take too much time.
     """
     job = _job(studio, id)
     after = -1 if last_event_id is None else last_event_id
     if job.over and not studio.manager.events(job, after):
-        return Response(status_code=204)  # which tells a browser not to come again
+        return Response(status_code=204)  # so that browsers do not reconnect
     return streams.response(streams.job_events(studio.manager, job, after, previews=previews))
 
 
@@ -175,9 +175,9 @@ def all_events(
 ) -> StreamingResponse:
     """Server-sent events: a job whenever its state has changed.
 
-    With `steps` also everything that the streams of the single jobs tell, with the job's id as
-    `job`: one stream is enough for a page. It begins with what is going on, has no numbers to go on
-    from, and tells a `beat` where nothing else happens.
+    With `steps` also all events of the streams of single jobs, with the job's id as `job`, so that
+    a page needs one stream only. It begins with the current state, cannot be resumed, and sends a
+    `beat` when nothing else happens.
     """
     if steps:
         return streams.response(streams.everything(studio.manager, previews=previews))
@@ -190,8 +190,7 @@ def all_events(
     responses={**openapi_schema.files("image/webp"), **openapi_schema.NOTHING},
 )
 def preview(studio: Here, id: str, slot: int) -> Response:
-    """The newest estimate of a picture that is being made; nothing before its first step and
-    after its last."""
+    """The newest preview of a running picture; empty before its first step and after its last."""
     job = _job(studio, id)
     if not 0 <= slot < len(job.slots):
         raise _nothing("picture", str(slot))
@@ -209,9 +208,9 @@ def preview(studio: Here, id: str, slot: int) -> Response:
     openapi_extra=openapi_schema.takes(*IMAGES),
 )
 async def upload(studio: Here, caller: Calling, data: Body) -> dict[str, Any]:
-    """Send a picture to start from, or a mask: white to paint, black or transparent to keep.
+    """Upload a picture to start from, or a mask: white to paint, black or transparent to keep.
 
-    It is turned as its camera says, and carries nothing but its pixels afterwards.
+    Its EXIF orientation is applied, and all metadata is removed.
     """
     await run_in_threadpool(studio.manager.check_disk)
     pixels = studio.settings.upload_pixels
@@ -223,7 +222,7 @@ async def upload(studio: Here, caller: Calling, data: Body) -> dict[str, Any]:
     "/uploads/{id}", response_class=FileResponse, responses=openapi_schema.files("image/png")
 )
 def get_upload(studio: Here, id: str) -> FileResponse:
-    """A picture that was sent."""
+    """An uploaded picture."""
     if studio.store.upload(id) is None:
         raise _nothing("upload", id)
     path = studio.store.upload_path(id)
@@ -235,7 +234,7 @@ def get_upload(studio: Here, id: str) -> FileResponse:
 def list_pictures(
     studio: Here, before: Annotated[int | None, Query(ge=0, lt=2**53)] = None, limit: Limit = 50
 ) -> dict[str, Any]:
-    """The gallery, newest first; `next` goes on."""
+    """The gallery, newest first; pass `next` as `before` for the next page."""
     rows = studio.store.gallery(before, limit + 1)
     more = rows[limit - 1].number if len(rows) > limit else None
     return {
@@ -248,7 +247,7 @@ def list_pictures(
     "/pictures/zip", response_class=Response, responses=openapi_schema.files("application/zip")
 )
 async def zip_pictures(studio: Here, caller: Calling, ids: str) -> Response:
-    """Several pictures as PNG files in one zip; `ids` with commas between them."""
+    """Several pictures as PNG files in one zip; `ids` are separated by commas."""
     wanted = list(dict.fromkeys(ids.split(",")))
     if len(wanted) > 500:
         raise ApiError(400, f"{len(wanted)} pictures are too many for one zip. Take 500.")
@@ -282,8 +281,8 @@ async def picture_file(
 ) -> Response:
     """The file of a picture.
 
-    `scale` enlarges it (Lanczos), JPEG is white where it is transparent, and `clean` leaves out the
-    prompt and the settings. Every file says that a machine made it.
+    `scale` enlarges it (Lanczos), JPEG has a white background, and `clean` leaves out the prompt
+    and the settings. Every file is marked as AI-generated.
     """
     row = await run_in_threadpool(_picture, studio, id)
     path = studio.store.picture_path(row.id)
@@ -312,8 +311,11 @@ async def picture_file(
 
 @router.delete("/pictures/{id}", responses=openapi_schema.answers(openapi_schema.Picture))
 def delete_picture(studio: Here, id: str, forever: Switch = False) -> dict[str, Any]:
-    """Hide a picture. It can be restored for a day, or until the disk is nearly full, and is then
-    gone for good; with `forever` it is gone at once."""
+    """Delete a picture.
+
+    It can be restored for a day, or until the disk is nearly full; with `forever` it is removed at
+    once.
+    """
     row = _picture(studio, id)
     if forever:
         return picture_json(studio.manager.remove(row))
@@ -323,7 +325,7 @@ def delete_picture(studio: Here, id: str, forever: Switch = False) -> dict[str, 
 
 @router.post("/pictures/{id}/restore", responses=openapi_schema.answers(openapi_schema.Picture))
 def restore_picture(studio: Here, id: str) -> dict[str, Any]:
-    """Show a hidden picture again."""
+    """Restore a deleted picture."""
     _picture(studio, id)
     studio.manager.hide(id, hidden=False)
     return picture_json(_picture(studio, id))
@@ -388,7 +390,7 @@ def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
 
 
 def _quality(model: Model, plan: Plan, size: tuple[int, int]) -> tuple[Any, bool]:
-    """The quality whose plan this is, and whether it leaves out the plan's rules."""
+    """The quality that this plan belongs to, and whether the plan's rules are disabled."""
     for name in plans.NAMES:
         made = requests.chosen_plan(model, name, size)
         if plan_hash(made) == plan_hash(plan):
@@ -436,6 +438,6 @@ def _zipped(studio: Studio, ids: Sequence[str]) -> bytes:
 
 
 def _file_name(row: PictureRow) -> str:
-    """Of plain letters, which no header or file system takes amiss."""
+    """A file name of ASCII letters, valid in headers and file systems."""
     name = slug(row.facts["prompt"]).encode("ascii", "ignore").decode().strip("-") or "picture"
     return f"{name}-{row.facts['seed']}"

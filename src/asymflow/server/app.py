@@ -1,4 +1,4 @@
-"""Puts a server together and runs it."""
+"""Assembles a server and runs it."""
 
 from __future__ import annotations
 
@@ -50,16 +50,17 @@ _UPLOADS_KEPT = 7 * 24 * _HOUR
 _log = logging.getLogger("asymflow.server")
 
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-"""What accepting a connection fails with when the system has nothing left for one."""
+"""Errors of accepting a connection when the system has no resources left."""
 
 Load = Callable[[], Model]
 
 
 def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
-    """The application. It loads the model when it starts, and answers meanwhile.
+    """Create the application. It loads the model at its start, and serves calls meanwhile.
 
     Args:
-        load: gives the model, in the place of the file in the settings.
+        settings: of the server.
+        load: returns the model, instead of the file in the settings.
 
     Raises:
         FileFormatError, OSError: the data folder cannot be used.
@@ -87,7 +88,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await cleaner
         worker.abandon()
-        # Not while it loads the model, which may take long, and nothing is lost by leaving that.
+        # Do not wait while it loads the model: that may take long, and nothing is lost.
         await asyncio.to_thread(worker.join, settings.stop_seconds if manager.ready else 0.0)
         store.close()
 
@@ -115,17 +116,19 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     app.add_exception_handler(Exception, _broken)
     if settings.browser and (STATIC / "index.html").is_file():
         app.mount("/", _Static(directory=STATIC, html=True))
-    # The last one added is the outermost.
+    # The middleware added last is the outermost.
     app.add_middleware(Protected, settings=settings, manager=manager)
     app.add_middleware(Logged, metrics=metrics)
     return app
 
 
 def run(settings: Settings, *, started: Callable[[str], None], load: Load | None = None) -> None:
-    """Serve until a signal comes, with as many connections as the process may have files for.
+    """Serve until a signal, with as many connections as the limit of open files permits.
 
     Args:
-        started: is told the address, once the server listens.
+        settings: of the server.
+        started: called with the address once the server listens.
+        load: as for `create_app`.
 
     Raises:
         InputError: the port is taken.
@@ -155,22 +158,22 @@ class Running:
         self._server = _Server(config, app.state.studio.manager, started)
 
     def serve(self) -> None:
-        """Answer calls until somebody says stop."""
-        # Uvicorn has stopped in good order when it hands Ctrl-C on.
+        """Serve calls until `stop`."""
+        # Uvicorn re-raises Ctrl-C after an orderly shutdown.
         with self._socket, suppress(KeyboardInterrupt):
             self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
-        """As a signal does."""
+        """Stop the server, as a signal does."""
         self._server.stop()
 
 
 class _Server(uvicorn.Server):
-    """Looks after its connections, and stops in good order.
+    """A uvicorn server that limits its connections, and shuts down gracefully.
 
-    When a signal comes it goes on listening, says that it is stopping, and takes no more work until
-    what is being made is done. Then it ends the streams that listen to jobs, which never end
-    themselves, and lets the answers that are on their way be sent.
+    After a signal it still listens, but reports that it is stopping and accepts no new work until
+    running pictures are done. Then it ends the event streams of jobs, which never end by
+    themselves, and waits for pending responses.
     """
 
     def __init__(self, config: Config, manager: JobManager, started: Callable[[str], None]) -> None:
@@ -178,7 +181,7 @@ class _Server(uvicorn.Server):
         self._settings = config.settings
         self._manager = manager
         self._started = started
-        self._since: float | None = None  # it has been stopping
+        self._since: float | None = None  # time since it has been stopping
 
     async def startup(self, sockets: Any = None) -> None:
         asyncio.get_running_loop().set_exception_handler(self._unexpected)
@@ -191,7 +194,7 @@ class _Server(uvicorn.Server):
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in _NO_FILES:
-            # The listener tries again in a second.
+            # The listener retries in a second.
             make_room(self.server_state.connections)
             _log.warning("a connection could not be taken", extra={"reason": error.strerror})
         else:
@@ -231,19 +234,19 @@ class _Server(uvicorn.Server):
 
 
 def _end() -> None:
-    """End the process, whatever its threads are at. What is not written is made again."""
+    """End the process at once. Unfinished pictures are made again after the next start."""
     _log.critical("the server did not stop in time, and was ended")
     os._exit(1)
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that takes connections."""
+    """A listening socket."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Where its protocol is not named, asyncio leaves Nagle's algorithm on, and every answer waits
-    # 40 milliseconds between its head and its body.
+    # Without an explicit protocol, asyncio leaves Nagle's algorithm on, which delays the body of
+    # every response by 40 milliseconds.
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        if os.name != "nt":  # there it would take a port that another program listens on
+        if os.name != "nt":  # on Windows it would share a port that another program listens on
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -256,7 +259,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 class _Static(StaticFiles):
-    """The front end: files with a hash in their name for ever, the others asked for each time."""
+    """The front end: files with a hash in their name are cached for ever, others revalidated."""
 
     async def get_response(self, path: str, scope: Any) -> Response:
         response = await super().get_response(path, scope)
@@ -297,7 +300,7 @@ _operations = APIRouter(tags=["operations"])
 
 @_operations.get("/health", responses=openapi_schema.answers(openapi_schema.Health))
 async def _health() -> dict[str, str]:
-    """The process answers."""
+    """Whether the process responds."""
     return {"status": "ok"}
 
 
@@ -309,7 +312,7 @@ async def _health() -> dict[str, str]:
     },
 )
 async def _ready(studio: Here) -> JSONResponse:
-    """The model is loaded and warm, and its network answers."""
+    """Whether the model is loaded and warm, and its network responds."""
     manager = studio.manager
     if manager.stopping:
         state = "stopping"
@@ -331,7 +334,7 @@ async def _metrics(studio: Here) -> Response:
 
 
 async def _docs(request: Request) -> HTMLResponse:
-    """A page about the API, without scripts; programs read /openapi.json."""
+    """A page about the API, without scripts; for programs there is /openapi.json."""
     schema: dict[str, Any] = request.app.openapi()
     rows = "".join(
         f"<dt><code>{method.upper()} {html.escape(path)}</code></dt>"
@@ -380,14 +383,12 @@ async def _unwritten(request: Request, error: Exception) -> JSONResponse:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    cause = error.__cause__  # of what went wrong while FastAPI read the body
+    cause = error.__cause__  # cause of an error while FastAPI read the body
     if isinstance(cause, ApiError):
         return await _refused(request, cause)
     if isinstance(cause, ValueError | RecursionError):
         why = "it is nested too deeply" if isinstance(cause, RecursionError) else str(cause)
-        problem = ProblemDetail(
-            f"The body is no JSON that can be read: {why}.", code="json_invalid"
-        )
+        problem = ProblemDetail(f"The body is not valid JSON: {why}.", code="json_invalid")
         return JSONResponse(envelope(problem), 400)
     if error.status_code == 404 and request.url.path == "/":
         return PlainTextResponse(
@@ -400,7 +401,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _hung_up(request: Request, error: Exception) -> Response:
-    """For the log: nobody reads it, and nothing went wrong here."""
+    """The response after a client disconnected, for the log only; it is not an error."""
     del request, error
     return Response(status_code=499)
 

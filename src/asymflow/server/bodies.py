@@ -1,8 +1,8 @@
-"""Bodies on their way in: how fast they have to come, and what memory they may take.
+"""Limits for request bodies: minimal speed, and memory.
 
-What counts is what has arrived, not what is announced. Where all bodies together become too much,
-one gives way: of the client that holds the most, the largest that is not yet complete. So who sends
-little is served whatever others send.
+Received bytes count, not announced ones. When all bodies together exceed the limit, one is
+refused: the largest incomplete body of the client that holds the most. So clients with small
+bodies are served whatever others send.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from asymflow.server.problems import ApiError
 from asymflow.server.settings import Settings
 
 _SMALL = 65_536
-"""Bytes that are always taken: uvicorn holds as many of a body before anybody asks for it."""
+"""Bytes that are always accepted: uvicorn buffers as many of a body anyway."""
 
 
 class Bodies:
-    """All bodies that are held."""
+    """All request bodies in memory."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -30,12 +30,13 @@ class Bodies:
 
     @contextmanager
     def one(self, receive: Receive, client: str, limit: int, *, empty: bool) -> Generator[Body]:
-        """The body of a call, whose memory is counted until the context is left.
+        """The body of a call, whose memory is counted until the context exits.
 
         Args:
-            receive: gives it, piece by piece.
-            limit: the bytes it may have.
-            empty: there is none.
+            receive: ASGI's function that returns it in pieces.
+            client: that sends it.
+            limit: maximal number of bytes.
+            empty: whether there is none.
         """
         body = Body(self, self._settings, receive, client, limit)
         body.complete = empty
@@ -46,14 +47,14 @@ class Bodies:
             self._open.discard(body)
 
     def complete(self) -> int:
-        """How many calls there are that nothing more has to come for."""
+        """Number of calls whose body is complete."""
         return sum(body.complete for body in self._open)
 
     def check(self, newest: Body) -> None:
-        """Have bodies give way, when one has grown, until the others have room.
+        """Refuse bodies until the rest fits the limit, after one has grown.
 
         Raises:
-            ApiError: it is the newest itself.
+            ApiError: the refused one is the newest itself.
         """
         while sum(body.size for body in self._open) > self._settings.body_space:
             held = Counter[str]()
@@ -65,7 +66,7 @@ class Bodies:
                 if body.size > _SMALL and (body is newest or not body.complete)
             ]
             holding = sum(body.size > 0 for body in self._open)
-            if not large or holding == 1:  # one that is larger than the space still has its turn
+            if not large or holding == 1:  # a single body larger than the limit is accepted
                 return
             most = max(large, key=lambda body: (held[body.client], body.size, body is newest))
             most.give_way()
@@ -88,13 +89,13 @@ class Body:
         self._got = 0
         self._seconds = settings.body_seconds
         self._least = settings.body_seconds * settings.body_pace
-        self._left = self._seconds  # of waiting, until enough must have come
-        self._came = 0  # bytes meanwhile
+        self._left = self._seconds  # seconds of waiting until the minimal amount must have arrived
+        self._came = 0  # bytes received in this time
         self._gives_way = False
         self._timeout: asyncio.Timeout | None = None
 
     def give_way(self) -> None:
-        """Refuse this body, which is not waited for any longer."""
+        """Refuse this body, and stop waiting for it."""
         self._gives_way = True
         self.size = 0
         if self._timeout is not None and not self._timeout.expired():
@@ -104,9 +105,9 @@ class Body:
         """The next message of the call.
 
         Raises:
-            ApiError: more came than is allowed, it comes too slowly, or it has to give way.
+            ApiError: the body is too long, too slow, or refused for lack of memory.
         """
-        if self.complete:  # whoever goes on listening waits for the client to hang up
+        if self.complete:  # further calls wait for the client to disconnect
             return await self._receive()
         message = await self._next()
         if message["type"] != "http.request":
@@ -122,7 +123,7 @@ class Body:
         return message
 
     async def _next(self) -> Message:
-        # Only the time counts in which the server waits for the client, not the client for it.
+        # Count only the time in which the server waits for the client, not the reverse.
         while True:
             if self._gives_way:
                 raise crowded()
@@ -151,7 +152,7 @@ class Body:
 
 
 def crowded() -> ApiError:
-    """What those are told whose bodies would fill the memory."""
+    """The error for bodies that exceed the memory limit."""
     return ApiError(
         503,
         "Too many large bodies are sent at a time. Try again in a moment.",
@@ -161,7 +162,7 @@ def crowded() -> ApiError:
 
 
 def too_long(limit: int) -> ApiError:
-    """What those are told who send too much."""
+    """The error for a body that is too long."""
     return ApiError(
         413, f"The body has more than the {limit} bytes that are taken. Send less.", code="too_long"
     )

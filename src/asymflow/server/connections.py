@@ -1,10 +1,10 @@
-"""Connections that are slow, silent or too many.
+"""Limits for connections that are slow, idle or too many.
 
-Uvicorn limits only how long a connection stays open between two calls. Here, too: how long the head
-of a request may take, how long an answer may lie untaken, how fast the rest of a body has to come
-that nobody reads any more, and how many connections are open. Where there is one too many, those go
-that the server does least for: the silent ones first, and never one whose call is being answered.
-(How fast a body has to come that is read is the matter of `asymflow.server.bodies`.)
+Uvicorn limits only the idle time of a connection between two calls. Here are further limits: the
+time for the head of a request, the time for which a client may not read a response, the speed of
+the rest of a body that is being discarded, and the number of open connections. Beyond that number,
+the least active connections are closed: idle ones first, and never one with a call in progress.
+(The speed of a body that is read is limited by `asymflow.server.bodies`.)
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from asymflow.server.problems import ProblemDetail, envelope
 from asymflow.server.settings import Settings
 
 BACKLOG = 128
-"""Connections that wait to be taken, and that are taken at a time."""
+"""Connections that may wait to be accepted, and that are accepted at a time."""
 _BATCH = 16
-"""A connection too many makes one in so many go, so that the next ones need not look again."""
+"""One in this many connections is closed when there are too many, to amortise the search."""
 _FILES = 100
-"""That the server itself has open: its database, pictures, pipes, libraries."""
+"""Files that the server itself has open: its database, pictures, pipes, libraries."""
 _SPOOLED = 2**20
-"""Bytes of a file in a form from which on it is a file on the disk, too."""
+"""Size in bytes from which an uploaded file in a form is stored in a file on the disk."""
 
 
 class Config(uvicorn.Config):
@@ -44,7 +44,7 @@ class Config(uvicorn.Config):
             host=settings.host,
             port=settings.port,
             http=Connection,
-            ws="none",  # else a connection could leave these limits by an upgrade
+            ws="none",  # otherwise a connection could escape these limits by an upgrade
             log_config=None,
             access_log=False,
             server_header=False,
@@ -55,35 +55,35 @@ class Config(uvicorn.Config):
 
 
 class Connection(H11Protocol):
-    """One connection, and what it keeps the server waiting for."""
+    """One connection, with the times at which it last made progress."""
 
     def __init__(self, config: Config, *args: Any, **more: Any) -> None:
         super().__init__(config, *args, **more)
         self._limits = config.settings
-        self._heard = False  # of the next request
-        self._began = self.loop.time()  # what it is waited for
-        self._fed = 0  # bytes since then
-        self._unsent = 0  # bytes of answers, when that was last looked at
-        self._moved = self._began  # when they last became fewer
+        self._heard = False  # whether the next request has begun
+        self._began = self.loop.time()  # since when the server waits for it
+        self._fed = 0  # bytes received since then
+        self._unsent = 0  # unsent bytes of responses at the last check
+        self._moved = self._began  # when they last decreased
 
     @property
     def unsent(self) -> int:
-        """Bytes of answers that the client has not taken."""
+        """Bytes of responses that the client has not received."""
         return self._unsent
 
     @property
     def moved(self) -> float:
-        """When the client last took some of them."""
+        """When the client last received some of them."""
         return self._moved
 
     @property
     def busy(self) -> bool:
-        """Whether a call is being answered, or its body read."""
+        """Whether a call is in progress."""
         return bool(self.cycle) and not self.cycle.response_complete
 
     @property
     def rank(self) -> tuple[int, float]:
-        """How dear this connection is: the lowest goes first, and of equals the oldest."""
+        """The priority of this connection: the lowest is closed first, and of equals the oldest."""
         if not self.busy:
             return (1 if self._heard else 0), self._began
         if self.cycle.more_body:
@@ -115,9 +115,9 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def look(self, now: float) -> None:
-        """End the connection if it has kept the server waiting for too long."""
+        """Close the connection if it exceeds a time limit."""
         unsent = self.transport.get_write_buffer_size()
-        # While the application goes on writing, it is not the client that is waited for.
+        # While the application is writing, the server does not wait for the client.
         writing = self.busy and not self.flow.write_paused
         if unsent == 0 or unsent < self._unsent or writing:
             self._moved = now
@@ -135,7 +135,7 @@ class Connection(H11Protocol):
                 self.transport.close()
 
     def _late(self, now: float) -> bool:
-        if self.conn.their_state is h11.SEND_BODY:  # the rest of a body whose call is answered
+        if self.conn.their_state is h11.SEND_BODY:  # the rest of a body after the response
             if now - self._began <= self._limits.body_seconds:
                 return False
             if self._fed < self._limits.body_seconds * self._limits.body_pace:
@@ -147,7 +147,7 @@ class Connection(H11Protocol):
         return waiting and now - self._began > self._limits.head_seconds
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer what is no call yet, and hang up."""
+        """Send an error for an incomplete request, and close the connection."""
         code = "too_busy" if status == 503 else "too_slow"
         kind = "server_error" if status == 503 else "invalid_request_error"
         body = json.dumps(envelope(ProblemDetail(message, kind, code=code))).encode()
@@ -170,9 +170,9 @@ class Connection(H11Protocol):
 
 
 def fitting(settings: Settings) -> int:
-    """The connections that the files suffice for which this process may open.
+    """The number of connections permitted by the limit of open files.
 
-    As many more are allowed it as are lacking, where the system lets it have them.
+    The limit is raised as far as needed, if the system permits it.
     """
     if sys.platform == "win32":
         return settings.connections
@@ -188,7 +188,7 @@ def fitting(settings: Settings) -> int:
 
 
 def look_after(connections: Iterable[Any], settings: Settings, now: float) -> None:
-    """End the connections that keep the server waiting, or that have it hold too much for them."""
+    """Close connections that exceed time limits, or the limit of unsent bytes."""
     found = [each for each in connections if isinstance(each, Connection)]
     for each in found:
         each.look(now)
@@ -202,7 +202,7 @@ def look_after(connections: Iterable[Any], settings: Settings, now: float) -> No
 
 
 def make_room(connections: Iterable[Any]) -> bool:
-    """End some of the connections that the server does least for; whether there were any."""
+    """Close some of the least active connections; return whether there were any."""
     found = [
         each
         for each in connections

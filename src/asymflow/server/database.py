@@ -1,7 +1,7 @@
-"""The database of a data folder: opened by one process, looked over, and brought to this version.
+"""The database of a data folder: locked by one process, checked, and migrated to this version.
 
-The schema changes in numbered steps, from whatever an earlier version left. Before the first step a
-copy is made beside the database, with which that version can still be used.
+Migrations are numbered. Before the first one a copy is made beside the database, which the earlier
+version can still use.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "studio.sqlite"
 _LOCK = "studio.lock"
 _RESERVE = "reserve"
 _RESERVE_BYTES = 4_000_000
-"""What a full disk leaves for the database, so that pictures can still be deleted."""
+"""Bytes reserved for the database on a full disk, so that pictures can still be deleted."""
 
 _STEPS: Sequence[str] = (
     """
@@ -78,7 +78,7 @@ SCHEMA = len(_STEPS)
 
 
 class Database:
-    """The database of a folder, which no other process of asymflow serves meanwhile.
+    """The database of a folder, locked against other processes of asymflow.
 
     Raises:
         FileFormatError: it is in use, damaged, or of a newer version.
@@ -104,12 +104,12 @@ class Database:
             undo.pop_all()
 
     def close(self) -> None:
-        """Write everything back, and let others open it."""
+        """Write everything to the disk, and release the lock."""
         self.connection.close()
         self._lock.release()
 
     def give_reserve(self) -> bool:
-        """Give the room that was kept to whoever writes now; False when it is given already."""
+        """Release the reserved space; False if it is released already."""
         try:
             self._reserve.unlink()
         except FileNotFoundError:
@@ -117,16 +117,16 @@ class Database:
         return True
 
     def take_reserve(self) -> None:
-        """Keep a little room free for a full disk.
+        """Reserve a little space for when the disk is full.
 
         Raises:
-            OSError: there is none.
+            OSError: the disk is full.
         """
         if self._reserve.exists():
             return
         try:
             with self._reserve.open("wb") as file:
-                file.write(bytes(_RESERVE_BYTES))  # no hole, which would take no room
+                file.write(bytes(_RESERVE_BYTES))  # not sparse, which would reserve nothing
         except OSError:
             self._reserve.unlink(missing_ok=True)
             raise
@@ -171,10 +171,10 @@ class Database:
 
 
 def lock(folder: Path) -> FileLock:
-    """What keeps other servers away from a folder, until it is released by any thread.
+    """Lock a folder against other servers; any thread may release the lock.
 
     Raises:
-        FileFormatError: one runs there.
+        FileFormatError: another server uses the folder.
     """
     found = FileLock(folder / _LOCK, thread_local=False)
     try:
@@ -192,15 +192,15 @@ def copy_to(connection: sqlite3.Connection, path: Path) -> None:
     begun.unlink(missing_ok=True)
     with closing(sqlite3.connect(begun)) as copy:
         connection.backup(copy)
-    # What a server that was killed left beside an earlier one belongs to that, and SQLite would
-    # put it into this one.
+    # Journals that a killed server left belong to the earlier database; SQLite would apply them to
+    # this one.
     for end in ("-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
     begun.replace(path)
 
 
 def explained(path: Path, error: sqlite3.Error) -> FileFormatError:
-    """What is wrong with a database that cannot be opened, and what to do."""
+    """The error for a database that cannot be opened, with advice."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     said = " ".join(str(error).split())
     if code == sqlite3.SQLITE_FULL or disk_is_full(error):

@@ -1,4 +1,4 @@
-"""A job: what was asked for, its pictures that are drawn one by one, and what happened to it."""
+"""Jobs: a request, its pictures, and the log of its events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a job; `number` rises."""
+    """An event of a job; `number` rises."""
 
     number: int
     name: str
@@ -27,7 +27,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One picture of a job that waits to be made."""
+    """One queued picture of a job."""
 
     job: Job
     slot: int
@@ -39,16 +39,16 @@ class Unit:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """What is known of a job while the server runs.
+    """The state of a job in memory.
 
     Attributes:
         cost: of one picture, in passes of the network over 64 x 64 pixels.
         steps: of one picture.
-        done: steps that are made, by slot.
-        previews: (step, picture) of the newest look at a slot.
-        kept: looks at steps in `keep`, which somebody waits for, by (slot, step).
-        position: in the queue, as it was told last.
-        callers: who wait for it and have not hung up.
+        done: number of finished steps, by slot.
+        previews: (step, picture) of the newest preview of a slot.
+        kept: previews of steps in `keep`, which a caller waits for, by (slot, step).
+        position: in the queue, as last reported.
+        callers: number of connected calls that wait for it.
     """
 
     id: str
@@ -79,12 +79,12 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether nothing will happen any more."""
+        """Whether the job has ended."""
         return self.state in ("done", "failed", "cancelled")
 
     @property
     def progress(self) -> float:
-        """Share of all steps that is made."""
+        """Share of all steps that are finished."""
         if self.state == "done":
             return 1.0
         made = sum(self.steps if i in self.pictures else n for i, n in self.done.items())
@@ -93,17 +93,17 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """That its finished pictures took."""
+        """Total seconds of its finished pictures."""
         return sum(row.facts["seconds"] for row in self.pictures.values())
 
     @property
     def forwards(self) -> int:
-        """Network passes that its finished pictures took."""
+        """Total network passes of its finished pictures."""
         return sum(row.facts["forwards"] for row in self.pictures.values())
 
 
 def picture_json(row: PictureRow) -> dict[str, Any]:
-    """A picture as the API says it."""
+    """A picture as JSON of the API."""
     url = f"/api/pictures/{row.id}/file"
     return {
         "id": row.id,
@@ -118,7 +118,7 @@ def picture_json(row: PictureRow) -> dict[str, Any]:
 
 
 def job_row(job: Job) -> JobRow:
-    """What the database keeps of a job."""
+    """The database row of a job."""
     return JobRow(
         id=job.id,
         client=job.client,
@@ -134,7 +134,7 @@ def job_row(job: Job) -> JobRow:
 
 
 def state_named(text: str) -> State:
-    """The state that a row of the database names.
+    """Parse the state in a row of the database.
 
     Raises:
         ValueError: there is none of that name.

@@ -1,7 +1,7 @@
-"""One JSON object per line on standard error. Prompts, tokens and queries are in none of them.
+"""Logging: one JSON object per line on standard error, without prompts, tokens and queries.
 
-So is what libraries say, what Python warns of, and what nobody caught. What goes wrong again and
-again is said a few times a minute, and then how often it was left out.
+Messages of libraries, Python warnings and uncaught exceptions are included. Repeated complaints
+are limited to a few per minute, with the number of omitted ones.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class JsonFormatter(logging.Formatter):
 
 @dataclass(slots=True)
 class _Said:
-    """How often a line of code has complained since a time."""
+    """Number of complaints of a line of code since a time."""
 
     since: float
     times: int = 0
 
 
 class Sparing(logging.Filter):
-    """Lets a line of code complain a few times a minute; the next one then says `left_out`.
+    """Limits the messages of a line of code per minute; the next one has the number `left_out`.
 
-    A loop that fails would fill the disk otherwise.
+    Otherwise a loop that fails would fill the disk.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Sparing(logging.Filter):
 
 
 def set_up(level: int) -> None:
-    """Send to standard error what the server says from a level on, and what others complain of."""
+    """Log the server's messages from a level on, and warnings of libraries, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     handler.addFilter(Sparing())
@@ -129,7 +129,7 @@ class Logged:
             return
         started = time.perf_counter()
         status = 500
-        # Anybody may send any word, and each would be a line of the metrics for ever.
+        # Clients may send any method name, and each would become a permanent metric.
         method = scope["method"] if scope["method"] in _METHODS else "other"
 
         async def watched(message: Message) -> None:

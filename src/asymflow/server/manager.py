@@ -1,7 +1,7 @@
 """Job manager: the queue, running jobs, their state, and subscribers.
 
-Any thread may call a `JobManager`; all that changes does so under its lock. The worker takes
-pictures from it one micro-batch at a time and tells it what happens (see `asymflow.server.worker`).
+`JobManager` is thread-safe; its state changes under its lock. The worker takes pictures from it one
+micro-batch at a time and reports progress to it (see `asymflow.server.worker`).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from asymflow.server.supervisor import Supervised
 _log = logging.getLogger("asymflow.server")
 
 _REMEMBERED = 256
-"""Jobs that are over and whose steps can still be replayed."""
+"""Number of ended jobs whose events can still be replayed."""
 _EPOCH = 1_000_000
-"""Numbers of events between two starts, so that those of this one are larger than all before."""
+"""Event numbers reserved per start of the server, so that numbers rise across starts."""
 _DOWN = "The process that draws is not there, and is being started again. Try again in a moment."
 _CHANGES = 1000
-"""Changes of jobs that a page which was away for a moment can catch up with."""
+"""Number of job changes kept for pages that reconnect."""
 _TOLD = 5000
-"""Events of all jobs together that a listener may lag behind."""
+"""Number of events of all jobs that a subscriber may lag behind."""
 
 
 class JobManager:
@@ -69,7 +69,7 @@ class JobManager:
         self._next = store.start * _EPOCH
         self._down_since: float | None = None
 
-    # What clients do.
+    # Called for clients.
 
     def submit(
         self,
@@ -82,16 +82,20 @@ class JobManager:
         literal: int | None = None,
         sent: str = "",
     ) -> Job:
-        """Put a job into the queue; with a key that was used before, find that job again.
+        """Queue a job; with an idempotency key that was used before, return that job.
 
         Args:
-            keep: steps whose looks somebody waits for.
-            literal: so many pictures of the prompt as it stands, without choices.
-            sent: hash of pictures that came with the request, whose ids differ each time.
+            request: the pictures to make.
+            client: for fair queueing.
+            kind: of the API that was called.
+            key: the idempotency key.
+            keep: steps whose previews a caller waits for.
+            literal: number of pictures of the prompt, in which braces are no choices.
+            sent: hash of pictures in the request, whose ids differ each time.
 
         Raises:
             InputError: it cannot be served.
-            ApiError: the queue is full, the server stops, or the key belongs to something else.
+            ApiError: the queue is full, the server stops, or the key belongs to another request.
         """
         model = self.loaded()
         unique = {"image", "mask"} if sent else None
@@ -128,10 +132,10 @@ class JobManager:
             return job
 
     def check_disk(self) -> None:
-        """Refuse what would fill the disk.
+        """Check the free space of the disk.
 
         Raises:
-            ApiError: less is left than has to stay free.
+            ApiError: it is less than the limit.
         """
         spare = self.settings.spare
         self.store.make_room(spare)
@@ -144,13 +148,13 @@ class JobManager:
             )
 
     def cancel(self, job: Job) -> None:
-        """Stop a job, at its next step where it runs; nothing where it is over."""
+        """Cancel a job, at its next step if it runs; no effect if it has ended."""
         with self._lock:
             if not job.over:
                 self._end(job, "cancelled", "cancelled", {})
 
     def leave(self, job: Job) -> None:
-        """A caller of `submit` waits no more; what nobody waits for is not made."""
+        """Unregister a waiting caller of `submit`; a job without callers is cancelled."""
         with self._lock:
             job.callers -= 1
             if job.callers == 0:
@@ -158,7 +162,7 @@ class JobManager:
                 job.kept.clear()
 
     def job(self, id: str) -> Job | None:
-        """A job of this run of the server, or one from before as it is remembered."""
+        """A job of this run of the server, or an earlier one from the database."""
         with self._lock:
             found = self._jobs.get(id)
         if found is not None:
@@ -178,17 +182,17 @@ class JobManager:
             return [job for job in self._jobs.values() if not job.over and job.kind == "studio"]
 
     def events(self, job: Job, after: int) -> list[Event]:
-        """What happened to a job since an event; that of earlier starts is told as new."""
+        """Events of a job after a number; those of earlier starts are reported as new."""
         with self._lock:
             return [event for event in job.log if event.number > after]
 
     def changes_after(self, number: int) -> list[Event]:
-        """Changes of the state of any job."""
+        """Changes of state of all jobs after a number."""
         with self._lock:
             return [event for event in self.changes if event.number > number]
 
     def told_after(self, number: int) -> list[tuple[Job, Event]]:
-        """What happened to any job of the studio since an event, in order."""
+        """Events of all jobs of the studio after a number, in order."""
         found: list[tuple[Job, Event]] = []
         with self._lock:
             for job, event in reversed(self.told):
@@ -213,31 +217,31 @@ class JobManager:
             self._renew(row)
 
     def remove(self, row: PictureRow) -> PictureRow:
-        """Delete a picture for good; how it is told of from now on."""
+        """Delete a picture permanently; return its row as reported from now on."""
         self.store.remove([row.id])
         gone = replace(row, deleted=time.time())
         self._renew(gone)
         return gone
 
     def _renew(self, row: PictureRow) -> None:
-        """Tell of a picture's job with what its picture is now."""
+        """Publish the job of a picture that has changed."""
         with self._lock:
             job = self._jobs.get(row.job)
             if job is not None and row.slot in job.pictures:
                 job.pictures[row.slot] = row
 
     def outlook(self, job: Job) -> tuple[int | None, float | None]:
-        """How many jobs go before a job that waits, and the seconds until it is done."""
+        """The number of jobs before a queued job, and the estimated seconds until it is done."""
         with self._lock:
             return self._outlook(job)
 
     def newest(self, job: Job, slot: int) -> tuple[int, Picture] | None:
-        """The newest estimate of a picture that is being made, and the step that it is of."""
+        """The newest preview of a running picture, and its step."""
         with self._lock:
             return job.previews.get(slot)
 
     def kept(self, job: Job, slot: int, step: int) -> Picture | None:
-        """The look at a step that was asked to be kept, as long as somebody waits for the job."""
+        """The kept preview of a step, as long as a caller waits for the job."""
         with self._lock:
             return job.kept.get((slot, step))
 
@@ -245,7 +249,7 @@ class JobManager:
         """The model.
 
         Raises:
-            ApiError: it is not there yet, or could not be loaded.
+            ApiError: it is not loaded yet, or could not be loaded.
         """
         if self.failure is not None:
             raise ApiError(503, self.failure, code="model_failed", retry_after=5)
@@ -268,17 +272,17 @@ class JobManager:
         with self._lock:
             return len(self._running)
 
-    # What the worker does.
+    # Called by the worker.
 
     @property
     def alive(self) -> bool:
-        """Whether the network can answer now."""
+        """Whether the network is available."""
         return self.network is None or self.network.live
 
     def open(
         self, model: Model, seconds_per_work: float, network: Supervised[Any] | None = None
     ) -> None:
-        """Begin to serve, with the jobs that an earlier run left.
+        """Begin to serve, with the unfinished jobs of an earlier run.
 
         Args:
             network: the process that holds the network of the model, if one does.
@@ -297,7 +301,7 @@ class JobManager:
             self.opened.ring()
 
     def give_up(self, reason: str) -> None:
-        """There is no model, and what waits has to wait for another start."""
+        """Record that there is no model; queued jobs wait for another start."""
         with self._lock:
             self.failure = reason
             self.ready = False
@@ -305,7 +309,7 @@ class JobManager:
             self.opened.ring()
 
     def await_close(self, seconds: float) -> bool:
-        """Wait so long for the server to stop; whether it does."""
+        """Wait up to this long for the server to stop; return whether it does."""
         with self._lock:
             return self._work.wait_for(lambda: self.closing, seconds)
 
@@ -337,7 +341,7 @@ class JobManager:
                 self._work.wait(timeout=5)
 
     def await_network(self, jobs: Sequence[Job]) -> bool:
-        """Wait until the network is there; False when the server stops or nobody waits before."""
+        """Wait for the network; False if the server stops or all jobs are cancelled first."""
         with self._lock:
             while not self.alive:
                 self._expire()
@@ -347,12 +351,12 @@ class JobManager:
             return True
 
     def begin(self, job: Job) -> None:
-        """A job is being made: says so once."""
+        """Mark a job as running, once."""
         with self._lock:
             if job.state != "queued":
                 return
-            # Not written: to the next start, what waits and what is being made are one, and the
-            # thread that draws would wait for the disk.
+            # Not written: for the next start queued and running are the same, and the worker would
+            # wait for the disk.
             job.state = "running"
             job.started = time.time()
             self.metrics.wait.observe(job.started - job.created)
@@ -360,7 +364,7 @@ class JobManager:
             self._announce(job)
 
     def step(self, unit: Unit, index: int, facts: Mapping[str, Any], look: Picture | None) -> None:
-        """A step of a picture is made; `look` is what it looks like now."""
+        """Record a finished step of a picture; `look` is its preview."""
         job = unit.job
         with self._lock:
             if job.over:
@@ -383,10 +387,10 @@ class JobManager:
             self._tell(job, "step", data)
 
     def picture(self, unit: Unit, data: bytes, facts: Mapping[str, Any]) -> None:
-        """A picture is finished."""
+        """Store a finished picture."""
         job, id = unit.job, new_id()
         listed = job.kind == "studio" and not job.request.live
-        self.store.write_picture(id, data)  # before the lock, which a slow disk must not hold
+        self.store.write_picture(id, data)  # before taking the lock, since the disk may be slow
         with self._lock:
             if job.over:
                 self.store.drop_picture(id)
@@ -405,7 +409,7 @@ class JobManager:
                 )
 
     def fail(self, job: Job, problem: ProblemDetail) -> None:
-        """A job cannot be made."""
+        """Mark a job as failed."""
         with self._lock:
             if not job.over:
                 job.error = problem
@@ -413,32 +417,36 @@ class JobManager:
                 self._end(job, "failed", "failed", {"error": problem.as_json()})
 
     def rest(self, units: Sequence[Unit]) -> None:
-        """What was taken is done with."""
+        """Release the units that were taken."""
         with self._lock:
             self._running = [unit for unit in self._running if unit not in units]
 
     def learn(self, work: float, seconds: float) -> None:
-        """Correct what is expected of this machine by what a picture really took."""
+        """Update the speed estimate of this machine with the time of a picture."""
         with self._lock:
             self.seconds_per_work += 0.2 * (seconds / work - self.seconds_per_work)
 
     def drain(self) -> None:
-        """Take no more jobs, and make only what a call waits for. Others are kept for the next
-        start."""
+        """Accept no more jobs, and run only those that a call waits for.
+
+        Others are kept for the next start.
+        """
         with self._lock:
             self.stopping = True
             self._queue.remove(lambda unit: unit.job.kind != "api")
             self._work.notify_all()
 
     def drained(self) -> bool:
-        """Whether nothing is being made any more, and no call waits for that."""
+        """Whether no picture is running, and no call waits for one."""
         with self._lock:
             waited_for = any(job.kind == "api" and not job.over for job in self._jobs.values())
             return not waited_for and not self._running
 
     def close(self) -> None:
-        """End what listens, and fail what calls still wait for. The rest is kept for the next
-        start."""
+        """End subscriptions, and fail the jobs that calls still wait for.
+
+        Others are kept for the next start.
+        """
         with self._lock:
             self.drain()
             for job in list(self._jobs.values()):
@@ -452,7 +460,7 @@ class JobManager:
             self.telling.ring()
             self.opened.ring()
 
-    # Below, the lock is held.
+    # The methods below are called with the lock held.
 
     def _again(self, key: str, body: str) -> Job | None:
         found = self.store.keyed_job(key)
@@ -470,8 +478,10 @@ class JobManager:
         return job
 
     def _answers(self, job: Job) -> bool:
-        """Whether a call that is repeated can be answered with a job. One that was cut off, or
-        whose pictures have been removed since, is made anew."""
+        """Whether a job can be the response to a repeated call.
+
+        A job that was interrupted, or whose pictures have been removed, is run again.
+        """
         rows = job.pictures.values()
         return (
             job.state not in ("failed", "cancelled")
@@ -503,7 +513,7 @@ class JobManager:
                 self._end(job, "cancelled", "cancelled", {})
 
     def _enter(self, job: Job) -> None:
-        """Queue what a job lacks."""
+        """Queue the missing pictures of a job."""
         self._jobs[job.id] = job
         for slot in range(len(job.slots)):
             if slot not in job.pictures:
@@ -515,7 +525,7 @@ class JobManager:
         self._work.notify_all()
 
     def _move_up(self) -> None:
-        """Tell those who wait that others have gone."""
+        """Publish the changed queue positions of waiting jobs."""
         for id, (position, work) in self._ahead().items():
             job = self._jobs[id]
             if job.state == "queued" and position != job.position:
@@ -538,8 +548,10 @@ class JobManager:
             del self._jobs[old.id]
 
     def _write(self, job: Job) -> None:
-        """Remember the state of a job. Where that fails those who wait are told all the same; the
-        next start then makes the job again."""
+        """Write the state of a job to the database.
+
+        If that fails, subscribers are still notified; the next start then runs the job again.
+        """
         try:
             self.store.change_job(
                 job.id,
@@ -555,7 +567,7 @@ class JobManager:
         down = self._down_since
         if down is not None and time.monotonic() - down > self.settings.network_seconds:
             for job in {unit.job.id: unit.job for unit in (*self._queue, *self._running)}.values():
-                if job.kind == "api":  # somebody holds a connection open for it
+                if job.kind == "api":  # a client holds a connection open for it
                     self.fail(job, ProblemDetail(_DOWN, "server_error", code="network_lost"))
         late = time.time() - self.settings.wait_seconds
         for job in {unit.job.id: unit.job for unit in self._queue}.values():
@@ -578,7 +590,7 @@ class JobManager:
         return (position if job.state == "queued" else None), eta
 
     def _ahead(self) -> dict[str, tuple[int, float]]:
-        """Of every job that waits, the jobs that go before it and the work until it is done."""
+        """For every queued job, the number of jobs before it and the work until it is done."""
         found: dict[str, tuple[int, float]] = {}
         work = self._left()
         for unit in self._queue:
@@ -588,7 +600,7 @@ class JobManager:
         return found
 
     def _left(self) -> float:
-        """The work on what is being made. What runs together with a picture ends with it."""
+        """The remaining work on running pictures. Pictures of one batch end together."""
         return sum(
             max(0.0, 1 - unit.job.done.get(unit.slot, 0) / unit.job.steps) * unit.job.cost
             for unit in self._running
@@ -612,13 +624,13 @@ class JobManager:
             self._spread(job, event)
 
     def _spread(self, job: Job, event: Event) -> None:
-        """Tell those who listen to all jobs of the studio at once."""
+        """Publish an event to subscribers of all jobs of the studio."""
         if job.kind == "studio":
             self.told.append((job, event))
             self.telling.ring()
 
     def json(self, job: Job) -> dict[str, Any]:
-        """A job as the API says it."""
+        """A job as JSON of the API."""
         with self._lock:
             return self._json(job)
 
@@ -650,7 +662,7 @@ class JobManager:
             if len(job.pictures) == len(job.slots):
                 self._end(job, "done", "done", {"seconds": job.seconds, "forwards": job.forwards})
             elif job.kind == "api" or job.request.live:
-                # Whoever waited for it is gone.
+                # Its caller is disconnected.
                 self._end(job, "cancelled", "cancelled", {})
             elif strange := unknown(JobRequest, row.request):
                 job.error = ProblemDetail(
@@ -677,7 +689,7 @@ class JobManager:
             return None
 
     def _remembered(self, row: JobRow) -> Job:
-        """A job from the database, with what can still be told of it as its log."""
+        """A job from the database, with a log reconstructed from its row."""
         job = Job(
             id=row.id,
             client=row.client,

@@ -1,6 +1,6 @@
-"""Pictures that come in, and files that go out.
+"""Conversion of uploaded pictures, and of pictures to files.
 
-A picture of 16 megapixels takes 256 MB while it is read: servers do what is large in a
+A picture of 16 megapixels takes 256 MB while it is read: large conversions run in an
 `asymflow.server.workshop`.
 """
 
@@ -31,27 +31,28 @@ T = TypeVar("T")
 TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 SUFFIXES: dict[Format, str] = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 _KEPT_SIDE = 1024
-"""Of an upload: more than the model will ever see."""
+"""Maximal side of a stored upload, larger than the sizes of the model."""
 
 
 def receive(data: bytes, max_pixels: int) -> tuple[bytes, int, int]:
-    """A picture that was sent, as a PNG file of our own making: its bytes, width and height.
+    """Convert an uploaded picture to a PNG file: its bytes, width and height.
 
-    It is turned as its camera says, made smaller where it is very large, and carries nothing
-    but its pixels.
+    Its EXIF orientation is applied, it is reduced if it is very large, and metadata is removed.
 
     Raises:
-        InputError: it is no PNG, JPEG or WebP picture, damaged, or too large.
+        InputError: it is not a PNG, JPEG or WebP picture, damaged, or too large.
     """
     return _kept(_decoded(data, partial(images.read, max_pixels=max_pixels)))
 
 
 def receive_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]:
-    """As `receive`, of a mask as other programs have it, which is made white where to paint; and
-    whether it was so before.
+    """Convert a mask of either convention to one that is white where to paint.
+
+    Returns:
+        As `receive`, and whether it was white there before.
 
     Raises:
-        InputError: as `receive`, or it does not say where to paint.
+        InputError: as `receive`, or it is unclear where to paint.
     """
     mask, white = _decoded(data, partial(images.read_any_mask, max_pixels=max_pixels))
     grey = (mask * 255).round() / np.float32(255)
@@ -67,10 +68,10 @@ def _kept(picture: Picture) -> tuple[bytes, int, int]:
 
 
 def record_of(data: bytes) -> Record:
-    """How a picture file that somebody dropped was made.
+    """Read the record of an uploaded picture file.
 
     Raises:
-        FileFormatError: it does not say, or is no picture.
+        FileFormatError: it has none, or is not a picture.
     """
     text = _decoded(data, images.read_record)
     if text is None:
@@ -82,7 +83,7 @@ def record_of(data: bytes) -> Record:
 
 
 def encode(picture: Picture, record: Record) -> bytes:
-    """The PNG file of a finished picture, transparent, with all that is known of it."""
+    """The PNG file of a finished picture, transparent, with all metadata."""
     return _file(picture, "png", metadata.notes(record, in_xmp=False), None, None, None)
 
 
@@ -95,11 +96,14 @@ def converted(
     clean: bool = False,
     quality: int | None = None,
 ) -> bytes:
-    """Another file of a finished picture. Every one says that a machine made it.
+    """Convert a finished picture to another file, always marked as AI-generated.
 
     Args:
+        path: its PNG file.
+        format: of the new file.
+        background: an opaque colour, or None to keep transparency.
         size: (height, width) to enlarge it to, by Lanczos.
-        clean: leaves out the prompt and the settings.
+        clean: leave out the prompt and the settings.
         quality: of JPEG and WebP, 0 to 100.
 
     Raises:
@@ -115,7 +119,7 @@ def converted(
         else:
             notes = metadata.notes(record, in_xmp=format != "png")
         if background is None and size is None and format != "jpeg":
-            # The very same pixels: to multiply by alpha and to divide again would round them.
+            # Copy the pixels: multiplying by alpha and dividing again would round them.
             file = io.BytesIO()
             with Image.open(path) as image:
                 images.save(file, image, format=format, notes=notes, quality=quality)
@@ -126,10 +130,10 @@ def converted(
 
 @contextmanager
 def own(path: Path) -> Generator[None]:
-    """What is wrong with a file of the server's own is told by its name, and never where it lies.
+    """Convert errors of the server's own files to API errors that do not reveal their folder.
 
     Raises:
-        ApiError: it is gone, or damaged.
+        ApiError: the file is gone, or damaged.
     """
     try:
         if not path.is_file():
@@ -160,7 +164,7 @@ def marked(
     size: tuple[int, int] | None = None,
     quality: int | None = None,
 ) -> bytes:
-    """The file of a picture on its way, which says only that a machine made it."""
+    """The file of an unfinished picture, with the AI-generated mark as its only metadata."""
     notes = metadata.mark(composite=composite)
     return _file(picture, format, notes, background, size, quality)
 
@@ -183,8 +187,7 @@ def _file(
 
 
 def preview(picture: Picture, *, composite: bool) -> bytes:
-    """A look at a picture that is being made, as a small WebP file; it can be saved, so it says
-    that a machine made it."""
+    """A preview as a small WebP file; since it can be saved, it is marked as AI-generated."""
     file = io.BytesIO()
     xmp = metadata.mark(composite=composite).xmp.encode()
     image = Image.fromarray(images.to_bytes(picture))
@@ -193,12 +196,12 @@ def preview(picture: Picture, *, composite: bool) -> bytes:
 
 
 def colour(text: str) -> Colour | None:
-    """A background as the API says it; None for a transparent one."""
+    """Parse a background of the API; None for a transparent one."""
     return None if text == "transparent" else images.colour(text)
 
 
 def zipped(files: Sequence[tuple[str, Path]]) -> bytes:
-    """A zip of pictures, which are compressed as they are.
+    """A zip of pictures, stored without further compression.
 
     Raises:
         ApiError: as `own`.
@@ -227,5 +230,5 @@ def _named(error: FileFormatError, path: Path) -> InputError:
 
 def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "PNG", compress_level=4)  # quicker than the default, and little larger
+    image.save(file, "PNG", compress_level=4)  # faster than the default, and hardly larger
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Memory that nobody uses any more."""
+"""Returns unused memory to the system."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 
 def give_back() -> None:
-    """Give the system the memory that the C library keeps for later, where that is glibc.
+    """Return memory cached by the C library to the system, if that is glibc.
 
-    It keeps some for every thread: hundreds of megabytes after a few large pictures.
+    It caches some for every thread: hundreds of megabytes after a few large pictures.
     """
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

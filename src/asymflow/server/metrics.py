@@ -1,4 +1,4 @@
-"""What Prometheus is told. Prompts are in no label."""
+"""Metrics for Prometheus. No label contains prompts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FORWARDS = (2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
 
 
 class Metrics:
-    """The numbers of one server."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

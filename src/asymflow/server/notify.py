@@ -1,4 +1,4 @@
-"""A bell that threads ring and coroutines wait for."""
+"""Notifications from threads to coroutines."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ class Broadcast:
     """Wakes every coroutine that waits, in whatever event loop it runs."""
 
     def __init__(self) -> None:
-        # Signal handlers ring, too, and may come while their own thread holds the lock.
+        # Signal handlers call `ring`, too, possibly while their own thread holds the lock.
         self._lock = threading.RLock()
         self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     def ring(self) -> None:
-        """Wake those that wait now. Any thread may do so."""
+        """Wake all waiting listeners. Thread-safe."""
         with self._lock:
             for event, loop in self._waiting.items():
                 loop.call_soon_threadsafe(event.set)
 
     def listen(self) -> Listener:
-        """Hear every ring from now on until the context is left."""
+        """Receive every notification from now on until the context exits."""
         return Listener(self)
 
     def add(self, event: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
@@ -34,7 +34,7 @@ class Broadcast:
 
 
 class Listener:
-    """Somebody who waits for a bell; no ring between two waits is missed."""
+    """A subscriber; no notification between two waits is missed."""
 
     def __init__(self, broadcast: Broadcast) -> None:
         self._bell = broadcast
@@ -48,7 +48,7 @@ class Listener:
         self._bell.drop(self._event)
 
     async def wait(self, seconds: float) -> bool:
-        """Wait for a ring; False when there was none for so long."""
+        """Wait for a notification; False after the timeout."""
         try:
             await asyncio.wait_for(self._event.wait(), seconds)
         except TimeoutError:

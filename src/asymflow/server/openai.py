@@ -1,8 +1,8 @@
 """The Images API of OpenAI, `/v1`: clients made for it work unchanged.
 
-What they do not know is asked for by extra fields (`seed`, `style`, `negative_prompt`, `plan`,
-`guidance_scale`, `strength`), and what was used is told in `asymflow`. A call that is broken off
-cancels its pictures.
+Extra request fields (`seed`, `style`, `negative_prompt`, `plan`, `guidance_scale`, `strength`) give
+access to our own parameters, and responses have the values used in `asymflow`. When a client
+disconnects, its pictures are cancelled.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ _ALONE = {
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """A call that was understood.
+    """A parsed call.
 
     Attributes:
         size: (height, width) of the files.
-        drawn: (height, width) that the model draws.
-        call: "image_generation" or "image_edit", as events are called.
-        cut: characters of fields that were too long, as they were "sent" and "taken".
-        mask: what of a mask is made anew, "transparent" or "white"; None without one.
-        ignored: names of fields that nobody knows.
+        drawn: (height, width) that the model generates.
+        call: "image_generation" or "image_edit", as in the names of events.
+        cut: characters of fields that were too long: "sent" and "taken".
+        mask: the part of a mask to repaint, "transparent" or "white"; None without one.
+        ignored: names of unknown fields.
     """
 
     asked: ImageRequest
@@ -83,7 +83,7 @@ class _Order:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What was not done quite as it was asked for."""
+        """Response headers that report deviations from the request."""
         headers: dict[str, str] = {}
         if self.ignored:
             names = (re.sub(r"[^\w.-]", "?", name, flags=re.ASCII)[:40] for name in self.ignored)
@@ -96,7 +96,7 @@ class _Order:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What is the same for all pictures, as effective values."""
+        """Effective values of the settings that all pictures share."""
         return {
             "background": "transparent" if self.transparent else "opaque",
             "output_format": self.asked.output_format,
@@ -198,7 +198,7 @@ async def edit(
     responses=openapi_schema.files(*media.TYPES.values()),
 )
 def result(studio: Here, name: str) -> FileResponse:
-    """A picture that was answered as a URL; it is kept for an hour."""
+    """A picture that was returned as a URL; it is kept for an hour."""
     path = studio.store.result(name)
     if path is None:
         raise ApiError(404, "There is no such picture any more. Make it again.", code="not_found")
@@ -213,7 +213,7 @@ def _model_json() -> dict[str, Any]:
 async def _form(
     call: Request,
 ) -> AsyncGenerator[tuple[list[tuple[str, UploadFile]], dict[str, str]]]:
-    """The files and the texts of a form; a file without a name and bytes is one not chosen."""
+    """The files and the texts of a form; empty file fields are ignored."""
     try:
         form = await call.form(max_files=18, max_fields=64)
     except UnicodeError as error:
@@ -230,7 +230,7 @@ async def _form(
 
 
 def _one(files: Sequence[tuple[str, UploadFile]], names: Sequence[str]) -> UploadFile:
-    """The file of a form that is called by one of these names."""
+    """The file of a form in a field of one of these names."""
     found = [file for name, file in files if name in names]
     if len(found) == 1:
         return found[0]
@@ -377,7 +377,7 @@ async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Res
 
 
 async def _finished(call: Request, manager: JobManager, job: Job) -> None:
-    """Wait for a job, and leave it when the caller goes away.
+    """Wait for a job, and leave it when the caller disconnects.
 
     Raises:
         ApiError: it failed, or the server stops.
@@ -420,7 +420,7 @@ async def _made(
     function: Callable[[*Args], T],
     *args: *Args,
 ) -> T:
-    """What makes a file of a picture that is drawn: at once, or in turn where it is enlarged."""
+    """Convert a finished picture to a file: at once, or in the workshop if it is enlarged."""
     if order.size == order.drawn:
         return await run_in_threadpool(function, *args)
     cost = order.size[0] * order.size[1] / 1e6
@@ -428,7 +428,7 @@ async def _made(
 
 
 class _Stream(StreamingResponse):
-    """Events of a job, which is left at their end, even where that comes before the first one."""
+    """A stream of a job's events; at its end the job is left, even before the first event."""
 
     def __init__(self, call: Request, studio: Studio, order: _Order, job: Job) -> None:
         headers = {**streams.HEADERS, **order.headers}
@@ -488,7 +488,7 @@ def _common(order: _Order, data: bytes) -> dict[str, Any]:
 
 
 def _partial(order: _Order, job: Job, look: Picture) -> dict[str, Any]:
-    """A look at a picture on its way; it carries the mark that a machine made it, too."""
+    """A partial picture, also marked as AI-generated."""
     size = None if order.size == order.drawn else order.size
     data = media.marked(
         look,
@@ -520,12 +520,12 @@ def _encoded(store: Store, order: _Order, row: PictureRow) -> bytes:
 
 
 def _compression(asked: ImageRequest) -> int | None:
-    """The quality of lossy formats; None for the best there is."""
+    """The quality of lossy formats; None for the best."""
     return None if asked.output_compression == 100 else asked.output_compression
 
 
 def _told(order: _Order, rows: list[PictureRow]) -> dict[str, Any]:
-    """What was used, for those who want the same again."""
+    """The values used, to reproduce the pictures."""
     facts = [row.facts for row in rows]
     return {
         "plan": order.quality,

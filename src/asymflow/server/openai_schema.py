@@ -1,4 +1,4 @@
-"""What is sent to the endpoints of OpenAI's kind."""
+"""Request schemas of the OpenAI-compatible endpoints."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ WITHOUT_EFFECT = frozenset(
     {"moderation", "user", "safety_identifier", "input_fidelity", "complexity", "markup"}
 )
 _PROMPT = 32_000
-"""Characters that OpenAI takes. Clients let a language model write them, so more than are read is
-no mistake: they are cut."""
+"""Characters that OpenAI accepts. Clients let language models write prompts, so longer ones than
+ours are truncated, not refused."""
 MOOD = ("vivid", "natural")
-"""Values of `style` that another model knew."""
+"""Values of `style` for DALL-E, which are ignored."""
 
 
 class ImageRequest(Sent):
-    """What both calls take. Unknown fields are ignored, and named in a header of the answer."""
+    """Parameters of both calls. Unknown fields are ignored, and listed in a response header."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
     def _as_given(cls, data: Any) -> Any:
-        """Clients write null, nothing or a seed of -1 for what they leave to the server."""
+        """Remove null, empty strings and a seed of -1, which clients send for defaults."""
         if not isinstance(data, dict):
             return data
         given = cast("dict[str, Any]", data)
@@ -71,7 +71,7 @@ class ImageRequest(Sent):
 
     @property
     def by_url(self) -> bool:
-        """Whether pictures are answered as addresses, which the DALL-E models do unasked."""
+        """Whether pictures are returned as URLs, the default of the DALL-E models."""
         if self.response_format is None:
             return (self.model or "").startswith("dall-e-")
         return self.response_format == "url"
@@ -81,6 +81,6 @@ _OPTIONAL = frozenset(ImageRequest.model_fields) - {"prompt"}
 
 
 def _left(name: str, value: object) -> bool:
-    """Whether a field is left to the server."""
+    """Whether a field has a value that means the default."""
     empty = name in _OPTIONAL and value == ""
     return value is None or empty or (name == "seed" and value in (-1, "-1"))

@@ -17,7 +17,7 @@ _NATIVE = 64
 
 
 def check_sizes(image: tuple[int, int], mask: tuple[int, int]) -> None:
-    """Refuse a mask that does not lie on its picture; both are (width, height)."""
+    """Refuse a mask that does not fit its picture; both are (width, height)."""
     if not batchable(image, mask):
         (a, b), (c, d) = image, mask
         raise ApiError(
@@ -30,9 +30,9 @@ def check_sizes(image: tuple[int, int], mask: tuple[int, int]) -> None:
 
 
 def sizes(text: str, given: tuple[int, int] | None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of the file and of what the model draws for it.
+    """(height, width) of the file and of the picture that the model generates for it.
 
-    Larger files than the model can draw are enlarged from the largest it can.
+    Files larger than the sizes of the model are enlarged from its largest.
     """
     if text == "auto":
         drawn = (_NATIVE, _NATIVE) if given is None else _near(given, _NATIVE)
@@ -63,7 +63,7 @@ def sizes(text: str, given: tuple[int, int] | None) -> tuple[tuple[int, int], tu
 
 
 def _near(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """The size that can be drawn whose longer side is about `longest`, at the aspect of another."""
+    """The size of the model with a longer side of about `longest`, at the aspect of `size`."""
     scale = longest / max(size)
     height, width = (
         min(max(round(side * scale / SIDES.step) * SIDES.step, SIDES[0]), SIDES[-1])
@@ -73,7 +73,7 @@ def _near(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 
 def usage(model: Model, asked: ImageRequest, drawn: tuple[int, int], edits: bool) -> dict[str, Any]:
-    """Tokens as this model counts them: word pieces that it reads, and patches that it draws."""
+    """Token usage: word pieces of the prompt, and patches of the pictures."""
     _, mask = tokenize(model.adapter.tokenizer, [emoji_to_words(asked.prompt)])
     text = int(mask.sum())
     patch = model.adapter.model.config.transformer.patch

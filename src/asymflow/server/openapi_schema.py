@@ -1,4 +1,4 @@
-"""What is sent and answered, as /openapi.json tells programs where Python's types do not."""
+"""Request and response schemas for /openapi.json, where Python's types do not suffice."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from asymflow.server.schemas import JobRequest, Slot
 
 
 class Failure(BaseModel):
-    """What every failed call is answered."""
+    """The response to a failed call."""
 
     error: ProblemDetail
 
 
 class Step(BaseModel):
-    """What a step of a picture was, and the milliseconds it took; `t` falls from 1, noise, to 0."""
+    """A step of a picture, with its time in milliseconds; `t` falls from 1, noise, to 0."""
 
     t: float
     tier: str
@@ -80,14 +80,14 @@ class Jobs(BaseModel):
 
 
 class Gallery(BaseModel):
-    """The newest first; `next` goes into `before` for more."""
+    """The newest first; pass `next` as `before` for the next page."""
 
     pictures: list[Picture]
     next: str | None
 
 
 class Upload(BaseModel):
-    """A picture that was sent; `id` goes into `image` or `mask` of a job."""
+    """An uploaded picture; pass `id` as `image` or `mask` of a job."""
 
     id: str
     width: int
@@ -96,7 +96,7 @@ class Upload(BaseModel):
 
 
 class Restored(BaseModel):
-    """The request that makes a picture again, and what this server cannot repeat of it."""
+    """The request that reproduces a picture, and the parts that this server cannot reproduce."""
 
     request: JobRequest
     exact_model: bool
@@ -104,14 +104,14 @@ class Restored(BaseModel):
 
 
 class Image(BaseModel):
-    """A picture as base64, or where it can be fetched for an hour."""
+    """A picture as base64, or as a URL that is valid for an hour."""
 
     b64_json: str | None = None
     url: str | None = None
 
 
 class Images(BaseModel):
-    """What OpenAI's calls answer; `asymflow` tells what was used."""
+    """The response of OpenAI's calls; `asymflow` has the values used."""
 
     created: int
     data: list[Image]
@@ -155,29 +155,29 @@ IMAGES: dict[int | str, dict[str, Any]] = {
         "content": EVENTS[200]["content"],
     },
 }
-NOTHING: dict[int | str, dict[str, Any]] = {204: {"description": "There is nothing to tell."}}
+NOTHING: dict[int | str, dict[str, Any]] = {204: {"description": "No content."}}
 
 
 def answers(model: object, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    """JSON of a shape."""
+    """A JSON response of a schema."""
     return {status: {"model": model}}
 
 
 def files(*types: str) -> dict[int | str, dict[str, Any]]:
-    """A file of one of these media types."""
+    """A response with a file of one of these media types."""
     return {200: {"description": "The file.", "content": dict.fromkeys(types, _BINARY)}}
 
 
 def takes(*types: str) -> dict[str, Any]:
-    """The body is a file of one of these media types."""
+    """A request body with a file of one of these media types."""
     return {"requestBody": {"required": True, "content": dict.fromkeys(types, _BINARY)}}
 
 
 def takes_form(pictures: Mapping[str, str], fields: str) -> dict[str, Any]:
-    """The body is a form.
+    """A request body with a form.
 
     Args:
-        pictures: what every file is; the first one is needed.
+        pictures: description of every file; the first one is required.
         fields: the model that describes everything else.
     """
     sent = {

@@ -1,4 +1,4 @@
-"""What a call is answered when it fails: always the same envelope, which OpenAI's clients read."""
+"""Error responses: always the same envelope, which OpenAI's clients understand."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ProblemDetail:
-    """Why something did not work.
+    """The description of an error.
 
     Attributes:
-        message: for people: the value, the cause and the next move.
+        message: for people: the value, the cause and what to do.
         type: "invalid_request_error", "rate_limit_error", "server_error", ...
-        param: the field that is to blame.
+        param: the field that caused it.
         code: for programs.
     """
 
@@ -35,7 +35,7 @@ class ProblemDetail:
 
 
 class ApiError(Exception):
-    """A call that is answered with a problem and nothing else."""
+    """An error whose response is a problem."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What a client is told besides the body."""
+        """Headers of the response."""
         headers: dict[str, str] = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(max(1, round(self.retry_after)))
@@ -88,8 +88,8 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "disk_full": 507,
     }
 )
-"""What a call is answered whose job has failed, by the code of its problem. Only after a 503 may
-the same call do better."""
+"""HTTP status for calls whose job has failed, by the code of its problem. Only after a 503 does it
+make sense to repeat the call."""
 
 NO_ROOM = (
     "The disk is full. Delete pictures, or make room where the server keeps them, and try again."
@@ -97,7 +97,7 @@ NO_ROOM = (
 
 
 def refused(problem: ProblemDetail) -> ApiError:
-    """The answer to a call whose job has failed."""
+    """The error response to a call whose job has failed."""
     status = STATUS.get(problem.code or "", 500)
     return ApiError(
         status,
@@ -110,7 +110,7 @@ def refused(problem: ProblemDetail) -> ApiError:
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether something could not be written for want of room."""
+    """Whether something could not be written because the disk is full."""
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
         return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -118,7 +118,7 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 def stopping() -> ApiError:
-    """What those are told who want something from a server that ends."""
+    """The error for calls to a server that is stopping."""
     return ApiError(
         503,
         "The server is stopping, and what was asked for is not made any more. Ask again in a "

@@ -1,7 +1,6 @@
-"""One prompt with choices, `a {red|blue} car`, as all the prompts that it stands for.
+r"""Expansion of a prompt with choices, `a {red|blue} car`, to all combinations.
 
-A backslash takes the sign behind it as it is: `\\{red|blue}` is no choice, and `{a\\|b|c}` is one
-of two.
+A backslash escapes the next character: `\{red|blue}` is no choice, and `{a\|b|c}` is one of two.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from asymflow.core.errors import InputError
 _ESCAPED = r"\\[\\{}|]"
 _PLAIN = rf"(?:{_ESCAPED}|[^\\{{}}|]|\\(?![\\{{}}|]))*"
 _GROUP = rf"\{{({_PLAIN}(?:\|{_PLAIN})+)\}}"
-# An escaped sign is taken before a group could begin with it.
+# An escaped character is matched before a group could begin with it.
 _PART = re.compile(rf"({_ESCAPED})|{_GROUP}")
 _SIGN = re.compile(rf"{_ESCAPED}|.", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One of the prompts, and what was chosen for it; None where there was no choice."""
+    """One of the prompts, and its choices; None for a prompt without choices."""
 
     prompt: str
     label: str | None
@@ -62,7 +61,7 @@ def variants(prompt: str, limit: int) -> list[Variant]:
 
 
 def escaped(prompt: str) -> str:
-    """What has to be written for a prompt that is meant as it stands."""
+    """The prompt with its braces escaped, so that it has no choices."""
     if _PART.search(prompt) is None:
         return prompt
     return re.sub(r"[\\{]", r"\\\g<0>", prompt)

@@ -1,8 +1,8 @@
 """A fair order between clients: start-time fair queueing.
 
 Every picture gets a start tag, the later of the queue's virtual time and the end of its client's
-last one, and the smallest tag goes first. So a client that asks for many pictures waits for itself,
-not the others for it.
+last one, and the smallest tag goes first. So a client that requests many pictures delays itself,
+not others.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class FairQueue(Generic[T]):
         return len(self._entries)
 
     def __iter__(self) -> Iterator[T]:
-        """In the order in which they will go."""
+        """Iterate in the order of service."""
         return (entry.item for entry in self._entries)
 
     def of(self, client: str) -> int:
-        """How many items of a client wait."""
+        """Number of waiting items of a client."""
         return sum(entry.client == client for entry in self._entries)
 
     def push(self, item: T, client: str, cost: float) -> None:
@@ -52,7 +52,7 @@ class FairQueue(Generic[T]):
         self._entries.sort(key=lambda entry: (entry.start, entry.number))
 
     def pop(self, limit: int, batchable: Callable[[T, T], bool]) -> list[T]:
-        """The first item and, of those behind it, up to `limit` in all that are like it."""
+        """Remove the first item and following ones that can be batched with it, at most `limit`."""
         if not self._entries:
             return []
         first = self._entries[0]
@@ -66,7 +66,7 @@ class FairQueue(Generic[T]):
         taken = [entry for entry in self._entries if where(entry.item)]
         self._drop({entry.number for entry in taken})
         for client in {entry.client for entry in taken}:
-            # What was not made does not count against its client.
+            # Cancelled items do not count against their client.
             left = [entry.finish for entry in self._entries if entry.client == client]
             self._finish[client] = max(left, default=self._now)
         return [entry.item for entry in taken]

@@ -1,12 +1,12 @@
-"""The network in a process of its own, where nothing else of the server holds it up.
+"""Runs the network in a separate process, so that the rest of the server does not slow it down.
 
-A server answers people while it draws, and Python runs one thread of a process at a time: every
-operation of the network would wait for its turn. So on a CPU the network answers in a child, over
-its standard input and output (see `asymflow.server.supervisor`). All else stays: the worker walks a
-plan here, step by step, and asks there.
+The server handles calls while it generates, and Python runs one thread of a process at a time:
+every operation of the network would wait for its turn. So on a CPU the network runs in a child
+process, with its standard input and output as the channel (see `asymflow.server.supervisor`).
+Everything else stays here: the worker runs a plan step by step and calls the child for estimates.
 
-A message is a safetensors file in memory: asked are "x_t", "t" and the "number" of a context, with
-its tensors when it is new; the answer is "x_0", or "error" as bytes of text.
+A message is a safetensors file in memory: a request has "x_t", "t" and the "number" of a context,
+with its tensors if it is new; the response has "x_0", or "error" as bytes of text.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server.supervisor import Supervised, end_with_parent, read, write
 
 _CONTEXTS = 8
-"""That both sides remember: two of every picture on its way."""
+"""Contexts cached on both sides: two per running picture."""
 _START_SECONDS = 300.0
-"""That a child may take until it can answer. It needs a few of a core that it has for itself."""
+"""Time limit for the start of a child. It takes a few seconds on a free core."""
 _TYPES = {
     str(each).removeprefix("torch."): each
     for each in (torch.float32, torch.bfloat16, torch.float16)
@@ -43,9 +43,9 @@ _TYPES = {
 
 @dataclass(slots=True)
 class _Known:
-    """The contexts that a child remembers, with their numbers.
+    """The contexts cached in a child, with their numbers.
 
-    They are held, so that no other one can have the identity of one that is known.
+    References are kept, so that the identity of a cached context is not reused.
     """
 
     numbers: count[int] = field(default_factory=count)
@@ -54,7 +54,7 @@ class _Known:
     )
 
     def named(self, context: Context) -> dict[str, Tensor]:
-        """The number of a context, and all of it when it is new."""
+        """The number of a context, and its tensors if it is new."""
         known = self.contexts.get(id(context))
         if known is not None:
             self.contexts.move_to_end(id(context))
@@ -71,8 +71,7 @@ class Network:
 
     Args:
         command: that starts the child.
-        answer_seconds: that the child may take for an answer, and `start_seconds` until it can
-            give one.
+        answer_seconds: time limit for a response; `start_seconds` is that for the start.
     """
 
     def __init__(
@@ -90,8 +89,8 @@ class Network:
         """See `asymflow.core.adapter.Adapter`.
 
         Raises:
-            Lost: there is no child, or it ended before it answered.
-            RuntimeError: whatever went wrong there.
+            Lost: there is no child, or it ended before it responded.
+            RuntimeError: an error in the child.
         """
         answer = load(
             self.process.ask(lambda known: _message({"x_t": x_t, "t": t} | known.named(context)))
@@ -103,7 +102,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Apart(EmbeddedAdapter):
-    """The embedded model, asked in another process; its answers are the same."""
+    """The embedded model with its network in another process; outputs are the same."""
 
     network: Network
 
@@ -112,7 +111,7 @@ class Apart(EmbeddedAdapter):
 
 
 def command(weights: Path | None, dtype: str) -> tuple[str, ...]:
-    """What starts a child with a model file, by default the one that comes with asymflow."""
+    """The command that starts a child with a model file, by default the shipped one."""
     file = str(weights or embedded.default_weights())
     threads = str(torch.get_num_threads())
     return (sys.executable, "-m", "asymflow.server.remote", file, dtype, threads)
@@ -122,8 +121,9 @@ def moved(model: Model, weights: Path | None, answer_seconds: float) -> Model:
     """The model with its network in a child, if it computes on a CPU.
 
     Args:
-        weights: the model file, by default the one that comes with asymflow.
-        answer_seconds: that the child may take for an answer.
+        model: as loaded.
+        weights: the model file, by default the shipped one.
+        answer_seconds: time limit for a response of the child.
     """
     if model.device != "cpu":
         return model
@@ -134,13 +134,13 @@ def moved(model: Model, weights: Path | None, answer_seconds: float) -> Model:
 
 
 def network_of(model: Model) -> Network | None:
-    """The network of a model that has it in a child."""
+    """The remote network of a model, if it has one."""
     found = getattr(model.adapter, "network", None)
     return found if isinstance(found, Network) else None
 
 
 def waited(adapter: Adapter) -> float:
-    """Seconds of this thread's last question in which the network was on another's."""
+    """Seconds that this thread's last call waited for a call of another thread."""
     found = getattr(adapter, "network", None)
     return found.process.waited() if isinstance(found, Network) else 0.0
 
@@ -152,13 +152,13 @@ def end(model: Model) -> None:
 
 
 def _message(tensors: Mapping[str, Tensor]) -> bytes:
-    # Copies, since a file may not hold one memory twice.
+    # Copies, since safetensors does not support shared memory.
     return save({name: value.clone().contiguous() for name, value in tensors.items()})
 
 
 @torch.inference_mode()
 def _answer(adapter: EmbeddedAdapter, asked: IO[bytes], told: IO[bytes]) -> None:
-    """Answer until nobody asks."""
+    """Serve requests until the input ends."""
     contexts: OrderedDict[int, Context] = OrderedDict()
     write(told, b"")
     while (sent := read(asked)) is not None:
@@ -183,7 +183,7 @@ def _answer(adapter: EmbeddedAdapter, asked: IO[bytes], told: IO[bytes]) -> None
 def _main(weights: str, dtype: str, threads: str) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this too
-    # Whatever a library prints must not be taken for an answer.
+    # Output printed by libraries must not be mistaken for a response.
     told = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(int(threads))

@@ -1,4 +1,4 @@
-"""From a request of the API to what the engine runs."""
+"""Conversion of API requests to jobs of the engine."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ from asymflow.server.store import Store
 def clipped_estimate(
     request: JobRequest, literal: int | None
 ) -> tuple[JobRequest, tuple[Slot, ...]]:
-    """The request with its seed filled in, and its pictures: those of one combination in a row.
+    """The request with its seed filled in, and its pictures, grouped by combination.
 
     Args:
-        literal: so many pictures of the prompt as it stands, whose braces are no choices.
+        request: as sent.
+        literal: number of pictures of the prompt, in which braces are no choices.
 
     Raises:
-        InputError: a prompt is empty or no text, or there are too many combinations.
+        InputError: a prompt is empty or invalid text, or there are too many combinations.
     """
     seed = random_seed() if request.seed is None else request.seed
     slots: list[Slot] = []
@@ -60,7 +61,7 @@ def clipped_estimate(
 
 
 def plan(model: Model, request: JobRequest) -> Plan:
-    """The steps that a picture is made in."""
+    """The plan of a picture, truncated to its strength."""
     made = pipeline.plan_for(model, _preset(request.quality), request.size)
     return truncated(made, request.path)
 
@@ -71,7 +72,7 @@ def chosen_plan(model: Model, quality: str, size: tuple[int, int]) -> Plan:
 
 
 def work(plan: Plan, size: tuple[int, int], guidance: float) -> float:
-    """What a picture costs, as passes of the whole network over a picture of 64 x 64 pixels."""
+    """The cost of a picture, in passes of the whole network over 64 x 64 pixels."""
     pixels = size[0] * size[1] / 64**2
     return sum(
         (step.evaluations if guidance == 1 else step.forwards) * pixels / step.tier.pool_factor**2
@@ -111,7 +112,7 @@ def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipe
 
 
 def check(model: Model, store: Store, request: JobRequest) -> None:
-    """Refuse what could not be served later, without reading pixels.
+    """Check whether a request can be served, without reading pixels.
 
     Raises:
         InputError: the model cannot serve it.
@@ -125,10 +126,10 @@ def check(model: Model, store: Store, request: JobRequest) -> None:
 
 
 def inputs(store: Store, request: JobRequest) -> tuple[InputImage | None, InputImage | None]:
-    """The picture to start from and the mask, cut or padded to the aspect that is asked for.
+    """The picture to start from and the mask, cropped or padded to the requested aspect.
 
     Raises:
-        InputError: one of them cannot be read, or they do not lie on each other.
+        InputError: one of them cannot be read, or the mask does not fit the picture.
         ApiError: one of them is gone.
     """
     source = _source(store, request)
@@ -151,22 +152,22 @@ def inputs(store: Store, request: JobRequest) -> tuple[InputImage | None, InputI
 
 
 def batchable(a: JobRequest, b: JobRequest) -> bool:
-    """Whether pictures of both can walk together."""
+    """Whether pictures of both can be in one batch."""
     return (a.size, a.quality, a.path, a.exact) == (b.size, b.quality, b.path, b.exact)
 
 
 def has_upload(store: Store, id: str) -> bool:
-    """Whether a picture that was sent is still there."""
+    """Whether an upload still exists."""
     return store.upload(id) is not None and store.upload_path(id).is_file()
 
 
 def has_picture(store: Store, id: str) -> bool:
-    """Whether a finished picture is still there."""
+    """Whether a finished picture still exists."""
     return store.picture(id) is not None and store.picture_path(id).is_file()
 
 
 def _source(store: Store, request: JobRequest) -> tuple[str, Path] | None:
-    """What the picture to start from is called, and its file."""
+    """The name and the file of the picture to start from."""
     if request.image is not None:
         if not has_upload(store, request.image):
             raise _gone("image", request.image)
@@ -188,7 +189,7 @@ def _gone(field: str, id: str) -> ApiError:
 
 
 def _read(path: Path, read: Callable[[Path], NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The pixels of a file of the server's own, whose folder is nobody's business."""
+    """Read one of the server's files; errors do not reveal its folder."""
     try:
         return read(path)
     except FileFormatError as error:
@@ -198,12 +199,12 @@ def _read(path: Path, read: Callable[[Path], NDArray[np.float32]]) -> NDArray[np
 
 
 def _preset(quality: str) -> PlanChoice:
-    # Other weights than those that come with asymflow take the grid.
+    # Other weights than the shipped ones use the grid.
     return PlanChoice(preset=quality, grid=presets.DEFAULT)
 
 
 def _padded(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A picture [h, w, 4] or a mask [h, w] in the middle of nothing, at the aspect of a size."""
+    """A picture [h, w, 4] or a mask [h, w], centred and padded to the aspect of a size."""
     height, width = array.shape[:2]
     add_h = max(0, round(width * size[0] / size[1]) - height)
     add_w = max(0, round(height * size[1] / size[0]) - width)

@@ -1,4 +1,4 @@
-"""What the studio's own API takes."""
+"""Request schemas of the studio's own API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class Sent(BaseModel):
-    """What a client sent, in which every text is one."""
+    """Base of request schemas; checks that every string is valid text."""
 
     @model_validator(mode="before")
     @classmethod
@@ -40,11 +40,11 @@ class Sent(BaseModel):
 
 
 class JobRequest(Sent):
-    """Pictures that somebody wants.
+    """A request for pictures.
 
-    `prompt` may hold choices, `{red|blue}`, which make every combination, each `n` times.
-    `strength` says how far to leave the picture that is given as `image` (an upload) or `parent`
-    (a picture of the studio). Where a `mask` is white the picture is made anew.
+    `prompt` may have choices, `{red|blue}`; every combination is generated `n` times. `strength` is
+    the distance from the picture given as `image` (an upload) or `parent` (a picture of the
+    studio). Where a `mask` is white the picture is repainted.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,12 +86,12 @@ class JobRequest(Sent):
 
     @property
     def guidance(self) -> float:
-        """The guidance scale that is used."""
+        """The effective guidance scale."""
         return presets.GUIDANCE if self.guidance_scale is None else self.guidance_scale
 
     @property
     def path(self) -> float:
-        """The part of the trajectory that is made."""
+        """The part of the trajectory that is run."""
         if not self.starts:
             return 1.0
         usual = presets.IMAGE_STRENGTH if self.mask is None else presets.MASK_STRENGTH
@@ -99,7 +99,7 @@ class JobRequest(Sent):
 
 
 class Slot(BaseModel):
-    """One picture of a job; `label` names what was chosen for it."""
+    """One picture of a job; `label` lists its choices."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,23 +109,23 @@ class Slot(BaseModel):
 
 
 def remembered(shape: type[T], data: Mapping[str, Any]) -> T:
-    """A shape as another version may have written it, without the fields that this one lacks.
+    """Parse data of a schema written by any version; fields unknown to this one are dropped.
 
     Raises:
-        ValueError: what it has is not of this shape.
+        ValueError: the data do not match the schema.
     """
     adapter, fields = _known(shape)
     return adapter.validate_python({key: data[key] for key in data if key in fields})
 
 
 def unknown(shape: type[object], data: Mapping[str, Any]) -> list[str]:
-    """The fields of another version that say something."""
+    """Fields of another version that are unknown and not empty."""
     _, fields = _known(shape)
     return sorted(name for name, value in data.items() if value and name not in fields)
 
 
 @cache
 def _known(shape: type[T]) -> tuple[TypeAdapter[T], frozenset[str]]:
-    """What validates a shape, and its fields."""
+    """The validator of a schema, and its fields."""
     adapter = TypeAdapter(shape)
     return adapter, frozenset(adapter.json_schema()["properties"])

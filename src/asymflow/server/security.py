@@ -1,8 +1,8 @@
-"""Who may call, with what, and how often: ASGI middlewares around the application.
+"""Access control and rate limits: ASGI middlewares around the application.
 
-A server on this machine can be reached by every web page that its browser shows. So a call has to
-name the server by a name of its own (against DNS rebinding), must not come from another page
-(`Origin`, also "null", and `Sec-Fetch-Site`), and where a token is set has to know it.
+A server on this machine can be reached by every web page in its browser. So a call must have an
+allowed host name (against DNS rebinding), must not come from another site (`Origin`, also "null",
+and `Sec-Fetch-Site`), and must have the token if one is set.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 _OPEN = ("/health", "/ready")
-"""Says nothing but that the server is there."""
+"""Paths without authentication, which reveal only that the server is running."""
 RESULTS = "/v1/images/results/"
 """Files of results, whose names are secrets that expire."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _JSON_BYTES = 1_000_000
 _FORM_PICTURES = 5
-"""Pictures and a mask that a form may hold at most, in bytes of the largest one."""
+"""Limit of a form, in multiples of the largest picture."""
 IMAGES = ("image/png", "image/jpeg", "image/webp")
 _CLIENTS = 10_000
-"""Whose calls are counted; the ones heard of longest ago are forgotten."""
+"""Number of clients whose calls are counted; the least recent ones are dropped."""
 
 
 class Protected:
-    """Lets good calls through to an application and answers the others."""
+    """Middleware that passes permitted calls to the application and refuses others."""
 
     def __init__(self, app: ASGIApp, settings: Settings, manager: JobManager) -> None:
         self._app = app
@@ -109,7 +109,7 @@ class Protected:
             )
 
     async def _welcome(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Answer a browser that comes with the token in its address: it gets a cookie instead."""
+        """Exchange the token in a browser's address for a cookie."""
         token = self._settings.token
         if token is None or scope["path"] != "/" or scope["method"] != "GET":
             return False
@@ -144,10 +144,10 @@ class Protected:
         )
 
     def _check_body(self, scope: Scope, headers: Headers) -> int:
-        """The bytes that a call may send.
+        """The maximal size of a call's body in bytes.
 
         Raises:
-            ApiError: it announces more, or another kind.
+            ApiError: the announced size is larger, or the media type is wrong.
         """
         if scope["method"] in _SAFE:
             return 0
@@ -173,7 +173,7 @@ class Protected:
         return limit
 
     def _check_calls(self, scope: Scope) -> None:
-        """The other half of the connections is for those whose calls are still to come."""
+        """Limit concurrent calls to half of the connections; the rest is for further clients."""
         calls = self._bodies.complete()
         if calls >= self._settings.calls and str(scope["path"]) not in _OPEN:
             raise ApiError(
@@ -207,7 +207,7 @@ class Buckets:
     )
 
     def take(self, key: str) -> float:
-        """Count a call; seconds to wait where it is one too many, else 0."""
+        """Count a call; return seconds to wait if it exceeds the rate, else 0."""
         now = time.monotonic()
         left, since = self._left.pop(key, (float(self.burst), now))
         left = min(float(self.burst), left + (now - since) * self.rate)
@@ -224,7 +224,7 @@ def _check_origin(headers: Headers) -> None:
         headers.get("sec-fetch-mode") != "navigate"
     )
     if origin is not None:
-        # The scheme may be changed by a proxy; name and port are what tells pages apart.
+        # A proxy may change the scheme, so compare name and port only.
         foreign = foreign or origin.partition("://")[2] != headers.get("host", "")
     if foreign:
         raise ApiError(
@@ -235,7 +235,7 @@ def _check_origin(headers: Headers) -> None:
 
 
 def _empty(headers: Headers) -> bool:
-    """Whether no body is announced."""
+    """Whether the headers announce no body."""
     return headers.get("content-length", "0") in ("0", "") and "transfer-encoding" not in headers
 
 
@@ -252,12 +252,12 @@ def _name(host: str) -> str:
 
 
 def _same(given: str, expected: str) -> bool:
-    """Compares in a time that tells nothing about where they differ."""
+    """Compare strings in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
 def _cookie(token: str) -> str:
-    """Browsers send cookies to every port of a machine: this one does not give the token away."""
+    """A cookie value that does not reveal the token: browsers send it to every port of a host."""
     return hmac.new(token.encode(), b"asymflow studio cookie", hashlib.sha256).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""How a server is set up. Every limit lives here."""
+"""The settings of a server, with all limits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from asymflow.core.errors import InputError
 from asymflow.io import images
 
 SIDES = range(32, 129, 8)
-"""Sides that pictures can be asked for: those that the model was trained on."""
+"""Sides that can be requested: those that the model was trained on."""
 PICTURES = 4
-"""Of one combination of a prompt."""
+"""Maximal number of pictures per combination of a prompt."""
 COMBINATIONS = 16
 LARGEST = 2048
-"""Side to which a finished picture is enlarged at most."""
+"""Maximal side of an enlarged picture."""
 
 _LEAVING = 3.5
-"""Seconds in which answers are sent, a step is left, and everything is closed."""
+"""Seconds for sending responses, ending the current step, and closing everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,32 +28,31 @@ class Settings:
     Attributes:
         data: folder of the database, pictures and uploads.
         host: address to listen on. Off loopback, a token is needed.
-        hosts: names that a request may call the server by; on loopback always its own ones only,
-            and elsewhere any when this is empty.
-        together: pictures that walk together; without it, as many as the model takes in one call.
-        queue: pictures that may wait; `queue_of_one` of a single client.
-        picture_seconds: that a picture may take, and `wait_seconds` that a job may wait.
-        network_seconds: that the process of the network may take for one pass before it counts as
-            hung.
-        drain_seconds: that pictures and the calls that wait for them may go on when the server is
-            stopped. It ends within `stop_seconds` whatever happens.
-        notice_seconds: that it says so for before it stops listening, while others may still send
-            it calls; without it none on loopback, and else two.
-        upload_bytes, upload_pixels: of a picture that is sent.
-        upload_space: bytes of all pictures that are sent, of which the oldest make room for new
-            ones; `body_space` of all bodies that are held in memory at a time.
-        slow_together: pictures that are read, enlarged or packed at a time; `slow_waiting` wait for
-            that, and `slow_waiting_of_one` of a single address.
-        connections: that are open at a time; beyond that, those that wait for nothing make room.
-        head_seconds: that the head of a request may take, and `keep_alive_seconds` that a
-            connection stays open between two calls.
-        body_seconds: in each of which `body_pace` bytes per second of a body have to come.
-        answer_seconds: after which an answer is given up of which the client takes nothing;
-            `answer_space` bytes of all answers wait to be taken at a time.
+        hosts: allowed host names of requests; on loopback its own ones are always required, and
+            elsewhere all are allowed if this is empty.
+        together: pictures per batch; by default as many as the model supports in one call.
+        queue: maximal number of queued pictures; `queue_of_one` is that of a single client.
+        picture_seconds: time limit of a picture; `wait_seconds` is that of a queued job.
+        network_seconds: time limit of one network pass, after which its process counts as hung.
+        drain_seconds: time for running pictures and calls that wait for them after a signal to
+            stop. The server ends within `stop_seconds` in any case.
+        notice_seconds: time between reporting the stop and the end of listening, so that load
+            balancers notice; by default none on loopback, and else two seconds.
+        upload_bytes, upload_pixels: limits of an uploaded picture.
+        upload_space: bytes of all uploads, beyond which the oldest are deleted; `body_space` is
+            the limit of all request bodies in memory.
+        slow_together: pictures that are read, enlarged or packed at a time; `slow_waiting` may
+            wait for that, and `slow_waiting_of_one` of a single address.
+        connections: maximal number of open ones; beyond that, idle ones are closed.
+        head_seconds: time limit for the head of a request; `keep_alive_seconds` is that of an
+            idle connection between two calls.
+        body_seconds: interval in which a body must have at least `body_pace` bytes per second.
+        answer_seconds: time after which a response is dropped if the client reads nothing;
+            `answer_space` is the limit of unsent bytes of all responses.
         spare: bytes of the disk that stay free.
-        rate: calls per second of one client in the long run, and `burst` at once.
-        undo_seconds: after which a deleted picture is gone for good.
-        passing_seconds: after which pictures that are in no gallery are gone.
+        rate: calls per second of one client on average; `burst` at once.
+        undo_seconds: time after which a deleted picture is removed permanently.
+        passing_seconds: time after which pictures outside of the gallery are removed.
         browser: serve the front end.
     """
 
@@ -108,19 +107,19 @@ class Settings:
 
     @property
     def calls(self) -> int:
-        """That are answered at a time, so that connections are left to make room."""
+        """Maximal number of concurrent calls, which leaves connections that can be closed."""
         return self.connections // 2
 
     @property
     def notice(self) -> float:
-        """Seconds between the signal to stop and the end of listening, at least."""
+        """Minimal number of seconds between the signal to stop and the end of listening."""
         if self.notice_seconds is not None:
             return self.notice_seconds
         return 0.0 if self.loopback else 2.0
 
     @property
     def stop_seconds(self) -> float:
-        """Seconds from the signal to stop to the end of the process, at most.
+        """Maximal number of seconds from the signal to stop to the end of the process.
 
         By default less than the 10 seconds after which containers are killed.
         """
@@ -138,6 +137,6 @@ class Settings:
 
     @property
     def allowed_hosts(self) -> frozenset[str]:
-        """Names that a request may call the server by; empty for any."""
+        """Allowed host names of requests; empty for any."""
         own = ("localhost", "127.0.0.1", "::1", self.host) if self.loopback else ()
         return frozenset((*own, *self.hosts))

@@ -1,4 +1,4 @@
-"""The parts of a server, and how calls get at them."""
+"""The parts of a server, as dependencies of endpoints."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from asymflow.server.store import Store
 from asymflow.server.workshop import Caller, Workshop, caller_of
 
 _PATIENCE = 60.0
-"""Seconds that a call waits for the model, which is loaded while the server already answers."""
+"""Seconds that a call waits while the model is being loaded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Studio:
-    """Everything that calls share."""
+    """The parts of a server that all calls share."""
 
     settings: Settings
     store: Store
@@ -58,7 +58,7 @@ Loaded = Annotated[Model, Depends(model_of)]
 
 
 def client_of(request: Request) -> str:
-    """Whose turn a call takes: a tab of the studio, or an address."""
+    """The client of a call for fair queueing: a tab of the studio, or an address."""
     tab = request.headers.get("x-client", "")[:64]
     address = request.client.host if request.client is not None else "?"
     return f"{address} {tab}"

@@ -1,8 +1,8 @@
-"""What outlives the process: jobs, pictures, uploads and keys in SQLite, pixels in files.
+"""Persistent storage: jobs, pictures, uploads and keys in SQLite, pixels in files.
 
-A file is written before the row that names it, and a row is gone before its file: what the database
-knows is there. Until its row is written a file has a name of its own, so that a whole picture is
-never taken for a left-over. Files are named by random ids, never by what somebody typed.
+A file is written before the row that names it, and a row is gone before its file: every file in the
+database exists. Until its row is written a file has a pending name, so that a complete picture is
+never mistaken for a left-over. File names are random ids, never user input.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from asymflow.server.problems import disk_is_full
 _log = logging.getLogger("asymflow.server")
 
 _RESULT = re.compile(r"[\w-]{22}\.(png|webp|jpg)", re.ASCII)
-"""Names of results. Somebody else's files may lie beside them."""
+"""Names of results. Other files may be in the same folder."""
 _FILE = re.compile(r"[\w-]{22}\.png", re.ASCII)
 _PENDING = re.compile(r"[\w-]{22}\.png\.pending", re.ASCII)
 """Names of whole files whose row is being written."""
@@ -44,14 +44,14 @@ _FACTS = {
     "seconds": (int, float),
     "forwards": int,
 }
-"""What is computed with, or named a file by, of what is known of a picture."""
+"""Facts of a picture that are used in computations or file names, with their types."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job as it is remembered; `kind` is "studio" or "api"."""
+    """A job in the database; `kind` is "studio" or "api"."""
 
     id: str
     client: str
@@ -67,13 +67,13 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class PictureRow:
-    """A picture as it is remembered.
+    """A picture in the database.
 
     Attributes:
         number: rises with every picture; what the gallery is ordered by.
         listed: is in the gallery.
         deleted: when it was hidden, or None.
-        facts: what it shows and how it was made, as the API says it.
+        facts: its content and settings, as in the API.
     """
 
     number: int
@@ -88,7 +88,7 @@ class PictureRow:
 
 @dataclass(frozen=True, slots=True)
 class UploadRow:
-    """A picture that somebody sent."""
+    """An uploaded picture."""
 
     id: str
     width: int
@@ -139,9 +139,9 @@ class Store:
         return cursor.lastrowid or 0
 
     def _settle(self) -> None:
-        """Finish or undo what a process that was killed had begun.
+        """Complete or undo unfinished work of a killed process.
 
-        Whole pictures stay, whatever the database says: it may be an older one, or new.
+        Complete pictures stay even if the database lacks them: it may be an older one, or new.
         """
         for name in ("pictures", "uploads"):
             noted = {f"{id}.png" for id in self._ids(f"SELECT id FROM {name}", ())}
@@ -150,7 +150,7 @@ class Store:
                     final = path.with_suffix("")
                     if final.name in noted and not final.exists():
                         path.replace(final)
-                    else:  # nobody was told of it, and its job makes it again
+                    else:  # it was never reported, and its job makes it again
                         path.unlink()
         for name in ("pictures", "uploads", "results"):
             for path in (self._folder / name).iterdir():
@@ -158,7 +158,7 @@ class Store:
                     path.unlink()
 
     def _adopt_uploads(self) -> None:
-        """Note files that were sent and that the database lacks, so that they go in their time."""
+        """Register uploads that the database lacks, so that they expire."""
         noted = set(self._ids("SELECT id FROM uploads", ()))
         for path in self._strangers("uploads", noted):
             try:
@@ -177,7 +177,7 @@ class Store:
         return [path for path in whole_files(self._folder / name) if path.stem not in noted]
 
     def strangers(self) -> list[Path]:
-        """Picture files that the database lacks: it was lost, or an older one was put back."""
+        """Picture files that the database lacks, because it was lost or restored from a backup."""
         return self._strangers("pictures", set(self._ids("SELECT id FROM pictures", ())))
 
     def keep_reserve(self) -> None:
@@ -199,12 +199,12 @@ class Store:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:  # a full disk may have ended it
+                if self._db.in_transaction:  # a full disk may have ended it already
                     self._db.execute("ROLLBACK")
                 raise
 
     def _although_full(self, work: Callable[[], T]) -> T:
-        """Do what frees room: where the disk has none left, in that which was kept for it."""
+        """Run work that frees space; if the disk is full, release the reserve for it."""
         try:
             return work()
         except (OSError, sqlite3.Error) as error:
@@ -214,7 +214,7 @@ class Store:
 
     @contextmanager
     def _noting(self, path: Path) -> Generator[None]:
-        """A transaction that names a file which is written, but pending: both or neither."""
+        """A transaction that adds a row and completes its pending file: both or neither."""
         pending = _pending(path)
         try:
             with self._transaction():
@@ -222,7 +222,7 @@ class Store:
         except BaseException:
             pending.unlink(missing_ok=True)
             raise
-        pending.replace(path)  # and the next start does, if this one is killed here
+        pending.replace(path)  # done by the next start if this process is killed here
 
     def close(self) -> None:
         """Write everything back."""
@@ -232,7 +232,7 @@ class Store:
     # Jobs.
 
     def add_job(self, job: JobRow, key: str | None = None, body: str = "") -> None:
-        """Remember a new job, and the idempotency key it was sent with."""
+        """Store a new job, and its idempotency key."""
         with self._transaction():
             self._db.execute(
                 "INSERT INTO jobs (id, client, kind, state, created, request, slots) "
@@ -262,7 +262,7 @@ class Store:
         finished: float | None = None,
         error: Mapping[str, Any] | None = None,
     ) -> None:
-        """Remember the new state of a job."""
+        """Store the new state of a job."""
         with self._transaction():
             self._db.execute(
                 "UPDATE jobs SET state = ?, started = ?, finished = ?, error = ? WHERE id = ?",
@@ -275,7 +275,7 @@ class Store:
         return found[0] if found else None
 
     def recent_jobs(self, limit: int) -> list[JobRow]:
-        """The newest jobs of the studio first; live ones are passing and not among them."""
+        """The newest jobs of the studio first, without live ones."""
         return self._read(
             "jobs",
             _job,
@@ -294,7 +294,7 @@ class Store:
         )
 
     def set_aside(self, table: Literal["jobs", "pictures"], id: str, reason: str) -> None:
-        """Take a row that cannot be read out of the way of all others, and keep what it holds."""
+        """Move an unreadable row to another table, with its content."""
         _log.error("a row cannot be read", extra={"table": table, "id": id, "reason": reason})
         with self._transaction():
             for row in self._rows(f"SELECT * FROM {table} WHERE id = ?", (id,)):
@@ -312,18 +312,18 @@ class Store:
     # Pictures.
 
     def write_picture(self, id: str, data: bytes) -> None:
-        """The PNG file of a finished picture, which `add_picture` or `drop_picture` follows."""
+        """Write the PNG file of a finished picture; call `add_picture` or `drop_picture` next."""
         with replacing(_pending(self.picture_path(id))) as file:
             file.write(data)
 
     def drop_picture(self, id: str) -> None:
-        """Remove a file that was written for nobody."""
+        """Remove a written file that is not needed."""
         _pending(self.picture_path(id)).unlink(missing_ok=True)
 
     def add_picture(
         self, id: str, job: str, slot: int, facts: Mapping[str, Any], *, listed: bool
     ) -> PictureRow:
-        """Note a finished picture, whose file is written; it is removed where that fails."""
+        """Add the row of a picture whose file is written; if that fails, the file is removed."""
         created = time.time()
         with self._noting(self.picture_path(id)):
             # A job that was killed after its picture may make it again.
@@ -383,7 +383,7 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             if not disk_is_full(error):
                 raise
-            # Then their own room is all there is. A row without its file does no harm.
+            # Then only their own space can be freed. A row without its file does no harm.
             self._drop_pictures(ids)
             change()
         self._drop_pictures(ids)
@@ -404,13 +404,13 @@ class Store:
             self.remove(hidden)
 
     def picture_path(self, id: str) -> Path:
-        """Where the pixels are."""
+        """The file of a picture."""
         return self._folder / "pictures" / f"{id}.png"
 
     # Uploads, and results that are fetched by their URL.
 
     def add_upload(self, data: bytes, width: int, height: int) -> UploadRow:
-        """Keep a picture that was sent, as the PNG it was made into."""
+        """Store an uploaded picture, converted to PNG."""
         id = new_id()
         with replacing(_pending(self.upload_path(id))) as file:
             file.write(data)
@@ -448,23 +448,23 @@ class Store:
             path.unlink(missing_ok=True)
 
     def upload(self, id: str) -> UploadRow | None:
-        """A picture that was sent, or None where there is none."""
+        """An upload, or None."""
         found = self._rows("SELECT id, width, height FROM uploads WHERE id = ?", (id,))
         return UploadRow(*found[0]) if found else None
 
     def upload_path(self, id: str) -> Path:
-        """Where its pixels are."""
+        """The file of an upload."""
         return self._folder / "uploads" / f"{id}.png"
 
     def add_result(self, data: bytes, suffix: str) -> str:
-        """Keep a file for a while; its name."""
+        """Store a file temporarily and return its name."""
         name = f"{new_id()}.{suffix}"
         with replacing(self._folder / "results" / name) as file:
             file.write(data)
         return name
 
     def result(self, name: str) -> Path | None:
-        """The file of a result, or None where there is none. Other names lead nowhere."""
+        """The file of a result, or None. Invalid names are never used as paths."""
         path = self._folder / "results" / name
         return path if _RESULT.fullmatch(name) and path.is_file() else None
 
@@ -532,22 +532,22 @@ class Store:
 
 
 def whole_files(folder: Path) -> list[Path]:
-    """The pictures in a folder, by name. Somebody else's files may lie beside them."""
+    """The pictures in a folder, by name. Other files are ignored."""
     return sorted(path for path in folder.iterdir() if _FILE.fullmatch(path.name))
 
 
 def _pending(path: Path) -> Path:
-    """What a file is called until its row is written."""
+    """The name of a file until its row is written."""
     return path.with_name(f"{path.name}.pending")
 
 
 def _room(path: Path) -> int:
-    """Bytes that a file takes on a disk, whose blocks have 4096."""
+    """Bytes of a file on the disk, in blocks of 4096."""
     return -(-path.stat().st_size // 4096) * 4096
 
 
 def _job(row: sqlite3.Row) -> JobRow:
-    """A job; ValueError where its row holds something else."""
+    """Parse a job; raises ValueError for an invalid row."""
     return JobRow(
         id=row["id"],
         client=row["client"],
@@ -563,7 +563,7 @@ def _job(row: sqlite3.Row) -> JobRow:
 
 
 def _picture(row: sqlite3.Row) -> PictureRow:
-    """A picture; ValueError, TypeError or KeyError where its row holds something else."""
+    """Parse a picture; raises ValueError, TypeError or KeyError for an invalid row."""
     facts = json.loads(row["facts"])
     for name, kind in _FACTS.items():
         if not isinstance(facts[name], kind):

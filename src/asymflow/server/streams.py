@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any
 
 from fastapi.responses import StreamingResponse
-from fastapi.sse import format_sse_event
 
 from asymflow.core.types import Picture
 from asymflow.server import media
@@ -19,33 +18,29 @@ from asymflow.server.jobs import Event, Job
 from asymflow.server.manager import JobManager
 
 _QUIET = 15.0
-"""Seconds after which something is sent so that no proxy takes the line for dead."""
+"""Seconds of silence after which a comment is sent, so that proxies keep the connection."""
+KEEP_ALIVE = b": still here\n\n"
 TYPE = "text/event-stream"
-KEEP_ALIVE = format_sse_event(comment="still here")
 HEADERS = MappingProxyType({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-"""Nobody may keep a stream, or hold it back."""
+"""Headers that disable caching and buffering of streams."""
 FINAL = frozenset({"done", "failed", "cancelled"})
 _PREVIEW_SHARE = 0.02
-"""Of one listener's time, that the processor may spend on showing it previews."""
+"""Maximal share of processor time for the previews of one subscriber."""
 
 
 def message(name: str, data: Mapping[str, Any], number: int | None = None) -> bytes:
     """One event on the wire."""
-    text = json.dumps(data, allow_nan=False)
-    return format_sse_event(data_str=text, event=name, id=None if number is None else str(number))
+    head = "" if number is None else f"id: {number}\n"
+    return f"{head}event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n".encode()
 
 
 def response(events: AsyncGenerator[bytes]) -> StreamingResponse:
-    """A response of events.
-
-    FastAPI's own class for them would have sent status 200 before a route can find that there is
-    no such job.
-    """
+    """A response of events."""
     return StreamingResponse(events, media_type=TYPE, headers=HEADERS)
 
 
 async def follow(manager: JobManager, job: Job, after: int) -> AsyncGenerator[Event | None]:
-    """What happens to a job, to its end; None where nothing happened for a while.
+    """The events of a job until its end; None after a while without events.
 
     Ends early when the server stops.
     """
@@ -66,10 +61,13 @@ async def follow(manager: JobManager, job: Job, after: int) -> AsyncGenerator[Ev
 async def job_events(
     manager: JobManager, job: Job, after: int, *, previews: bool = False
 ) -> AsyncGenerator[bytes]:
-    """`follow` on the wire.
+    """`follow` as server-sent events.
 
     Args:
-        previews: says a look at a picture in its step, in the place of where to ask for it.
+        manager: has the job.
+        job: to follow.
+        after: number of the last event received.
+        previews: send previews as data URLs in steps, instead of their addresses.
     """
     shown = _Previews(manager, job)
     async for event in follow(manager, job, after):
@@ -83,9 +81,9 @@ async def job_events(
 
 
 class _Previews:
-    """Looks at the pictures of a job, as often as they cost little: the first one of each at once.
+    """Previews of a job's pictures, limited by their cost; the first of each is sent at once.
 
-    A call of its own for every look would cost several times as much as the look.
+    A separate call for every preview would cost several times as much as the preview.
     """
 
     def __init__(self, manager: JobManager, job: Job) -> None:
@@ -94,10 +92,10 @@ class _Previews:
         self._next: dict[int, float] = {}
 
     async def of(self, slot: int, step: int) -> str | None:
-        """The look at a step as a data URL; None for one that is skipped or long over."""
+        """The preview of a step as a data URL; None if it is skipped or outdated."""
         now = time.monotonic()
         found = self._manager.newest(self._job, slot)
-        last = step == self._job.steps - 1  # the picture itself comes in a moment
+        last = step == self._job.steps - 1  # the picture itself follows immediately
         if found is None or found[0] != step or last or now < self._next.get(slot, 0.0):
             return None
         url, seconds = await asyncio.to_thread(self._encoded, found[1])
@@ -106,7 +104,7 @@ class _Previews:
         return url
 
     def _encoded(self, look: Picture) -> tuple[str, float]:
-        """A data URL, and the processor's seconds that it took."""
+        """A data URL, and its processor time in seconds."""
         before = time.thread_time()
         data = media.preview(look, composite=self._job.request.mask is not None)
         url = f"data:image/webp;base64,{base64.b64encode(data).decode()}"
@@ -116,11 +114,12 @@ class _Previews:
 async def everything(manager: JobManager, *, previews: bool = False) -> AsyncGenerator[bytes]:
     """Every event of every job of the studio, for a page that opens a single stream.
 
-    Begins with the jobs that are going on and what was told of them. The data of an event is that
-    of the job's own stream and the job's id; "job" comes whenever the state of one has changed, and
-    "beat" while nothing happens, so that a listener can tell a quiet server from a dead one.
+    Begins with the active jobs and their past events. The data of an event is that of the job's own
+    stream and the job's id; "job" is sent whenever the state of one changes, and "beat" while
+    nothing happens, so that a client can distinguish an idle server from a dead one.
 
     Args:
+        manager: has the jobs.
         previews: as in `job_events`.
     """
     shown: dict[str, _Previews] = {}
@@ -151,7 +150,7 @@ async def everything(manager: JobManager, *, previews: bool = False) -> AsyncGen
 
 
 async def changes(manager: JobManager, after: int | None) -> AsyncGenerator[bytes]:
-    """Every change of state of any job; without a number to go on from, first what is going on."""
+    """Every change of state of any job; without a number to resume from, first the active jobs."""
     with manager.changed.listen() as listener:
         if after is None:
             after = manager.last_change()

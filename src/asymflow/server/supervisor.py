@@ -1,12 +1,11 @@
-"""A process that answers questions, and is watched.
+"""Supervises a child process that handles requests.
 
-It is started again when it ends, when it does not answer, and when it could not be started, after a
-pause that grows while that does not help. Whoever asks waits for the answer, or hears that the
-process was lost before it could give one.
+It is restarted when it ends, does not respond, or could not be started, with exponential back-off.
+Callers wait for the response, or get an error if the process was lost before.
 
-A message is its length in 8 bytes, then its bytes. The process says an empty one as soon as it can
-answer, and answers an empty one with an empty one: so a process that hangs is noticed while nobody
-asks anything, too.
+A message is its length in 8 bytes, then its bytes. The process sends an empty one as soon as it is
+ready, and responds to an empty one (a ping) with an empty one: so a process that hangs is noticed
+also without requests.
 """
 
 from __future__ import annotations
@@ -32,25 +31,25 @@ if sys.platform == "linux":
 
 _LENGTH = struct.Struct("<Q")
 _LONGEST = 2**32
-"""Bytes of a message. What claims to be longer is none."""
+"""Maximal bytes of a message; a larger length is an error."""
 _PIPE = 2**20
-"""Bytes on their way, where the system lets one choose: more than a question has."""
+"""Buffer size of a pipe, where it can be set: larger than a request."""
 _PING = 10.0
-"""Seconds without a question after which the process is asked for a sign of life."""
+"""Seconds without a request after which the process is pinged."""
 _TICK = 0.5
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
 _END = 2.0
-"""Seconds that a process may take to end by itself."""
+"""Seconds to wait for a process to end by itself."""
 _log = logging.getLogger("asymflow.server")
 
 Memory = TypeVar("Memory")
 
 
 class Lost(Exception):
-    """The process ended before it answered, or there is none.
+    """The process ended before it responded, or there is none.
 
     Attributes:
-        memory: the system took its memory back.
+        memory: whether the system killed it for lack of memory.
     """
 
     def __init__(self, message: str, *, memory: bool = False) -> None:
@@ -60,7 +59,7 @@ class Lost(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Question:
-    """What was asked; `answer` stays None where the process ended before."""
+    """A request; `answer` stays None if the process ended before."""
 
     done: threading.Event = field(default_factory=threading.Event)
     answer: bytes | None = None
@@ -68,7 +67,7 @@ class _Question:
 
 
 class _Process(Generic[Memory]):
-    """One process, what it was asked, and what it remembers.
+    """One process, its pending requests, and the state cached in it.
 
     Raises:
         OSError, RuntimeError, MemoryError: it cannot be started; nothing is left of the attempt.
@@ -79,17 +78,17 @@ class _Process(Generic[Memory]):
     ) -> None:
         self.memory = memory
         self.heard = 0
-        """Messages that came from it, the first of which says that it can answer."""
+        """Number of messages from it, the first of which means that it is ready."""
         self.ended = threading.Event()
         self.complaint = ""
-        """Why it is killed, where that is done here."""
+        """The reason, if it is killed here."""
         self._greeted = greeted
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._pending: deque[_Question] = deque()
         self._reclaimed = _reclaimed()
         self._last: _Question | None = None
-        # Popen would leave its own pipes open where it fails between two of them.
+        # Popen would leave its own pipes open if it failed between two of them.
         with ExitStack() as undo, ExitStack() as its_ends:
             its_in, self._asked = _pipe(its_ends, undo)
             self._told, its_out = _pipe(undo, its_ends)
@@ -103,13 +102,13 @@ class _Process(Generic[Memory]):
         self.process.wait()
 
     def send(self, compose: Callable[[Memory], bytes]) -> tuple[_Question, _Question | None] | None:
-        """Ask; the question, and the one before it. None where it has ended."""
+        """Send a request; return it and the one before it, or None if the process has ended."""
         question = _Question()
         with self._sending:
             try:
                 message = compose(self.memory)
             except BaseException:
-                # What is noted as told to it may not have been.
+                # Its cached state is unknown now.
                 self.kill("could not be asked and was ended")
                 raise
             with self._lock:
@@ -117,12 +116,12 @@ class _Process(Generic[Memory]):
                     return None
                 self._pending.append(question)
                 before, self._last = self._last, question
-            with suppress(OSError, ValueError):  # it has ended, which the listener will notice
+            with suppress(OSError, ValueError):  # it has ended, which the reader will notice
                 write(self._asked, message)
         return question, before
 
     def ping(self) -> None:
-        """Ask for a sign of life, if nothing else is being asked."""
+        """Send a ping, if no request is pending."""
         if not self.waiting and not self._sending.locked():
             self.send(lambda memory: b"")
 
@@ -154,7 +153,7 @@ class _Process(Generic[Memory]):
         for question in left:
             question.answered = time.perf_counter()
             question.done.set()
-        with self._sending:  # nobody writes any more
+        with self._sending:  # no writer is active
             for stream in (self._asked, self._told):
                 with suppress(OSError):
                     stream.close()
@@ -165,7 +164,7 @@ class _Process(Generic[Memory]):
         self.process.kill()
 
     def close(self) -> None:
-        """Ask it to end, and end it where it does not listen."""
+        """Close its input, and kill it if it does not end."""
         if self._sending.acquire(timeout=_END):
             try:
                 with suppress(OSError, ValueError):
@@ -177,7 +176,7 @@ class _Process(Generic[Memory]):
         self.ended.wait()
 
     def lost(self) -> Lost:
-        """Why it is no more."""
+        """The error that describes why it ended."""
         code = self.process.returncode
         if self.complaint:
             return Lost(f"The process of the network {self.complaint}.")
@@ -189,15 +188,14 @@ class _Process(Generic[Memory]):
 
 
 class Supervised(Generic[Memory]):
-    """A process that is always there again. Threads may share it.
+    """A process that is restarted whenever it is lost. Thread-safe.
 
-    A question is sent while the one before is answered, so that the process need not wait for it.
+    A request is sent while the one before is processed, so that the process need not wait for it.
 
     Args:
         command: that starts it.
-        memory: makes what is remembered of what a new process knows.
-        answer_seconds: after which a process that does not answer is ended, and `start_seconds`
-            after which one that cannot answer yet.
+        memory: creates the record of the state cached in a new process.
+        answer_seconds: time limit for a response; `start_seconds` is that for the start.
     """
 
     def __init__(
@@ -216,20 +214,20 @@ class Supervised(Generic[Memory]):
         self._local = threading.local()
         self._closing = threading.Event()
         self.restarts = 0
-        """Processes that were lost, and attempts to start one that failed."""
+        """Number of lost processes and failed starts."""
         self.changed: Callable[[], None] = lambda: None
-        """Is called, by any thread, when `live` may have changed."""
+        """Callback, from any thread, when `live` may have changed."""
         self._watcher = threading.Thread(target=self._run, name="asymflow-watcher", daemon=True)
         self._watcher.start()
 
     @property
     def live(self) -> bool:
-        """Whether there is a process that can answer."""
+        """Whether there is a process that is ready."""
         return self._answering() is not None
 
     @property
     def pid(self) -> int | None:
-        """Of the process that can answer."""
+        """The id of the process that is ready."""
         process = self._answering()
         return None if process is None else process.process.pid
 
@@ -240,13 +238,13 @@ class Supervised(Generic[Memory]):
         return 0 if process is None else process.waiting
 
     def ask(self, compose: Callable[[Memory], bytes]) -> bytes:
-        """The answer to a question.
+        """Send a request and return the response.
 
         Args:
-            compose: writes it, given what the process remembers, and notes there what it says.
+            compose: writes the request, given the state cached in the process, and updates that.
 
         Raises:
-            Lost: the process ended before it answered, or none could be started in time.
+            Lost: the process ended before it responded, or none could be started in time.
         """
         while True:
             process = self._awaited()
@@ -266,7 +264,7 @@ class Supervised(Generic[Memory]):
         return None if process is None or process.ended.is_set() else process
 
     def _awaited(self) -> _Process[Memory]:
-        """A process that can answer, as soon as there is one.
+        """Wait for a process that is ready.
 
         Raises:
             Lost: none can be started in time.
@@ -281,18 +279,18 @@ class Supervised(Generic[Memory]):
         return process
 
     def waited(self) -> float:
-        """Seconds that this thread's last question waited for that of another."""
+        """Seconds that this thread's last request waited for that of another thread."""
         return getattr(self._local, "waited", 0.0)
 
     def close(self) -> None:
-        """End the process, and start no other."""
+        """End the process without a restart."""
         self._closing.set()
         with self._change:
             self._change.notify_all()
         self._watcher.join()
 
     def abort(self) -> None:
-        """End the process at once, whoever waits for its answer, and start no other."""
+        """Kill the process, also with pending requests, without a restart."""
         self._closing.set()
         with self._change:
             self._change.notify_all()
@@ -312,7 +310,7 @@ class Supervised(Generic[Memory]):
                 reason, failed = str(process.lost()), process.heard < 2
             if not self._closing.is_set():
                 self.restarts += 1
-            self._publish(None)  # also after a failed start: whoever counts them is told
+            self._publish(None)  # also after a failed start, so that metrics count it
             if self._closing.is_set():
                 return
             failures = failures + 1 if failed else 0
@@ -326,7 +324,7 @@ class Supervised(Generic[Memory]):
         self.changed()
 
     def _watch(self, process: _Process[Memory]) -> None:
-        """Wait for the end of a process, and bring it about where it does not answer."""
+        """Wait for the end of a process, and kill it if it does not respond."""
         silent = idle = 0.0
         heard = 0
         before = time.monotonic()
@@ -335,7 +333,7 @@ class Supervised(Generic[Memory]):
                 process.close()
                 return
             now = time.monotonic()
-            # This process may have been stopped itself, which is not the other one's fault.
+            # This process may have been suspended itself, which must not count.
             passed, before = min(now - before, 2 * _TICK), now
             if process.heard != heard or (heard and not process.waiting):
                 idle = idle + passed if process.heard == heard else 0.0
@@ -351,17 +349,17 @@ class Supervised(Generic[Memory]):
 
 
 def end_with_parent() -> None:
-    """In the process: be ended with the one that started it, also while this one is stopped."""
+    """Called in the child: end with its parent, also while suspended."""
     if sys.platform == "linux":
         set_death_signal = 1
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def read(stream: IO[bytes]) -> bytes | None:
-    """The next message; None at the end.
+    """Read the next message; None at the end.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is invalid.
     """
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
@@ -386,13 +384,13 @@ def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[IO[bytes], IO[bytes]]
     reader = reading.enter_context(os.fdopen(out, "rb"))
     writer = writing.enter_context(os.fdopen(into, "wb"))
     if sys.platform == "linux":
-        with suppress(OSError):  # users have a limit; then it is a smaller one
+        with suppress(OSError):  # users have a limit; then the buffer stays smaller
             fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE)
     return reader, writer
 
 
 def _reclaimed() -> int:
-    """How often the system has ended a process to take its memory back, where it says so."""
+    """Number of processes killed by the system for lack of memory, where it is known."""
     try:
         text = Path("/proc/vmstat").read_text("ascii")
     except OSError:

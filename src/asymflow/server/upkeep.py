@@ -1,7 +1,7 @@
-"""What keeps the folder of a studio well: a look at it, lost pictures, and copies.
+"""Maintenance of a studio's folder: checks, import of lost pictures, and backups.
 
-All of it can be done while a server runs on the folder: files are whole as soon as they have their
-name, and a database hands out a state of one moment.
+All of it can be done while a server runs on the folder: files are complete as soon as they have
+their name, and reads of the database are snapshots.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from asymflow.server.database import NAME, SCHEMA, copy_to, lock
 from asymflow.server.store import whole_files
 
 Advance = Callable[[int, int], None]
-"""Is told how many of how many files are done."""
+"""Progress callback, with the number of files done and their total."""
 _KINDS = ("pictures", "uploads")
 _BEGUN = "begun.sqlite"
-"""The database of a copy whose files are not all there yet."""
+"""Name of the database in an unfinished backup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Report:
 
     Attributes:
         problem: why the database cannot be used, or None.
-        pictures: that the database knows, and their `bytes`.
-        missing: pictures that it knows and whose files are gone.
-        strangers: picture files that it does not know.
+        pictures: number in the database, and their `bytes`.
+        missing: pictures in the database whose files are gone.
+        strangers: picture files that are not in the database.
         unreadable: rows that could not be read and were set aside.
     """
 
@@ -53,7 +53,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Pictures that were taken in, and why others were not, by their names."""
+    """Imported pictures, and the reasons why others were not, by their names."""
 
     taken: list[str]
     left: dict[str, str]
@@ -88,10 +88,10 @@ def check(folder: Path) -> Report:
 
 
 def take_in(folder: Path) -> Taken:
-    """Note picture files that the database does not know, by what they say of themselves.
+    """Import picture files that are not in the database, by their records.
 
     Raises:
-        InputError: there is no such folder, or no database that could take them in.
+        InputError: there is no such folder, or no suitable database.
         FileFormatError: the database cannot be used.
     """
     taken: list[str] = []
@@ -123,13 +123,12 @@ def take_in(folder: Path) -> Taken:
 
 
 def back_up(folder: Path, target: Path, advance: Advance) -> int:
-    """Copy a folder as it is at one moment to another one, which is again the folder of a studio.
+    """Back up a snapshot of a folder to another one, which is again the folder of a studio.
 
-    Into an earlier copy only what is new is copied. What a copy has and the folder has no more
-    stays there.
+    Backups are incremental. Files that were deleted from the folder stay in the backup.
 
     Returns:
-        Files that the database knew and that are gone.
+        Number of files in the database that are gone.
 
     Raises:
         InputError: there is no such folder, or the target is something else.
@@ -151,7 +150,7 @@ def back_up(folder: Path, target: Path, advance: Advance) -> int:
         try:
             copy_to(database, begun)
             gone = _copy_files(folder, target, begun, advance)
-            # Last, so that a copy which was interrupted is still the earlier one.
+            # Last, so that an interrupted backup is still the earlier one.
             with closing(sqlite3.connect(begun)) as copy:
                 copy_to(copy, target / NAME)
             begun.unlink()
@@ -161,7 +160,7 @@ def back_up(folder: Path, target: Path, advance: Advance) -> int:
 
 
 def _copy_files(folder: Path, target: Path, database: Path, advance: Advance) -> int:
-    """Copy the files that a database knows, and say how many are gone."""
+    """Copy the files in a database, and return how many are gone."""
     with closing(sqlite3.connect(database)) as copy:
         wanted = [
             f"{name}/{id}.png" for name in _KINDS for [id] in copy.execute(f"SELECT id FROM {name}")
@@ -211,7 +210,7 @@ def _read(folder: Path) -> Generator[sqlite3.Connection]:
 
 
 def _facts(record: Record) -> dict[str, Any]:
-    """What the database remembers of a picture, as far as its file says it."""
+    """The facts of a picture for the database, as far as its record has them."""
     plan = record.plan
     guided = record.guidance != 1
     return {

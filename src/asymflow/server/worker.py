@@ -1,8 +1,8 @@
-"""The thread that makes pictures: it loads the model, warms up, and serves the queue.
+"""The worker thread: it loads the model, warms up, and serves the queue.
 
-Another one writes them: while it compresses and waits for the disk, the next are drawn. Where the
-network is in a process of its own (`asymflow.server.remote`), two threads draw, so that it always
-has a question: while one of them goes on from an answer, the network is on that of the other.
+Another thread writes pictures, so that the next ones are generated during compression and disk
+writes. With the network in a separate process (`asymflow.server.remote`), two threads generate, to
+keep it busy: while one processes an output, the network computes for the other.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ _log = logging.getLogger("asymflow.server")
 
 _OUR_FAULT = "Something went wrong in the server. Its log says what."
 _TOGETHER = 8
-"""Pictures that walk together where the model takes several per call."""
+"""Pictures per batch, if the model supports several per call."""
 _TRIES = 3
-"""That a picture gets whose network is lost: one of them may be lost by chance, or by another."""
+"""Attempts for a picture whose network process is lost, perhaps by chance or by another picture."""
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
 """Seconds between two attempts to load the model."""
 
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """A picture on its way.
+    """A running picture.
 
     Attributes:
-        seconds: of computing so far, and `started`, since when it has been made.
-        facts: of every step that was made or skipped, by its index in the plan.
+        seconds: of computing so far; `started` is the time of its start.
+        facts: of every finished or skipped step, by its index in the plan.
     """
 
     unit: Unit
@@ -62,10 +62,10 @@ class _Run:
 
 
 class Worker(threading.Thread):
-    """Serves an engine until that closes.
+    """Serves a job manager until that closes.
 
     Args:
-        load: gives the model.
+        load: returns the model.
     """
 
     def __init__(self, engine: JobManager, load: Callable[[], Model]) -> None:
@@ -73,10 +73,10 @@ class Worker(threading.Thread):
         self._manager = engine
         self._load = load
         self._abandoned = threading.Event()
-        self._last = threading.local()  # what each thread handed to the writer
+        self._last = threading.local()  # what each thread passed to the writer
 
     def abandon(self) -> None:
-        """Leave what is being made; its job is kept for the next start."""
+        """Stop running pictures; their jobs are kept for the next start."""
         self._abandoned.set()
         if (network := self._manager.network) is not None:
             network.abort()
@@ -88,11 +88,11 @@ class Worker(threading.Thread):
                 self._work()
             except AsymflowError:
                 _log.exception("the model cannot be loaded")
-                # What it says may name files, which is for the log alone.
+                # The message may have file names, which belong in the log only.
                 self._manager.give_up("The model could not be loaded. The server's log says why.")
                 return
             except Exception:
-                # Such as files or threads that the system does not give now.
+                # Such as temporarily exhausted files or threads.
                 _log.exception("the model could not be loaded", extra={"pause_s": pause})
                 self._manager.give_up("The model could not be loaded, and is tried again soon.")
             else:
@@ -105,8 +105,8 @@ class Worker(threading.Thread):
         """Load the model, and serve with it until the server closes.
 
         Raises:
-            AsymflowError: the model is to blame.
-            Exception: whatever the system does not give.
+            AsymflowError: the model cannot be used.
+            Exception: a resource of the system is exhausted.
         """
         model = self._load()
         network = remote.network_of(model)
@@ -117,7 +117,7 @@ class Worker(threading.Thread):
                 ThreadPoolExecutor(1, "asymflow-writer") as self._writer,
                 ThreadPoolExecutor(count, "asymflow-drawing") as drawing,
             ):
-                self._writer.submit(int).result()  # its thread is there, before it is needed
+                self._writer.submit(int).result()  # starts its thread before it is needed
                 self._manager.open(model, seconds, None if network is None else network.process)
                 _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
                 limit = self._manager.settings.together or model.adapter.batch or _TOGETHER
@@ -137,7 +137,7 @@ class Worker(threading.Thread):
                 self._manager.rest(units)
 
     def _serve(self, model: Model, units: Sequence[Unit], tries: int = 1) -> None:
-        """Make pictures; each alone where they fail together for want of memory, or are lost."""
+        """Make pictures; one by one if a batch runs out of memory, or its network is lost."""
         runs = [run for unit in units if (run := self._prepared(model, unit)) is not None]
         if not runs:
             return
@@ -156,7 +156,7 @@ class Worker(threading.Thread):
             lost = None
         else:
             return
-        # Here, so that the error and what its frames held are gone.
+        # Here, where the error and the objects in its frames are released.
         gc.collect()
         devices.release_memory()
         if lost is not None and lost.memory:
@@ -240,13 +240,13 @@ class Worker(threading.Thread):
         return all(run.unit.job.over for run in runs)
 
     def _note(self, adapter: Adapter, run: _Run, frame: engine.Frame, row: int) -> None:
-        """Tell everybody about a step of one picture."""
+        """Publish a step of one picture."""
         if run.unit.job.over:
             return
         if not frame.x_0[row].isfinite().all():
             self._fail(
                 [run],
-                "The model answered with what are no numbers. Its file may have been changed while "
+                "The model returned NaN or infinite values. Its file may have been changed while "
                 "the server ran, or be damaged: restart the server, and see asymflow doctor.",
                 "not_finite",
             )
@@ -287,7 +287,7 @@ class Worker(threading.Thread):
             self._manager.step(run.unit, frame.index + 1, skipped, None)
 
     def _finish(self, run: _Run, picture: Picture) -> None:
-        """Write a picture, and tell of it; or say why there is none."""
+        """Write and publish a picture, or its error."""
         try:
             self._write(run, picture)
         except Exception as error:
@@ -296,8 +296,8 @@ class Worker(threading.Thread):
             try:
                 self._fail([run], message, code)
             except Exception:
-                # To a full disk, say, not even that can be written. The next start finds the job
-                # unfinished.
+                # On a full disk, for example, not even that can be written. The next start finds
+                # the job unfinished.
                 _log.exception("a picture was given up")
 
     def _write(self, run: _Run, picture: Picture) -> None:
@@ -325,7 +325,7 @@ class Worker(threading.Thread):
                 for i in sorted(run.facts)
             ],
         }
-        # Before the picture is told of: whoever then reads the numbers finds it counted.
+        # Before the picture is published, so that metrics read afterwards include it.
         self._manager.metrics.seconds.labels(request.quality).observe(run.seconds)
         self._manager.metrics.forwards.labels(request.quality).observe(forwards)
         self._manager.learn(job.cost, run.seconds)
@@ -339,7 +339,7 @@ class Worker(threading.Thread):
 
 
 def _warm_up(model: Model) -> float:
-    """Make a quick picture twice; seconds per pass of the whole network over 64 x 64 pixels."""
+    """Make a fast picture twice; return seconds per full network pass over 64 x 64 pixels."""
     size = (64, 64)
     plan = requests.chosen_plan(model, plans.NAMES[0], size)
     request = Request({"prompt": "a red apple"}, size, 0, presets.GUIDANCE)
@@ -355,5 +355,5 @@ def _warm_up(model: Model) -> float:
 def _no_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # The allocator of the CPU raises no class of its own.
+    # The allocator of the CPU has no exception class of its own.
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -1,8 +1,8 @@
-"""Work that takes seconds or much memory: little of it at a time, and in turn.
+"""A queue for work that takes seconds or much memory, with limited concurrency.
 
-Pictures that are read, enlarged or packed are worked on a few at a time, in threads of their own,
-so that other calls find a thread at once. Whoever waits does so without one. Clients take turns by
-what their work costs, and beyond a number that waits the answer is to come again.
+Pictures are read, enlarged or packed a few at a time, in separate threads, so that other calls
+find a free thread. Waiting calls use no thread. Clients are served fairly by the cost of their
+work, and beyond a number of waiting calls further ones are refused.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Args = TypeVarTuple("Args")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """For whom something is done.
+    """The caller of some work.
 
     Attributes:
-        name: whose turn it takes.
-        gone: whether nobody waits for it any more.
+        name: for fair queueing.
+        gone: whether the caller has disconnected.
     """
 
     name: str
@@ -39,15 +39,17 @@ class Caller:
 
 
 def caller_of(call: Request) -> Caller:
-    """Who made a call: an address. What a call says of itself does not count: anybody can say
-    anything. Behind a proxy many may have one address, so at least who sends pictures and who
-    fetches some take turns."""
+    """The caller of a request: its address, since headers can be forged.
+
+    Behind a proxy many callers may have one address, so uploads and downloads are at least separate
+    callers.
+    """
     address = "?" if call.client is None else call.client.host
     return Caller(f"{address} {call.method}", call.is_disconnected)
 
 
 class Workshop:
-    """The places for such work. It belongs to one event loop."""
+    """Runs such work, for one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -63,15 +65,18 @@ class Workshop:
         *args: *Args,
         patient: bool = False,
     ) -> T:
-        """What the function gives, when it is the caller's turn.
+        """Run a function when it is the caller's turn, and return its result.
 
         Args:
+            caller: for fair queueing.
             cost: in millions of pixels.
-            patient: waits however many do. For what has cost more than this already.
+            function: to run.
+            args: of the function.
+            patient: never refuse; for calls that have already cost more than this work.
 
         Raises:
             ApiError: too many wait.
-            ClientDisconnect: the caller has hung up meanwhile.
+            ClientDisconnect: the caller has disconnected meanwhile.
         """
         await self._turn(caller.name, cost, patient=patient)
         try:
@@ -114,7 +119,7 @@ class Workshop:
             raise
 
     def _pass_on(self) -> None:
-        """Give a place to whoever is next."""
+        """Start the next work in the queue."""
         while turns := self._queue.pop(1, lambda a, b: True):
             if not turns[0].cancelled():
                 turns[0].set_result(None)

@@ -1,9 +1,8 @@
-"""The plan that a pipeline gets when nobody made one: as faithful as its own sampler, and cheaper.
+"""Automatic plans for pipelines: as accurate as their own sampler, and cheaper.
 
-How far the pipeline's own sampler is from where its model leads in the limit is measured, and the
-cheapest plan that is no further away is taken. A profile of the network proposes plans; what
-decides are pictures that the pipeline itself makes with them, and what is claimed is measured on
-others.
+The error of the pipeline's own sampler against the limit of many steps is measured, and the
+cheapest plan with no larger error is chosen. A profile of the network proposes plans; the choice is
+made on pictures that the pipeline makes with them, and the evidence is measured on others.
 """
 
 from __future__ import annotations
@@ -147,7 +146,6 @@ class Pictures:
 
     def original(self, baseline: Baseline, samples: Sequence[Sample]) -> Tensor:
         """Those of the pipeline's own sampler, in as many steps as the samples say."""
-
         pipe = copy_of(self.pipe, scheduler=baseline.scheduler)
         return self._make(lambda arguments: pipe(**arguments), samples)
 
@@ -268,8 +266,10 @@ def _cheapest(
     own: Plan | None,
     errors: NDArray[np.float64],
 ) -> Plan | None:
-    """The best plan for the price of the fewest steps below `most` that is no further than `own`
-    from the limit; that one where there is none."""
+    """The best plan of the fewest steps below `most` that is no further from the limit than `own`.
+
+    `own` if there is none.
+    """
     plan, few, many = own, 2, most - 1
     while few <= many:
         steps = (few + many) // 2
@@ -386,8 +386,10 @@ def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> list[Pla
 
 
 def _no_further(errors: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether pictures are as near to the limit as others of the same noise, or as `UNSEEN`, beyond
-    one standard error: the best of several plans on a few pictures is not quite as good on others.
+    """Whether pictures are as near to the limit as others of the same noise, or as `UNSEEN`.
+
+    By more than one standard error, since the best of several plans on a few pictures is not quite
+    as good on others.
     """
     further = errors - np.maximum(others, UNSEEN)
     return bool(further.mean() + further.std(ddof=1) / math.sqrt(len(further)) <= 0)

@@ -1,4 +1,4 @@
-"""Which pipelines are known, and why others are not."""
+"""Supported pipelines, and the errors for others."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _log = logging.getLogger("asymflow")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Acceleration:
-    """What an accelerated pipeline knows more than the one that it was made from.
+    """The additional state of an accelerated pipeline.
 
     Attributes:
         base: that pipeline.
@@ -73,7 +73,7 @@ def accelerate(
             estimates (two passes of the network where it is guided). What it keeps is in the plan.
         examples: arguments that the pipeline is called with while it is measured, all of the size
             and guidance that it will be used with. By default a few prompts, or none.
-        family: how a pipeline that is not known asks its network.
+        family: how an unknown pipeline calls its network.
         folder: of the model; by default the one that the pipeline was loaded from.
 
     Raises:

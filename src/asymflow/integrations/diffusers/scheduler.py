@@ -1,8 +1,8 @@
 """A plan as a scheduler of diffusers: its grid and its order at every step, in any pipeline.
 
-A pipeline asks its scheduler at which timesteps to ask the network and how to go on from what it
-says, and that is all of a plan whose tiers are full. Cheaper tiers change what the network is
-asked; `asymflow.accelerate` does that. Rules for single pictures (`Plan.adaptive`) need an engine
+A scheduler determines the timesteps of network calls and the update of the state from the outputs,
+which is all of a plan whose tiers are full. Cheaper tiers change the network calls themselves;
+`asymflow.accelerate` does that. Rules for single pictures (`Plan.adaptive`) need an engine
 of their own and are left out: every picture makes the plan's steps.
 """
 
@@ -51,7 +51,7 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
 
     order = 1
     init_noise_sigma = 1.0
-    # Their configuration is part of this one, and is no surprise when it is loaded.
+    # Their configuration is part of this one, and is accepted when it is loaded.
     _compatibles: ClassVar = [
         *(each.name for each in KarrasDiffusionSchedulers),
         "DDPMScheduler",
@@ -310,7 +310,7 @@ class DrivenScheduler(AsymFlowScheduler):
         return step.tier, _time(step, second)
 
     def tell(self, x_0: Tensor) -> None:
-        """The estimate [b, c, h, w] for the move that is due."""
+        """Set the estimate [b, c, h, w] for the move that is due."""
         self._told = x_0
 
     @property

@@ -1,4 +1,4 @@
-"""AsymFLUX: FLUX.2 klein, with the adapter that takes it into pixel space."""
+"""AsymFLUX: FLUX.2 klein with an adapter for pixel space."""
 
 from asymflow.models.asymflux.adapter import GUIDANCE as GUIDANCE
 from asymflow.models.asymflux.adapter import AsymFluxAdapter as AsymFluxAdapter

@@ -1,18 +1,18 @@
 """AsymFLUX.2: a latent transformer, FLUX.2 klein, turned into one on pixels (arXiv 2605.12964).
 
-The network is diffusers' own `Flux2Transformer2DModel` with patches of 16 x 16 pixels where it had
-latent numbers. What was published is an adapter: layers that are new, two buffers, the subspace of
-the noise and the scale of `asymflow.models.subspace`, and LoRA weights for the rest. `load` puts
-both together; LoRA is added to the weights, which needs no library and costs nothing at run time.
+The network is diffusers' own `Flux2Transformer2DModel` with patches of 16 x 16 pixels instead of
+latents. What was published is an adapter: new layers, two buffers, the subspace of
+the noise and the scale of `asymflow.models.subspace`, and LoRA weights for the rest. `load`
+combines both; LoRA is added to the weights, which needs no library and costs nothing at run time.
 
-What its pipeline does when it samples belongs to the estimates here:
+What its pipeline does while sampling is part of the estimates here:
 
 * pictures are in Oklab, shifted and scaled (`Colours`);
-* of what guidance adds, the part along the conditional estimate is left out (`project_guidance`);
-* estimates are cut to the colours that sRGB can show (`clip_estimate`).
+* the component of guidance parallel to the conditional estimate is removed (`project_guidance`);
+* estimates are clipped to the sRGB gamut (`clip_estimate`).
 
 Checked without the weights, against the formulas on small networks (tests). There is no
-low-resolution tier: nobody has shown that this network draws well below 1024 pixels.
+low-resolution tier, since the quality of this network below 1024 pixels is unknown.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ Prompts = Callable[[Sequence[str]], Tensor]
 GUIDANCE = 4.0
 STEPS = 38
 SHIFT = 17 / 1024
-"""Of its grid, for every pixel of the side: 17 at 1024, 34 at 2048."""
+"""Shift of its grid per pixel of the side: 17 at 1024, 34 at 2048."""
 
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """How states stand for colours: x_0 = (Oklab - mean) / std."""
+    """The encoding of colours in states: x_0 = (Oklab - mean) / std."""
 
     mean: tuple[float, float, float] = (0.56, 0.0, 0.01)
     std: float = 0.16
@@ -61,7 +61,7 @@ class Colours:
         return (oklab_of(srgb) - self._mean(srgb)) / self.std
 
     def srgb(self, x_0: Tensor) -> Tensor:
-        """sRGB [..., 3, h, w] in [0, 1] of x_0 [..., 3, h, w], cut to it."""
+        """Clipped sRGB [..., 3, h, w] in [0, 1] of x_0 [..., 3, h, w]."""
         return srgb_of(x_0 * self.std + self._mean(x_0))
 
     def _mean(self, template: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class AsymFluxAdapter:
         return unpatchify(x_0, self.patch, height, width)
 
     def project_guidance(self, estimate: Tensor, guidance: Tensor) -> Tensor:
-        """What guidance adds to the conditional estimate, both [b, c, h, w]: only across it."""
+        """The part of guidance orthogonal to the conditional estimate, both [b, c, h, w]."""
         inner = (guidance * estimate).mean((1, 2, 3), keepdim=True)
         square = estimate.square().mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
         return guidance - inner / square * estimate
@@ -225,12 +225,14 @@ def load(
 
 
 def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> AsymFluxAdapter:
-    """A latent transformer in memory with the tensors of an adapter, which changes it for good.
+    """Apply the tensors of an adapter to a latent transformer in memory, in place.
 
     Args:
+        transformer: diffusers' `Flux2Transformer2DModel`.
         state: named as in the published file: "proj_buffer" [3 p^2, r], "scale_buffer" [], weights
             that replace others, and pairs of "NAME.lora_A.weight" and "NAME.lora_B.weight". On the
             device of the transformer.
+        prompts: the text encoder.
 
     Raises:
         FileFormatError: they do not fit each other.
@@ -253,7 +255,7 @@ def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> As
             setattr(transformer, name, new.to(old.weight))
     rest = {name: value for name, value in own.items() if name not in pairs}
     try:
-        # What an adapter leaves as it was is missing.
+        # Tensors that an adapter does not change are missing.
         _, unknown = transformer.load_state_dict(rest, strict=False)
     except RuntimeError as error:
         raise FileFormatError(f"{str(error).splitlines()[-1].strip()}.") from error
@@ -262,8 +264,8 @@ def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> As
     width = transformer.x_embedder.weight.shape[1], transformer.proj_out.weight.shape[0]
     if width != (basis.shape[1],) * 2 or basis.shape[1] % 3:
         raise FileFormatError(
-            f"Patches of {basis.shape[1]} numbers are what its subspace is for, and the network "
-            f"takes {width[0]} and answers {width[1]}."
+            f"Its subspace is for patches of {basis.shape[1]} numbers, and the network "
+            f"takes {width[0]} and returns {width[1]}."
         )
     transformer.register_to_config(in_channels=width[0], out_channels=width[1])
     transformer.eval().requires_grad_(False)
@@ -273,7 +275,7 @@ def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> As
 
 
 def _add(transformer: nn.Module, name: str, a: Tensor | None, b: Tensor | None) -> None:
-    """W + B A, for the linear layer of that name."""
+    """Replace the weight W of the linear layer of that name by W + B A."""
     if a is None or b is None:
         raise FileFormatError(f"LoRA of {name!r} is not a pair of lora_A.weight and lora_B.weight.")
     try:

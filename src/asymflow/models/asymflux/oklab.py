@@ -1,4 +1,4 @@
-"""Oklab: lightness, green to red and blue to yellow, in which equal distances look about equal.
+"""Oklab, a perceptually uniform colour space: lightness, green to red, blue to yellow.
 
 The numbers are those of its author, Bjoern Ottosson (bottosson.github.io/posts/oklab): linear light
 to the three kinds of cones, their cube roots, and those to Oklab. White is (1, 0, 0).
@@ -31,7 +31,7 @@ def oklab_of(srgb: Tensor) -> Tensor:
 
 
 def srgb_of(oklab: Tensor) -> Tensor:
-    """sRGB [..., 3, h, w] in [0, 1] of Oklab [..., 3, h, w]; colours beyond it are cut to it."""
+    """sRGB [..., 3, h, w] in [0, 1] of Oklab [..., 3, h, w]; other colours are clipped."""
     cones = _mixed(_inverse(_ROOTS_TO_OKLAB), oklab) ** 3
     light = _mixed(_inverse(_LIGHT_TO_CONES), cones).clamp(0, 1)
     return torch.where(

@@ -1,4 +1,4 @@
-"""How the pipelines of diffusers write their states, their times and what a network said.
+"""The conventions of diffusers' pipelines for states, times and network outputs.
 
 Their state is z = alpha x_0 + sigma eps at a timestep tau; ours is the same on another scale, z =
 k x_t with k = alpha + sigma (`core.flow.from_vp`). Two kinds of schedule cover all of them:
@@ -6,8 +6,8 @@ k x_t with k = alpha + sigma (`core.flow.from_vp`). Two kinds of schedule cover 
     Diffusion   alpha^2 + sigma^2 = 1, the noise levels of training numbered by tau = 0, 1, ...
     Flow        z = (1 - u) x_0 + u n eps,   tau = 1000 u,   n the standard deviation of the noise
 
-A scheduler is handed an answer and makes x_0 of it: from eps, v or x_0 itself, or from the
-velocity dz/du = n eps - x_0. The reading here is that of diffusers' own schedulers, clipping and
+A scheduler converts the output of the network to x_0: from eps, v or x_0 itself, or from the
+velocity dz/du = n eps - x_0. The conversion here is that of diffusers' own schedulers, clipping and
 dynamic thresholding included.
 """
 
@@ -37,12 +37,12 @@ class Convention(Protocol):
         ...
 
     def scaled(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(alpha, sigma, k) of the state z = k x_t that the network is shown."""
+        """(alpha, sigma, k) of the network's input z = k x_t."""
         ...
 
     @property
     def most(self) -> int | None:
-        """The largest count of moves that `times` can make; None where any will do."""
+        """The largest count of moves that `times` supports; None without a limit."""
         ...
 
     def times(self, count: int) -> tuple[float, ...]:
@@ -50,15 +50,15 @@ class Convention(Protocol):
         ...
 
     def x_0(self, z: Tensor, answer: Tensor, alpha: Time, sigma: Time) -> Tensor:
-        """The estimate of x_0 [b, c, h, w] in what a scheduler of the pipeline is handed."""
+        """The estimate of x_0 [b, c, h, w] from the output that the scheduler receives."""
         ...
 
     def clip_estimate(self, x_0: Tensor) -> Tensor:
-        """The estimate cut to the range that the scheduler allows."""
+        """The estimate, clipped as the scheduler does."""
         ...
 
     def level(self, alpha: float, sigma: float) -> float:
-        """The noise of a state, as schedulers count it in their `sigmas`."""
+        """The noise of a state in the convention of the scheduler's `sigmas`."""
         ...
 
 
@@ -67,7 +67,7 @@ class Threshold:
     """Dynamic thresholding (arXiv 2205.11487): a picture is scaled down until few values clip.
 
     Attributes:
-        ratio: of the values that may not clip.
+        ratio: share of the values that must not be clipped.
         most: the largest divisor.
     """
 
@@ -85,7 +85,7 @@ class Diffusion:
     """A variance-preserving model.
 
     Attributes:
-        clip: x_0 is cut to [-clip, clip]; `threshold` goes before it.
+        clip: x_0 is clipped to [-clip, clip], unless there is a `threshold`.
     """
 
     schedule: Schedule
@@ -128,8 +128,8 @@ class Flow:
 
     Attributes:
         noise: standard deviation n of the noise at u = 1.
-        steps: what u = 1 is called as a timestep.
-        shift: towards noise, of the grid that the pipeline would make.
+        steps: the timestep at u = 1.
+        shift: towards noise, of the pipeline's own grid.
     """
 
     noise: float = 1.0
@@ -165,11 +165,12 @@ class Flow:
 
 
 def convention_of(scheduler: Any, *, noise: float = 1.0) -> Convention:
-    """What a pipeline's scheduler says about states and answers.
+    """The convention of a pipeline's scheduler for states and network outputs.
 
-    Only its training counts, and not the steps that it would make.
+    It depends on the training schedule only, not on the sampling steps.
 
     Args:
+        scheduler: of the pipeline.
         noise: standard deviation of the noise that a flow pipeline starts from.
 
     Raises:

@@ -1,10 +1,10 @@
 """DeepFloyd IF: U-Nets in pixels with a learned variance, guided by a text encoder.
 
-Two stages make 64 and 256 pixels. The second is shown the picture of the first, enlarged and with
-noise of a level of its own, behind the channels of its state. Both can begin with a picture, and
-keep a part of it. (For a third stage, its authors use an upscaler that works on latents.)
+Two stages make 64 and 256 pixels. The second gets the picture of the first in extra channels,
+enlarged and with noise of a separate level. Both support image-to-image and inpainting. (For a
+third stage, its authors use an upscaler that works on latents.)
 
-A plan has no noise of its own, so the variance is left out and the mean is followed as DDIM does.
+Plans are deterministic, so the variance is ignored and the mean is followed as in DDIM.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LARGER = Family(
     conditions=("encoder_hidden_states", "class_labels"),
     beside=True,
 )
-"""Class labels are the levels of noise on the picture that is shown beside the state."""
+"""Class labels are the noise levels of the low-resolution picture beside the state."""
 
 FAMILIES = {
     "IFPipeline": SMALL,

@@ -10,10 +10,10 @@ so plans, solvers and profiles apply unchanged. Between two timesteps tau is int
 log-SNR; networks embed it as a real number. DDIM without noise is our `euler` over the same nodes.
 
 Training stops short of both ends. Plans begin at t = 1, where the linear schedule of DDPM has only
-reached 0.994: there the network is asked at its largest trained noise, with the state scaled so
-that its *noise* is what that timestep expects, and a signal that is still missing. Below its
-smallest noise the *signal* is matched, and the noise is less than expected. Both are the best
-answer that such a network has, and not what it was trained for.
+reached 0.994: there the network is evaluated at its largest trained noise, with the state scaled so
+that its *noise* is what that timestep expects; the signal is weaker. Below its smallest noise the
+*signal* is matched, and the noise is weaker than expected. Both are approximations outside of the
+training range.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from asymflow.core.types import Picture, Request
 from asymflow.models.gaussian import to_picture, to_state
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
-"""What the network says: eps, v = alpha eps - sigma x_0, or x_0."""
+"""What the network predicts: eps, v = alpha eps - sigma x_0, or x_0."""
 
 _LATENT = ("vae", "vqvae", "vqgan", "movq", "text_encoder", "prior")  # parts of pipelines
-_SMALLEST_SNR = 1e-12  # instead of 0, whose logarithm no timestep could be interpolated in
+_SMALLEST_SNR = 1e-12  # instead of 0, so that the logarithm can be interpolated
 
-# x_0 from the state z, the answer, alpha and sigma.
+# x_0 from the state z, the network output, alpha and sigma.
 X_0: Mapping[str, Callable[[Tensor, Tensor, Any, Any], Tensor]] = {
     "epsilon": lambda z, eps, alpha, sigma: (z - sigma * eps) / alpha,
     "v_prediction": lambda z, v, alpha, sigma: alpha * z - sigma * v,
@@ -66,7 +66,7 @@ class Schedule:
         """From the alpha^2 [n] that schedulers of diffusers keep.
 
         Raises:
-            InputError: they are no schedule, which falls from nearly 1 to nearly 0.
+            InputError: they do not fall from nearly 1 to nearly 0.
         """
         try:
             squares = torch.as_tensor(alphas_cumprod).detach().cpu().double()
@@ -88,7 +88,7 @@ class Schedule:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The least and the most noise that was trained, as times t."""
+        """The smallest and largest trained noise, as times t."""
         low, high = time_of_log_snr(self.log_snr[[0, -1]]).tolist()
         return low, high
 
@@ -129,20 +129,20 @@ class Schedule:
         return len(rising) - above - (lam - low) / (high - low)
 
     def beginning(self, t: float) -> float:
-        """What the draw eps is multiplied by where pictures begin at time t.
+        """The factor of the noise draw eps in the initial state at time t.
 
-        Pipelines begin with z = eps at any timestep, and not with its noise alone, sigma eps.
+        Pipelines begin with z = eps at any timestep, instead of sigma eps.
         """
         return 1 / float(self.scaled(torch.tensor([t], dtype=torch.float64))[2])
 
     def scaled(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(alpha, sigma, k) [b] of the state k x_t that the network is shown at times t [b].
+        """(alpha, sigma, k) [b] of the network's input k x_t at times t [b].
 
-        Where the noise is outside of what was trained, alpha and sigma are those of the limit.
+        Outside of the trained noise range, alpha and sigma are those of the limit.
         """
         t = t.double()
         alpha, sigma, _ = to_vp(t.clamp(*self.limits))
-        # Inside the limits the two are equal. Outside, what there is more of has to fit.
+        # Inside the limits the two are equal. Outside, the stronger component is matched.
         return alpha, sigma, torch.minimum(alpha / (1 - t), sigma / t)
 
 
@@ -154,11 +154,11 @@ class DiffusersAdapter:
     trained one are served, as far as the network can be evaluated on them.
 
     Attributes:
-        clip: what diffusers' DDPM and DDIM schedulers call `clip_sample_range`: x_0 is cut to
-            [-clip, clip]. With guidance both estimates are cut before, and not their combination
-            after. None leaves x_0 as it is.
-        null: the class that stands for "no class", without which there is no guidance.
-        factors: by which pictures may be pooled, since the network was trained on that too.
+        clip: `clip_sample_range` of diffusers' DDPM and DDIM schedulers: x_0 is clipped to
+            [-clip, clip]. With guidance both estimates are clipped before they are combined,
+            not after. None does not clip.
+        null: the class that means "no class"; guidance needs it.
+        factors: by which pictures may be pooled; the network was trained on these sizes, too.
     """
 
     model: Any
@@ -215,7 +215,7 @@ class DiffusersAdapter:
         labels = torch.tensor([self._label(request) for request in requests]).to(
             self.template.device
         )
-        # Without a null class nothing is ever guided, and the second context never read.
+        # Without a null class there is no guidance, and the second context is not used.
         return {"label": labels}, {"label": torch.full_like(labels, self.null or 0)}
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -242,7 +242,7 @@ class DiffusersAdapter:
 
     @property
     def _grain(self) -> int:
-        """The multiple that sides have to be of."""
+        """The number that sides must be multiples of."""
         return 2 ** (len(self.model.config.block_out_channels) - 1)
 
     def _label(self, request: Request) -> int:
@@ -258,13 +258,15 @@ class DiffusersAdapter:
 
 
 def label_of(label: object, classes: int, null: int | None = None) -> int:
-    """The number of a class that a request asks for, as Python, numpy or torch have integers.
+    """Check the class label of a request, an integer of Python, numpy or torch.
 
     Args:
+        label: of the request.
+        classes: number of classes.
         null: one more number that is allowed.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not a class.
     """
     try:
         found = whole("label", label, 0)
@@ -280,15 +282,17 @@ def label_of(label: object, classes: int, null: int | None = None) -> int:
 def adapt(
     model: Any, scheduler: Any, *, null: int | None = None, pool_factors: Sequence[int] = ()
 ) -> DiffusersAdapter:
-    """A `UNet2DModel` in memory, with any scheduler of diffusers that it is sampled with.
+    """Make an adapter of a `UNet2DModel` in memory and a diffusers scheduler.
 
-    Of the scheduler only the schedule of training counts, and what the network predicts: not its
-    own steps or timesteps. The model is put into evaluation mode and its weights are frozen.
+    Of the scheduler, only the training schedule and the prediction type are used, not its sampling
+    steps. The model is put into evaluation mode and its weights are frozen.
 
     Args:
-        null: the class that training showed in place of a dropped one, for guidance.
-        pool_factors: factors by which pictures may be pooled. A convolutional network answers at
-            any size, but sensibly only where it was trained: leave them out unless it was.
+        model: the network.
+        scheduler: that the model was trained with.
+        null: the class used in training for dropped labels, for guidance.
+        pool_factors: factors by which pictures may be pooled. A convolutional network runs at any
+            size, but gives useful results at trained sizes only: leave them out otherwise.
 
     Raises:
         InputError: the model or the scheduler is of a kind that cannot be translated.
@@ -372,7 +376,7 @@ def load(
 
 
 def _read(scheduler: Any) -> tuple[Schedule, Prediction, float | None]:
-    """What matters of a scheduler."""
+    """The settings of a scheduler that matter here."""
     kind, config = type(scheduler).__name__, scheduler.config
     alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
     prediction = config.get("prediction_type")
@@ -409,7 +413,7 @@ def _check_parts(index: Path) -> None:
 
 
 def _kind(path: Path, known: tuple[str, ...] | None) -> str:
-    """The name of the class whose configuration a file is."""
+    """The name of the class that a configuration file is for."""
     kind = str(_json(path).get("_class_name"))
     if known is not None and kind not in known:
         raise FileFormatError(

@@ -1,8 +1,8 @@
-"""Any pixel-space pipeline of diffusers, by a small declaration of how it asks its network.
+"""Adapters of diffusers' pixel-space pipelines, from a declaration of how they call their network.
 
-What a network is conditioned on is not encoded again here: the pipeline is called for one step with
-its network replaced by an ear (`listen`), and says it itself. So prompts, negative prompts,
-embeddings and masks mean what they mean to the pipeline.
+Conditioning is not reimplemented here: we run the pipeline for one step with the network replaced
+by a recorder (`listen`), and reuse the conditioning it passes. So prompts, negative prompts,
+embeddings and masks are treated exactly as by the pipeline.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from asymflow.models.hashing import hash_weights
 Call = Mapping[str, Any]
 """Arguments of a pipeline, e.g. {"prompt": "a fox"}."""
 STRENGTH = "strength"
-"""What pipelines call the part of the way that they go from a given picture."""
+"""The argument of pipelines for the strength of image-to-image."""
 BESIDE = "beside"
-"""What a context calls the picture that the network is shown beside the state."""
+"""The key in a context of the picture that the network gets beside the state."""
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a pipeline asks its network.
+    """How a pipeline calls its network.
 
     Attributes:
         network: the name of the component.
-        state, time: what its `forward` calls the state z [b, c, h, w] and the time.
+        state, time: arguments of its `forward` for the state z [b, c, h, w] and the time.
         conditions: arguments with one row per picture that it is conditioned on. With guidance the
             pipeline is expected to stack rows without the prompt before those with it.
-        normalised: the network is told tau / num_train_timesteps instead of tau.
-        floor: for a network that says x_0 itself, from which the pipeline makes a velocity,
-            (z - x_0) / max(u, floor). None where the scheduler is handed what the network says.
+        normalised: the network gets tau / num_train_timesteps instead of tau.
+        floor: for a network that predicts x_0, which the pipeline converts to a velocity,
+            (z - x_0) / max(u, floor). None if the scheduler gets the output of the network.
         noise: the pipeline's configuration of the standard deviation of the noise at u = 1.
         unit: pictures of output_type="pt" fill [0, 1]; otherwise they are states in [-1, 1].
-        factors: by which pictures may be pooled. None unless the network was trained on smaller
+        factors: by which pictures may be pooled; empty unless the network was trained on smaller
             pictures, too.
-        beside: the network is shown another picture behind the channels of the state, in as many
-            channels again, as those are that make a small picture larger.
-        timed: the network needs a time per row, which the pipeline gives it for one picture only.
+        beside: the network gets another picture in as many extra channels after those of the
+            state, as super-resolution networks do.
+        timed: the network needs a time per row, which the pipeline passes for one picture only.
     """
 
     network: str
@@ -86,13 +86,13 @@ class Family:
         return convention_of(pipe.scheduler, noise=self.noise_of(pipe))
 
     def on_time(self, forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
-        """What the network answers when every row of one call is told its time."""
+        """The output of the network, called with a time for every row."""
         rows: Tensor = named[self.state]
         tau = torch.as_tensor(named[self.time]).flatten()[:1].expand(len(rows))
         return forward(**{**named, self.time: tau, "return_dict": False})[0]
 
     def handed(self, said: Tensor, z: Tensor, tau: Tensor, steps: int) -> Tensor:
-        """What the pipeline hands its scheduler [b, c, h, w] when the network says that."""
+        """What the pipeline passes to its scheduler [b, c, h, w] for this network output."""
         if self.floor is None:
             return said
         u = (tau / steps).clamp(min=self.floor)
@@ -101,12 +101,12 @@ class Family:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CapturedCall:
-    """What a pipeline told its network about one batch.
+    """The arguments of one network call of a pipeline.
 
     Attributes:
-        z: the state that it began with [b, c, h, w].
-        cond, null: rows with and without the prompt; equal without guidance. What the network is
-            shown beside the state is called "beside" [b, c, h, w].
+        z: the initial state [b, c, h, w].
+        cond, null: rows with and without the prompt; equal without guidance. The picture beside
+            the state is "beside" [b, c, h, w].
         others: arguments that are the same for all pictures.
     """
 
@@ -134,14 +134,14 @@ class CapturedCall:
 
 
 def copy_of(pipe: Any, **parts: Any) -> Any:
-    """The pipeline with other parts or settings, which nobody else sees.
+    """A copy of the pipeline with some parts or settings replaced.
 
-    It shares all that it is not given, weights included, and is used for one call or one
-    measurement. So calls in other threads, of this pipeline or of others on the same network, see
-    neither each other's schedulers and networks nor what pipelines remember while they are called.
+    It shares everything else, weights included, and is used for one call or one measurement. So
+    calls in other threads, of this pipeline or of others on the same network, are isolated: from
+    each other's schedulers and networks, and from state that pipelines keep during a call.
     """
     made = object.__new__(type(pipe))
-    # Offloading puts its hooks back after every call: on the components themselves, not on copies.
+    # Offloading restores its hooks after every call, on the original components and not on copies.
     vars(made).update(vars(pipe), maybe_free_model_hooks=pipe.maybe_free_model_hooks)
     vars(made).update(parts)
     return made
@@ -150,10 +150,10 @@ def copy_of(pipe: Any, **parts: Any) -> Any:
 def capture_call(
     network: Any, answer: Callable[[Callable[..., Any], Mapping[str, Any]], Tensor]
 ) -> Any:
-    """The network with `answer(forward, named arguments)` [rows, c, h, w] in its place.
+    """A copy of the network that calls `answer(forward, named arguments)` [rows, c, h, w].
 
-    A copy that shares weights, submodules and hooks with the network, which itself stays as it is.
-    One attribute of the copy hides `forward`, as the offloading hooks of diffusers do.
+    It shares weights, submodules and hooks with the network, which stays unchanged. An attribute
+    of the copy hides `forward`, as the offloading hooks of diffusers do.
     """
     compiled = vars(network).get("_compiled_call_impl")  # by `network.compile()`, in place
     forward = network.forward if compiled is None else compiled
@@ -174,7 +174,7 @@ def capture_call(
 
 
 def quiet(pipe: Any) -> dict[str, Any]:
-    """The setting of a pipeline that shows no progress bar, for `copy_of`."""
+    """Settings for `copy_of` that disable the progress bar of a pipeline."""
     return {"_progress_bar_config": {**getattr(pipe, "_progress_bar_config", {}), "disable": True}}
 
 
@@ -211,11 +211,11 @@ def guidance(arguments: Mapping[str, Any]) -> float:
 
 
 class _Heard(Exception):
-    """Ends a call once the network is asked: what comes after it does not matter."""
+    """Ends a call of the pipeline at its first network call."""
 
 
 def listen(pipe: Any, family: Family, call: Call) -> CapturedCall:
-    """What the pipeline tells its network for this call. The network is not asked."""
+    """Capture the first network call of a pipeline, without running the network."""
     network = getattr(pipe, family.network)
     arguments = bound(pipe, call)
     heard: list[CapturedCall] = []
@@ -226,8 +226,8 @@ def listen(pipe: Any, family: Family, call: Call) -> CapturedCall:
 
     once = {**call, "num_inference_steps": 1, "output_type": "pt"}
     if STRENGTH in arguments:
-        once[STRENGTH] = 1.0  # or one step would be none
-    # Counting steps changes a scheduler: it is not the one that another call may be using.
+        once[STRENGTH] = 1.0  # otherwise one step would round to none
+    # Schedulers count steps: do not use one that another call may be using.
     scheduler = copy.deepcopy(pipe.scheduler)
     ear = {family.network: capture_call(network, answer), "scheduler": scheduler, **quiet(pipe)}
     with _own_noise(arguments, once), suppress(_Heard):
@@ -235,15 +235,15 @@ def listen(pipe: Any, family: Family, call: Call) -> CapturedCall:
     pipe.maybe_free_model_hooks()  # as at the end of every call
     if not heard:
         raise InputError(
-            f"{type(pipe).__name__} never asked its {family.network!r}, so there is nothing to "
-            "plan. Name the network that it asks at every step: Family(network=...)."
+            f"{type(pipe).__name__} never called its {family.network!r}, so there is nothing to "
+            "plan. Name the network that it calls at every step: Family(network=...)."
         )
     return heard[0]
 
 
 @contextmanager
 def _own_noise(arguments: Mapping[str, Any], call: dict[str, Any]) -> Generator[None]:
-    """Let a call draw from a generator of its own, so that nobody's random numbers are used up."""
+    """Give a call its own generator, so that no shared random state is consumed."""
     if "generator" in arguments:
         call["generator"] = arguments["generator"] or torch.Generator().manual_seed(0)
         yield
@@ -253,12 +253,12 @@ def _own_noise(arguments: Mapping[str, Any], call: dict[str, Any]) -> Generator[
 
 
 def unwrapped(network: Any) -> Any:
-    """The network that torch.compile was given."""
+    """The network inside of a torch.compile wrapper."""
     return getattr(network, "_orig_mod", network)
 
 
 def channels_out(network: Any) -> int:
-    """Channels of the network's answer, a learned variance included."""
+    """Channels of the network's output, a learned variance included."""
     return int(network.config.get("out_channels") or network.config["in_channels"])
 
 
@@ -270,8 +270,8 @@ class PipelineAdapter:
 
     Attributes:
         name: identifies weights and training schedule, as `name_of` does.
-        ask: the network, or what stands for it.
-        others: arguments of the network that are no conditions.
+        ask: the network, or a replacement.
+        others: arguments of the network that are not conditions.
     """
 
     pipe: Any
@@ -292,7 +292,7 @@ class PipelineAdapter:
 
     @property
     def template(self) -> Tensor:
-        # Not `network.device`, where offloading keeps the weights meanwhile.
+        # Not `network.device`, which is wrong while offloading keeps the weights elsewhere.
         return torch.empty(0, dtype=torch.float32, device=self.pipe._execution_device)
 
     @property
@@ -370,14 +370,14 @@ class PipelineAdapter:
         return name in inspect.signature(self.pipe.__call__).parameters
 
     def _listen(self, request: Request) -> CapturedCall:
-        """What the pipeline tells its network for a request."""
+        """The captured network call of the pipeline for a request."""
         call = dict(request.inputs)
         if self._takes("height"):
             call["height"], call["width"] = request.size
         if self._takes("guidance_scale"):
             call["guidance_scale"] = request.guidance_scale
         if self._takes("generator"):
-            # What it draws besides the state, such as the noise on a small picture, is drawn after.
+            # Other draws, such as the noise on a small picture, come after that of the state.
             call.setdefault("generator", torch.Generator().manual_seed(request.seed))
         heard = listen(self.pipe, self.family, call)
         height, width = heard.z.shape[-2:]
@@ -391,7 +391,7 @@ class PipelineAdapter:
 
 
 def adapt(pipe: Any, family: Family) -> PipelineAdapter:
-    """The network of a pipeline as an adapter, to profile it or run plans without the pipeline.
+    """Make an adapter of a pipeline's network, to profile it or run plans without the pipeline.
 
     It is put into evaluation mode.
 
@@ -405,7 +405,7 @@ def adapt(pipe: Any, family: Family) -> PipelineAdapter:
 
 
 def name_of(pipe: Any, family: Family) -> str:
-    """Names the weights and the schedule they were trained with."""
+    """A name that identifies the weights and their training schedule."""
     convention = family.convention(pipe)
     digest = hashlib.sha256(repr((family, family.noise_of(pipe))).encode())
     grid = convention.times(min(50, int(pipe.scheduler.config["num_train_timesteps"])))

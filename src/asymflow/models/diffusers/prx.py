@@ -1,11 +1,11 @@
-"""PRXPixelPipeline: a transformer that says x_0, on a flow whose noise is twice the usual.
+"""PRXPixelPipeline: a transformer that predicts x_0, on a flow with twice the usual noise.
 
-The pipeline divides z - x_0 by no less than 0.05 to make a velocity. Below u = 0.05 that damps the
-last moves, and it is part of what the model does: the estimate here is the one that the pipeline's
-scheduler acts on, z - u v.
+The pipeline computes the velocity v = (z - x_0) / max(u, 0.05). Below u = 0.05 this damps the last
+moves. We keep that behaviour: the estimate here is the one that the pipeline's scheduler uses,
+z - u v.
 
-With guidance, diffusers 0.42 hands the transformer two times whatever the number of pictures, and
-stops at more than one of them; here every row is told its time.
+With guidance, diffusers 0.42 passes two times to the transformer for any number of pictures, and
+fails for more than one; here every row gets its time.
 """
 
 from __future__ import annotations

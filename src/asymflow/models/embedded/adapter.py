@@ -40,12 +40,12 @@ from asymflow.models.embedded.transformer import TransformerConfig
 
 FORMAT = "asymflow-embedded-2"
 READ = ("asymflow-embedded-1", FORMAT)
-"""Formats that can be read; the first has no convolutions and no references."""
+"""Readable formats; the first has no convolutions and no references."""
 DEFAULT_SIZE = (64, 64)
 SMALLEST = 32
 """Side of the smallest pictures that the model was trained on."""
 NATIVE = 64
-"""Side of those that most of training went into."""
+"""Side of the pictures that most training steps used."""
 SIDE_LIMITS = (16, 512)
 """Smallest and largest side in pixels; quality is measured at the trained sizes only."""
 
@@ -54,8 +54,8 @@ SIDE_LIMITS = (16, 512)
 class EmbeddedAdapter:
     """Pictures from prompts; inputs are "prompt", and optionally "style", "negative", "reference".
 
-    An emoji in a prompt is read as its name. A model that looks at references looks its prompt up
-    in the library, unless "reference" is a picture [h, w, 4] to look at instead, or None for none.
+    An emoji in a prompt is read as its name. A model with references gets them by looking up the
+    prompt in the library, unless "reference" is a picture [h, w, 4] to use instead, or None.
 
     The state is premultiplied RGBA in [-1, 1] and always float32; the network may run in bfloat16.
     """
@@ -65,7 +65,7 @@ class EmbeddedAdapter:
     training: Mapping[str, Any]
     tokenizer: Any
     library: Library | None
-    """What prompts are looked up in, for a model that looks at references."""
+    """The library that prompts are looked up in, for a model with references."""
 
     @property
     def name(self) -> str:
@@ -91,7 +91,7 @@ class EmbeddedAdapter:
 
     @property
     def references(self) -> int:
-        """Drawings that the model can look at."""
+        """Number of reference drawings that the model can use."""
         return self.model.config.references
 
     def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
@@ -126,12 +126,12 @@ class EmbeddedAdapter:
         )
 
     def looked_at(self, request: Request) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-        """The references of a request, and what each is.
+        """The references of a request, and their names.
 
         Returns:
             Premultiplied RGBA [r, h, w, 4] in [0, 1], of the request's size, r at most
             `references`; and r names: "fox, noto" is a drawing from the library, "given" the
-            picture that was given.
+            picture of the request.
         """
         count, none = self.references, np.zeros((0, *request.size, 4), np.float32)
         if not count:
@@ -141,7 +141,7 @@ class EmbeddedAdapter:
             if given is None:
                 return none, ()
             cut = cut_out(given)
-            if cut[..., 3].min() < 1:  # a thing by itself, wherever it lies on its sheet
+            if cut[..., 3].min() < 1:  # a single object, anywhere on its canvas
                 drawing = alone(np.rint(cut * 255).astype(np.uint8), request.size)
                 return np.asarray(drawing[None], np.float32) / np.float32(255), ("given",)
             return fit(cut, request.size)[None], ("given",)
@@ -194,7 +194,7 @@ class EmbeddedAdapter:
         return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
 
     def _references(self, drawings: NDArray[np.float32]) -> Tensor | None:
-        """Pictures [r, h, w, 4] as the network takes them, filled up with absent ones."""
+        """Pictures [r, h, w, 4] as network input, padded with absent ones."""
         count = self.references
         if not count:
             return None
@@ -218,7 +218,7 @@ class EmbeddedAdapter:
 
 
 def _padded(context: Context, count: int) -> Context:
-    """The context with so many more places, at the end, that hold no token."""
+    """The context padded at the end by `count` places without a token."""
     return {
         **context,
         "keys": F.pad(context["keys"], (0, 0, 0, count)),
@@ -228,7 +228,7 @@ def _padded(context: Context, count: int) -> Context:
 
 
 def _without_gaps(context: Context) -> Context:
-    """The context without the places where no prompt has a token: most of them, as a rule."""
+    """The context without the places (usually most) where no prompt has a token."""
     used = torch.nonzero(context["mask"].any(0)).flatten()
     return {
         **context,
@@ -290,8 +290,11 @@ def load(
     """Load a model file, by default the one shipped with the package.
 
     Args:
-        packed: on a CPU, for being asked only, and faster: see `models.embedded.packed`.
-            Without, the model can be trained and saved.
+        weights: the file.
+        device: to load it on.
+        dtype: of the network.
+        packed: on a CPU, use packed weights: faster, for inference only, see
+            `models.embedded.packed`. Without it the model can be trained and saved.
 
     Raises:
         FileFormatError: the file is missing, damaged or holds another kind of model.

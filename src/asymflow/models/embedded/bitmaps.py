@@ -15,7 +15,7 @@ Pixels = npt.NDArray[np.uint8]
 def render_bitmap(data: bytes, size: int) -> Pixels:
     """Decode an image file, centre it on a square and reduce it to [size, size, 4].
 
-    The reduction averages premultiplied colours, so that transparent pixels lend none.
+    The reduction averages premultiplied colours, so that transparent pixels contribute no colour.
     """
     pixels = premultiply(decode(data))
     height, width = pixels.shape[:2]
@@ -46,7 +46,7 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def pool(pixels: Pixels, factor: int) -> Pixels:
-    """Average ``factor`` x ``factor`` blocks of [n, h, w, 4] exactly, rounding half up once."""
+    """Average `factor` x `factor` blocks of [n, h, w, 4] exactly, rounding half up once."""
     n, height, width, channels = pixels.shape
     blocks = pixels.reshape(n, height // factor, factor, width // factor, factor, channels)
     area = factor * factor

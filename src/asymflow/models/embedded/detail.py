@@ -1,9 +1,9 @@
-"""A light convolutional encoder and decoder around the trunk: everything local in a picture.
+"""A light convolutional encoder and decoder around the trunk, for local detail.
 
-A transformer on patches of 8 x 8 px places things, and renders them badly: every patch is decoded
-by itself, which shows as a grid and as mottled colours. Here convolutions read the picture at 1/2
-and 1/4 of its side on the way in and draw it on the way out, as the outer levels of a U-Net; the
-trunk is what lies between. They take any size that it takes.
+A transformer on patches of 8 x 8 px gets the layout right and details wrong: every patch is decoded
+separately, which is visible as a grid and as mottled colours. Here convolutions at 1/2 and 1/4 of
+the side encode the input and decode the output, as the outer levels of a U-Net around the trunk.
+They support all sizes of the trunk.
 
 Feature maps are [b, h, w, c] throughout: LayerNorm and Linear want the channels last, and so do the
 fast kernels of convolutions.
@@ -64,7 +64,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.film.bias)
         assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)
-        with torch.no_grad():  # a small gain and not zero: Muon's first updates would be noise
+        with torch.no_grad():  # a small gain, since with zero Muon's first updates would be noise
             self.second.weight.mul_(0.2)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -78,8 +78,9 @@ class Detail(nn.Module):
     """Convolutions before and after a trunk whose tokens are patches of 8 x 8 px.
 
     Args:
-        inputs: channels of what is read: the noisy picture, and drawings to look at.
-        outputs: channels of what is drawn.
+        config: channels of the feature maps.
+        inputs: input channels: the noisy picture and the references.
+        outputs: output channels.
         width: of the trunk's tokens, and of its condition.
     """
 
@@ -101,7 +102,7 @@ class Detail(nn.Module):
             nn.init.zeros_(zero)
 
     def encode(self, x: Tensor, condition: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """What the trunk's tokens get, and what the decoder gets.
+        """Compute the input of the trunk and the skip features of the decoder.
 
         Args:
             x: [b, inputs, h, w], sides multiples of 8.

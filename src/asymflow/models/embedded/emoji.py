@@ -14,7 +14,7 @@ _IGNORED = re.compile("[\ufe0e\ufe0f" + "".join(chr(int(tone, 16)) for tone in S
 
 
 def emoji_to_words(text: str) -> str:
-    """Replace every emoji in ``text`` by its name; skin tones are dropped.
+    """Replace every emoji in `text` by its name; skin tones are dropped.
 
     Names are set off by single spaces; text without emoji is returned as it is.
     """

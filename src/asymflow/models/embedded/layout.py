@@ -1,4 +1,4 @@
-"""Where things lie on a canvas."""
+"""Positions of objects on a canvas."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from asymflow.models.embedded.bitmaps import Pixels
 
 MOST_KINDS = 3  # most different things in one scene
-ALONE, SMALL = 0.45, 0.28  # of the shorter side: a thing off centre, and a small one
+ALONE, SMALL = 0.45, 0.28  # share of the shorter side: an object off centre, and a small one
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle of whole pixels; ``top`` and ``left`` are 0 at the canvas corner."""
+    """A rectangle of whole pixels; `top` and `left` are 0 at the canvas corner."""
 
     top: int
     left: int
@@ -32,7 +32,7 @@ class Box:
 
 
 def paste(canvas: Pixels, picture: Pixels, top: int, left: int) -> None:
-    """Lay a premultiplied picture [h, w, 4] over ``canvas`` in place; it must fit."""
+    """Lay a premultiplied picture [h, w, 4] over `canvas` in place; it must fit."""
     height, width = picture.shape[:2]
     window = canvas[top : top + height, left : left + width]
     wide = picture.astype(np.uint16)
@@ -63,7 +63,7 @@ def column(count: int, height: int, width: int) -> list[Box]:
 
 
 def cells_of(count: int, height: int, width: int) -> list[Box]:
-    """Cells for ``count`` equal things: a line on long canvases, else as square as can be."""
+    """Cells for `count` equal objects: a line on long canvases, else nearly a square."""
     if width > height and (count < 4 or width >= 2 * height):
         return row(count, height, width)
     if height > width and (count < 4 or height >= 2 * width):

@@ -1,8 +1,8 @@
-"""Looking things up: from the words of a prompt to drawings that the embedded model looks at.
+"""Retrieval of reference drawings for the embedded model, from the words of a prompt.
 
 A prompt names one thing ("a sleepy fox in the snow"), several with a place for each ("a cat left of
-a dog", "two apples"), or nothing that the library knows. Names come first, then keywords, then
-names of nearly the same meaning. What is found is laid out as training laid out its scenes.
+a dog", "two apples"), or nothing in the library. Names are matched first, then keywords, then
+names of similar meaning. The drawings are laid out like the scenes in training.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from asymflow.models.embedded.words import noun
 Layout = Literal["single", "row", "column", "several", "placed"]
 Vectors = NDArray[np.float32]
 Meaning = Callable[[Sequence[str]], Vectors]
-"""Texts to vectors [n, d]: near ones for texts of nearly the same meaning."""
+"""Maps texts to vectors [n, d]; similar meanings have similar vectors."""
 
 THRESHOLD = 0.75
-"""Cosine from which a name means what the prompt says: `python -m benchmarks lookup`."""
+"""Minimal cosine for a name to match the prompt: `python -m benchmarks lookup`."""
 KEYWORD_THRESHOLD = 0.4
-"""The same among concepts that have the word as a keyword: those bring much to mind."""
+"""The same for concepts that have the word as a keyword; keywords are associated loosely."""
 
 _LONGEST = 7  # words of a name
-_MARGIN = 0.12  # of a cell's shorter side, left free around a thing of a scene
-_EDGE = 0.04  # the same around a single thing, as emoji have it
+_MARGIN = 0.12  # free margin around an object of a scene, as a share of the cell's shorter side
+_EDGE = 0.04  # the same around a single object, as in emoji
 _WORD = re.compile(r"[\w'’-]+|,")
 _ARTICLES = frozenset(("a", "an", "the"))
 _COUNTS = {"two": 2, "2": 2, "three": 3, "3": 3, "four": 4, "4": 4}
@@ -60,7 +60,7 @@ _COLUMN = re.compile(r"\b(above|over|on top of|at the top and)\b")
 _COLUMN_BACK = re.compile(r"\b(below|under|underneath|beneath)\b")
 _ROW = re.compile(r"\b(left of|next to|beside|and)\b|^,$")
 _ROW_BACK = re.compile(r"\bright of\b")
-# Words that say how something is drawn, where, or nothing at all.
+# Words for style or place, and stop words.
 _SILENT = frozenset(
     "a an the of in on at to with and or is are my your his her our this that some one from by for "
     "as into near very style styled emoji emojis icon icons sticker stickers picture image photo "
@@ -77,13 +77,13 @@ _STYLE_WORDS = frozenset(word for style in STYLES for name in style.names for wo
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a prompt shows, as far as the library knows it.
+    """The concepts of a prompt that the library contains, and their layout.
 
     Attributes:
-        concepts: in reading order; of several equal things, each.
-        layout: how they lie.
-        place: row and column of nine, for a thing that is "placed".
-        small: whether a placed thing is small.
+        concepts: in reading order; equal objects are repeated.
+        layout: arrangement of the objects.
+        place: row and column in a 3 x 3 grid, for layout "placed".
+        small: whether a placed object is small.
     """
 
     concepts: tuple[Concept, ...]
@@ -96,16 +96,16 @@ class Library:
     """The drawings of a library file, decoded when they are needed.
 
     Args:
-        path: what `asymflow.training.data.library.build` wrote; by default what is shipped.
+        path: a file written by `asymflow.training.data.library.build`; by default the shipped one.
 
     Raises:
-        FileFormatError: the file is missing, damaged or something else.
+        FileFormatError: the file is missing, damaged or of another kind.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         path = path or default_path()
         try:
-            # All of it is kept, 8 MB: its directory alone takes longer to read than a drawing.
+            # Kept in memory, 8 MB: reading its directory takes longer than reading a drawing.
             self._data = path.read_bytes()
             self._archive = zipfile.ZipFile(io.BytesIO(self._data))
             index = json.loads(self._archive.read("concepts.json"))
@@ -133,10 +133,11 @@ class Library:
         return hashlib.sha256(self._data).hexdigest()
 
     def find(self, prompt: str, meaning: Meaning | None = None) -> Match | None:
-        """What the prompt shows, or None where the library knows nothing like it.
+        """Find what the prompt shows; None if the library has nothing similar.
 
         Args:
-            meaning: compares names with words that are no names; without, only names are known.
+            prompt: the text to look up.
+            meaning: compares other words with names; without it, only names are matched.
         """
         words = _WORD.findall(emoji_to_words(prompt).lower().replace("’", "'"))
         groups = self._groups(words)
@@ -160,12 +161,13 @@ class Library:
     def drawings(
         self, match: Match, style: str | None, size: tuple[int, int], count: int
     ) -> tuple[Pixels, tuple[str, ...]]:
-        """What the things of a match look like in other styles than the one that is asked for.
+        """Drawings of a match in other styles than the requested one.
 
         Args:
-            style: that is asked for; its own drawings are never shown.
+            match: the concepts to draw.
+            style: the requested style; its own drawings are never used.
             size: (height, width) of the references, in pixels.
-            count: most references.
+            count: maximal number of references.
 
         Returns:
             Premultiplied RGBA uint8 [k, h, w, 4], k at most `count`, and the style of each.
@@ -179,7 +181,7 @@ class Library:
         return np.array(canvases, np.uint8).reshape(-1, *size, 4), styles
 
     def _canvas(self, match: Match, style: str, avoid: str | None, size: tuple[int, int]) -> Pixels:
-        """All things of a match, in a style, or in another where a thing is not there in it."""
+        """All objects of a match in a style, or in another one where the style lacks an object."""
         canvas = np.zeros((*size, 4), np.uint8)
         for concept, cell in zip(match.concepts, _boxes(match, size), strict=True):
             usable = [known for known in concept.styles if known != avoid]
@@ -197,9 +199,9 @@ class Library:
         return render_bitmap(self._archive.read(member(style, key)), SIDE)
 
     def _groups(self, words: Sequence[str]) -> list[tuple[int, int, Concept]]:
-        """What the words name: (begin, end, concept), the last of names that touch.
+        """The named concepts as (begin, end, concept); of adjacent names, the last.
 
-        In English the thing itself comes last: a "fire truck" is a truck.
+        In English the head noun comes last: a "fire truck" is a truck.
         """
         found: list[tuple[int, int, Concept]] = []
         at = 0
@@ -217,7 +219,7 @@ class Library:
 
     @cached_property
     def _named(self) -> list[tuple[str, Concept]]:
-        """Every name, with what it most probably means: the more common, the more exact."""
+        """Every name with its most probable concept: common ones first, then exact names."""
         rows = [
             (concept.weight, -place, name, concept)
             for concept in self.concepts
@@ -231,7 +233,7 @@ class Library:
 
     @cached_property
     def _keywords(self) -> list[frozenset[str]]:
-        """The keywords behind every name; of rare concepts none, which nobody means by them."""
+        """The keywords of every name; none for rare concepts, which are hardly ever meant."""
         return [
             frozenset(word.lower() for word in concept.keywords if concept.weight == COMMON)
             for _, concept in self._named
@@ -275,7 +277,7 @@ def default_path() -> Path:
 
 
 def _laid_out(words: Sequence[str], groups: Sequence[tuple[int, int, Concept]]) -> Match:
-    """How the things lie, by the words between and around them."""
+    """The layout of the objects, from the words between and around them."""
     begin, end, first = groups[0]
     number = _COUNTS.get(words[begin - 1]) if begin else None
     if number is not None:
@@ -337,7 +339,7 @@ def alone(drawing: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _fit(canvas: Pixels, drawing: Pixels, cell: Box, margin: float) -> None:
-    """Lay the ink of a drawing into the middle of a cell, as large as its margin lets it be."""
+    """Centre the ink of a drawing in a cell, as large as the margin permits."""
     ink = np.argwhere(drawing[..., 3] > 8)
     if not len(ink):
         return
@@ -368,14 +370,14 @@ FORMAT = "asymflow library 1"
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """What the library knows of one concept.
+    """An entry of the library.
 
     Attributes:
         key: its code points, as in `asymflow.training.data.manifest.Entry`.
-        names: what it is called, the CLDR short name first.
-        keywords: what it brings to mind.
+        names: the CLDR short name first.
+        keywords: associated words.
         weight: how common it is, see `asymflow.training.data.weights`.
-        styles: that a drawing of it is there in.
+        styles: in which there is a drawing of it.
     """
 
     key: str
@@ -386,7 +388,7 @@ class Concept:
 
 
 def member(style: str, key: str) -> str:
-    """Where a drawing is in the file."""
+    """The name of a drawing in the file."""
     return f"{style}/{key}.webp"
 
 

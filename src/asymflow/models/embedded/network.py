@@ -15,21 +15,21 @@ from asymflow.models.embedded.transformer import PixelTransformer, TransformerCo
 from asymflow.models.patches import patchify, unpatchify
 
 DEVIATION = 0.7
-"""Of a channel of x_0 about its mean, over pictures and pixels."""
+"""Standard deviation of a channel of x_0 about its mean, over pictures and pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class PictureConfig:
-    """Everything that fixes the shapes of a `PictureModel`, and what its output means.
+    """The configuration of a `PictureModel`: its shapes, and the meaning of its output.
 
     Attributes:
         rank: of the noise subspace that a network without `skip` predicts: 0 is x_0 prediction,
             the full patch size is velocity prediction, between them lies the rank-asymmetric
             velocity.
         detail: convolutions around the trunk, or None for a trunk alone.
-        skip: how far a pixel deviates from what its neighbours tell, or None. With it, x_t itself
-            is part of the estimate where it knows the picture better than that.
-        references: drawings that the network can look at; they need `detail`.
+        skip: standard deviation of a pixel about the value predicted by its neighbours, or None.
+            With it, x_t itself is part of the estimate where its noise is below that.
+        references: number of reference drawings in the input; they need `detail`.
     """
 
     styles: tuple[str, ...]
@@ -51,14 +51,14 @@ class PictureModel(nn.Module):
         x_0 = m + a (x_t - (1 - t) m) + b F
         a = (1 - t) s^2 / ((1 - t)^2 s^2 + t^2),   b^2 = (1 - a (1 - t))^2 D^2 + a^2 t^2
 
-    but for s: EDM's is the deviation of the whole picture, which hands noise on at middle times
-    until the network has learnt to cancel it. Ours is that of a pixel about its neighbours, so the
-    skip opens only near the picture. The network is shown x_t - (1 - t) m at unit variance.
+    except for s: EDM's is the deviation of the whole picture, which passes noise on at middle
+    times until the network has learnt to cancel it. Ours is that of a pixel about its neighbours,
+    so the skip has weight only near t = 0. The network input is x_t - (1 - t) m at unit variance.
 
-    Without, it is the rank-asymmetric reading: P projects on the `rank` leading principal
-    directions of picture patches, and the network predicts u_A = P eps - x_0 (arXiv 2605.12964,
-    section 3). The estimate follows without any division: in the subspace u_A is the velocity, so
-    x_0 = x_t - t u_A there; in the complement u_A is -x_0. Together
+    Without `skip`, the output is a rank-asymmetric velocity: P projects on the `rank` leading
+    principal directions of picture patches, and the network predicts u_A = P eps - x_0 (arXiv
+    2605.12964, section 3). The estimate follows without any division: in the subspace u_A is the
+    velocity, so x_0 = x_t - t u_A there; in the complement u_A is -x_0. Together
 
         x_0 = P (x_t + (1 - t) u_A) - u_A.
     """
@@ -91,12 +91,12 @@ class PictureModel(nn.Module):
     def context(
         self, ids: Tensor, mask: Tensor, style: Tensor, references: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What all steps share.
+        """Compute what all steps share.
 
         Args:
             ids, mask: [b, l], from `tokenize`.
             style: [b]; 0 is none.
-            references: from `looked_at`; needed where the model can look at drawings.
+            references: from `looked_at`; required by models with references.
         """
         features, mask, summary = self.text(ids, mask, style)
         context = self.transformer.context(features, mask, summary)
@@ -106,11 +106,11 @@ class PictureModel(nn.Module):
         return context
 
     def looked_at(self, drawings: Tensor, present: Tensor) -> Tensor:
-        """Reference drawings as the network takes them [b, r (c + 1), h, w].
+        """Convert reference drawings to network input [b, r (c + 1), h, w].
 
         Args:
             drawings: in state space [b, r, c, h, w].
-            present: whether there is one [b, r]; all else about a missing one is ignored.
+            present: whether there is one [b, r]; the pixels of missing ones are ignored.
         """
         there = present.to(drawings.dtype)[:, :, None, None, None]
         there = there.expand(*drawings.shape[:2], 1, *drawings.shape[3:])
@@ -130,7 +130,7 @@ class PictureModel(nn.Module):
         return mean.to(f.dtype) + a.to(f.dtype) * centred + b.to(f.dtype) * f
 
     def _output(self, x: Tensor, t: Tensor, context: Mapping[str, Tensor]) -> Tensor:
-        """What trunk and convolutions say together [b, c, h, w] of their input [b, c, h, w]."""
+        """The output of trunk and convolutions [b, c, h, w] for their input [b, c, h, w]."""
         trunk, patch = self.transformer, self.config.transformer.patch
         height, width = x.shape[-2:]
         grid = height // patch, width // patch
@@ -141,7 +141,8 @@ class PictureModel(nn.Module):
             return unpatchify(trunk.head(tokens), patch, height, width)
         if self.glance is not None:
             seen = context["reference"].to(x.dtype)
-            # A cheap tier asks at a part of the side that the drawings were prepared for.
+            # Low-resolution tiers run at a fraction of the side that the drawings were prepared
+            # for.
             seen = F.avg_pool2d(seen, seen.shape[-1] // width) if seen.shape[-1] > width else seen
             tokens = tokens + self.glance(patchify(seen, patch))
             x = torch.cat((x, seen), dim=1)
@@ -160,7 +161,7 @@ class PictureModel(nn.Module):
 
 
 def skip_scales(t: Tensor, skip: float) -> tuple[Tensor, Tensor]:
-    """a and b of `PictureModel` at times t: what x_t counts for, and the network."""
+    """Weights a of x_t and b of the network in `PictureModel`, at times t."""
     variance = (1 - t).square() * skip**2 + t.square()
     a = (1 - t) * skip**2 / variance
     b = ((1 - a * (1 - t)).square() * DEVIATION**2 + a.square() * t.square()).sqrt()
@@ -170,7 +171,8 @@ def skip_scales(t: Tensor, skip: float) -> tuple[Tensor, Tensor]:
 def patch_basis(pictures: Tensor, patch: int, rank: int) -> Tensor:
     """Orthonormal rows [rank, c p p]: leading principal directions of the patches of pictures.
 
-    Uncentred, since the mean patch carries signal too. `pictures` is [n, c, h, w] in state space.
+    Patches are not centred, since their mean carries signal too. `pictures` is [n, c, h, w] in
+    state space.
     """
     patches = patchify(pictures.float(), patch).flatten(0, 1)
     covariance = patches.T @ patches / len(patches)

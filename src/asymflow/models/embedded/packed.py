@@ -1,8 +1,8 @@
-"""Linear layers as a CPU multiplies them fastest: weights kept in the layout of its kernels.
+"""Linear layers with weights packed in the layout of the CPU kernels.
 
-oneDNN, which does the products of PyTorch on a CPU, brings a plain weight into blocks at every
-call. For a few hundred rows that is lost in the product; for the few dozen that a small picture
-has, it takes as long. Here it is done once, when a model is loaded to be asked.
+oneDNN, which computes PyTorch's products on a CPU, reorders a plain weight into blocks at every
+call. For a few hundred rows that is negligible; for the few dozen of a small picture it takes as
+long as the product. Here it is done once, when a model is loaded for inference.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 _ROWS = 128
-"""Rows that the layout is chosen for: those of a guided picture of 64 x 64 pixels."""
+"""Number of rows that the layout is optimised for: a guided picture of 64 x 64 pixels."""
 
 
 class PackedLinear(nn.Module):
-    """A linear layer without gradients, whose weight only its own kernel can read."""
+    """A linear layer without gradients, with a weight in the format of its kernel."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class PackedLinear(nn.Module):
 
 
 def pack(module: nn.Module) -> None:
-    """Replace all linear layers inside of a module, for good: it cannot be trained or saved then.
+    """Replace all linear layers of a module in place; it cannot be trained or saved afterwards.
 
-    Where PyTorch has no such kernel for the device or the type of a weight, the layer stays.
+    Layers stay unchanged where PyTorch has no such kernel for the device or dtype of a weight.
     """
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):

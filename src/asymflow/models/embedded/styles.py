@@ -1,4 +1,4 @@
-"""Where the pictures and their names come from: pinned packages, styles and licences.
+"""Sources of the pictures and their names: pinned packages, styles and licences.
 
 Nothing here reads a file or the network. A style is one consistent set of emoji drawings;
 every set is openly licensed without a share-alike clause.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One npm package at one version; ``integrity`` is npm's ``sha512-<base64>`` string."""
+    """One npm package at one version; `integrity` is npm's `sha512-<base64>` string."""
 
     name: str
     version: str
@@ -22,8 +22,8 @@ class Package:
 class Style:
     """One set of drawings.
 
-    ``names`` are what captions call the style, the plainest first; ``licence`` is an SPDX
-    identifier of the artwork, ``notice`` the attribution its authors ask for.
+    `names` are those used in captions, the plainest first; `licence` is the SPDX identifier of
+    the artwork, `notice` the attribution that its authors require.
     """
 
     id: str
@@ -141,8 +141,8 @@ STYLES: tuple[Style, ...] = (
 )
 
 LIBRARY = ("noto", "fluent-flat", "twemoji")
-"""Styles whose drawings are shipped to be looked at, the first choice first: clear, complete, and
-each unlike the others."""
+"""Styles whose drawings are shipped as references, in order of preference: clear, complete, and
+distinct."""
 
 NAMES = Package(
     "emojibase-data",
@@ -160,5 +160,5 @@ KEYWORDS = Package(
 
 
 def style_ids() -> tuple[str, ...]:
-    """Every style id, in the order that numbers them."""
+    """All style ids, in the order of their numbers."""
     return tuple(style.id for style in STYLES)

@@ -1,8 +1,8 @@
-"""The text tower: word pieces, static vectors that know synonyms, two trained layers.
+"""The text tower: word pieces, static word vectors, two trained layers.
 
 The vectors of the 30,522 word pieces are fixed. They were distilled once from MiniLM
-(`asymflow.training.vectors`), so that words which mean nearly the same start nearly the same, and
-a prompt may use words the picture captions never did. The two layers on top are trained with the
+(`asymflow.training.vectors`), so that words of similar meaning have similar vectors, and a
+prompt may use words that are not in the captions. The two layers on top are trained with the
 picture model. No language model runs at generation time.
 """
 
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 MAX_TOKENS = 32
-"""Word pieces of a prompt that are read, the two markers at its ends included."""
+"""Maximal number of word pieces of a prompt, the two markers at its ends included."""
 
 
 def load_tokenizer() -> Tokenizer:

@@ -1,4 +1,4 @@
-"""A pixel transformer that is cheap to call again and again.
+"""A pixel transformer optimised for repeated calls along a trajectory.
 
 Patches of raw pixels go through adaLN-modulated attention blocks, as in DiT and JiT. Two choices
 serve repeated evaluation along a trajectory:
@@ -7,10 +7,10 @@ serve repeated evaluation along a trajectory:
   the picture nor on the time. `PixelTransformer.context` computes them once per picture; all
   steps share them.
 * Every element-wise operation is a fused kernel where PyTorch has one (`layer_norm`, `addcmul`),
-  since on a CPU at batch 1 such kernels, not the matrix products, are what time is lost in.
+  since on a CPU at batch 1 such kernels, not the matrix products, dominate the time.
 
-In large pictures memory is what runs out. Only keys and values have to be there for all tokens at
-once, so without gradients a block takes many tokens in parts.
+For large pictures memory is the limit. Only keys and values are needed for all tokens at once, so
+without gradients a block processes many tokens in parts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PART = 256
-"""Tokens that a block takes at a time where there are more of them: a picture of 128 x 128 pixels.
-What a part needs stays in a core's cache."""
+"""Maximal number of tokens that a block processes at a time: a picture of 128 x 128 pixels. The
+data of a part fits in the cache of a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ def rotary(
 
     Positions are relative to the picture (its geometric mean side is 2), not counted in patches,
     so the same content keeps its position at every resolution. Half of the pairs turn with y, half
-    with x. The sign of the usual `rotate_half` sits in the sine table, so that applying the
-    rotation takes a multiplication, a roll and an `addcmul`. Tables are kept, and are ordinary
-    tensors even when first asked for in inference mode, so that training may use them too.
+    with x. The sign of the usual `rotate_half` is in the sine table, so that applying the
+    rotation takes a multiplication, a roll and an `addcmul`. Tables are cached, as ordinary
+    tensors even when created in inference mode, so that training may use them too.
     """
     side = math.sqrt(rows * columns)
     y = (torch.arange(rows, device=device) + 0.5 - rows / 2) * (2 / side)
@@ -86,7 +86,8 @@ def rotary(
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Softmax attention; q [b, heads, n, d], k and v [b, heads, l, d], bias [b, 1, 1, l].
 
-    Training on a CPU spells it out: the backward pass of PyTorch's fused CPU kernel is four times
+    Training on a CPU uses an explicit formula: the backward pass of PyTorch's fused CPU kernel is
+        four times
     slower in bfloat16 than that of two matrix products and a softmax.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled():
@@ -140,7 +141,7 @@ class Block(nn.Module):
         rope: tuple[Tensor, Tensor],
         context: tuple[Tensor, Tensor, Tensor],
     ) -> Tensor:
-        """What all tokens together attend to [b, heads, n, head_dim]; all else is let go of."""
+        """The output of attention [b, heads, n, head_dim]; intermediate tensors are freed."""
         q, k, v = self._projected(x, modulation, rope)
         text_k, text_v, bias = context
         return attention(q, torch.cat((text_k, k), dim=2), torch.cat((text_v, v), dim=2), bias)
@@ -170,10 +171,10 @@ class Block(nn.Module):
         rope: tuple[Tensor, Tensor],
         context: tuple[Tensor, Tensor, Tensor],
     ) -> Tensor:
-        """The same with `PART` tokens at a time, so that little is as long as x.
+        """The same with `PART` tokens at a time, so that few tensors are as long as x.
 
         First come queries, keys and values of all tokens; with them, the rest is token by token.
-        Queries wait where the result will be.
+        Queries are stored in the tensor of the result.
         """
         b, n, _ = x.shape
         shift, scale, *rest = (modulation + self.modulation).chunk(6, dim=-1)
@@ -208,8 +209,8 @@ class Block(nn.Module):
 class PixelTransformer(nn.Module):
     """Maps patches of a noisy picture, a time and a prompt context to one output per patch.
 
-    What goes in beside the patches, and what the output *means* (x_0, velocity, rank-asymmetric
-    velocity), is decided outside, by `asymflow.models.embedded.network`.
+    Additional inputs, and the meaning of the output (x_0, velocity, rank-asymmetric velocity), are
+    defined by `asymflow.models.embedded.network`.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -240,7 +241,7 @@ class PixelTransformer(nn.Module):
                 block.modulation[5 * width : 6 * width] = 0.2
 
     def context(self, text: Tensor, mask: Tensor, summary: Tensor) -> dict[str, Tensor]:
-        """What all steps of a picture share: every block's prompt keys and values.
+        """Compute what all steps of a picture share: every block's prompt keys and values.
 
         Args:
             text: prompt features [b, l, text_width].
@@ -261,7 +262,7 @@ class PixelTransformer(nn.Module):
     def conditioned(
         self, t: Tensor, grid: tuple[int, int], context: Mapping[str, Tensor]
     ) -> Tensor:
-        """What modulates every layer [b, width]: time, size and prompt.
+        """The vector [b, width] that modulates every layer: time, size and prompt.
 
         Args:
             t: times [b].

@@ -1,9 +1,9 @@
-"""What people call the thing in a picture.
+"""Nouns for pictures.
 
 CLDR short names are precise but often not what anyone types: "face with tears of joy" for a
-laughing emoji, "hot beverage" for coffee. ``everyday.txt`` gives the everyday names; the
-functions give articles and plurals. Keywords are no substitute: they say what a picture brings
-to mind ("school" for an apple) more often than what it shows. Everything is lower case.
+laughing emoji, "hot beverage" for coffee. `everyday.txt` has the everyday names; the
+functions add articles and plurals. Keywords are no substitute: they are associations ("school"
+for an apple) more often than names. Everything is lower case.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ _VOWEL_SOUND = re.compile(r"^(?!uni|eu|use|one\b|ufo|ukul)[aeiou]|^(hour|honest|
 class Noun:
     """One way to name a picture.
 
-    ``bare`` is the phrase, ``single`` has its article, ``plural`` is None where there is no
-    sensible one. ``thing`` is False for phrases such as "tears of joy".
+    `bare` is the phrase, `single` has its article, `plural` is None where there is no
+    sensible one. `thing` is False for phrases such as "tears of joy".
     """
 
     bare: str
@@ -91,12 +91,12 @@ class Noun:
 
     @property
     def coloured(self) -> bool:
-        """Whether the phrase already says a colour."""
+        """Whether the phrase already contains a colour."""
         return not _COLOUR_WORDS.isdisjoint(self.bare.split())
 
 
 def everyday_names() -> tuple[str, ...]:
-    """CLDR short names of what people call by other names too: the everyday part of emoji."""
+    """CLDR short names that also have everyday names."""
     return tuple(_everyday())
 
 

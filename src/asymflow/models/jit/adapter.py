@@ -1,19 +1,19 @@
 """JiT and AsymFlow-JiT: class-conditional transformers on pixels (arXiv 2511.13720, 2605.12964).
 
-Published checkpoints are read as they are. JiT counts time from noise, 0, to data, 1; here and
-everywhere in this package 1 is noise. What the papers do when they sample is part of what they
-measured, and belongs to the estimates of this adapter:
+Published checkpoints are supported unchanged. JiT counts time from noise, 0, to data, 1; here and
+everywhere in this package 1 is noise. The sampling settings of the papers are part of their
+results, and are part of the estimates of this adapter:
 
 * guidance is on in an open interval of t. Outside it the unconditional estimate is the conditional
-  one, so a guided step there gives the same as a conditional one, which costs half;
-* where a velocity is divided by t, it is divided by no less than a `floor`
+  one, so a guided step there gives the same as a conditional one, at twice the cost;
+* divisions of a velocity by t are by max(t, `floor`)
   (`asymflow.models.jit.network.JitModel`).
 
-`plan` makes the steps of the papers. Together they make of the same noise what the official sampler
-of JiT makes of it, step by step, to 1e-4 (a test).
+`plan` makes the steps of the papers. Together they reproduce every step of the official sampler
+of JiT from the same noise to 1e-4 (a test).
 
-Tiers are full, conditional, and guided in turn. There is no low-resolution one: the position
-embedding is of one size, and the noise was scaled for it.
+Tiers are full, conditional, and sequentially guided. There is no low-resolution tier: the position
+embedding is for one size, and the noise was scaled for it.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from asymflow.models.jit import checkpoint
 from asymflow.models.jit.network import JitModel
 
 Weights = Literal["ema1", "ema2", "model"]
-"""Which of the weights in a checkpoint of the official code: an average, or those of the end."""
+"""Weights in a checkpoint of the official code: two averages, and the last ones."""
 
 _KEYS: Mapping[Weights, str] = {"ema1": "model_ema1", "ema2": "model_ema2", "model": "model"}
 
 GUIDANCE_INTERVAL = (0.0, 0.9)
-"""Of JiT in t; its authors write [0.1, 1]."""
+"""Of JiT in our t; its paper has [0.1, 1]."""
 FLOOR = 0.05
 """Of JiT."""
 ASYMMETRIC_GUIDANCE_INTERVAL = (0.0, 0.88)
 ASYMMETRIC_FLOOR = 0.04
 
-_ROUNDING = 1e-6  # of times: a node that lies on an end of the interval is outside of it
+_ROUNDING = 1e-6  # tolerance of times: a node at an end of the interval is outside of it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +65,10 @@ class JitAdapter:
     The state is float32; the network may run in another dtype.
 
     Attributes:
-        digest: of all that estimates depend on.
-        guidance_interval: (low, high) in t, between which guidance is on. An end that is 0 or 1
-            belongs to it.
-        floor: of t where a velocity is divided by it; 0 leaves estimates of x_0 as they are, which
+        digest: hash of all that estimates depend on.
+        guidance_interval: (low, high) in t in which guidance is on; ends are excluded, except 0
+            and 1.
+        floor: minimal t in divisions of a velocity; 0 leaves estimates of x_0 unchanged, which
             suits plans with a long last step.
     """
 
@@ -97,7 +97,7 @@ class JitAdapter:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the only pictures that the network can make."""
+        """(height, width) of pictures, the only size that the network supports."""
         return self.model.config.size, self.model.config.size
 
     @property
@@ -126,7 +126,7 @@ class JitAdapter:
         device = self._weight.device
         own = torch.tensor([self._label(request) for request in requests]).to(device)
         none = torch.full_like(own, self.model.config.classes)
-        # "outside" is what is asked outside of the guidance interval: the same in both.
+        # "outside" is the label outside of the guidance interval, the same in both.
         return {"label": own, "outside": own}, {"label": none, "outside": own}
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -166,11 +166,11 @@ def plan(
     guidance_interval: tuple[float, float] = GUIDANCE_INTERVAL,
     solver: Solver = "heun",
 ) -> Plan:
-    """The papers' steps, equal in t. Those that never ask where guidance is on make one pass.
+    """The papers' steps, equal in t. Steps outside of the guidance interval are conditional.
 
-    A step of Heun's method asks at both of its ends, so one that crosses the end of the interval is
-    guided as a whole: for its part outside, the adapter leaves guidance out by itself. Give both
-    the same interval.
+    A step of Heun's method evaluates both of its ends, so one that crosses the end of the interval
+    is guided as a whole: the adapter itself leaves guidance out at the end outside. Use the same
+    interval for both.
     """
     low, high = guidance_interval
 
@@ -197,10 +197,10 @@ def load(
 ) -> JitAdapter:
     """Load a checkpoint of the official code (`checkpoint-last.pth`) or a bare state dict.
 
-    The shape of the network is read from the weights, and how it was trained and sampled from the
-    arguments that the official code keeps in a checkpoint. What is given here goes before both.
-    Safetensors are preferred; of `.pt` and `.pth` files only tensors and plain values are read, and
-    no code is run.
+    The shape of the network is read from the weights, and the settings of training and sampling
+    from the arguments that the official code stores in a checkpoint. Arguments given here override
+    both. Safetensors are preferred; of `.pt` and `.pth` files only tensors and plain values are
+    read, and no code is run.
 
     Args:
         weights: of a checkpoint that holds several; by default "ema1", which the paper samples

@@ -1,4 +1,4 @@
-"""Published files of JiT networks: their names of tensors, and what their shapes say."""
+"""Published files of JiT networks: tensor names, and the configuration from tensor shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.models.jit.network import SHAPES, JitConfig, JitModel, position_table, rotary_tables
 
-# The names of the published state dicts, and ours.
+# Tensor names in published state dicts, and ours.
 _NAMES = (
     ("t_embedder.mlp.", "time."),
     ("y_embedder.embedding_table.", "label."),
@@ -40,7 +40,7 @@ _BLOCK_NAMES = (
 def renamed(name: str) -> str | None:
     """Our name of a tensor in a published state dict; None if it can be computed.
 
-    A name that is unknown is kept, for `built` to complain about.
+    Unknown names are kept; `built` reports them.
     """
     if name.startswith(("feat_rope.", "feat_rope_incontext.")):
         return None
@@ -86,10 +86,10 @@ def config_of(
 
     Args:
         state: under its published names, without the prefix "net.".
-        class_start: the block at which class tokens are added. It leaves no trace in the weights,
-            and is known for the depths of B, L and H only.
-        noise_scale: that it was trained with, which leaves none either. By default that of the
-            papers, size / 256; a rank-asymmetric model scales its data by itself, and has 1.
+        class_start: the block at which class tokens are added. It cannot be inferred from the
+            weights, and is known for the depths of B, L and H only.
+        noise_scale: that it was trained with; cannot be inferred either. By default that of the
+            papers, size / 256; a rank-asymmetric model scales its data itself, and has 1.
 
     Raises:
         FileFormatError: a tensor that the shape is read from is missing or has another rank.
@@ -139,9 +139,9 @@ def config_of(
 
 
 def built(config: JitConfig, state: Mapping[str, Tensor]) -> JitModel:
-    """The network of a published state dict, which has to hold all of its tensors and no others.
+    """Build the network of a published state dict, which must have all tensors and no others.
 
-    Tables that can be computed, of positions, may be left out.
+    Tables of positions, which can be computed, may be missing.
 
     Raises:
         FileFormatError: tensors are missing, unexpected or of another shape; says which.
@@ -205,7 +205,7 @@ def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int
 
 
 def _index(name: str) -> int:
-    """Of the block that a tensor belongs to, or -1."""
+    """Index of the block of a tensor, or -1."""
     part = name.split(".")[1] if name.startswith("blocks.") else ""
     return int(part) if part.isdecimal() else -1
 

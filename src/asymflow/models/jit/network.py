@@ -3,9 +3,9 @@
 JiT is a plain vision transformer on raw patches of pixels: a low-rank patch embedding, a fixed
 position embedding plus rotary positions, RMSNorm, SwiGLU, adaLN from time and class, and copies of
 the class embedding as extra tokens in the upper blocks. AsymFlow-JiT (arXiv 2605.12964) is the same
-network with another reading of its output, see `asymflow.models.subspace`.
+network with another parameterisation of its output, see `asymflow.models.subspace`.
 
-`JitTransformer` only maps numbers to numbers. `JitModel` says what they mean, in this package's
+`JitTransformer` is the plain network. `JitModel` converts its output to x_0, with this package's
 times: 1 is noise and 0 is data, where JiT counts the other way round.
 """
 
@@ -28,18 +28,18 @@ _EPS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class JitConfig:
-    """Everything that fixes a `JitModel` but its weights; the default is B/16.
+    """The configuration of a `JitModel`; the default is B/16.
 
     Attributes:
-        size: side of the pictures, the only one that is served; a multiple of `patch`.
+        size: side of the pictures, the only one supported; a multiple of `patch`.
         width: a multiple of `heads`; each head has a multiple of 4.
         hidden: width of the MLP inside.
-        bottleneck: numbers that a patch is squeezed into before it is embedded.
-        classes: without the one that stands for none, which is number `classes`.
+        bottleneck: rank of the patch embedding.
+        classes: without the null class, which is number `classes`.
         class_tokens: extra tokens that carry the class, from block `class_start` on.
         noise_scale: standard deviation of the noise that the network was trained with, in units of
             pictures in [-1, 1]. The papers use size / 256.
-        rank: None for an estimate of x_0, JiT's own; else of the noise subspace.
+        rank: of the noise subspace; None for x_0 prediction, as in JiT.
     """
 
     size: int = 256
@@ -178,9 +178,9 @@ class _Block(nn.Module):
 
 
 class JitTransformer(nn.Module):
-    """A picture, a time and a class to one vector per patch. Its time is the one of its training.
+    """Maps a picture, a time and a class to one vector per patch, in JiT's own time.
 
-    Only square pictures of `config.size` can be asked: the position embedding is fixed.
+    Only square pictures of `config.size` are supported: the position embedding is fixed.
     """
 
     position: Tensor
@@ -211,7 +211,7 @@ class JitTransformer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """As in the papers: every block begins as the identity, the answer as 0."""
+        """Initialise as in the papers: every block is the identity, the output is 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -245,7 +245,7 @@ class JitTransformer(nn.Module):
         for index, block in enumerate(self.blocks):
             if index == self.config.class_start and extra:
                 tokens = torch.cat((label_embedding[:, None] + self.class_position, tokens), dim=1)
-                # The extra tokens are nowhere: they are not turned.
+                # The extra tokens have no position: they are not rotated.
                 rope = (F.pad(rope[0], (0, 0, extra, 0), value=1), F.pad(rope[1], (0, 0, extra, 0)))
             tokens = block(tokens, condition, rope)
         tokens = tokens[:, tokens.shape[1] - self.config.side**2 :]
@@ -256,9 +256,9 @@ class JitTransformer(nn.Module):
 class JitModel(nn.Module):
     """A `JitTransformer` as an estimator of x_0 on x_t = (1 - t) x_0 + t eps, eps ~ N(0, 1).
 
-    The state is the picture in [-1, 1] divided by S, the `config.noise_scale`. That way the papers'
-    state z = tau x + (1 - tau) S eps is S x_t at the time tau = 1 - t, and all that they do to z,
-    solvers included, is the same thing done to x_t.
+    The state is the picture in [-1, 1] divided by S, the `config.noise_scale`. Then the papers'
+    state z = tau x + (1 - tau) S eps is S x_t at the time tau = 1 - t, and all operations on z,
+    solvers included, are equivalent to operations on x_t.
     """
 
     basis: Tensor
@@ -275,8 +275,8 @@ class JitModel(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor, *, floor: float = 0.0) -> Tensor:
         """x_0 [b, c, size, size] from x_t at times t [b], for labels [b]; in float32.
 
-        The papers' samplers divide by no less than a `floor` where a velocity is divided by t. The
-        estimate that has the velocity of JiT's is x_t + min(1, t / floor) (x_0 - x_t); for
+        The papers' samplers divide velocities by max(t, `floor`). The estimate with JiT's velocity
+        is x_t + min(1, t / floor) (x_0 - x_t); for
         AsymFlow's see `asymflow.models.subspace.recovered`.
         """
         patch, side = self.config.patch, self.config.side
@@ -320,7 +320,7 @@ def rotary_tables(side: int, head_dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _turned(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Queries or keys [b, heads, n, head_dim] turned to their positions."""
+    """Queries or keys [b, heads, n, head_dim] rotated by their positions."""
     cos, sin = rope
     swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return (x * cos + swapped * sin).to(x.dtype)

@@ -20,7 +20,7 @@ _SHARE = np.array([colour.share for colour in COLOURS], np.float64)
 
 @dataclass(frozen=True, slots=True)
 class Backgrounds:
-    """``names`` without article; ``upper`` and ``lower`` edge colours, uint8 [n, 3]."""
+    """`names` without article; `upper` and `lower` edge colours, uint8 [n, 3]."""
 
     names: list[str]
     upper: Pixels
@@ -54,7 +54,7 @@ def choose(rng: np.random.Generator, things: npt.NDArray[np.float64]) -> Backgro
 
 
 def gradient(upper: Pixels, lower: Pixels, height: int) -> Pixels:
-    """Columns [n, height, 1, 3] that fade from colours ``upper`` [n, 3] to ``lower`` [n, 3]."""
+    """Columns [n, height, 1, 3] that fade from colours `upper` [n, 3] to `lower` [n, 3]."""
     share = np.linspace(0.0, 1.0, height)[None, :, None, None]
     top = upper[:, None, None, :].astype(np.float64)
     bottom = lower[:, None, None, :].astype(np.float64)

@@ -51,7 +51,7 @@ Bar = Callable[[str, int], AbstractContextManager[Advance]]
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build made. ``hashes`` are SHA-256 of each array file; ``seconds`` wall time."""
+    """What a build made. `hashes` are SHA-256 of each array file; `seconds` wall time."""
 
     out: Path
     count: int
@@ -75,7 +75,7 @@ def build(
     skin_tones: bool = False,
     progress: bool = True,
 ) -> BuildReport:
-    """Build the dataset in ``out``.
+    """Build the dataset in `out`.
 
     Goes on from an interrupted build of the same drawings, and draws nothing anew where
     they are already there.

@@ -76,7 +76,7 @@ def caption(
         background: what the picture lies on, as a noun phrase without article ("light blue",
             "red to white gradient"), or None where it is transparent.
         colour: the basic colour that most of the picture has; said now and then.
-        insist: say the colour. Some name of the picture can: see :func:`can_say_colour`.
+        insist: say the colour. Some name of the picture can: see `can_say_colour`.
     """
     u: list[float] = rng.random(7).tolist()
     if insist:
@@ -91,12 +91,12 @@ def caption(
 
 
 def name(label: str, u: float, v: float, colour: str | None, *, things: bool = False) -> Noun:
-    """One way to name a picture, chosen by uniform draws ``u`` and ``v``.
+    """One way to name a picture, chosen by uniform draws `u` and `v`.
 
     Args:
         label: its CLDR short name.
         u, v: numbers in [0, 1).
-        colour: as in :func:`caption`.
+        colour: as in `caption`.
         things: leave out phrases that name no thing; there must be another name.
     """
     choices = _things(label) if things else nouns(label)
@@ -121,12 +121,12 @@ def is_nameable(label: str) -> bool:
 
 
 def pick(items: tuple[T, ...], u: float) -> T:
-    """The item at fraction ``u`` in [0, 1)."""
+    """The item at fraction `u` in [0, 1)."""
     return items[int(u * len(items))]
 
 
 def with_background(text: str, background: str | None, u: float, v: float) -> str:
-    """Add the background; ``None`` is transparent, and seldom said."""
+    """Add the background; `None` is transparent, and seldom said."""
     if background is not None:
         forms = _GRADIENT if background.endswith("gradient") else _BACKGROUND
         return pick(forms, v).format(c=text, b=background, ab=with_article(background))

@@ -84,14 +84,14 @@ def read_drawings(
     *,
     skin_tones: bool,
 ) -> list[Drawing]:
-    """Every drawing of ``styles``, ordered by style and then by key.
+    """Every drawing of `styles`, ordered by style and then by key.
 
     Drawings that cannot be matched to an emoji are left out: nothing would name them.
 
     Args:
         packages: style id to package file.
         styles: which styles to read.
-        concepts: what :func:`read_concepts` returned.
+        concepts: what `read_concepts` returned.
         skin_tones: keep skin-tone variants, which otherwise outnumber everything else.
     """
     icons = {style.id: _icon_set(packages[style.id]) for style in styles}
@@ -170,7 +170,7 @@ def _bitmaps(package: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _members(package: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Parsed JSON members of a package; ``chars.json`` may be absent, the rest may not."""
+    """Parsed JSON members of a package; `chars.json` may be absent, the rest may not."""
     found: dict[str, Any] = {}
     with tarfile.open(package) as tar:
         present = set(tar.getnames())
@@ -189,7 +189,7 @@ def _members(package: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def table(concepts: Mapping[str, Concept]) -> dict[str, str]:
-    """What ``emoji_names.json`` holds, from :func:`training.data.catalogue.read_concepts`."""
+    """What `emoji_names.json` holds, from `training.data.catalogue.read_concepts`."""
     return {
         "".join(chr(int(code, 16)) for code in concept.key.split("-")): concept.name
         for concept in concepts.values()

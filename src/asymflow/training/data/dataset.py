@@ -40,9 +40,9 @@ _TURNS = (45.0, 315.0)  # degrees that hues are turned by: less would hardly be 
 class Batch:
     """Captioned pictures, and drawings to look at while they are drawn.
 
-    ``images`` is uint8 [n, h, w, 4], RGBA premultiplied by alpha; ``captions`` has n strings;
-    ``styles`` is int64 [n], positions in :attr:`Dataset.styles`. ``references`` is like
-    ``images``, [n, r, h, w, 4], and ``present`` [n, r] says which of them there are; the others
+    `images` is uint8 [n, h, w, 4], RGBA premultiplied by alpha; `captions` has n strings;
+    `styles` is int64 [n], positions in `Dataset.styles`. `references` is like
+    `images`, [n, r, h, w, 4], and `present` [n, r] says which of them there are; the others
     are empty.
     """
 
@@ -57,8 +57,8 @@ class Dataset:
     """A built dataset, memory-mapped.
 
     Args:
-        root: the folder that ``asymflow data build`` filled.
-        split: ``"train"``, or ``"heldout"`` for the pairs that training never sees.
+        root: the folder that `asymflow data build` filled.
+        split: `"train"`, or `"heldout"` for the pairs that training never sees.
 
     Raises:
         FileFormatError: the folder holds no complete build, or nothing in this split.
@@ -108,7 +108,7 @@ class Dataset:
         return len(self._members)
 
     def image(self, index: int, size: int) -> Pixels:
-        """Picture ``index`` of any split, premultiplied uint8 [size, size, 4].
+        """Picture `index` of any split, premultiplied uint8 [size, size, 4].
 
         Raises:
             InputError: the size is not 32, 64 or 128, or the index is out of range.
@@ -171,7 +171,7 @@ class Dataset:
         p_disturb: float = 0.0,
         p_recolour: float = 0.0,
     ) -> Batch:
-        """Draw ``n`` captioned pictures; the same ``rng`` state gives the same batch.
+        """Draw `n` captioned pictures; the same `rng` state gives the same batch.
 
         Args:
             rng: source of every choice.
@@ -344,7 +344,7 @@ class Dataset:
         """Turn hues of some rows in place; returns the new colours that captions must say.
 
         Half of the rows change alone, where a caption can say so; with the others their
-        references change too, and nobody needs to say it.
+        references change too, without an explicit setting.
         """
         said: dict[int, str] = {}
         for row in rows.tolist():

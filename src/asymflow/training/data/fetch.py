@@ -27,9 +27,9 @@ class DownloadError(AsymflowError):
 
 
 def fetch(package: Package, cache: Path) -> Path:
-    """Return the path of ``package``'s verified ``.tgz`` under ``cache``, fetching if absent.
+    """Return the path of `package`'s verified `.tgz` under `cache`, fetching if absent.
 
-    Uses ``npm pack`` where npm is installed (so that a user's registry, proxy and
+    Uses `npm pack` where npm is installed (so that a user's registry, proxy and
     credentials count), else plain HTTPS.
 
     Raises:
@@ -58,7 +58,7 @@ def fetch(package: Package, cache: Path) -> Path:
 
 
 def integrity(path: Path) -> str:
-    """npm's integrity string, ``sha512-<base64>``, of a file."""
+    """npm's integrity string, `sha512-<base64>`, of a file."""
     digest = hashlib.sha512()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):

@@ -1,7 +1,7 @@
 """Which (concept, style) pairs never enter training.
 
 The rule depends on names alone, so it gives the same list on every machine, for ever:
-a pair is a candidate when the SHA-256 of ``"<key>|<style>"`` falls in the lowest 5% of its
+a pair is a candidate when the SHA-256 of `"<key>|<style>"` falls in the lowest 5% of its
 range; within a concept, candidates are taken from the lowest hash up while at least three
 other styles of that concept stay in training.
 """
@@ -29,7 +29,7 @@ def position(key: str, style: str) -> float:
 
 
 def held_out(pairs: Iterable[Pair]) -> frozenset[Pair]:
-    """The held-out subset of ``(key, style)`` pairs; order and repeats do not matter."""
+    """The held-out subset of `(key, style)` pairs; order and repeats do not matter."""
     styles: dict[str, set[str]] = {}
     for key, style in pairs:
         styles.setdefault(key, set()).add(style)

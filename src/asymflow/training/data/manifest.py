@@ -18,8 +18,8 @@ Split = Literal["train", "heldout"]
 class Entry:
     """One picture: what it shows, in which style, and under which licence.
 
-    ``index`` is its row in the image arrays; ``key`` its code points in lower hex joined by
-    ``-`` without FE0F (or its slug, where it has no code point); ``weight`` its relative
+    `index` is its row in the image arrays; `key` its code points in lower hex joined by
+    `-` without FE0F (or its slug, where it has no code point); `weight` its relative
     sampling rate, 1 for common concepts.
     """
 

@@ -29,7 +29,7 @@ _Floats = npt.NDArray[np.float64]
 def others(entries: Sequence[Entry]) -> tuple[tuple[int, ...], ...]:
     """For each entry, the training pictures of its concept in other styles, by index.
 
-    Held-out pictures serve nobody: they would be seen in training after all.
+    Held-out pictures are never references: they would be seen in training after all.
     """
     by_key: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -129,7 +129,7 @@ def papered(rng: np.random.Generator, pixels: Pixels) -> Pixels:
 
 
 def laid_on_colour(rng: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Laid on a flat colour or a gradient that nobody mentions."""
+    """Put on a flat colour or a gradient that the caption does not mention."""
     ground = backgrounds.choose(rng, rng.uniform(0, 255, (1, 1, 3)))
     column = backgrounds.gradient(ground.upper, ground.lower, pixels.shape[0])
     return backgrounds.lay(pixels[None], column)[0]

@@ -26,8 +26,8 @@ BIG = 1.6  # a side this many times another's is worth saying "big" or "small"
 class Thing:
     """A picture that can be placed.
 
-    ``ink`` is the box of its ink as fractions of its side: (top, left, bottom, right) in
-    [0, 1]. ``colour`` is the basic colour that most of it has, if any.
+    `ink` is the box of its ink as fractions of its side: (top, left, bottom, right) in
+    [0, 1]. `colour` is the basic colour that most of it has, if any.
     """
 
     entry: Entry
@@ -37,7 +37,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A thing whose ink fills ``box``."""
+    """A thing whose ink fills `box`."""
 
     thing: Thing
     box: Box
@@ -58,10 +58,10 @@ class Scene:
 
 
 def canvas_sizes(resolution: int) -> tuple[tuple[int, int], ...]:
-    """Canvas sizes (height, width) for training at ``resolution``.
+    """Canvas sizes (height, width) for training at `resolution`.
 
-    For each aspect ratio: one whose area is about ``resolution`` squared, and one whose short
-    side is ``resolution``.
+    For each aspect ratio: one whose area is about `resolution` squared, and one whose short
+    side is `resolution`.
     """
     sizes: dict[tuple[int, int], None] = {}
     for across, down in ASPECTS:
@@ -79,7 +79,7 @@ def _snap(length: float) -> int:
 def draw(scene: Scene, picture: Callable[[int, int], Pixels]) -> Pixels:
     """Draw a planned scene on transparency, premultiplied uint8 [height, width, 4].
 
-    ``picture(index, side)`` returns a square picture of at least ``side`` pixels, or the
+    `picture(index, side)` returns a square picture of at least `side` pixels, or the
     largest there is.
     """
     canvas = np.zeros((scene.height, scene.width, 4), np.uint8)
@@ -96,7 +96,7 @@ def draw(scene: Scene, picture: Callable[[int, int], Pixels]) -> Pixels:
 
 
 def plan(rng: np.random.Generator, things: Sequence[Thing], height: int, width: int) -> Scene:
-    """Plan a scene of one to four things on a canvas of ``height`` x ``width`` pixels.
+    """Plan a scene of one to four things on a canvas of `height` x `width` pixels.
 
     Args:
         rng: source of every choice.
@@ -109,7 +109,7 @@ def plan(rng: np.random.Generator, things: Sequence[Thing], height: int, width: 
 
 
 def caption(scene: Scene, rng: np.random.Generator, *, style: bool, background: str | None) -> str:
-    """A caption of a scene; arguments as in :func:`asymflow.training.data.captions.caption`."""
+    """A caption of a scene; arguments as in `asymflow.training.data.captions.caption`."""
     u: list[float] = rng.random(5).tolist()
     text = scene.sentence
     if style:
@@ -249,7 +249,7 @@ def _pair(
 
 
 def _draw(rng: np.random.Generator, things: Sequence[Thing], count: int) -> list[Thing]:
-    """Things of ``count`` different concepts."""
+    """Things of `count` different concepts."""
     found: dict[str, Thing] = {}
     while len(found) < count:
         thing = things[int(rng.integers(len(things)))]
@@ -258,7 +258,7 @@ def _draw(rng: np.random.Generator, things: Sequence[Thing], count: int) -> list
 
 
 def _fit(rng: np.random.Generator, thing: Thing, cell: Box, scale: float, *, flip: bool) -> Placed:
-    """Place a thing somewhere inside a cell, its longer side ``scale`` times what fits."""
+    """Place a thing somewhere inside a cell, its longer side `scale` times what fits."""
     side = scale * min(cell.height, cell.width)
     height, width = _shape(thing, side, cell.height, cell.width)
     top = cell.top + round((cell.height - height) * (0.5 + 0.6 * (rng.random() - 0.5)))
@@ -267,7 +267,7 @@ def _fit(rng: np.random.Generator, thing: Thing, cell: Box, scale: float, *, fli
 
 
 def _shape(thing: Thing, side: float, most_high: int, most_wide: int) -> tuple[int, int]:
-    """Height and width of the thing's ink with ``side`` pixels on its longer side."""
+    """Height and width of the thing's ink with `side` pixels on its longer side."""
     top, left, bottom, right = thing.ink
     unit = side / max(bottom - top, right - left)
     height = min(max(1, round(unit * (bottom - top))), most_high)

@@ -1,7 +1,7 @@
 """Match the file names that emoji sets use to Unicode code points.
 
 Sets name a drawing by its code points, by its CLDR short name of some year, or by a name of
-their own. Everything is brought to one key: code points in lower hex, joined by ``-``,
+their own. Everything is brought to one key: code points in lower hex, joined by `-`,
 without the variation selector FE0F.
 """
 
@@ -102,7 +102,7 @@ _IN_SET = {
 
 
 def key_of(codes: str) -> str:
-    """``"1F9D4-200D-2642-FE0F"`` to ``"1f9d4-200d-2642"``."""
+    """`"1F9D4-200D-2642-FE0F"` to `"1f9d4-200d-2642"`."""
     return "-".join(code for code in codes.lower().split("-") if code != "fe0f")
 
 
@@ -113,7 +113,7 @@ def has_skin_tone(key: str) -> bool:
 
 
 def slug_of(name: str) -> str:
-    """``"Man’s shoe"`` to ``"mans-shoe"``."""
+    """`"Man’s shoe"` to `"mans-shoe"`."""
     plain = unicodedata.normalize("NFKD", name.lower())
     plain = "".join(char for char in plain if not unicodedata.combining(char))
     plain = re.sub(r"[’'.!“”]", "", plain).replace("&", " and ")
@@ -156,7 +156,7 @@ class Slugs:
             self._own[name] = cldr
 
     def find(self, slug: str, icon_set: str) -> str | None:
-        """The key a slug of ``icon_set`` stands for, or None."""
+        """The key a slug of `icon_set` stands for, or None."""
         slug = _IN_SET.get(icon_set, {}).get(slug, slug)
         bare = re.sub(r"-\d$", "", slug)  # "boy-2" is a second drawing of "boy"
         flag = "flag-" + re.sub(r"^(flag-for-)?(flag-)?", "", bare)

@@ -1,6 +1,6 @@
-"""Plans that come with asymflow, verified on the embedded model: `draft, fast, balanced, best`.
+"""Plans shipped with asymflow, verified on the embedded model: `draft, fast, balanced, best`.
 
-Each was made for pictures of a side in `SIDES`. Other sizes take the one of the next smaller side,
+Each was made for pictures of a side in `SIDES`. Other sizes use that of the next smaller side,
 or of the smallest, with its times moved to the same visible amount of noise.
 """
 
@@ -17,7 +17,7 @@ from asymflow.io.json_reader import parse
 from asymflow.planning.plan_files import plan_from_json
 
 NAMES = ("draft", "fast", "balanced", "best")
-"""From the quickest to the most faithful."""
+"""From the fastest to the closest to the reference."""
 DEFAULT = "balanced"
 SIDES = (64, 128)
 """Sides of the pictures that plans were made for."""
@@ -39,7 +39,7 @@ def load(name: str, size: tuple[int, int]) -> Plan:
 def made_for(name: str) -> str:
     """The name of the adapter that a plan was verified on."""
     evidence = _file(name, SIDES[0]).evidence
-    assert evidence is not None, "plans that come with asymflow were measured"
+    assert evidence is not None, "shipped plans have evidence"
     return evidence.made["adapter"]
 
 
