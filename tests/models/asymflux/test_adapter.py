@@ -169,7 +169,7 @@ def changed(**changes: Tensor | None) -> dict[str, Tensor]:
     [
         (changed(proj_buffer=None), "no 'proj_buffer'"),
         (changed(surprise=torch.ones(1)), "no 'surprise'"),
-        (changed(proj_buffer=torch.eye(PIXELS + 3)[:, :RANK].contiguous()), "Patches of 51"),
+        (changed(proj_buffer=torch.eye(PIXELS + 3)[:, :RANK].contiguous()), "patches of 51"),
         (changed(norm_out__linear__weight=torch.ones(3, 3)), "size mismatch"),
         (changed(transformer_blocks__0__attn__to_q__lora_B__weight=None), "not a pair"),
         (changed(transformer_blocks__0__attn__to_q__lora_A__weight=torch.ones(3, 7)), "32x7"),
