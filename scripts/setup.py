@@ -118,8 +118,9 @@ def pip(*arguments: str) -> None:
 
 
 def _pip(*arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
-    options = ("--disable-pip-version-check", "--no-input", "-qq")
-    command = [str(program("python")), "-m", "pip", *options, *arguments]
+    options = ("--disable-pip-version-check", "--no-input")
+    quiet = () if capture else ("-qq",)  # which silences `pip index`, too
+    command = [str(program("python")), "-m", "pip", *options, *quiet, *arguments]
     return subprocess.run(command, check=False, cwd=ROOT, capture_output=capture, text=True)
 
 

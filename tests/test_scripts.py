@@ -96,6 +96,18 @@ def test_only_linux_without_a_gpu_needs_the_index_of_cpu_builds(
     assert asked == indexes
 
 
+def test_what_pip_lists_is_not_silenced(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pip -qq index versions` prints nothing, so that a build for the CPU would not be found."""
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        listed = "" if "-qq" in command else "Available versions: 2.13.0+cpu"
+        return subprocess.CompletedProcess(command, 0, listed, "")
+
+    monkeypatch.setattr(setup.subprocess, "run", run)
+    assert setup._cpu_build("torch==2.13.0")
+    assert not setup._cpu_build("torch==2.12.0")
+
+
 def test_a_failed_install_is_the_end_and_leaves_no_stamp(
     setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
