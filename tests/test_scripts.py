@@ -3,7 +3,6 @@
 import ast
 import importlib.util
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +13,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 @pytest.fixture
 def setup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The script for a checkout in `tmp_path` whose .venv has nothing but PyTorch."""
     spec = importlib.util.spec_from_file_location("setup_script", SCRIPTS / "setup.py")
     assert spec is not None
     assert spec.loader is not None
@@ -24,6 +24,8 @@ def setup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     (tmp_path / ".venv").mkdir()
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(module, "make_venv", lambda: None)
+    monkeypatch.setattr(module, "installed", {"torch": "2.13.0"}.get)
     return module
 
 
@@ -42,12 +44,7 @@ def test_what_is_ready_is_not_installed_again_until_a_requirement_changes(
         commands.append(arguments)
         return subprocess.CompletedProcess(arguments, 0, "2.13.0+cpu", "")
 
-    def version(package: str) -> str:
-        return "2.13.0"
-
     monkeypatch.setattr(setup, "_pip", run)
-    monkeypatch.setattr(setup, "make_venv", lambda: None)
-    monkeypatch.setattr(setup, "installed", version)
     setup.ensure("studio")
     assert commands == [("install", "--constraint", "constraints.txt", "--editable", ".[studio]")]
     setup.ensure("studio")
@@ -114,12 +111,7 @@ def test_a_failed_install_is_the_end_and_leaves_no_stamp(
     def fail(*arguments: str, **_: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(arguments, 2, "", "")
 
-    def version(package: str) -> str:
-        return "2.13.0"
-
     monkeypatch.setattr(setup, "_pip", fail)
-    monkeypatch.setattr(setup, "make_venv", lambda: None)
-    monkeypatch.setattr(setup, "installed", version)
     with pytest.raises(SystemExit) as left:
         setup.ensure()
     assert left.value.code == 2
@@ -135,11 +127,3 @@ def test_an_older_python_is_told_what_it_needs(
     monkeypatch.setattr(setup.sys, "version", "3.10.1 (main)")
     with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer, and this is 3\.10\.1"):
         setup.require_python()
-
-
-def test_a_ready_checkout_is_ready_at_once_and_says_nothing() -> None:
-    """These tests run in an environment that the script made, or one that it does not touch."""
-    command = [sys.executable, str(SCRIPTS / "setup.py"), "dev"]
-    if (SCRIPTS.parent / ".venv" / ".ready-dev").exists():
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-        assert done.stdout == done.stderr == ""

@@ -53,7 +53,8 @@ class Efficiency:
 def ratio(a: Call, b: Call, *, repeats: int = 20) -> Ratio:
     """Time `a` against `b`, taking turns, in an order that alternates between rounds.
 
-    Raises `InputError` for fewer than 3 repeats, whose median has no interval to speak of.
+    Raises:
+        InputError: there are fewer than 3 repeats, whose median has no useful interval.
     """
     a_s, b_s = _interleave(a, b, repeats)
     rounds = [x / y for x, y in zip(a_s, b_s, strict=True)]
@@ -80,7 +81,8 @@ def efficiency(
     caches where they fit. So the denominator is the best this machine does at these shapes,
     and the share is on the strict side.
 
-    Raises `InputError` when there are no shapes to compare with.
+    Raises:
+        InputError: there are no shapes to compare with.
     """
     if not shapes:
         raise InputError(

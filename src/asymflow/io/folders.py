@@ -1,21 +1,23 @@
-"""The folders that the system gives a program for its files, made by nobody until they are used."""
+"""The folders that the system has for files of a program; they need not exist yet."""
 
+import os
 from pathlib import Path
 
 import platformdirs
 
 
 def cache() -> Path:
-    """What can be made or fetched anew: downloads, features, plans of a user's models."""
+    """For what can be made or fetched again: downloads, features, plans of a user's models."""
     return platformdirs.user_cache_path("asymflow", appauthor=False, opinion=False)
 
 
 def studio() -> Path:
-    """Pictures, uploads and the database of the studio.
+    """For the studio's database, pictures and uploads.
 
-    Version 0.1 used `~/.local/share` on macOS and Windows too. Where that folder exists and the
-    system's own does not, it stays in use, so that nobody's pictures seem to be gone.
+    Version 0.1 used the folder of Linux on macOS and Windows too. Where that exists and the
+    system's own does not, it stays in use, so that no pictures seem to be lost.
     """
     folder = platformdirs.user_data_path("asymflow", appauthor=False) / "studio"
-    earlier = Path.home() / ".local" / "share" / "asymflow" / "studio"
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    earlier = Path(base) / "asymflow" / "studio"
     return earlier if earlier.exists() and not folder.exists() else folder

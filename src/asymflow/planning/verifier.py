@@ -46,7 +46,7 @@ FINALISTS = 10
 
 def rms(x: Tensor, y: Tensor) -> NDArray[np.float64]:
     """Root mean square of the difference, per picture [b]."""
-    return statistics.rms((x - y).double().cpu().numpy())
+    return statistics.rms((x - y).cpu().double().numpy())
 
 
 @torch.inference_mode()
