@@ -1,76 +1,17 @@
-"""A model that costs nothing, in the place of the real one, and a way to type commands."""
+"""The model that costs nothing in the place of the real one, and a way to type commands."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from asymflow.cli import main
-from asymflow.core.adapter import Context
-from asymflow.core.errors import InputError
-from asymflow.core.types import Picture, Request
 from asymflow.models.embedded import adapter as embedded
-
-
-@dataclass
-class FakeModel:
-    """Pictures of one colour, which the words decide, under a little of the noise."""
-
-    weights_hash: str = "ab" * 32
-    styles: tuple[str, ...] = ("fluent-3d", "noto", "twemoji")
-    batch: int | None = 1
-    loads: int = 0
-    calls: int = 0
-    interrupt_at: int | None = None
-    dtypes: list[torch.dtype] = field(default_factory=lambda: list[torch.dtype]())
-
-    name = "fake:abab"
-    channels = 4
-    references = 0
-
-    @property
-    def template(self) -> Tensor:
-        return torch.empty(0)
-
-    def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
-        return tuple(f for f in (2,) if all(side % (8 * f) == 0 for side in size))
-
-    def check(self, request: Request) -> None:
-        if any(side % 8 or not 16 <= side <= 128 for side in request.size):
-            raise InputError(f"Size {request.size} is not possible. Try 64.")
-        if request.inputs.get("style") not in (None, *self.styles):
-            raise InputError(f"Unknown style {request.inputs['style']!r}.")
-
-    def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        cond = [_colour(r.inputs["prompt"], r.inputs.get("style")) for r in requests]
-        null = [_colour(r.inputs.get("negative", ""), None) for r in requests]
-        return {"colour": torch.stack(cond)}, {"colour": torch.stack(null)}
-
-    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        self.calls += 1
-        if self.calls == self.interrupt_at:
-            raise KeyboardInterrupt
-        return 0.3 * context["colour"][:, :, None, None] + 0.3 * x_t
-
-    def to_state(self, picture: Picture) -> Tensor:
-        return torch.from_numpy(picture).permute(2, 0, 1) * 2 - 1
-
-    def to_picture(self, x_0: Tensor) -> Picture:
-        picture = ((x_0 + 1) / 2).clamp(0, 1)
-        picture[:3] = torch.minimum(picture[:3], picture[3:])
-        return np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
-
-
-def _colour(*words: object) -> Tensor:
-    digest = hashlib.sha256(repr(words).encode()).digest()
-    return torch.tensor([*digest[:3], 255]).float() / 127.5 - 1  # rather visible
+from tests.fakes import FakeModel
 
 
 @dataclass(frozen=True)

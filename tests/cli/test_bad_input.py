@@ -12,8 +12,9 @@ from PIL import Image
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.io import images
 from asymflow.planning import plan_files
+from tests.fakes import FakeModel
 
-from .conftest import FakeModel, Type
+from .conftest import Type
 
 
 @pytest.fixture

@@ -21,8 +21,9 @@ from asymflow.generation import metadata
 from asymflow.io import images
 from asymflow.models.embedded import adapter as embedded
 from asymflow.planning import plan_files
+from tests.fakes import FakeModel
 
-from .conftest import FakeModel, Type
+from .conftest import Type
 
 FOX = ("generate", "a fox", "--steps", "4")
 

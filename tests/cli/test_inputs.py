@@ -13,8 +13,9 @@ from PIL import Image
 from asymflow.core.transforms import truncated
 from asymflow.generation import metadata
 from asymflow.io import images
+from tests.fakes import FakeModel
 
-from .conftest import FakeModel, Type
+from .conftest import Type
 
 FOX = ("generate", "a fox", "--steps", "4", "--seed", "1")
 

@@ -18,8 +18,9 @@ from asymflow.models.embedded.styles import STYLES
 from asymflow.training.data import builder
 from asymflow.training.loop import Progress
 from asymflow.training.recipes import Recipe
+from tests.fakes import FakeModel
 
-from .conftest import FakeModel, Type
+from .conftest import Type
 
 
 def test_styles_lists_every_style_and_its_licence(type_: Type) -> None:

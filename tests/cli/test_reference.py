@@ -20,8 +20,9 @@ from asymflow.models.embedded.library import shipped
 from asymflow.models.embedded.network import PictureConfig, PictureModel
 from asymflow.models.embedded.styles import style_ids
 from asymflow.models.embedded.transformer import TransformerConfig
+from tests.fakes import FakeModel
 
-from .conftest import FakeModel, Type
+from .conftest import Type
 
 DRAW = ("generate", "a fox", "--style", "noto", "--seed", "7", "--size", "32", "--steps", "2")
 

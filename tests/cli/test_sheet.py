@@ -7,7 +7,9 @@ import json
 import numpy as np
 from PIL import Image
 
-from .conftest import FakeModel, Type
+from tests.fakes import FakeModel
+
+from .conftest import Type
 
 
 def test_a_sheet_has_a_row_per_prompt_and_seed(model: FakeModel, type_: Type) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import threading
 import time
@@ -13,19 +12,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from asymflow.core.adapter import Context
-from asymflow.core.errors import InputError
-from asymflow.core.types import Picture, Request
+from asymflow.core.types import Request
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server import app as server
 from asymflow.server.settings import Settings
+from tests.fakes import FakeModel
 from tests.helpers import wait_until
 
 SMALL = {"width": 32, "height": 32, "quality": "draft"}
@@ -33,41 +31,34 @@ SMALL = {"width": 32, "height": 32, "quality": "draft"}
 
 
 @dataclass
-class Slow:
-    """A model whose steps take as long as a test says, and wait where it says so."""
+class Slow(FakeModel):
+    """A model whose steps take as long as a test says, and wait where it says so.
 
+    It draws every size, and keeps the prompts it was given.
+    """
+
+    weights_hash: str = "cd" * 32
+    styles: tuple[str, ...] = ("noto",)
     seconds: float = 0.0
     gate: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
     broken: bool = False
     drawn: list[str] = field(default_factory=lambda: list[str]())
 
-    weights_hash = "cd" * 32
-    styles = ("noto",)
     name = "slow:cdcd"
-    channels = 4
-    references = 0
-    batch: int | None = 1
 
     def __post_init__(self) -> None:
         self.gate.set()
-
-    @property
-    def template(self) -> Tensor:
-        return torch.empty(0)
 
     def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         return ()
 
     def check(self, request: Request) -> None:
-        if request.inputs.get("style") not in (None, *self.styles):
-            raise InputError(f"Unknown style {request.inputs['style']!r}.")
+        super().check(replace(request, size=(64, 64)))
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
         self.drawn += [str(r.inputs["prompt"]) for r in requests]
-        digests = [hashlib.sha256(str(r.inputs["prompt"]).encode()).digest() for r in requests]
-        colour = torch.tensor([[*digest[:3], 255] for digest in digests]).float() / 127.5 - 1
-        return {"colour": colour}, {"colour": torch.zeros_like(colour)}
+        return super().encode(requests)
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         self.gate.wait(60)
@@ -77,15 +68,7 @@ class Slow:
         if self.broken:
             return torch.full_like(x_t, float("nan"))
         time.sleep(self.seconds)  # the work
-        return 0.3 * context["colour"][:, :, None, None] + 0.3 * x_t
-
-    def to_state(self, picture: Picture) -> Tensor:
-        return torch.from_numpy(picture).permute(2, 0, 1) * 2 - 1
-
-    def to_picture(self, x_0: Tensor) -> Picture:
-        picture = ((x_0 + 1) / 2).clamp(0, 1)
-        picture[:3] = torch.minimum(picture[:3], picture[3:])
-        return np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+        return super().denoise(x_t, t, context)
 
 
 @dataclass(frozen=True)

@@ -662,7 +662,8 @@ def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
         process = start()
         wait_until(lambda: now()["state"] == "done")
         assert len(now()["pictures"]) == 3
-        assert now()["pictures"][:1] == before[:1]  # made once
+        # Made once. Two pictures are made at a time, and either may be the first.
+        assert all(picture in now()["pictures"] for picture in before)
         again = httpx.post(f"{url}/api/jobs", json=body, headers=key).json()
         assert again["id"] == job["id"]
         names = [
