@@ -22,7 +22,6 @@ export interface Settings {
   fit: Fit;
   match: boolean;
   strength: number;
-  exact: boolean;
 }
 
 /** How far to leave a picture: it keeps its layout, and gets another rendering. */
@@ -47,7 +46,6 @@ export const INITIAL: Settings = {
   fit: "crop",
   match: true,
   strength: STRENGTH,
-  exact: false,
 };
 
 /** Settings as they were stored, without what this server or version does not know. */
@@ -101,7 +99,6 @@ export function fromRequest(settings: Settings, request: Partial<JobRequest>): S
     look: request.seed == null ? null : { seed: request.seed, thumbnail: null },
     strength: request.strength ?? settings.strength,
     fit: request.fit ?? settings.fit,
-    exact: request.exact ?? false,
     live: false,
   };
 }

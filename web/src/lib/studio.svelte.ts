@@ -235,7 +235,7 @@ class Studio {
       mask: null,
       parent: null,
       live: false,
-      exact: settings.exact,
+      exact: false,
     };
   }
 
