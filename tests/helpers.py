@@ -10,6 +10,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from asymflow.core import calls
+from asymflow.core.stages import Trajectory, compile_steps
+from asymflow.core.state import Program, State, advance, move, question
+from asymflow.core.types import Step
+
 T = TypeVar("T")
 
 
@@ -38,3 +43,24 @@ def wait_until(condition: Callable[[], T | None], *, within: float = 60, what: s
         assert time.monotonic() < end, f"{what} did not happen within {within:g} s: {found!r}"
         time.sleep(0.01)
     return found
+
+
+def moved(step: Step, x_t: Tensor, x_0: Tensor, past: tuple[float, Tensor] | None = None) -> Tensor:
+    """x_s after one step from x_t, with its estimate, and perhaps one before it."""
+    stages = compile_steps([step], past=[] if past is None else [(past[0], step.tier)])
+    trajectory = Trajectory.of([stages] * len(x_t), x_t)
+    state = State((0,) * len(x_t), x_t, past=() if past is None else (past[1],))
+    return move(trajectory, state, x_0).x
+
+
+def ticked(program: Program, state: State) -> State:
+    """The state after one network call for all pictures."""
+    asked = question(program, state)
+    return advance(program, state, calls.ask(program.adapter, program.calls, asked))
+
+
+def driven(program: Program, state: State) -> State:
+    """The state at the end, of pictures whose plans have equally many stages."""
+    while not all(program.finished(state)):
+        state = ticked(program, state)
+    return state

@@ -226,16 +226,12 @@ def _run(
     adapter: Adapter, plan: Plan, requests: Sequence[Request]
 ) -> list[tuple[Tensor, int, int, float]]:
     """End, forwards, steps and its share of the time, for every picture of a batch."""
-    decisions: list[list[Decision]] = [[] for _ in requests]
-    began, frame = time.perf_counter(), None
-    for frame in engine.walk(adapter, plan, requests):
-        for row, decision in frame.decisions.items():
-            decisions[row].append(decision)
-    assert frame is not None, "a plan has at least one step"
+    began = time.perf_counter()
+    ends = engine.rollout(adapter, plan, requests)
     ms = 1000 * (time.perf_counter() - began) / len(requests)
-    ran = [controller.taken(plan, own) for own in decisions]
+    ran = [controller.taken(plan, end.decisions) for end in ends]
     return [
-        (frame.x_t[i : i + 1], engine.forwards(ran[i], request), len(ran[i].steps), ms)
+        (ends[i].x_0[None], engine.forwards(ran[i], request), len(ran[i].steps), ms)
         for i, request in enumerate(requests)
     ]
 

@@ -62,15 +62,13 @@ def measure(judge: verifier.Evaluator, plan: Plan) -> tuple[Array, Array]:
     A rule that nobody follows makes the engine measure surprises.
     """
     watched = Plan(plan.name, plan.steps, adaptive=(Rule(1, "skip", 0.0),))
-    prediction_residuals: list[list[float]] = [[] for _ in judge.requests]
-    ends: torch.Tensor | None = None
-    for frame in engine.walk(judge.adapter, watched, judge.requests):
-        ends = frame.x_t
-        for row, rho in zip(frame.rows, frame.prediction_residuals, strict=True):
-            if rho is not None:
-                prediction_residuals[row].append(rho)
-    assert ends is not None, "a plan has at least one step"
-    return judge.distance(ends, judge.reference), np.array(prediction_residuals)
+    ends = engine.rollout(judge.adapter, watched, judge.requests)
+    residuals = [
+        [move.prediction_residual for move in end.moves if move.prediction_residual is not None]
+        for end in ends
+    ]
+    states = torch.stack([end.x_0 for end in ends])
+    return judge.distance(states, judge.reference), np.array(residuals)
 
 
 def split(errors: Array) -> tuple[Array, Array]:

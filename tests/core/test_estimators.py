@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,8 +11,9 @@ from torch.testing import assert_close
 
 from asymflow.core import engine, schedules, transforms
 from asymflow.core.adapter import Context
+from asymflow.core.compiler import compile_requests
 from asymflow.core.errors import InputError
-from asymflow.core.estimators import Estimators, Guided, InpaintConstraint, Memory, carry, estimate
+from asymflow.core.estimators import Guided, InpaintConstraint, Memory, carry, estimate
 from asymflow.core.flow import average_pool, detail, enlarge, interpolate, smooth
 from asymflow.core.types import (
     CONDITIONAL,
@@ -23,7 +26,7 @@ from asymflow.core.types import (
     cheaper_tiers,
 )
 from asymflow.models.gaussian import GaussianAdapter
-from tests.helpers import draw64
+from tests.helpers import draw64, ticked
 
 HALF, HALF_CARRIED = Tier("half", pool_factor=2), Tier("half+", pool_factor=2, cached=True)
 CONDITIONAL_CARRIED = Tier("conditional+", guided=False, cached=True)
@@ -91,15 +94,21 @@ def test_smooth_has_no_edges_and_shrinks_to_what_it_was() -> None:
     assert detail(enlarge(x, 2), 2).abs().max() == 0
 
 
-def test_a_mask_keeps_what_is_known_in_every_tier(model: Guided) -> None:
+def test_a_mask_keeps_what_is_known_in_every_tier(adapter: GaussianAdapter) -> None:
     known = draw64(8, 2, 3, 8, 8)
     mask = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
     mask[:, :, :4] = 1
-    estimators = Estimators(model, InpaintConstraint(known, mask))
-    for tier in (FULL, CONDITIONAL, HALF, HALF_CARRIED, CONDITIONAL_CARRIED):
-        x_0 = estimators.of(tier)(draw64(9, 2, 3, 8, 8), at(0.5))
-        assert torch.equal(x_0[:, :, 4:], known[:, :, 4:])
-        assert not torch.equal(x_0[:, :, :4], known[:, :, :4])
+    tiers = (FULL, CONDITIONAL, HALF, HALF_CARRIED, CONDITIONAL_CARRIED)
+    nodes = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
+    steps = tuple(Step(t, s, tier) for t, s, tier in zip(nodes, nodes[1:], tiers, strict=False))
+    requests = [Request({"label": i}, (8, 8), i, 2.0) for i in range(2)]
+    program, state = compile_requests(adapter, [Plan("tiers", steps)] * 2, requests)
+    program = replace(program, known=InpaintConstraint(known, mask))
+    for _ in tiers:
+        state = ticked(program, state)
+        assert state.x_0 is not None
+        assert torch.equal(state.x_0[:, :, 4:], known[:, :, 4:])
+        assert not torch.equal(state.x_0[:, :, :4], known[:, :, :4])
 
 
 def test_carrying_needs_a_full_estimate_first(model: Guided) -> None:

@@ -419,7 +419,8 @@ def test_every_step_is_seen_and_the_rest_can_be_cancelled(case: Case) -> None:
     walk = engine.walk(counting, plan, [case.request()])
     for index in range(2):
         frame = next(walk)
-        assert (frame.index, frame.count) == (index, 5)
+        [move] = frame.moves
+        assert (move.index, move.count) == (index, 5)
         assert frame.x_0.shape == (1, case.adapter.channels, *case.size)
     asked = len(counting.rows)
     walk.close()

@@ -8,18 +8,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from asymflow.core import schedules
 from asymflow.core.errors import InputError
-from asymflow.core.estimators import Estimators, Memory, carry
+from asymflow.core.estimators import Memory, carry, estimate
 from asymflow.core.flow import enlarge
 from asymflow.core.schedules import shifted
-from asymflow.core.solvers import Estimate, advance, multistep
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Profile, Request, Step, Tier, cheaper_tiers
 from asymflow.models.empirical import EmpiricalAdapter
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import prediction, profiler, verifier
-from tests.helpers import draw64
+from tests.helpers import draw64, moved
 
 TIMES = shifted(7, 2.0)
 TIERS = cheaper_tiers((2,))
@@ -58,6 +58,12 @@ def test_the_reference_follows_the_exact_trajectory(model: GaussianAdapter) -> N
     assert errors[0] > 3 * errors[1]  # of second order
 
 
+def asked(answers: profiler.ReferenceOutputs, tier: Tier, i: int) -> Tensor:
+    """What a tier says at the i-th state of the reference."""
+    time = answers.x.new_full((answers.x.shape[1],), TIMES[i])
+    return estimate(answers.models.guided, tier, answers.x[i], time, None)[0]
+
+
 def test_every_defect_is_that_of_the_move_when_it_is_made(
     profile: Profile, answers: profiler.ReferenceOutputs
 ) -> None:
@@ -73,14 +79,10 @@ def test_every_defect_is_that_of_the_move_when_it_is_made(
                     if not p <= i < j:
                         assert np.isinf(found)
                         continue
-                    estimators = Estimators(answers.models.guided)
-                    history = ()
-                    if p < i:
-                        at = answers.x.new_full((3,), TIMES[p])
-                        x_0 = estimators.of(tier)(answers.x[p], at)
-                        history = (Estimate(TIMES[p], x_0, tier),)
+                    newest, older = (asked(answers, tier, k) for k in (i, p))
                     step = Step(TIMES[i], TIMES[j], tier, "damped2")
-                    x_s, _ = advance(estimators.of(tier), answers.x[i], step, history)
+                    past = (TIMES[p], older) if p < i else None
+                    x_s = moved(step, answers.x[i], newest, past)
                     rms = float((x_s - answers.x[j]).square().mean().sqrt())
                     assert found == pytest.approx(rms, rel=1e-4, abs=1e-6)
 
@@ -93,9 +95,7 @@ def test_drift_is_what_carrying_changes(
             assert np.isinf(profile.drift[number]).all()
             continue
         for i in range(1, len(TIMES) - 1):
-            at = answers.x.new_full((3,), TIMES[i])
-            cheap = Tier("cheap", tier.guided, tier.pool_factor)
-            raw = Estimators(answers.models.guided).of(cheap)(answers.x[i], at)
+            raw = asked(answers, Tier("cheap", tier.guided, tier.pool_factor), i)
             if tier.pool_factor > 1:
                 raw = torch.nn.functional.avg_pool2d(raw, tier.pool_factor)
             for k in range(i):
@@ -107,9 +107,8 @@ def test_drift_is_what_carrying_changes(
 
 def test_weights_are_those_of_the_newest_estimate(profile: Profile) -> None:
     x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    older = Estimate(TIMES[1], x, FULL)
     step = Step(TIMES[2], TIMES[4], FULL, "damped2")
-    x_s, _ = advance(lambda x_t, t, /: x_t + 1, x, step, (older,))
+    x_s = moved(step, x, x + 1, (TIMES[1], x))
     assert profile.weight[1, 2, 4] == pytest.approx(float(x_s), rel=1e-6)
 
 
@@ -119,9 +118,8 @@ def test_amplification_ends_at_one_and_is_that_of_the_linear_flow(
     assert profile.amplification[-1] == 1
     label = torch.ones(3, dtype=torch.long)
     j = 3
-    euler = multistep(
-        answers.x[j - 1], TIMES[j], [Estimate(TIMES[j - 1], answers.memories[j - 1].x_0, FULL)]
-    )
+    step = Step(TIMES[j - 1], TIMES[j], FULL, "euler")
+    euler = moved(step, answers.x[j - 1], answers.memories[j - 1].x_0)
     error = euler - answers.x[j]
     ends = [model.guided_solution(x, TIMES[j], 0.0, label, 3.0) for x in (euler, answers.x[j])]
     exact = float((ends[0] - ends[1]).square().mean().sqrt() / error.square().mean().sqrt())
@@ -142,13 +140,13 @@ def test_errors_stop_growing_where_they_have_led_to_another_picture() -> None:
     assert found.amplification[1:6].min() > 2
     answers = profiler.reference(model, requests, TIMES, (FULL,))
     for j in (1, 2, 3):
-        newest = Estimate(TIMES[j - 1], answers.memories[j - 1].x_0, FULL)
-        direction = multistep(answers.x[j - 1], TIMES[j], [newest]) - answers.x[j]
+        step = Step(TIMES[j - 1], TIMES[j], FULL, "euler")
+        direction = moved(step, answers.x[j - 1], answers.memories[j - 1].x_0) - answers.x[j]
         direction /= direction.square().mean().sqrt()
         for error in (0.05, 0.1, 0.4):
             x_t = answers.x[j] + error * direction
-            moved = profiler.follow(answers, x_t, j) - profiler.follow(answers, answers.x[j], j)
-            growth = float(moved.square().mean().sqrt()) / error
+            far = profiler.follow(answers, x_t, j) - profiler.follow(answers, answers.x[j], j)
+            growth = float(far.square().mean().sqrt()) / error
             a = float(found.amplification[j])
             expected = 1 + (a - 1) / np.hypot(1, a * error / found.saturation)
             assert growth == pytest.approx(expected, rel=0.25)
@@ -238,9 +236,8 @@ def test_outside_the_interval_the_reference_is_not_guided(model: GaussianAdapter
     for number, tier in enumerate(found.tiers):
         assert np.isfinite(found.local_error[number, last, last, -1]) == (not tier.guided)
         assert np.isfinite(found.local_error[number, 1, 1, -1])
-    conditional = Estimators(answers.models.plain).of(CONDITIONAL)
-    step = Step(TIMES[last], 0.0, CONDITIONAL)
-    x_0, _ = advance(conditional, answers.x[last], step, ())
+    time = answers.x.new_full((len(REQUESTS),), TIMES[last])
+    x_0, _ = estimate(answers.models.plain, CONDITIONAL, answers.x[last], time, None)
     rms = float((x_0 - answers.x[-1]).square().mean().sqrt())
     assert found.local_error[plain, last, last, -1] == pytest.approx(rms, rel=1e-4)
 

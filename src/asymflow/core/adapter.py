@@ -10,12 +10,15 @@ any parameterisation without a division that is singular near either end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from asymflow.core.types import Picture, Request
+
+R = TypeVar("R")
 
 Context = Mapping[str, Tensor]
 """Conditioning of a model: tensors with the batch first, computed once per picture."""
@@ -92,7 +95,8 @@ class ClipsEstimate(Protocol):
 
 def clipped_estimate(adapter: Adapter, x_0: Tensor) -> Tensor:
     """The estimate [b, c, h, w] that a solver receives: clipped where the adapter clips."""
-    return adapter.clip_estimate(x_0) if isinstance(adapter, ClipsEstimate) else x_0
+    clip = _optional(adapter, ClipsEstimate.clip_estimate)
+    return x_0 if clip is None else clip(x_0)
 
 
 @runtime_checkable
@@ -106,11 +110,8 @@ class ProjectsGuidance(Protocol):
 
 def projected_guidance(adapter: Adapter, estimate: Tensor, guidance: Tensor) -> Tensor:
     """The guidance term to add to the conditional estimate, all [b, c, h, w]."""
-    return (
-        adapter.project_guidance(estimate, guidance)
-        if isinstance(adapter, ProjectsGuidance)
-        else guidance
-    )
+    project = _optional(adapter, ProjectsGuidance.project_guidance)
+    return guidance if project is None else project(estimate, guidance)
 
 
 @runtime_checkable
@@ -124,7 +125,61 @@ class Beginning(Protocol):
 
 def begun(adapter: Adapter, eps: Tensor, t: float) -> Tensor:
     """The initial state [b, c, h, w] at time t of pictures without an input image."""
-    return adapter.begin(eps, t) if isinstance(adapter, Beginning) else t * eps
+    begin = _optional(adapter, Beginning.begin)
+    return t * eps if begin is None else begin(eps, t)
+
+
+@runtime_checkable
+class Collates(Protocol):
+    """An adapter whose contexts may have different shapes, such as prompts of different length."""
+
+    def collate(self, contexts: Sequence[Context]) -> Context:
+        """One context for the rows of several, for instance padded and masked."""
+        ...
+
+
+def collated(adapter: Adapter, contexts: Sequence[Context]) -> Context:
+    """One context for the rows of several, in their order."""
+    if (collate := _optional(adapter, Collates.collate)) is not None:
+        return collate(contexts)
+    return {key: torch.cat([each[key] for each in contexts]) for key in contexts[0]}
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An adapter that reuses parts of its last answer, such as a cache of its trunk."""
+
+    def denoise_remembering(
+        self, x_t: Tensor, t: Tensor, context: Context, memory: Context | None
+    ) -> tuple[Tensor, Context]:
+        """`Adapter.denoise`, and what to hand back with the next question about these rows.
+
+        Args:
+            x_t: states [b, c, h, w].
+            t: their times [b].
+            context: of the rows.
+            memory: tensors, rows first, as they were returned before for these rows; None at first.
+        """
+        ...
+
+
+def denoised(
+    adapter: Adapter, x_t: Tensor, t: Tensor, context: Context, memory: Context | None
+) -> tuple[Tensor, Context | None]:
+    """Estimates of x_0 [b, c, h, w], and what the adapter remembers of them."""
+    if (remembering := _optional(adapter, Remembers.denoise_remembering)) is not None:
+        return remembering(x_t, t, context, memory)
+    return adapter.denoise(x_t, t, context), None
+
+
+def remembers(adapter: Adapter) -> bool:
+    """Whether an adapter is a `Remembers`."""
+    return _optional(adapter, Remembers.denoise_remembering) is not None
+
+
+def _optional(adapter: Adapter, method: Callable[..., R]) -> Callable[..., R] | None:
+    """An adapter's method that it need not have; much faster than `isinstance` with a protocol."""
+    return getattr(adapter, method.__name__, None)
 
 
 class Wrapped:
@@ -160,6 +215,9 @@ class Wrapped:
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         return self.inner.denoise(x_t, t, context)
+
+    def collate(self, contexts: Sequence[Context]) -> Context:
+        return collated(self.inner, contexts)
 
     def clip_estimate(self, x_0: Tensor) -> Tensor:
         return clipped_estimate(self.inner, x_0)

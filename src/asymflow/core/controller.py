@@ -7,17 +7,21 @@ here depends on the plan and on the estimates of one picture only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from asymflow.core.solvers import History
+from asymflow.core.flow import Time
+from asymflow.core.stages import OLDER, Stage, compile_steps
 from asymflow.core.types import Action, Decision, Plan, Solver, Step
+
+Estimate = tuple[Time, Tensor]
+"""The time of an estimate, and x_0 [1, c, h, w]."""
 
 
 def prediction_residual(
-    history: History, solver: Solver, mask: Tensor | None = None
+    history: Sequence[Estimate], solver: Solver, mask: Tensor | None = None
 ) -> float | None:
     """How far the newest estimate is from what the older ones predict, relative to its norm.
 
@@ -25,19 +29,18 @@ def prediction_residual(
     tau^2; a single one is used unchanged. Without earlier estimates the result is None.
 
     Args:
-        history: of one picture [1, c, h, w], newest first, as `solvers.advance` returns it.
+        history: estimates of one picture, newest first.
         solver: of the step that begins with the newest.
         mask: [1, 1, h, w], 1 where x_0 is unknown; known pixels do not count.
     """
     if len(history) < 2:
         return None
-    newest, one, *older = history
-    found, predicted = newest.x_0, one.x_0
+    (t, found), (p, predicted), *older = history
     if older:
-        other = older[0]
+        q, other = older[0]
         power = 4 if solver == "corrected2" else 2
-        ratio = (newest.t**power - one.t**power) / (one.t**power - other.t**power)
-        predicted = one.x_0 + ratio * (one.x_0 - other.x_0)
+        ratio = (t**power - p**power) / (p**power - q**power)
+        predicted = predicted + ratio * (predicted - other)
     missed = found - predicted
     if mask is not None:
         found, missed = mask * found, mask * missed
@@ -81,3 +84,26 @@ def taken(plan: Plan, decisions: Iterable[Decision]) -> Plan:
         if not steps or step.t == steps[-1].s:
             steps += moves(plan, index, actions.get(index))
     return Plan(plan.name, tuple(steps))
+
+
+def rerouted(
+    plan: Plan, stages: Sequence[Stage], at: int, action: Action, guidance_scale: float
+) -> tuple[Stage, ...]:
+    """The stages of a picture that leaves its plan at a stage, with the moves of an action.
+
+    Args:
+        plan: of the picture.
+        stages: made from it so far.
+        at: number of the stage where the picture is.
+        action: what it does there.
+        guidance_scale: of the picture.
+    """
+    stage = stages[at]
+    made = moves(plan, stage.index, action)
+    rest = stage.index + (2 if action == "skip" else 1)
+    steps = (*made, *plan.steps[rest:])
+    indices = [stage.index] * len(made) + list(range(rest, len(plan.steps)))
+    past = [(time, stage.tier) for time in stage.older]
+    return *stages[:at], *compile_steps(
+        steps, guidance_scale, past=past, indices=indices, keep=OLDER
+    )

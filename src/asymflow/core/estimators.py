@@ -11,12 +11,15 @@ carrying costs no network call, and any tier may follow any other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from asymflow.core.adapter import Adapter, Context, Denoiser, clipped_estimate, projected_guidance
+from asymflow.core import calls
+from asymflow.core.adapter import Adapter, Context, projected_guidance
+from asymflow.core.calls import Answer, Conditions, Question
 from asymflow.core.errors import InputError
 from asymflow.core.flow import average_pool, detail, enlarge, pool, smooth
 from asymflow.core.types import Tier
@@ -33,6 +36,10 @@ class InpaintConstraint:
     x_0: Tensor
     mask: Tensor
 
+    def select(self, rows: Sequence[int]) -> InpaintConstraint:
+        """That of some of the pictures."""
+        return InpaintConstraint(self.x_0[list(rows)], self.mask[list(rows)])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Memory:
@@ -42,41 +49,79 @@ class Memory:
     guidance: Tensor
     """The guidance term of the estimate."""
 
-
-@dataclass(slots=True, eq=False)
-class Estimators:
-    """The tiers of a model as denoisers that share the memory of the last full estimate."""
-
-    model: Guided
-    known: InpaintConstraint | None = None
-    memory: Memory | None = None
-
-    def of(self, tier: Tier) -> Denoiser:
-        """The denoiser of a tier. A carried tier needs an earlier full estimate."""
-
-        def denoiser(x_t: Tensor, t: Tensor, /) -> Tensor:
-            x_0, self.memory = estimate(self.model, tier, x_t, t, self.memory)
-            x_0 = clipped_estimate(self.model.adapter, x_0)
-            known = self.known
-            return x_0 if known is None else torch.lerp(known.x_0, x_0, known.mask)
-
-        return denoiser
+    def select(self, rows: Sequence[int]) -> Memory:
+        """That of some of the pictures."""
+        return Memory(self.x_0[list(rows)], self.guidance[list(rows)])
 
 
-def estimate(
-    model: Guided, tier: Tier, x_t: Tensor, t: Tensor, memory: Memory | None
+def combined(
+    adapter: Adapter, answer: Answer, again: Sequence[int], weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Classifier-free guidance: D_cond + (w - 1) (D_cond - D_null), and the term it adds.
+
+    Args:
+        adapter: may project the term, see `core.adapter.ProjectsGuidance`.
+        answer: of the network, for b pictures.
+        again: those that were asked without the condition too.
+        weight: w - 1 of each picture [b, 1, 1, 1].
+
+    Returns:
+        The estimate [b, c, h, w] and its guidance term, 0 without guidance.
+    """
+    cond, null = answer.cond, answer.null
+    if null is None:
+        return cond, torch.zeros_like(cond)
+    if len(again) == len(cond):
+        term = projected_guidance(adapter, cond, weight * (cond - null))
+        return cond + term, term
+    index = torch.tensor(list(again), device=cond.device)
+    own = cond.index_select(0, index)
+    added = projected_guidance(adapter, own, weight.index_select(0, index) * (own - null))
+    term = torch.zeros_like(cond).index_add(0, index, added)
+    return cond + term, term
+
+
+def finished(
+    tiers: Sequence[Tier], x_0: Tensor, term: Tensor, memory: Memory | None
 ) -> tuple[Tensor, Memory | None]:
-    """x_0 [b, c, h, w] of x_t [b, c, h, w] at times t [b], and the memory for the next one.
+    """Estimates at full size, and the memory for the next ones.
 
     Neither is clipped (`asymflow.core.adapter.clipped_estimate`): clipping comes after carrying.
+
+    Args:
+        tiers: of each picture [b], at one size.
+        x_0: what the network says, with guidance [b, c, h/f, w/f].
+        term: its guidance term.
+        memory: of the last full estimates.
     """
-    f = tier.pool_factor
-    state, time = (x_t, t) if f == 1 else pool(x_t, t, f)
-    x_0, guidance = model.denoise(
-        state, time, guided=tier.guided, sequential_cfg=tier.sequential_cfg
-    )
+    kinds: dict[tuple[bool, bool], list[int]] = {}
+    for row, tier in enumerate(tiers):
+        kinds.setdefault((tier.guided, tier.cached), []).append(row)
+    if len(kinds) == 1:
+        return _finished(tiers[0], x_0, term, memory)
+    parts: list[Tensor] = []
+    remembered = memory or (Memory(x_0, term) if tiers[0].pool_factor == 1 else None)
+    order = [row for rows in kinds.values() for row in rows]
+    for rows in kinds.values():
+        index = torch.tensor(rows, device=x_0.device)
+        tier = tiers[rows[0]]
+        own = None if memory is None else memory.select(rows)
+        part, after = _finished(tier, x_0.index_select(0, index), term.index_select(0, index), own)
+        parts.append(part)
+        if tier.full and after is not None and memory is not None:
+            remembered = Memory(
+                memory.x_0.index_copy(0, index, after.x_0),
+                memory.guidance.index_copy(0, index, after.guidance),
+            )
+    inverse = torch.tensor(order, device=x_0.device).argsort()
+    return torch.cat(parts).index_select(0, inverse), remembered
+
+
+def _finished(
+    tier: Tier, x_0: Tensor, term: Tensor, memory: Memory | None
+) -> tuple[Tensor, Memory | None]:
     if tier.full:
-        return x_0, Memory(x_0, guidance)
+        return x_0, Memory(x_0, term)
     if tier.cached:
         if memory is None:
             raise InputError(
@@ -84,7 +129,7 @@ def estimate(
                 "Ask the full tier first."
             )
         return carry(tier, x_0, memory), memory
-    return (x_0 if f == 1 else smooth(x_0, f)), memory
+    return (x_0 if tier.pool_factor == 1 else smooth(x_0, tier.pool_factor)), memory
 
 
 def carry(tier: Tier, x_0: Tensor, memory: Memory) -> Tensor:
@@ -95,77 +140,45 @@ def carry(tier: Tier, x_0: Tensor, memory: Memory) -> Tensor:
     return x_0 if f == 1 else enlarge(x_0, f) + detail(memory.x_0, f)
 
 
+def seen(tier: Tier, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """What the network gets of states [b, c, h, w] at times t [b]: pooled where the tier pools."""
+    return (x_t, t) if tier.pool_factor == 1 else pool(x_t, t, tier.pool_factor)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Guided:
-    """A model under classifier-free guidance: D_cond + (w - 1) (D_cond - D_null), w per picture.
+    """A model with the contexts and guidance of b pictures, asked at any state and time.
 
-    The guidance term may be projected, see `core.adapter.ProjectsGuidance`.
     Both passes of a picture share one network call, of at most `adapter.batch` pictures, or run
     sequentially with half the memory. A picture with w = 1 takes the conditional pass only.
     """
 
     adapter: Adapter
-    parts: tuple[_Part, ...]
+    calls: tuple[Conditions, ...]
+    weight: Tensor
+    again: tuple[int, ...]
 
     @classmethod
     def of(cls, adapter: Adapter, cond: Context, null: Context, scale: Tensor) -> Guided:
         """From the contexts of b pictures and their weights w [b]."""
-        chunks = _chunks(len(scale), adapter.batch)
-        return cls(adapter, tuple(_Part.of(cond, null, scale, rows) for rows in chunks))
+        again = tuple(torch.nonzero(scale != 1).flatten().tolist())
+        weight = (scale - 1).view(-1, 1, 1, 1)
+        return cls(adapter, calls.split(adapter, cond, null, len(scale)), weight, again)
 
     def denoise(
-        self, x_t: Tensor, t: Tensor, *, guided: bool, sequential_cfg: bool = False
+        self, x_t: Tensor, t: Tensor, *, guided: bool = True, sequential_cfg: bool = False
     ) -> tuple[Tensor, Tensor]:
         """The estimate [b, c, h, w] and its guidance term, 0 without guidance."""
-        answers = [
-            part.denoise(self.adapter, x_t[part.rows], t[part.rows], guided, sequential_cfg)
-            for part in self.parts
-        ]
-        if len(answers) == 1:
-            return answers[0]
-        x_0, guidance = zip(*answers, strict=True)
-        return torch.cat(x_0), torch.cat(guidance)
+        question = Question(x_t, t, self.again if guided else ())
+        answer = calls.ask(self.adapter, self.calls, question, sequential=sequential_cfg)
+        return combined(self.adapter, answer, question.again, self.weight)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """The inputs of one network call: `rows` of the batch, then `again` the guided ones of them."""
-
-    rows: slice
-    again: Tensor
-    weight: Tensor
-    both: Context
-    cond: Context
-
-    @classmethod
-    def of(cls, cond: Context, null: Context, scale: Tensor, rows: slice) -> _Part:
-        scale = scale[rows]
-        again = torch.nonzero(scale != 1).flatten()
-        weight = (scale[again] - 1).view(-1, 1, 1, 1)
-        own = {key: value[rows] for key, value in cond.items()}
-        both = {key: torch.cat([own[key], null[key][rows][again]]) for key in cond}
-        return cls(rows, again, weight, both, own)
-
-    def denoise(
-        self, adapter: Adapter, x_t: Tensor, t: Tensor, guided: bool, sequential_cfg: bool
-    ) -> tuple[Tensor, Tensor]:
-        again = self.again
-        if not guided or not len(again):
-            x_0 = adapter.denoise(x_t, t, self.cond)
-            return x_0, torch.zeros_like(x_0)
-        if sequential_cfg:
-            null = {key: value[len(t) :] for key, value in self.both.items()}
-            d_cond = adapter.denoise(x_t, t, self.cond)
-            d_null = adapter.denoise(x_t[again], t[again], null)
-        else:
-            x_0 = adapter.denoise(torch.cat([x_t, x_t[again]]), torch.cat([t, t[again]]), self.both)
-            d_cond, d_null = x_0[: len(t)], x_0[len(t) :]
-        own = d_cond[again]
-        added = projected_guidance(adapter, own, self.weight * (own - d_null))
-        guidance = torch.zeros_like(d_cond).index_add(0, again, added)
-        return d_cond + guidance, guidance
-
-
-def _chunks(count: int, size: int | None) -> list[slice]:
-    size = size or count
-    return [slice(begin, begin + size) for begin in range(0, count, size)]
+def estimate(
+    model: Guided, tier: Tier, x_t: Tensor, t: Tensor, memory: Memory | None
+) -> tuple[Tensor, Memory | None]:
+    """x_0 [b, c, h, w] of x_t [b, c, h, w] at times t [b], and the memory for the next one."""
+    x_0, term = model.denoise(
+        *seen(tier, x_t, t), guided=tier.guided, sequential_cfg=tier.sequential_cfg
+    )
+    return finished([tier] * len(t), x_0, term, memory)

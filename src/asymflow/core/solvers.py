@@ -31,31 +31,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from asymflow.core.adapter import Denoiser
-from asymflow.core.flow import Time, per_image
-from asymflow.core.types import Step, Tier
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Estimate:
-    """An estimate of x_0 [b, c, h, w] at time t, and the tier that made it.
-
-    `x_t` [b, c, h, w] is the state at t that the next move started from, which a corrector needs to
-    repeat that move; without it there is no correction.
-    """
-
-    t: Time
-    x_0: Tensor
-    tier: Tier
-    x_t: Tensor | None = None
-
-
-History = tuple[Estimate, ...]
-"""The newest estimates of one tier, or of full and carried ones, newest first."""
+from asymflow.core.flow import Time
+from asymflow.core.types import Solver
 
 ORDERS = {
     "euler": 1,
@@ -68,74 +49,45 @@ ORDERS = {
 }
 """Number of estimates that a solver uses, the newest included."""
 
+Weights = tuple[Time, ...]
+"""(a, w_0, w_1, ...) of x_s = a x + sum of w_k D_k."""
 
-def advance(
-    denoiser: Denoiser, x_t: Tensor, step: Step, history: History
-) -> tuple[Tensor, History]:
-    """One move of a batch: x_s and the history with the estimate at t in front.
 
-    Estimates of another tier are dropped: two tiers differ by a bias, and a polynomial through
-    both would take that for the slope of D. Full and carried estimates have no bias and share a
-    history.
+def move_weights(solver: Solver, t: Time, s: Time, older: Sequence[Time]) -> Weights:
+    """Weights of the move from t to s with the estimate at t and older ones, newest first.
+
+    Args:
+        solver: for `heun`, these are the weights of its first half, Euler's.
+        t: where the move begins and the newest estimate was made.
+        s: where it ends.
+        older: times of the estimates before; those that the solver does not use are ignored.
     """
-    x_0 = _ask(denoiser, x_t, step.t)
-    older = tuple(e for e in history if _agree(e.tier, step.tier))
-    before = older[0] if older and step.solver == "corrected2" else None
-    if before is not None and before.x_t is not None:
-        x_t = line(before.x_t, before, Estimate(step.t, x_0, step.tier), step.t)
-    estimate = Estimate(step.t, x_0, step.tier, x_t)
-    history = (estimate, *older[: max(ORDERS.values()) - 1])
-    if before is not None:
-        x_s = line(x_t, estimate, before, step.s)
-    elif older and step.solver == "damped2":
-        x_s = _combine(x_t, step.s, history[:2], damped_weights(step.t, step.s, float(older[0].t)))
-    else:
-        x_s = multistep(x_t, step.s, history[: ORDERS[step.solver]])
-    if step.evaluations == 2:
-        x_s = heun(x_t, estimate.x_0, x_s, _ask(denoiser, x_s, step.s), step.t, step.s)
-    return x_s, history
+    used = older[: ORDERS[solver] - 1]
+    if used and solver == "corrected2":
+        return line_weights(t, s, used[0])
+    if used and solver == "damped2":
+        return s / t, *damped_weights(t, s, used[0])
+    return s / t, *multistep_weights(t, s, used)
 
 
-def multistep(x_t: Tensor, s: Time, estimates: Sequence[Estimate]) -> Tensor:
-    """x_s from x_t at t = estimates[0].t, of the order of the number of estimates (1 to 3)."""
-    weights = multistep_weights(estimates[0].t, s, [e.t for e in estimates[1:]])
-    return _combine(x_t, s, estimates, weights)
+def line_weights(t: Time, s: Time, other: Time) -> tuple[Time, Time, Time]:
+    """(a, w, v) with x_s = a x_t + w D_t + v D_other, D a line in tau^4 through both estimates.
 
-
-def _combine(
-    x_t: Tensor, s: Time, estimates: Sequence[Estimate], weights: Sequence[Time]
-) -> Tensor:
-    x_s = per_image(s / estimates[0].t, x_t) * x_t
-    for weight, estimate in zip(weights, estimates, strict=True):
-        x_s = x_s + per_image(weight, x_t) * estimate.x_0
-    return x_s
-
-
-def line(x_t: Tensor, begin: Estimate, other: Estimate, s: float) -> Tensor:
-    """x_s from x_t at t = begin.t, with D a line in tau^4 through both estimates.
-
-    `other` is an earlier estimate for a prediction, or the one at s for a correction.
+    `other` is an earlier time for a prediction, and s for a correction.
     """
-    t = begin.t
     m_0 = (t - s) / t
     # s * integral from s to t of (tau^4 - t^4) / tau^2 dtau
     m_1 = -((t - s) ** 2) * (s * s + 2 * t * s + 3 * t * t) / 3
-    weight = m_1 / ((other.t - t) * (other.t + t) * (other.t**2 + t**2))
-    x_s = per_image(s / t, x_t) * x_t + per_image(m_0 - weight, x_t) * begin.x_0
-    return x_s + per_image(weight, x_t) * other.x_0
+    weight = m_1 / ((other - t) * (other + t) * (other**2 + t**2))
+    return s / t, m_0 - weight, weight
 
 
-def heun(x_t: Tensor, at_t: Tensor, x_s: Tensor, at_s: Tensor, t: Time, s: Time) -> Tensor:
-    """Heun's correction of an Euler prediction, with the mean of the velocities at both ends.
+def heun_weights(t: Time, s: Time) -> tuple[Time, Time, Time]:
+    """(a, w, v) with x_s = a x_t + w D_s + v D_t: the mean of the velocities at both ends.
 
-    Args:
-        x_t: the state at t.
-        at_t: the estimate of x_0 there.
-        x_s: what Euler's method predicts at s > 0.
-        at_s: the estimate of x_0 there.
+    D_s is the estimate at the end s > 0 of Euler's move.
     """
-    velocities = (x_t - at_t) / per_image(t, x_t) + (x_s - at_s) / per_image(s, x_t)
-    return x_t + per_image(0.5 * (s - t), x_t) * velocities
+    return s / t, (t - s) / (2 * s), -(t - s) * (t - 2 * s) / (2 * s * t)
 
 
 def multistep_weights(t: Time, s: Time, earlier: Sequence[Time]) -> tuple[Time, ...]:
@@ -165,20 +117,16 @@ def multistep_weights(t: Time, s: Time, earlier: Sequence[Time]) -> tuple[Time, 
     return m_0 - w_1 - w_2, w_1, w_2
 
 
-def damped_weights(t: float, s: float, p: float) -> tuple[float, float]:
+def damped_weights(t: Time, s: Time, p: Time) -> tuple[Time, Time]:
     """Weights (w, v) with x_s = (s/t) x_t + w D_t + v D_p of `damped2`; p > t > s."""
     m_0 = (t - s) / t
     if s == 0:
         return m_0, 0.0
     overshoot = t * (t - s) / ((p - t) * (p + t))
-    length = math.log(t * (1 - s) / (s * (1 - t)))
+    length = _log(t * (1 - s) / (s * (1 - t)))
     v = -m_0 * overshoot / (1 + 2 * overshoot * length)
     return m_0 - v, v
 
 
-def _agree(one: Tier, other: Tier) -> bool:
-    return one == other or (one.unreduced and other.unreduced)
-
-
-def _ask(denoiser: Denoiser, x_t: Tensor, t: float) -> Tensor:
-    return denoiser(x_t, x_t.new_full((len(x_t),), t))
+def _log(value: Time) -> Time:
+    return torch.log(value) if isinstance(value, Tensor) else math.log(value)

@@ -16,7 +16,7 @@ from asymflow._version import __version__
 from asymflow.core import controller, devices, engine, presets, schedules
 from asymflow.core.errors import InputError
 from asymflow.core.transforms import pooled, truncated, with_pool_factors
-from asymflow.core.types import Decision, Picture, Plan, Request
+from asymflow.core.types import Picture, Plan, Request
 from asymflow.generation import metadata
 from asymflow.generation.metadata import Record
 from asymflow.generation.spec import GenerationSpec, PlanChoice
@@ -121,22 +121,12 @@ def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[Gener
         part = jobs[begin : begin + together]
         requests = [job.request for job in part]
         started = time.perf_counter()
-        decisions: list[list[Decision]] = [[] for _ in part]
-        frame, done = None, 0
-        for frame in engine.walk(model.adapter, part[0].record.plan, requests):
-            # Adaptive pictures may skip steps, or split them into two moves.
-            advance((frame.index + 1 - done) * len(part), _look(model.adapter, requests, frame.x_0))
-            done = frame.index + 1
-            for row, decision in frame.decisions.items():
-                decisions[row].append(decision)
-        assert frame is not None, "a plan has at least one step"
-        if done < frame.count:
-            advance((frame.count - done) * len(part), _look(model.adapter, requests, frame.x_t))
-        made = engine.pictures(model.adapter, requests, frame.x_t)
+        observer = _observer(model.adapter, requests, advance)
+        results = engine.run(model.adapter, part[0].record.plan, requests, observer=observer)
         seconds = (time.perf_counter() - started) / len(part)
-        for job, picture, own in zip(part, made, decisions, strict=True):
-            record = replace(job.record, decisions=tuple(own))
-            yield GeneratedImage(replace(job, record=record), picture, seconds)
+        for job, result in zip(part, results, strict=True):
+            record = replace(job.record, decisions=result.decisions)
+            yield GeneratedImage(replace(job, record=record), result.picture, seconds)
 
 
 def steps(jobs: Sequence[Job]) -> int:
@@ -212,8 +202,25 @@ def _require(model: Model, name: str, adapter: str | None) -> None:
         )
 
 
-def _look(adapter: EmbeddedAdapter, requests: Sequence[Request], x_0: torch.Tensor) -> Look:
-    return lambda: engine.pictures(adapter, requests, x_0)
+def _observer(
+    adapter: EmbeddedAdapter, requests: Sequence[Request], advance: Advance
+) -> engine.Observer:
+    """Reports steps and previews of all pictures."""
+    done = [0] * len(requests)
+    newest: dict[int, torch.Tensor] = {}
+
+    def look() -> list[Picture]:
+        return [engine.pictures(adapter, [requests[i]], newest[i][None])[0] for i in sorted(newest)]
+
+    def observe(frame: engine.Frame) -> None:
+        before = sum(done)
+        for move, x_0 in zip(frame.moves, frame.x_0, strict=True):
+            # Adaptive pictures may skip steps, or split them into two moves.
+            done[move.picture] = move.count if move.last else move.index + 1
+            newest[move.picture] = x_0
+        advance(sum(done) - before, look)
+
+    return observe
 
 
 def _job(model: Model, wanted: GenerationSpec, size: tuple[int, int], plan: Plan) -> Job:

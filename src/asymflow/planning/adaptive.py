@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -215,19 +216,13 @@ def _roll(judge: Evaluator, plan: Plan) -> Rollout:
     """Follow a plan with rules."""
     count = len(judge.requests)
     prediction_residuals = np.full((count, len(plan.steps)), np.nan)
-    decisions: list[list[Decision]] = [[] for _ in range(count)]
-    frame = None
-    for frame in engine.walk(judge.adapter, plan, judge.requests):
-        # Residuals are not computed for a plan without rules.
-        for row, rho in zip(
-            frame.rows, frame.prediction_residuals or [None] * len(frame.rows), strict=True
-        ):
-            if rho is not None:
-                prediction_residuals[row, frame.index] = rho
-        for row, decision in frame.decisions.items():
-            decisions[row].append(decision)
-    assert frame is not None, "a plan has at least one step"
-    return Rollout(frame.x_t, prediction_residuals, tuple(tuple(each) for each in decisions))
+    ends = engine.rollout(judge.adapter, plan, judge.requests)
+    for row, end in enumerate(ends):
+        for move in end.moves:
+            if move.prediction_residual is not None:
+                prediction_residuals[row, move.index] = move.prediction_residual
+    states = torch.stack([end.x_0 for end in ends])
+    return Rollout(states, prediction_residuals, tuple(end.decisions for end in ends))
 
 
 def _follow(plan: Plan, rhos: NDArray[np.float64]) -> list[Decision]:

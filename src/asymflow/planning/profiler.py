@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -30,10 +30,12 @@ from asymflow.core import engine
 from asymflow.core.adapter import Adapter, begun, clipped_estimate
 from asymflow.core.checks import as_path, each_instance, instance, whole
 from asymflow.core.errors import InputError
-from asymflow.core.estimators import Estimators, Guided, Memory, carry, estimate
+from asymflow.core.estimators import Guided, Memory, carry, estimate
 from asymflow.core.flow import pool, smooth
 from asymflow.core.schedules import candidates, interval, moments
-from asymflow.core.solvers import Estimate, History, advance, damped_weights, multistep
+from asymflow.core.solvers import damped_weights
+from asymflow.core.stages import Trajectory, compile_steps
+from asymflow.core.state import State, move
 from asymflow.core.types import FULL, Profile, Request, Step, Tier, cheaper_tiers
 from asymflow.planning import costs
 from asymflow.planning.replay import recorded
@@ -223,25 +225,19 @@ def reference(
     shape = (adapter.channels, *requests[0].size)
     eps = torch.stack([engine.noise(request.seed, shape) for request in requests]).to(template)
     models = ReferenceRun.of(adapter, requests, guidance_interval)
-    x_t = begun(adapter, eps, times[0])
-    states: list[Tensor] = [x_t]
-    memories: list[Memory] = []
     cheap: dict[Tier, list[Tensor]] = {tier: [] for tier in tiers if not tier.full}
-    estimators = Estimators(models.guided)
-    history: History = ()
+    memories: list[Memory] = []
+    finer = [t + (s - t) * part / FINER for t, s in pairwise(times) for part in range(FINER)]
+    walked = _walk(models, begun(adapter, eps, times[0]), (*finer, times[-1]))
+    states = [x_t := next(walked)[0]]
     for number, (t, s) in enumerate(pairwise(times)):
-        nodes = [t + (s - t) * part / FINER for part in range(FINER)]
-        for part, (now, then) in enumerate(pairwise([*nodes, s])):
-            before, estimators.model = x_t, models.at(now)
-            step = Step(now, then, FULL, "multistep2")
-            x_t, history = advance(estimators.of(FULL), x_t, step, history)
+        for part in range(FINER):
+            before, (x_t, memory) = x_t, next(walked)
             if part == 0:
-                memory = estimators.memory
-                assert memory is not None, "the full tier remembers"
+                assert memory is not None, "every move begins with a full estimate"
                 memories.append(memory)
-                for tier, answer in _ask_all(
-                    models.at(now), before, now, memory, list(cheap)
-                ).items():
+                found = _ask_all(models.at(t), before, t, memory, list(cheap))
+                for tier, answer in found.items():
                     cheap[tier].append(answer)
         if not x_t.isfinite().all():
             raise InputError(
@@ -253,6 +249,21 @@ def reference(
         progress("following the reference", number + 1, len(times) - 1)
     kept = {tier: tuple(answers) for tier, answers in cheap.items()}
     return ReferenceOutputs(models, times, torch.stack(states), tuple(memories), kept)
+
+
+def _walk(
+    models: ReferenceRun, x_t: Tensor, nodes: Sequence[float]
+) -> Generator[tuple[Tensor, Memory | None]]:
+    """Follow the full tier: the first state, then every next one and the estimate behind it."""
+    steps = [Step(t, s, FULL, "multistep2") for t, s in pairwise(nodes)]
+    trajectory = Trajectory.of([compile_steps(steps)] * len(x_t), x_t)
+    state = State((0,) * len(x_t), x_t)
+    yield x_t, None
+    for step in steps:
+        time = x_t.new_full((len(x_t),), step.t)
+        x_0, memory = estimate(models.at(step.t), FULL, state.x, time, None)
+        state = move(trajectory, state, clipped_estimate(models.guided.adapter, x_0))
+        yield state.x, memory
 
 
 def _ask_all(
@@ -326,7 +337,7 @@ def _growth(answers: ReferenceOutputs, progress: Progress) -> tuple[Array, float
     for number, j in enumerate(nodes):
         t, s = answers.times[j - 1], answers.times[j]
         x_0 = answers.clipped_estimate(answers.memories[j - 1].x_0)
-        euler = multistep(answers.x[j - 1], s, [Estimate(t, x_0, FULL)])
+        euler = (s / t) * answers.x[j - 1] + (1 - s / t) * x_0
         error = euler - answers.x[j]
         size = error.square().mean().sqrt().clamp_min(_FORGOTTEN)
         disturbed = [answers.x[j] + error * (each / size) for each in (0, *DISTURBANCES)]
@@ -368,12 +379,8 @@ def follow(answers: ReferenceOutputs, x_t: Tensor, begin: int) -> Tensor:
     times, half = answers.times, len(answers.times) // 2
     stride = max(half // LATE, 1) if begin < half else 1
     nodes = (*times[begin:half], *times[max(begin, half) : -1 : stride], times[-1])
-    estimators = Estimators(answers.models.guided)
-    history: History = ()
-    for t, s in pairwise(nodes):
-        estimators.model = answers.models.at(t)
-        x_t, history = advance(estimators.of(FULL), x_t, Step(t, s, FULL, "multistep2"), history)
-    return x_t
+    *_, (end, _) = _walk(answers.models, x_t, nodes)
+    return end
 
 
 @torch.inference_mode()

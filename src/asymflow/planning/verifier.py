@@ -52,11 +52,7 @@ def rms(x: Tensor, y: Tensor) -> NDArray[np.float64]:
 @torch.inference_mode()
 def rollout(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
     """Run a plan for requests of one size and return x_0 [b, c, h, w]."""
-    x_t = None
-    for frame in engine.walk(adapter, plan, requests):
-        x_t = frame.x_t
-    assert x_t is not None, "a plan has at least one step"
-    return x_t
+    return torch.stack([end.x_0 for end in engine.rollout(adapter, plan, requests)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,7 @@ import torch
 
 from asymflow.core import devices, engine, presets
 from asymflow.core.adapter import Adapter
+from asymflow.core.batcher import Move
 from asymflow.core.errors import AsymflowError
 from asymflow.core.transforms import truncated
 from asymflow.core.types import Decision, Picture, Plan, Request
@@ -205,18 +206,18 @@ class Worker(threading.Thread):
         requests = [run.made.request for run in runs]
         for run in runs:
             self._manager.begin(run.unit.job)
-        frame = None
+        ends: dict[int, torch.Tensor] = {}
         walk = engine.walk(adapter, runs[0].made.record.plan, requests)
         try:
             for frame in walk:
-                for row in frame.rows:
-                    self._note(adapter, runs[row], frame, row)
+                for move, x_0, x_t in zip(frame.moves, frame.x_0, frame.x_t, strict=True):
+                    self._note(adapter, runs[move.picture], move, x_0, len(frame.moves))
+                    ends[move.picture] = x_t
                 if self._abandoned.is_set() or self._nobody_waits(runs):
                     return
         finally:
             walk.close()
-        assert frame is not None, "a plan has at least one step"
-        made = engine.pictures(adapter, requests, frame.x_t)
+        made = engine.pictures(adapter, requests, torch.stack([ends[i] for i in range(len(runs))]))
         # A disk that is slower than the model must not fill the memory.
         wait(getattr(self._last, "written", ()))
         self._last.written = [
@@ -239,11 +240,13 @@ class Worker(threading.Thread):
                 )
         return all(run.unit.job.over for run in runs)
 
-    def _note(self, adapter: Adapter, run: _Run, frame: engine.Frame, row: int) -> None:
-        """Publish a step of one picture."""
+    def _note(
+        self, adapter: Adapter, run: _Run, move: Move, x_0: torch.Tensor, together: int
+    ) -> None:
+        """Publish a step of one picture, which it made with others."""
         if run.unit.job.over:
             return
-        if not frame.x_0[row].isfinite().all():
+        if not x_0.isfinite().all():
             self._fail(
                 [run],
                 "The model returned NaN or infinite values. Its file may have been changed while "
@@ -251,29 +254,28 @@ class Worker(threading.Thread):
                 "not_finite",
             )
             return
-        seconds = (frame.seconds - remote.waited(adapter)) / len(frame.rows)
+        seconds = move.seconds - remote.waited(adapter) / together
         run.seconds += seconds
-        decision = frame.decisions.get(row)
-        if decision is not None:
-            run.decisions.append(decision)
+        if move.decision is not None:
+            run.decisions.append(move.decision)
         request = run.made.request
-        guided = frame.step.tier.guided and request.guidance_scale != 1
-        before = run.facts.get(frame.index, {"ms": 0.0, "forwards": 0})
+        guided = move.step.tier.guided and request.guidance_scale != 1
+        before = run.facts.get(move.index, {"ms": 0.0, "forwards": 0})
         facts = {
-            "t": round(frame.step.t, 4),
-            "tier": frame.step.tier.name,
-            "shrink": frame.step.tier.pool_factor,
+            "t": round(move.step.t, 4),
+            "tier": move.step.tier.name,
+            "shrink": move.step.tier.pool_factor,
             "guided": guided,
             "skipped": False,
             # A picture that inserts a node makes this step in two moves.
             "ms": round(before["ms"] + 1000 * seconds, 2),
-            "forwards": before["forwards"] + frame.step.evaluations * (2 if guided else 1),
+            "forwards": before["forwards"] + move.step.evaluations * (2 if guided else 1),
         }
-        run.facts[frame.index] = facts
-        [look] = engine.pictures(adapter, [request], frame.x_0[row : row + 1])
-        self._manager.step(run.unit, frame.index, facts, look)
-        if frame.action == "skip":
-            left_out = run.plan.steps[frame.index + 1]
+        run.facts[move.index] = facts
+        [look] = engine.pictures(adapter, [request], x_0[None])
+        self._manager.step(run.unit, move.index, facts, look)
+        if move.action == "skip":
+            left_out = run.plan.steps[move.index + 1]
             skipped = {
                 "t": round(left_out.t, 4),
                 "tier": left_out.tier.name,
@@ -283,8 +285,8 @@ class Worker(threading.Thread):
                 "ms": 0.0,
                 "forwards": 0,
             }
-            run.facts[frame.index + 1] = skipped
-            self._manager.step(run.unit, frame.index + 1, skipped, None)
+            run.facts[move.index + 1] = skipped
+            self._manager.step(run.unit, move.index + 1, skipped, None)
 
     def _finish(self, run: _Run, picture: Picture) -> None:
         """Write and publish a picture, or its error."""

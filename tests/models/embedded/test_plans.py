@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
+from asymflow.core.compiler import compile_requests
 from asymflow.core.errors import InputError
-from asymflow.core.estimators import Estimators, Guided
 from asymflow.core.flow import average_pool
 from asymflow.core.schedules import plan_of, shifted
-from asymflow.core.solvers import History, advance
 from asymflow.core.transforms import (
     at_larger_size,
     at_lower_resolution,
@@ -34,9 +34,9 @@ from asymflow.core.types import (
 from asymflow.models.embedded import adapter as embedded
 from asymflow.models.embedded import plans
 from asymflow.models.empirical import EmpiricalAdapter
+from tests.helpers import driven
 
 HALF = Tier("half", pool_factor=2)
-_NONE: History = ()
 
 
 @pytest.mark.parametrize("name", plans.NAMES)
@@ -125,12 +125,10 @@ def test_the_pooled_path_of_an_enlarged_plan_is_that_of_the_plan() -> None:
 
     def end(pictures: Tensor, plan: Plan, x_t: Tensor) -> Tensor:
         model = EmpiricalAdapter(pictures, labels)
-        requests = [Request({"label": label}, (x_t.shape[-2], x_t.shape[-1])) for label in (0, 1)]
-        guided = Guided.of(model, *model.encode(requests), torch.full((2,), 1.5).double())
-        estimators, history = Estimators(guided), _NONE
-        for step in plan.steps:
-            x_t, history = advance(estimators.of(step.tier), x_t, step, history)
-        return x_t
+        size = (x_t.shape[-2], x_t.shape[-1])
+        requests = [Request({"label": i}, size, guidance_scale=1.5) for i in (0, 1)]
+        program, state = compile_requests(model, [plan] * 2, requests)
+        return driven(program, replace(state, x=x_t)).x
 
     small = plan_of(shifted(5, 2.0), solver="multistep1", guidance_interval=(0.5, 1.0))
     large = at_larger_size(small, 2)

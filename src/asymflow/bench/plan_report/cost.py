@@ -112,7 +112,7 @@ def watch(adapter: Adapter, plan: Plan, request: Request) -> Watched:
     frames = list(engine.walk(adapter, plan, [request]))
     states = [frame.x_0 for frame in frames] + [frames[-1].x_t]
     *estimates, picture = (engine.pictures(adapter, [request], state)[0] for state in states)
-    seconds = tuple(frame.seconds for frame in frames)
+    seconds = tuple(move.seconds for frame in frames for move in frame.moves)
     return Watched(plan, request, tuple(estimates), picture, frames[-1].x_t, seconds)
 
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from asymflow.core.checks import instance
 from asymflow.core.errors import InputError, MissingExtra
 from asymflow.core.flow import eps_from_x_0, interpolate, per_image
-from asymflow.core.solvers import History, advance, heun
-from asymflow.core.types import Plan, Step, Tier
+from asymflow.core.stages import Stage, Trajectory, compile_steps
+from asymflow.core.state import State, move
+from asymflow.core.types import Plan, Tier
 from asymflow.models.diffusers.conventions import Convention, convention_of
 from asymflow.planning.plan_files import plan_from_json, plan_to_json
 
@@ -76,7 +77,7 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         self.register_to_config(
             **{key: value for key, value in dict(original.config).items() if key[0] != "_"}
         )
-        self._moves = [(step, k) for step in self._plan.steps for k in range(step.evaluations)]
+        self._stages = compile_steps(self._plan.steps)
         for name in ("betas", "alphas_cumprod"):
             if hasattr(original, name):
                 setattr(self, name, getattr(original, name))
@@ -128,12 +129,12 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         self, num_inference_steps: int | None = None, device: str | torch.device | None = None
     ) -> None:
         """Begin again; the number of steps is that of the plan."""
-        times = torch.tensor([_time(*move) for move in self._moves], dtype=torch.float64)
+        times = torch.tensor([stage.t for stage in self._stages], dtype=torch.float64)
         self.timesteps = self._convention.timestep(times).float().to(device)
         levels = [self._convention.level(*self._scales(float(t))[:2]) for t in (*times, 0.0)]
         self.sigmas = torch.tensor(levels, device=device)
         self._thread: int | None = get_ident()
-        self.num_inference_steps = len(self._moves)
+        self.num_inference_steps = len(self._stages)
         self._begin = self._index = None
         self._forget()
 
@@ -182,63 +183,68 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
                 f"eta={eta} asks for fresh noise at every step, and a plan has none: it follows "
                 "the deterministic path. Leave eta out."
             )
-        step, second = self._due(timestep)
-        x_t, t = self.state(sample), _time(step, second)
-        self._follow(sample, x_t, t)
+        stage = self._due(timestep)
+        x_t, t, s = self.state(sample), float(stage.t), float(stage.s)
+        trajectory, state = self._followed(x_t)
         found = self._estimate(model_output, sample, x_t, t)
         x_0 = self._convention.clip_estimate(found)
-        if second:
-            assert self._before is not None, "the first half of Heun's step was made"
-            begin = self._history[0]
-            x_s = heun(self._before, begin.x_0, x_t, x_0, step.t, step.s)
-        else:
-            once = replace(step, solver="euler") if step.evaluations == 2 else step
-            x_s, self._history = advance(lambda _x, _t: x_0, x_t, once, self._history)
-            if step.solver == "euler" and not use_clipped_model_output:
-                x_s = interpolate(x_0, eps_from_x_0(x_t, found, t), step.s)
-            self._before = x_t
+        state = move(trajectory, state, x_0)
+        if stage.step.solver == "euler" and not use_clipped_model_output:
+            state = replace(state, x=interpolate(x_0, eps_from_x_0(x_t, found, t), s))
         assert self._index is not None, "`_due` has found it"
         self._index += 1
-        z = (x_s * self._scales(step.s)[2]).to(model_output.dtype)
+        z = (state.x * self._scales(s)[2]).to(model_output.dtype)
         # A pipeline in half precision gets its state rounded; the trajectory itself is not.
-        self._state = z, x_s
-        if self._index == len(self._moves):
+        self._path = trajectory, state
+        self._shown = z
+        if self._index == len(self._stages):
             self._forget()
         return DDIMSchedulerOutput(z, x_0) if return_dict else (z, x_0)
 
     def state(self, sample: Tensor) -> Tensor:
         """x_t of a state of the pipeline [b, c, h, w], when a move is due; at least float32."""
         assert self._index is not None, "`_due` has found it"
-        if self._state is not None and sample is self._state[0]:
-            return self._state[1]
-        k = self._scales(_time(*self._moves[self._index]))[2]
+        if self._path is not None and sample is self._shown:
+            return self._path[1].x
+        k = self._scales(float(self._stages[self._index].t))[2]
         return sample.to(torch.promote_types(sample.dtype, torch.float32)) / k
 
     def __len__(self) -> int:
         return int(self.config["num_train_timesteps"])
 
-    def _follow(self, sample: Tensor, x_t: Tensor, t: float) -> None:
-        """Take over what callbacks and masks have changed in the state since the last move.
+    def _followed(self, x_t: Tensor) -> tuple[Trajectory, State]:
+        """The state that is due, with what callbacks and masks have changed in it.
 
-        Correctors make that move again from where it began. There the change is put so that it
+        Correctors repeat the last move from where it began. There the change is put so that it
         arrives as it was made: x_s depends on x_t by the factor s / t.
         """
-        if self._state is None or not self._history or sample is self._state[0]:
-            return
-        newest, *older = self._history
-        if newest.x_t is not None:
-            moved = newest.x_t + (x_t - self._state[1]) * (float(newest.t) / t)
-            self._history = (replace(newest, x_t=moved), *older)
-            self._before = moved
+        assert self._index is not None, "`_due` has found it"
+        if self._path is None:
+            stage = self._stages[self._index]
+            if not stage.kept:
+                raise InputError(
+                    f"Timestep {float(self.timesteps[self._index]):g} is in the middle of a step "
+                    f"of plan {self._plan.name!r}, which asks twice as Heun's method does. Begin "
+                    "one timestep earlier or later."
+                )
+            begun = stage.index
+            trajectory = Trajectory.of([compile_steps(self._plan.steps[begun:])] * len(x_t), x_t)
+            return trajectory, State((0,) * len(x_t), x_t)
+        trajectory, state = self._path
+        if x_t is state.x:
+            return trajectory, state
+        anchor, stage = state.anchor, trajectory.stages(state.at)[0]
+        if anchor is not None:
+            anchor = anchor + (x_t - state.x) * (float(stage.older[0]) / float(stage.t))
+        return trajectory, replace(state, x=x_t, anchor=anchor)
 
     def _forget(self) -> None:
-        """All that was kept of a trajectory."""
-        self._history: History = ()
-        self._state: tuple[Tensor, Tensor] | None = None
-        self._before: Tensor | None = None
+        """Drop all that was kept of a trajectory."""
+        self._path: tuple[Trajectory, State] | None = None
+        self._shown: Tensor | None = None
 
-    def _due(self, timestep: float | Tensor) -> tuple[Step, int]:
-        """The move that is due, and whether it is the second half of Heun's."""
+    def _due(self, timestep: float | Tensor) -> Stage:
+        """The estimate that is due."""
         if self._thread not in (None, get_ident()):
             raise InputError(
                 "This AsymFlowScheduler is making another picture: set_timesteps() was called in "
@@ -248,9 +254,9 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         if self._index is None:
             self._thread = get_ident()
             self._index = self._find(timestep) if self._begin is None else self._begin
-        if self._index >= len(self._moves):
+        if self._index >= len(self._stages):
             raise InputError(
-                f"All {len(self._moves)} steps of plan {self._plan.name!r} are made. Call "
+                f"All {len(self._stages)} steps of plan {self._plan.name!r} are made. Call "
                 "set_timesteps() before the next picture."
             )
         tau, due = float(timestep), float(self.timesteps[self._index])
@@ -261,7 +267,7 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
                 "scheduler.timesteps in their order, and give pictures that are made by turns a "
                 "scheduler each."
             )
-        return self._moves[self._index]
+        return self._stages[self._index]
 
     def _check(self, plan: Plan) -> None:
         cheap = next((step.tier for step in plan.steps if not step.tier.full), None)
@@ -306,8 +312,8 @@ class DrivenScheduler(AsymFlowScheduler):
 
     def due(self, timestep: float | Tensor) -> tuple[Tier, float]:
         """The tier to ask, and the time t."""
-        step, second = self._due(timestep)
-        return step.tier, _time(step, second)
+        stage = self._due(timestep)
+        return stage.tier, float(stage.t)
 
     def tell(self, x_0: Tensor) -> None:
         """Set the estimate [b, c, h, w] for the move that is due."""
@@ -323,8 +329,3 @@ class DrivenScheduler(AsymFlowScheduler):
     def _estimate(self, model_output: Tensor, sample: Tensor, x_t: Tensor, t: float) -> Tensor:
         told, self._told = self._told, None
         return super()._estimate(model_output, sample, x_t, t) if told is None else told
-
-
-def _time(step: Step, second: int) -> float:
-    """Where the network is asked."""
-    return step.s if second else step.t

@@ -1,0 +1,63 @@
+"""What an adapter and a plan can serve, checked before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from asymflow.core.adapter import Adapter
+from asymflow.core.checks import each_instance, instance
+from asymflow.core.errors import InputError
+from asymflow.core.types import Plan, Request
+
+
+def check_types(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> None:
+    """Raise `InputError` if an argument has the wrong type, perhaps because of their order."""
+    order = "The order is adapter, plan, requests."
+    instance("adapter", adapter, Adapter, f"Pass what asymflow.load() returns. {order}")
+    instance("plan", plan, Plan, f"Make one with asymflow.plan_of, or load one. {order}")
+    each_instance("requests", requests, Request, f"Pass [asymflow.Request(...), ...]. {order}")
+
+
+def check(adapter: Adapter, request: Request) -> None:
+    """Raise `InputError` when a request cannot be served by this adapter."""
+    adapter.check(request)
+    if not 0 <= request.seed < 2**63:
+        raise InputError(f"Seed {request.seed} is out of range. Choose one from 0 to 2**63 - 1.")
+    if not math.isfinite(request.guidance_scale):
+        raise InputError(f"Guidance scale {request.guidance_scale} must be a finite number.")
+    if not 0 < request.strength <= 1:
+        raise InputError(
+            f"Strength {request.strength} is not in (0, 1]. 1 repaints everything; smaller values "
+            "stay closer to the image."
+        )
+    if request.image is None and (request.mask is not None or request.strength != 1):
+        raise InputError("A mask or a strength below 1 needs an image to start from. Give `image`.")
+    for name, array, shape in (
+        ("image", request.image, (*request.size, adapter.channels)),
+        ("mask", request.mask, request.size),
+    ):
+        if array is None:
+            continue
+        if array.shape != shape:
+            raise InputError(
+                f"The {name} has shape {array.shape}, but this request needs {shape}. "
+                f"Convert the {name}, or ask for its size."
+            )
+        if not ((array >= 0) & (array <= 1)).all():
+            raise InputError(
+                f"The {name} has values outside [0, 1], or not a number. Divide bytes by 255."
+            )
+
+
+def check_plan(adapter: Adapter, plan: Plan, size: tuple[int, int]) -> None:
+    """Raise `InputError` when the model has no tier that the plan uses, at (height, width)."""
+    possible = (1, *adapter.pool_factors(size))
+    for step in plan.steps:
+        if step.tier.pool_factor not in possible:
+            height, width = size
+            raise InputError(
+                f"The plan {plan.name!r} asks for tier {step.tier.name!r}, a picture pooled by "
+                f"{step.tier.pool_factor}, and this model cannot do that at {width}x{height}. Use "
+                "a plan made for this size, or the default one."
+            )

@@ -1,0 +1,218 @@
+"""A plan compiled to numbers: where the network is asked, and where its estimates lead.
+
+A plan becomes one `Stage` per estimate of x_0. At each the network is asked at (x, t), and the
+state goes on from a base to s,
+
+    base = x,  or the repeated last move (a corrector):  c_0 anchor + c_1 D_1 + c_2 D_0
+    x_s  = a base + w_0 D_0 + w_1 D_1 + ...
+
+where D_0 is the new estimate, D_1, ... are those before it, and the anchor is the base of the last
+move. That covers every solver: Heun's second estimate goes on from the anchor and is not kept. A
+`Trajectory` has the stages of several pictures, and their numbers in one table, from which a step
+takes a row for each picture: pictures need not share plan, time or guidance to move together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asymflow.core.flow import Time
+from asymflow.core.solvers import ORDERS, Weights, heun_weights, line_weights, move_weights
+from asymflow.core.types import Step, Tier
+
+OLDER = max(ORDERS.values()) - 1
+"""Number of estimates before the newest one that a solver may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One estimate, and the move after it.
+
+    Attributes:
+        index: of the plan's step, from 0.
+        step: that step.
+        t: where the network is asked; `s` is where the state is afterwards.
+        guidance: weight w - 1 of the guidance term; 0 for one network pass.
+        older: times of the estimates before it, newest first, at most as many as are still used.
+        base: (c_0, c_1, c_2) above; None to go on from the state itself.
+        weights: (a, w_0, w_1, ...) above.
+        kept: whether the estimate is a node that later stages may use.
+        carried_from: whether a later stage carries, so that full estimates are remembered.
+    """
+
+    index: int
+    step: Step
+    t: Time
+    s: Time
+    guidance: float
+    older: tuple[Time, ...]
+    base: tuple[Time, Time, Time] | None
+    weights: Weights
+    kept: bool = True
+    carried_from: bool = False
+
+    @property
+    def tier(self) -> Tier:
+        return self.step.tier
+
+    @property
+    def guided(self) -> bool:
+        """Whether the unconditional pass is made."""
+        return self.guidance != 0
+
+    @property
+    def passes(self) -> int:
+        """Network passes (NFE)."""
+        return 2 if self.guided else 1
+
+
+Past = tuple[Time, Tier]
+"""The time of an estimate, and the tier that made it."""
+
+
+def compile_steps(
+    steps: Sequence[Step],
+    guidance_scale: float | Sequence[float] = 1.0,
+    *,
+    times: Sequence[Time] | None = None,
+    past: Sequence[Past] = (),
+    indices: Sequence[int] | None = None,
+    keep: int = 0,
+) -> tuple[Stage, ...]:
+    """The stages of consecutive steps.
+
+    Estimates of another tier than the step's are dropped: two tiers differ by a bias, and a
+    polynomial through both would take that for the slope of D. Full and carried estimates have no
+    bias and share a history.
+
+    Args:
+        steps: of a plan.
+        guidance_scale: w of D_null + w (D_cond - D_null), for all steps or for each.
+        times: nodes in place of those of the steps, one more than steps. They may be tensors that
+            gradients are to reach.
+        past: estimates that exist already, newest first.
+        indices: of the steps in their plan; by default from 0.
+        keep: number of older estimates to keep at least where there are any, for decisions.
+    """
+    scales = (
+        guidance_scale if isinstance(guidance_scale, Sequence) else [guidance_scale] * len(steps)
+    )
+    known = list(past)
+    found: list[Stage] = []
+    for number, step in enumerate(steps):
+        t, s = (step.t, step.s) if times is None else (times[number], times[number + 1])
+        known = [each for each in known if _share_history(each[1], step.tier)][:OLDER]
+        older = tuple(time for time, _ in known)
+        # Rounded to float32 like the scale of every other picture of a batch.
+        weight = float(np.float32(scales[number])) - 1 if step.tier.guided else 0.0
+        corrects = bool(older) and step.solver == "corrected2"
+        stage = Stage(
+            number if indices is None else indices[number],
+            step,
+            t,
+            s,
+            weight,
+            older,
+            line_weights(older[0], t, t) if corrects else None,
+            move_weights(step.solver, t, s, older),
+        )
+        found.append(stage)
+        known = [(t, step.tier), *known]
+        if step.evaluations == 2:
+            older = tuple(time for time, _ in known[:OLDER])
+            again = replace(
+                stage,
+                t=s,
+                older=older,
+                base=(1.0, 0.0, 0.0),
+                weights=heun_weights(t, s),
+                kept=False,
+            )
+            found.append(again)
+    return _trimmed(found, keep)
+
+
+def _share_history(one: Tier, other: Tier) -> bool:
+    return one == other or (one.unreduced and other.unreduced)
+
+
+def _trimmed(stages: Sequence[Stage], keep: int) -> tuple[Stage, ...]:
+    """The stages with only what they and later ones use."""
+    found: list[Stage] = []
+    count, carried = 0, False
+    for stage in reversed(stages):
+        used = max(len(stage.weights) - 2, 0 if stage.base is None else 1, keep)
+        # The estimates before the next stage are those before this one, and its own.
+        later = count - 1 if stage.kept else count
+        count = min(len(stage.older), max(used, later))
+        found.append(replace(stage, older=stage.older[:count], carried_from=carried))
+        carried = carried or stage.tier.cached
+    return tuple(reversed(found))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory:
+    """The stages of b pictures, and their numbers.
+
+    Attributes:
+        rows: the stages of each picture [b]; pictures of one plan share them.
+        table: one line per stage [n, columns]: t, guidance, c_0, c_1, c_2, a, w_0, w_1, ...
+        starts: the line of the first stage of each picture [b].
+    """
+
+    rows: tuple[tuple[Stage, ...], ...]
+    table: Tensor
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[Stage, ...]], template: Tensor) -> Trajectory:
+        """The trajectory of pictures with states like `template`, at least in float32."""
+        rows = tuple(rows)
+        distinct = {id(stages): stages for stages in rows}
+        width = max((len(stage.weights) for stages in rows for stage in stages), default=1)
+        begins: dict[int, int] = {}
+        lines: list[Tensor] = []
+        for key, stages in distinct.items():
+            begins[key] = len(lines)
+            lines += [_line(stage, width) for stage in stages]
+        dtype = torch.promote_types(template.dtype, torch.float32)
+        table = torch.stack(lines) if lines else torch.zeros(0, 5 + width)
+        table = table.to(template.device, dtype)
+        return cls(rows, table, tuple(begins[id(stages)] for stages in rows))
+
+    def select(self, rows: Sequence[int]) -> Trajectory:
+        """That of some of the pictures."""
+        kept, starts = (tuple(each[i] for i in rows) for each in (self.rows, self.starts))
+        return replace(self, rows=kept, starts=starts)
+
+    def stages(self, at: Sequence[int]) -> list[Stage]:
+        """The stage of each picture, by its number."""
+        return [stages[number] for stages, number in zip(self.rows, at, strict=True)]
+
+    def numbers(self, at: Sequence[int]) -> tuple[Tensor, ...]:
+        """The columns of the table for a stage of each picture, [b, 1, 1, 1] each."""
+        lines = [start + number for start, number in zip(self.starts, at, strict=True)]
+        if len(set(lines)) == 1:  # without a copy of indices to the device
+            found = self.table[lines[0]].view(-1, 1, 1, 1, 1).expand(-1, len(lines), 1, 1, 1)
+        else:
+            index = torch.tensor(lines, device=self.table.device)
+            found = self.table.index_select(0, index).T[..., None, None, None]
+        return found.unbind(0)
+
+
+def _line(stage: Stage, width: int) -> Tensor:
+    values = (
+        stage.t,
+        stage.guidance,
+        *(stage.base or (0.0, 0.0, 0.0)),
+        *stage.weights,
+        *[0.0] * (width - len(stage.weights)),
+    )
+    if any(isinstance(value, Tensor) for value in values):
+        return torch.stack([torch.as_tensor(value, dtype=torch.float64) for value in values])
+    return torch.tensor(values, dtype=torch.float64)
