@@ -172,6 +172,13 @@ def denoised(
     return adapter.denoise(x_t, t, context), None
 
 
+def collates(adapter: Adapter) -> bool:
+    """Whether an adapter is a `Collates`."""
+    if isinstance(adapter, Wrapped):
+        return collates(adapter.inner)
+    return _optional(adapter, Collates.collate) is not None
+
+
 def remembers(adapter: Adapter) -> bool:
     """Whether an adapter is a `Remembers`."""
     return _optional(adapter, Remembers.denoise_remembering) is not None

@@ -7,17 +7,20 @@ network could tell, and an adapter whose kernels depend on the number of rows li
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from asymflow.core import calls, controller, devices
-from asymflow.core.adapter import Adapter, remembers
+from asymflow.core.adapter import Adapter, collates, remembers
 from asymflow.core.compiler import compile_requests
 from asymflow.core.errors import AsymflowError
 from asymflow.core.stages import Stage, Trajectory
@@ -125,25 +128,32 @@ class NotFinite(AsymflowError):
 
 @dataclass(slots=True, eq=False)
 class Batcher:
-    """Makes pictures together. Threads may share it: each call of `tick` is one network call.
+    """Makes pictures together. Threads may share it: each `tick` is one call of the network.
 
     Attributes:
         adapter: the model.
         limit: pictures per tick, or None for all.
-        checked: fail pictures with NaN or infinite values, each on its own.
+        buckets: numbers of rows that network calls may have, see `calls.ask`.
+        isolated: report failures in frames, for the picture at fault only, instead of raising
+            them; a call that fails is repeated with halves of its pictures.
+        fatal: errors that are raised all the same, such as the loss of the network. The pictures
+            stay where they were.
     """
 
     adapter: Adapter
     limit: int | None = None
-    checked: bool = False
-    _cohorts: list[_Cohort] = field(default_factory=list[_Cohort])
+    buckets: tuple[int, ...] = ()
+    isolated: bool = False
+    fatal: tuple[type[Exception], ...] = ()
+    _waiting: list[_Cohort] = field(default_factory=list[_Cohort])
     _lock: Any = field(default_factory=threading.Lock)
+    _numbers: Iterator[int] = field(default_factory=count)
     _tick: int = 0
-    _next: int = 0
+    _asked: int = 0
     _cancelled: set[int] = field(default_factory=set[int])
-    _busy: int = 0
+    _most: dict[Any, int] = field(default_factory=dict[Any, int])
 
-    def add(self, plans: Sequence[Plan], requests: Sequence[Request]) -> range:
+    def add(self, plans: Sequence[Plan], requests: Sequence[Request]) -> list[int]:
         """Take pictures of one size, which the caller has checked; return their numbers.
 
         Args:
@@ -153,14 +163,12 @@ class Batcher:
         with torch.inference_mode():
             program, state = compile_requests(self.adapter, plans, requests)
         with self._lock:
-            numbers = range(self._next, self._next + len(requests))
-            self._next = numbers.stop
-            samples = (
-                _Sample(number, request, plan, self._tick)
-                for number, request, plan in zip(numbers, requests, plans, strict=True)
+            samples = tuple(
+                _Sample(next(self._numbers), request, plan, self._tick)
+                for request, plan in zip(requests, plans, strict=True)
             )
-            self._cohorts.append(_Cohort(tuple(samples), program, state))
-        return numbers
+            self._waiting.append(_Cohort(samples, program, state))
+        return [sample.number for sample in samples]
 
     def cancel(self, number: int) -> None:
         """Drop a picture before its next call."""
@@ -171,7 +179,7 @@ class Batcher:
     def pictures(self) -> int:
         """Number of pictures that are not finished."""
         with self._lock:
-            return sum(len(each.samples) for each in self._cohorts) + self._busy
+            return sum(len(each.samples) for each in self._waiting) + self._asked
 
     @torch.inference_mode()
     def tick(self) -> Frame | None:
@@ -185,132 +193,178 @@ class Batcher:
             cohort = self._take()
             if cohort is None:
                 return None
-            self._busy += len(cohort.samples)
+            self._asked += len(cohort.samples)
+        rest: list[_Cohort] = [cohort]
         try:
             rest, frame = self._advanced(cohort)
-        except BaseException:
+        finally:
             with self._lock:
-                self._busy -= len(cohort.samples)
-                self._cohorts.append(cohort)
-            raise
-        with self._lock:
-            self._busy -= len(cohort.samples)
-            if rest is not None:
-                self._cohorts.append(rest)
+                self._asked -= len(cohort.samples)
+                self._waiting += rest
         return frame
 
     def _take(self) -> _Cohort | None:
         """The pictures of the next call, taken out of those that wait."""
         self._drop()
-        groups: dict[tuple[Any, ...], list[tuple[int, int, int]]] = {}
-        for place, cohort in enumerate(self._cohorts):
-            stages = cohort.program.stages(cohort.state)
-            for row, (stage, sample) in enumerate(zip(stages, cohort.samples, strict=True)):
-                key = self._key(cohort, stage)
+        groups: dict[Any, list[tuple[int, int, int]]] = {}
+        for place, cohort in enumerate(self._waiting):
+            keys = self._keys(cohort)
+            for row, (key, sample) in enumerate(zip(keys, cohort.samples, strict=True)):
                 groups.setdefault(key, []).append((sample.turn, place, row))
         if not groups:
             return None
         self._tick += 1
 
-        def urgency(rows: list[tuple[int, int, int]]) -> tuple[bool, int, int]:
-            oldest = min(rows)[0]
-            waited = self._tick - oldest
-            filled = len(rows) if self.limit is None else min(len(rows), self.limit)
-            return waited > _PATIENCE, filled, waited
+        def urgency(key: Any) -> tuple[bool, int, int]:
+            waited = self._tick - min(groups[key])[0]
+            return waited > _PATIENCE, min(len(groups[key]), self._limit(key)), waited
 
-        chosen = max(groups.values(), key=urgency)
-        chosen = sorted(chosen)[: self.limit]
-        own: dict[int, list[int]] = {}
-        for _, place, row in chosen:
-            own.setdefault(place, []).append(row)
+        key = max(groups, key=urgency)
+        chosen = sorted(groups[key])[: self._limit(key)]
         parts: list[_Cohort] = []
         rest: list[_Cohort] = []
-        for place, cohort in enumerate(self._cohorts):
-            rows = sorted(own.get(place, ()))
-            others = [row for row in range(len(cohort.samples)) if row not in rows]
+        for place, cohort in enumerate(self._waiting):
+            rows = sorted(row for _, where, row in chosen if where == place)
             if rows:
                 parts.append(cohort.select(rows))
-            if others:
-                rest.append(cohort.select(others))
-        self._cohorts = rest
+            if len(rows) < len(cohort.samples):
+                own = set(rows)
+                rest.append(cohort.select([i for i in range(len(cohort.samples)) if i not in own]))
+        self._waiting = rest
         taken = _Cohort.join(parts)
         for sample in taken.samples:
             sample.turn = self._tick
         return taken
+
+    def _limit(self, key: Any) -> int:
+        """Pictures per tick; fewer where more did not fit into memory."""
+        return min(self.limit or sys.maxsize, self._most.get(key, sys.maxsize))
 
     def _drop(self) -> None:
         """Leave out the pictures that were cancelled."""
         if not self._cancelled:
             return
         kept: list[_Cohort] = []
-        for cohort in self._cohorts:
-            rows = [
-                i for i, each in enumerate(cohort.samples) if each.number not in self._cancelled
-            ]
+        for cohort in self._waiting:
+            numbers = [sample.number for sample in cohort.samples]
+            rows = [row for row, each in enumerate(numbers) if each not in self._cancelled]
             if rows:
                 kept.append(cohort.select(rows))
-        self._cohorts = kept
+        self._waiting = kept
+        if not self._asked:  # nobody can be left of whom it was said
+            self._cancelled.clear()
 
-    def _key(self, cohort: _Cohort, stage: Stage) -> tuple[Any, ...]:
-        """What pictures must have in common to share a call."""
-        tier = stage.tier
-        shape = (tuple(cohort.state.x.shape[1:]), tier.pool_factor, tier.sequential_cfg)
-        if remembers(self.adapter):
-            memories = cohort.state.cond is None, cohort.state.null is None
-            return *shape, stage.guided, memories
-        return shape
+    def _keys(self, cohort: _Cohort) -> list[Any]:
+        """What each picture must have in common with others to share a call."""
+        state = cohort.state
+        shape: Any = (*state.x.shape[1:], *_context_shape(self.adapter, cohort.program))
+        remembering = remembers(self.adapter)
+        if remembering:
+            shape = (*shape, state.cond is None, state.null is None)
+        return [
+            (
+                shape,
+                stage.tier.pool_factor,
+                stage.tier.sequential_cfg,
+                remembering and stage.guided,
+            )
+            for stage in cohort.program.stages(state)
+        ]
 
-    def _advanced(self, cohort: _Cohort) -> tuple[_Cohort | None, Frame]:
-        """The cohort after a network call, and the moves that it made."""
+    def _advanced(self, cohort: _Cohort) -> tuple[list[_Cohort], Frame]:
+        """The pictures that are not finished after a call, and the moves that it made."""
+        try:
+            rest, frame = self._called(cohort)
+        except Exception as error:
+            if not self.isolated or isinstance(error, self.fatal):
+                raise
+            memory = is_out_of_memory(error)
+            # A traceback would keep the tensors of its frames.
+            reason = error.with_traceback(None) if memory else error
+        else:
+            return [] if rest is None else [rest], frame
+        # Here, where the error and the objects in its frames are released.
+        if memory:
+            gc.collect()
+            devices.release_memory()
+        n = len(cohort.samples)
+        if n == 1:
+            nothing = cohort.state.x[:0]
+            return [], Frame((), nothing, nothing, ((cohort.samples[0].number, reason),))
+        if memory:
+            with self._lock:
+                self._most[self._keys(cohort)[0]] = n // 2
+        parts = [self._advanced(cohort.select(rows)) for rows in (range(n // 2), range(n // 2, n))]
+        (first, one), (second, other) = parts
+        return first + second, Frame(
+            one.moves + other.moves,
+            torch.cat([one.x_0, other.x_0]),
+            torch.cat([one.x_t, other.x_t]),
+            one.failed + other.failed,
+        )
+
+    def _called(self, cohort: _Cohort) -> tuple[_Cohort | None, Frame]:
         program, state = cohort.program, cohort.state
         began = _now(state.x)
-        stages = program.stages(state)
-        asked = question(program, state)
+        sequential = program.stages(state)[0].tier.sequential_cfg
         answer = calls.ask(
-            self.adapter, program.calls, asked, sequential=stages[0].tier.sequential_cfg
+            self.adapter,
+            program.calls,
+            question(program, state),
+            sequential=sequential,
+            buckets=self.buckets,
         )
         state, x_0 = estimated(program, state, answer)
-        program, found = _decided(cohort.samples, program, state, x_0)
+        program, decisions = _decided(cohort.samples, program, state, x_0)
         stages = program.stages(state)
         state = move(program.trajectory, state, x_0)
         share = (_now(state.x) - began) / len(cohort.samples)
-        finite = x_0.flatten(1).isfinite().all(1).tolist() if self.checked else None
+        finite = [True] * len(stages)
+        if self.isolated:
+            finite = x_0.flatten(1).isfinite().all(1).tolist()
+        done = program.finished(state)
+        failed: list[tuple[int, Exception]] = []
         moves: list[Move] = []
         moved: list[int] = []
-        going: list[int] = []
-        failed: list[tuple[int, Exception]] = []
-        done = program.finished(state)
         for row, (sample, stage) in enumerate(zip(cohort.samples, stages, strict=True)):
             sample.seconds += share
-            if finite is not None and not finite[row]:
+            if not finite[row]:
                 message = f"{self.adapter.name} gave NaN or infinite values at t={stage.t:.4g}."
                 failed.append((sample.number, NotFinite(message)))
-                continue
-            if not done[row]:
-                going.append(row)
-            if not done[row] and program.trajectory.rows[row][state.at[row]].step is stage.step:
-                continue  # the other half of this step comes
-            rho, action = found.get(row, (None, None))
-            count = len(sample.plan.steps)
-            moves.append(
-                Move(
-                    sample.number,
-                    stage.index,
-                    count,
-                    stage.step,
-                    sample.seconds,
-                    rho,
-                    action,
-                    done[row],
-                )
-            )
-            moved.append(row)
-            sample.seconds = 0.0
+            elif stage.ends_step:
+                decision = decisions.get(row, (None, None))
+                moves.append(_move(sample, stage, decision, last=done[row]))
+                moved.append(row)
         own = _Cohort(cohort.samples, program, state)
-        every = len(moved) == len(cohort.samples)
-        assert state.x_0 is not None, "an estimate was made"
-        x_0, x_t = (each if every else each[moved] for each in (state.x_0, state.x))
-        return own.select(going) if going else None, Frame(tuple(moves), x_0, x_t, tuple(failed))
+        every = len(moved) == len(stages)
+        x_0, x_t = (each if every else each[moved] for each in (x_0, state.x))
+        going = [row for row in range(len(stages)) if finite[row] and not done[row]]
+        frame = Frame(tuple(moves), x_0, x_t, tuple(failed))
+        return own.select(going) if going else None, frame
+
+
+def _move(
+    sample: _Sample, stage: Stage, decision: tuple[float | None, Action | None], *, last: bool
+) -> Move:
+    seconds, sample.seconds = sample.seconds, 0.0
+    steps = len(sample.plan.steps)
+    return Move(sample.number, stage.index, steps, stage.step, seconds, *decision, last)
+
+
+def _context_shape(adapter: Adapter, program: Program) -> tuple[Any, ...]:
+    """The shapes of contexts, which must agree unless the adapter collates them."""
+    if collates(adapter):
+        return ()
+    call = program.calls[0]
+    return tuple((key, *call.cond[key].shape[1:]) for key in sorted(call.cond))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was exhausted, of a GPU or of the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The allocator of the CPU has no exception class of its own.
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def _now(template: Tensor) -> float:

@@ -7,13 +7,15 @@ context. Pictures share a call up to the adapter's limit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from asymflow.core.adapter import Adapter, Context, collated, denoised
+
+Pass = tuple[Tensor, Context | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,18 +29,27 @@ class Conditions:
     cond: Context
     null: Context
     count: int
-    _both: dict[tuple[int, ...], Context] = field(
-        default_factory=dict[tuple[int, ...], Context], repr=False
+    _asked: dict[tuple[tuple[int, ...], int], Context] = field(
+        default_factory=dict[tuple[tuple[int, ...], int], Context], repr=False
     )
 
-    def both(self, again: tuple[int, ...]) -> Context:
-        """The conditional context of all rows, then the unconditional one of the rows `again`."""
-        if again not in self._both:
+    def rows(self, again: tuple[int, ...], total: int) -> Context:
+        """The context of a call: conditional rows, unconditional ones of `again`, and filling.
+
+        Args:
+            again: rows that are asked without the condition too.
+            total: rows of the call; what is missing is filled with copies of the first.
+        """
+        filling = total - self.count - len(again)
+        if not again and not filling:
+            return self.cond
+        if (again, total) not in self._asked:
             null = self.null if len(again) == self.count else _rows(self.null, again)
-            self._both[again] = {
-                key: torch.cat([value, null[key]]) for key, value in self.cond.items()
+            self._asked[again, total] = {
+                key: _filled(torch.cat([value, null[key]]) if again else value, filling)
+                for key, value in self.cond.items()
             }
-        return self._both[again]
+        return self._asked[again, total]
 
     def select(self, rows: Sequence[int]) -> Conditions:
         """Those of some of the pictures, in ascending order."""
@@ -124,7 +135,12 @@ def select(calls: Sequence[Conditions], rows: Sequence[int]) -> tuple[Conditions
 
 
 def ask(
-    adapter: Adapter, calls: Sequence[Conditions], question: Question, *, sequential: bool = False
+    adapter: Adapter,
+    calls: Sequence[Conditions],
+    question: Question,
+    *,
+    sequential: bool = False,
+    buckets: Sequence[int] = (),
 ) -> Answer:
     """The network's answer.
 
@@ -133,6 +149,8 @@ def ask(
         calls: contexts of the pictures of the question, in their order.
         question: what is asked.
         sequential: make the unconditional pass after the conditional one, with half the memory.
+        buckets: ascending numbers of rows that calls may have, for compiled networks: the rows of
+            a call are filled up to the next one. Calls of more rows than the last stay as they are.
     """
     answers: list[Answer] = []
     begin = 0
@@ -141,41 +159,54 @@ def ask(
         again = tuple(i - begin for i in question.again if begin <= i < rows.stop)
         whole = call.count == len(question.t)
         own = question if whole else _part(question, rows, again)
-        answers.append(_asked(adapter, call, own, sequential))
+        answers.append(_asked(adapter, call, own, sequential, buckets))
         begin = rows.stop
     return answers[0] if len(answers) == 1 else _together(answers)
 
 
-def _asked(adapter: Adapter, call: Conditions, question: Question, sequential: bool) -> Answer:
+def _asked(
+    adapter: Adapter,
+    call: Conditions,
+    question: Question,
+    sequential: bool,
+    buckets: Sequence[int],
+) -> Answer:
     """One picture or several, in one call, or two."""
-    x_t, t, again = question.x_t, question.t, question.again
+    x_t, t, again, n = question.x_t, question.t, question.again, call.count
+
+    def total(rows: int) -> int:
+        return next((each for each in buckets if each >= rows), rows)
+
+    def passes(x_t: Tensor, t: Tensor, context: Context, memory: Context | None, rows: int) -> Pass:
+        filling = rows - len(t)
+        if filling and memory is not None:
+            memory = {key: _filled(value, filling) for key, value in memory.items()}
+        return denoised(adapter, _filled(x_t, filling), _filled(t, filling), context, memory)
+
     if not again:
-        return Answer(*_ordered(denoised(adapter, x_t, t, call.cond, question.cond)))
-    every = len(again) == call.count
+        rows = total(n)
+        x_0, after = passes(x_t, t, call.rows((), rows), question.cond, rows)
+        return Answer(x_0[:n], None, after and _slice(after, range(n)))
+    every = len(again) == n
     index = slice(None) if every else list(again)
     null = question.null and {key: value[index] for key, value in question.null.items()}
     if sequential or (question.cond is None) != (null is None):
-        cond, cond_memory = denoised(adapter, x_t, t, call.cond, question.cond)
-        context = call.null if every else _rows(call.null, again)
-        found, null_memory = denoised(adapter, x_t[index], t[index], context, null)
-        return Answer(cond, found, cond_memory, null_memory)
+        cond = _asked(adapter, call, replace(question, again=(), null=None), False, buckets)
+        others = call if every else call.select(again)
+        without = Conditions(others.null, others.cond, others.count)
+        found = Question(x_t[index], t[index], cond=null)
+        answer = _asked(adapter, without, found, False, buckets)
+        return replace(cond, null=answer.cond, null_memory=answer.cond_memory)
     memory = None
     if question.cond is not None and null is not None:
         memory = {key: torch.cat([value, null[key]]) for key, value in question.cond.items()}
-    x_0, after = denoised(
-        adapter, torch.cat([x_t, x_t[index]]), torch.cat([t, t[index]]), call.both(again), memory
+    both = n + len(again)
+    rows = total(both)
+    x_0, after = passes(
+        torch.cat([x_t, x_t[index]]), torch.cat([t, t[index]]), call.rows(again, rows), memory, rows
     )
-    n = call.count
-    return Answer(
-        x_0[:n],
-        x_0[n:],
-        after and {key: value[:n] for key, value in after.items()},
-        after and {key: value[n:] for key, value in after.items()},
-    )
-
-
-def _ordered(answer: tuple[Tensor, Context | None]) -> tuple[Tensor, None, Context | None]:
-    return answer[0], None, answer[1]
+    own, others = (after and _slice(after, part) for part in (range(n), range(n, both)))
+    return Answer(x_0[:n], x_0[n:both], own, others)
 
 
 def _part(question: Question, rows: slice, again: tuple[int, ...]) -> Question:
@@ -207,3 +238,8 @@ def _rows(context: Context, rows: Sequence[int]) -> Context:
 
 def _slice(context: Context, rows: range) -> Context:
     return {key: value[rows.start : rows.stop] for key, value in context.items()}
+
+
+def _filled(rows: Tensor, count: int) -> Tensor:
+    """Rows with so many copies of the first behind them."""
+    return torch.cat([rows, rows[:1].expand(count, *rows.shape[1:])]) if count else rows

@@ -114,15 +114,15 @@ def walk(
     if exact:
         plan = replace(plan, adaptive=())
     batcher = Batcher(adapter)
-    numbers: dict[int, int] = {}
+    index_of: dict[int, int] = {}
     for size in dict.fromkeys(request.size for request in requests):
         rows = [index for index, request in enumerate(requests) if request.size == size]
         group = [requests[row] for row in rows]
         plans = [truncated(plan, request.strength) for request in group]
-        numbers |= zip(batcher.add(plans, group), rows, strict=True)
+        index_of |= zip(batcher.add(plans, group), rows, strict=True)
     while (frame := batcher.tick()) is not None:
         if frame.moves:
-            moves = tuple(replace(move, picture=numbers[move.picture]) for move in frame.moves)
+            moves = tuple(replace(move, picture=index_of[move.picture]) for move in frame.moves)
             yield replace(frame, moves=moves)
 
 

@@ -42,6 +42,7 @@ class Stage:
         base: (c_0, c_1, c_2) above; None to go on from the state itself.
         weights: (a, w_0, w_1, ...) above.
         kept: whether the estimate is a node that later stages may use.
+        ends_step: whether the move ends the step: not after the first half of Heun's.
         carried_from: whether a later stage carries, so that full estimates are remembered.
     """
 
@@ -54,6 +55,7 @@ class Stage:
     base: tuple[Time, Time, Time] | None
     weights: Weights
     kept: bool = True
+    ends_step: bool = True
     carried_from: bool = False
 
     @property
@@ -120,6 +122,7 @@ def compile_steps(
             older,
             line_weights(older[0], t, t) if corrects else None,
             move_weights(step.solver, t, s, older),
+            ends_step=step.evaluations == 1,
         )
         found.append(stage)
         known = [(t, step.tier), *known]
@@ -132,6 +135,7 @@ def compile_steps(
                 base=(1.0, 0.0, 0.0),
                 weights=heun_weights(t, s),
                 kept=False,
+                ends_step=True,
             )
             found.append(again)
     return _trimmed(found, keep)
