@@ -50,12 +50,12 @@ SUITES = (
         own=False,
     ),
     Suite(
-        "peers",
+        "baselines",
         "Shipped plans beside the samplers and caches of others, on one network",
-        "asymflow bench peers --quick --pairs 120 --dtype bfloat16 "
+        "asymflow bench baselines --quick --pairs 120 --dtype bfloat16 "
         "--profile runs/plans/profile-64.safetensors --out DIR; "
         "at 128 px: --quick --pairs 24 --size 128 --dtype bfloat16 --out DIR",
-        ("e11a8aad/peers/peers.json", "e11a8aad/peers-128/peers.json"),
+        ("e11a8aad/baselines/baselines.json", "e11a8aad/baselines-128/baselines.json"),
         own=False,
     ),
     Suite(
