@@ -104,7 +104,7 @@ def held_out(
     dataset: Dataset, entries: Sequence[Entry], files: Mapping[str, Path], side: int
 ) -> Image.Image:
     """References, real drawings, and what every model makes of pure noise, a column each."""
-    shown, _ = dataset.looks(entries, side, V2.references)
+    shown, _ = dataset.references(entries, side, V2.references)
     rows: dict[str, Sequence[NDArray[Any]]] = {
         f"reference {place + 1}": shown[:, place] for place in range(V2.references)
     }
