@@ -87,7 +87,7 @@ def passes(models: Mapping[str, PictureModel], side: int, repeats: int = 15) -> 
                 seen = None
                 if count:
                     drawings = torch.zeros(rows, count, 4, side, side)
-                    seen = model.looked_at(drawings, torch.ones(rows, count))
+                    seen = model.encode_references(drawings, torch.ones(rows, count))
                 context = model.context(ids, ids.bool(), torch.zeros(rows, dtype=torch.long), seen)
                 begun = time.perf_counter()
                 model(x_t, t, context)

@@ -107,7 +107,7 @@ def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
         dtype=_dtype(_first(options.dtype, like and like.dtype, None)),
         device=_first(options.device, like and like.device, None),
         reference=inputs.reference(options.reference, options.like, like),
-        looked_at=like and _recorded_reference(options, like),
+        recorded_reference=like and _recorded_reference(options, like),
     )
 
 

@@ -339,7 +339,7 @@ def context_of(model: PictureModel, batch: Batch) -> dict[str, Tensor]:
     """The context of a batch, with references if the model is conditioned on them."""
     references = None
     if model.config.references:
-        references = model.looked_at(batch.references, batch.present)
+        references = model.encode_references(batch.references, batch.present)
     return model.context(batch.ids, batch.mask, batch.style, references)
 
 
