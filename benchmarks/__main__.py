@@ -1,9 +1,9 @@
 """Run a suite, or care for the results of all.
 
 python -m benchmarks                       list the suites
-python -m benchmarks NAME [PART] --help    what a suite asks, and its options
+python -m benchmarks NAME [PART] --help    the purpose of a suite, and its options
 python -m benchmarks NAME [PART] --quick   little of everything, into runs/quick
-python -m benchmarks index [--check]       write INDEX.md anew, or see whether it is up to date
+python -m benchmarks index [--check]       write INDEX.md, or check that it is up to date
 python -m benchmarks stamp FILE COMMAND    put a header on a result that is not written here
 python -m benchmarks supersede DIR REASON  say of results that what they measured is replaced
 """

@@ -50,24 +50,24 @@ SUITES = (
         own=False,
     ),
     Suite(
-        "peers",
-        "Shipped plans beside the samplers and caches of others, on one network",
-        "asymflow bench peers --quick --pairs 120 --dtype bfloat16 "
+        "baselines",
+        "Shipped plans compared with standard samplers and caches, on one network",
+        "asymflow bench baselines --quick --pairs 120 --dtype bfloat16 "
         "--profile runs/plans/profile-64.safetensors --out DIR; "
         "at 128 px: --quick --pairs 24 --size 128 --dtype bfloat16 --out DIR",
-        ("e11a8aad/peers/peers.json", "e11a8aad/peers-128/peers.json"),
+        ("e11a8aad/baselines/baselines.json", "e11a8aad/baselines-128/baselines.json"),
         own=False,
     ),
     Suite(
         "speed",
-        "What the engine adds to bare network calls, and those to bare matrix products",
+        "Overhead of the engine over network calls, and of these over matrix products",
         f"{_ONE} asymflow bench speed --json > FILE",
         ("e11a8aad/speed.json",),
         own=False,
     ),
     Suite(
         "consistency",
-        "How far the model agrees with itself across resolutions",
+        "Consistency of the model across resolutions",
         f"{_RUN} consistency data/emoji",
         ("e11a8aad/consistency.json",),
     ),
@@ -79,7 +79,7 @@ SUITES = (
     ),
     Suite(
         "larger",
-        "Plans at 128 px ask the model at half the side",
+        "Plans at 128 px evaluate the model at half the side",
         f"{_RUN} larger --dtype bfloat16",
         ("e11a8aad/larger.json",),
     ),
@@ -97,13 +97,13 @@ SUITES = (
     ),
     Suite(
         "plans evidence",
-        "What plan files say of their error holds on 96 pictures of other seeds",
+        "The evidence of plan files holds on 96 pictures of other seeds",
         f"{_RUN} plans evidence --dtype bfloat16",
         ("e11a8aad/evidence.json",),
     ),
     Suite(
         "plans ablation",
-        "What each mechanism of a plan is worth",
+        "Contribution of each mechanism of a plan",
         f"{_RUN} plans ablation --side 64 --plan balanced --dtype bfloat16",
         ("e11a8aad/ablation-64.json",),
     ),
@@ -115,7 +115,7 @@ SUITES = (
     ),
     Suite(
         "solvers",
-        "Our solvers beside those of diffusers in few steps, each on its best grid",
+        "Solvers of asymflow and diffusers in few steps, each on its best grid",
         f"{_RUN} solvers --dtype bfloat16",
         ("e11a8aad/solvers.json",),
     ),

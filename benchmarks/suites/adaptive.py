@@ -1,15 +1,15 @@
-"""Does it pay that every picture decides for itself? Rules against the plan, and a shorter plan.
+"""Compare adaptive rules with the plan itself and with a shorter plan.
 
     python -m benchmarks adaptive --by real
     python -m benchmarks adaptive --by reference
 
 Rules are calibrated on some requests and measured on others. The mean error of a plan with rules
-may be that of a goal and --rise more: of the plan itself, or, beginning from `best` and leaving out
-a lot, that of `balanced`. Beside each stands what a calibration gives that may not look at pictures
-(`fixed`): the difference is what adapting is worth.
+may exceed that of a goal by the share --rise: of the plan itself, or, from `best` with many skips,
+of `balanced`. `fixed` is a calibration that ignores the pictures: the difference to it is the gain
+from adaptivity.
 
-An error is the distance to where a fine plan leads, or in features to real pictures of what was
-asked for. Goes on where it was stopped; writes adaptive-REAL_OR_REFERENCE.json and .png.
+An error is the distance to the reference, or the feature distance to real pictures. Resumes after
+an interruption; writes adaptive-REAL_OR_REFERENCE.json and .png.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     def say(what: str) -> None:
         print(f"{time.monotonic() - began:7.0f} s  {what}", flush=True)
 
-    def judge(count: int, purpose: int) -> verifier.Evaluator:
+    def evaluator(count: int, purpose: int) -> verifier.Evaluator:
         if given.by == "real":
             return by_real(model, size, given.data, count, purpose)
         requests = protocol.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
@@ -107,7 +107,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             for kind in ("adaptive", "fixed")
         }
         if not all(path.exists() for path in paths.values()):
-            chosen = judge(given.calibrate, CALIBRATED)
+            chosen = evaluator(given.calibrate, CALIBRATED)
             error = chosen.error(measured[goal])
             allowed = (1 + given.rise) * error
             say(f"{goal} without rules: {error:.4f}, allowed {allowed:.4f}")
@@ -123,7 +123,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         for kind, path in paths.items():
             measured[f"{name}, {kind}"], goals[f"{name}, {kind}"] = plan_files.load_plan(path), goal
 
-    fresh = judge(given.measure, MEASURED)
+    fresh = evaluator(given.measure, MEASURED)
     runs = _measure(adapter, measured, fresh.requests)
     quality = _quality(model, fresh, given)
     complexity = _edges(fresh.reference)
@@ -205,7 +205,7 @@ def _alike(forecast: adaptive.Forecast, plan: Plan) -> Plan:
 def _measure(
     adapter: Adapter, measured: Mapping[str, Plan], requests: Sequence[Request]
 ) -> dict[str, Runs]:
-    """Plans take turns at every picture, and at every few together: machines drift."""
+    """Time plans interleaved, for single pictures and batches, because machines drift."""
     runs = {name: Runs() for name in measured}
     for request in requests:
         for name, plan in measured.items():

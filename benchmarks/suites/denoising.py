@@ -1,10 +1,10 @@
-"""How near is one estimate of x_0? The most sensitive measure of weights, and the quickest.
+"""Errors of single estimates of x_0: the most sensitive and fastest metric of weights.
 
     python -m benchmarks denoising data/emoji [--weights FILE ...]
 
 Mean squared error (state in [-1, 1]) of the conditional estimate at several times, on held-out
-pairs and on simple things, most of which training saw; captions are plain names with their style.
-Every model meets the same pictures and the same noise. Writes denoising.json.
+pairs and on simple things, most of which are in training; captions are plain names with their
+style. All models use the same pictures and noise. Writes denoising.json.
 """
 
 from __future__ import annotations

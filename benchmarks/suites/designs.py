@@ -87,7 +87,7 @@ def passes(models: Mapping[str, PictureModel], side: int, repeats: int = 15) -> 
                 seen = None
                 if count:
                     drawings = torch.zeros(rows, count, 4, side, side)
-                    seen = model.looked_at(drawings, torch.ones(rows, count))
+                    seen = model.encode_references(drawings, torch.ones(rows, count))
                 context = model.context(ids, ids.bool(), torch.zeros(rows, dtype=torch.long), seen)
                 begun = time.perf_counter()
                 model(x_t, t, context)
@@ -104,7 +104,7 @@ def held_out(
     dataset: Dataset, entries: Sequence[Entry], files: Mapping[str, Path], side: int
 ) -> Image.Image:
     """References, real drawings, and what every model makes of pure noise, a column each."""
-    shown, _ = dataset.looks(entries, side, V2.references)
+    shown, _ = dataset.references(entries, side, V2.references)
     rows: dict[str, Sequence[NDArray[Any]]] = {
         f"reference {place + 1}": shown[:, place] for place in range(V2.references)
     }

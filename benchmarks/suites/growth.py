@@ -1,16 +1,16 @@
-"""How time and memory grow with the picture: the uniform plan beside the default and a lighter one.
+"""Growth of time and memory with the size of pictures, for several plans.
 
     python -m benchmarks growth
     python -m benchmarks growth --sheet 256
 
 The first writes growth.json and growth.png. *Uniform* is Heun's method with 50
 steps and guidance, 99 full estimates: one is measured, and time is multiplied. *Planned* is the
-default plan of 64 px at that size, *lighter* the same with guidance in turn, and *pooled* that plan
-asked at 64 px. Of their tiers one estimate each is measured, and time is added up.
-The peak is that of the largest estimate, beyond the weights.
+default plan of 64 px at that size, *lighter* the same with sequential guidance, and *pooled* that
+plan evaluated at 64 px. One estimate per tier is measured, and times are added up. The peak is that
+of the largest estimate, beyond the weights.
 
 The second draws one scene at those sides, with 12 full steps and with the pooled plan, and writes
-growth-sheet.png: the network was trained up to 128 px, so that pictures are what decides.
+growth-sheet.png, for a visual comparison: the network was trained up to 128 px.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ UNIFORM = 99
 """Estimates of Heun's method with 50 steps: two each, but for the last one."""
 SIDES = (32, 64, 128, 256, 512)
 NATIVE = 64
-"""The side that the pooled plan is asked at: what the default plan was made for."""
+"""The side of the pooled plan, for which the default plan was made."""
 NAMES = ("uniform", "planned", "lighter", "pooled")
 
 QUICK = {"sides": [32, 64], "repeats": 2}
@@ -125,7 +125,7 @@ def measured(adapter: EmbeddedAdapter, side: int, repeats: int) -> dict[str, Any
 
 
 def pooled_plan(side: int) -> Plan:
-    """The default plan asked at `NATIVE`, with guidance in turn."""
+    """The default plan evaluated at `NATIVE`, with sequential guidance."""
     return with_sequential_guidance(
         pooled(plans.load(plans.DEFAULT, (side, side)), max(1, side // NATIVE))
     )

@@ -1,10 +1,10 @@
-"""How much guidance, and where in time? Pictures of seen pairs against the real ones.
+"""Choose the guidance scale and interval: pictures of seen pairs against the real ones.
 
     python -m benchmarks guidance data/emoji
 
-writes guidance.json: for every scale and every interval [low, 1] of t, recall, KID, and how far a
-picture is from the real one of its pair (one minus the cosine of features), with the difference to
-guidance everywhere at scale 3 for the same prompts and noise. `core.presets` says what is used.
+writes guidance.json: for every scale and every interval [low, 1] of t, recall, KID, and the feature
+distance to the real picture of the pair, with the difference to guidance everywhere at scale 3 for
+the same prompts and noise. The defaults are in `core.presets`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OTHERS = (
     *((scale, 0.0) for scale in (1.0, 5.0)),
 )
 SEED = 5
-"""Other pairs' noise than that of the quality suite, which is to judge what is chosen here."""
+"""Seed of the noise, different from that of the quality suite, which evaluates the choice."""
 
 
 def plan(low: float) -> Plan:

@@ -1,17 +1,17 @@
-"""What could pictures save that knew beforehand how hard they are? A bound for adaptive rules.
+"""An upper bound for adaptive rules, from an oracle of the difficulty of pictures.
 
     python -m benchmarks oracle --dtype bfloat16
 
-Grids of 4 to 20 steps are run on the same pictures. For a grid as a goal, an oracle gives every
-picture a grid of its own, so that they take the least time while
+Grids of 4 to 20 steps are run on the same pictures. With one grid as the goal, an oracle assigns a
+grid to every picture and minimises the total time under one of two constraints:
 
-    mean    the mean error is no more than that of the goal
-    worst   nine in ten pictures err no more than nine in ten do with the goal
+    mean    the mean error is at most that of the goal
+    worst   the 90th percentile of the errors is at most that of the goal
 
-and is asked three times: about real errors, where it also knows by what luck a picture does well on
-some grid; about difficulty, with errors that are a picture's times a grid's; and about what the
-surprises of a picture tell of its difficulty, which is all that a rule at run time can see: fitted
-to all the other pictures. Writes oracle.json and .png.
+Three oracles differ in their information: all real errors, including chance; the difficulty, in a
+model of errors as the product of a factor per picture and one per grid; and the difficulty
+estimated from prediction residuals, the information of a rule at run time, fitted to all other
+pictures. Writes oracle.json and .png.
 """
 
 from __future__ import annotations
@@ -56,19 +56,19 @@ def grid(size: tuple[int, int], steps: int) -> Plan:
     )
 
 
-def measure(judge: verifier.Evaluator, plan: Plan) -> tuple[Array, Array]:
+def measure(evaluator: verifier.Evaluator, plan: Plan) -> tuple[Array, Array]:
     """Errors [b], and what pictures were surprised by at the steps that foretell something [b, s].
 
-    A rule that nobody follows makes the engine measure surprises.
+    A rule that never applies makes the engine compute prediction residuals.
     """
     watched = Plan(plan.name, plan.steps, adaptive=(Rule(1, "skip", 0.0),))
-    ends = engine.rollout(judge.adapter, watched, judge.requests)
+    ends = engine.rollout(evaluator.adapter, watched, evaluator.requests)
     residuals = [
         [move.prediction_residual for move in end.moves if move.prediction_residual is not None]
         for end in ends
     ]
     states = torch.stack([end.x_0 for end in ends])
-    return judge.distance(states, judge.reference), np.array(residuals)
+    return evaluator.distance(states, evaluator.reference), np.array(residuals)
 
 
 def split(errors: Array) -> tuple[Array, Array]:
@@ -77,7 +77,7 @@ def split(errors: Array) -> tuple[Array, Array]:
     return np.exp(logs.mean(1) - logs.mean()), np.exp(logs.mean(0))
 
 
-def told(difficulty: Array, prediction_residuals: Array) -> Array:
+def estimated_difficulty(difficulty: Array, prediction_residuals: Array) -> Array:
     """The difficulty of every picture, by a ridge regression of logarithms on all the others."""
     x, y = np.log(prediction_residuals), np.log(difficulty)
     x = (x - x.mean(0)) / x.std(0)
@@ -94,8 +94,8 @@ def _worst(errors: Array) -> float:
     return float(np.quantile(errors, OFTEN))
 
 
-def savings(believed: Array, true: Array, goal: int) -> dict[str, float]:
-    """Share of the steps of a goal that are saved when grids are chosen by believed errors [b, n].
+def savings(estimated: Array, true: Array, goal: int) -> dict[str, float]:
+    """Share of the steps of a goal that are saved when grids are chosen by estimated errors [b, n].
 
     The errors that are kept are the true ones.
     """
@@ -109,9 +109,9 @@ def savings(believed: Array, true: Array, goal: int) -> dict[str, float]:
         kept = [c for c in chosen if statistic(true[rows, c]) <= allowed]
         return min((float(steps[c].mean()) for c in kept), default=float("inf"))
 
-    by_price = [(believed + price * steps).argmin(1) for price in PRICES]
-    limits = np.geomspace(believed.min(), believed.max(), 2000)
-    enough = [np.where((ok := believed <= e).any(1), ok.argmax(1), len(steps) - 1) for e in limits]
+    by_price = [(estimated + price * steps).argmin(1) for price in PRICES]
+    limits = np.geomspace(estimated.min(), estimated.max(), 2000)
+    enough = [np.where((ok := estimated <= e).any(1), ok.argmax(1), len(steps) - 1) for e in limits]
     return {
         "mean": 1 - least(by_price, np.mean) / goal,
         "worst": 1 - least(enough, _worst) / goal,
@@ -137,8 +137,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     requests = protocol.requests(
         model.adapter.styles, size, presets.GUIDANCE, given.pictures, protocol.PROVED
     )
-    judge = by_reference(model, requests, given.work)
-    found = [measure(judge, grid(size, steps)) for steps in LENGTHS]
+    evaluator = by_reference(model, requests, given.work)
+    found = [measure(evaluator, grid(size, steps)) for steps in LENGTHS]
     errors = np.stack([error for error, _ in found], 1)
     difficulty, of_grid = split(errors)
     separable = difficulty[:, None] * of_grid
@@ -157,19 +157,19 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "goals": {},
     }
     for goal in GOALS:
-        believed = told(difficulty, found[LENGTHS.index(goal)][1])
+        estimated = estimated_difficulty(difficulty, found[LENGTHS.index(goal)][1])
         kinds = dict(
             zip(
                 KINDS,
                 (
                     savings(errors, errors, goal),
                     savings(separable, separable, goal),
-                    savings(believed[:, None] * of_grid, separable, goal),
+                    savings(estimated[:, None] * of_grid, separable, goal),
                 ),
                 strict=True,
             )
         )
-        correlation = float(np.corrcoef(np.log(believed), np.log(difficulty))[0, 1])
+        correlation = float(np.corrcoef(np.log(estimated), np.log(difficulty))[0, 1])
         report["goals"][str(goal)] = {"saved": kinds, "correlation of surprises": correlation}
         print(goal, json.dumps(report["goals"][str(goal)]), flush=True)
     print(json.dumps({key: value for key, value in report.items() if key != "goals"}, indent=1))
@@ -200,7 +200,7 @@ def plot(errors: Array, report: dict[str, Any]) -> Figure:
             right.annotate(str(round(y)), (x, max(y, 0)), ha="center", va="bottom", fontsize=8)
     right.set_xticks(np.arange(len(GOALS)) + wide, [f"{g} steps" for g in GOALS])
     right.set(ylabel="% of the steps saved", title="by an oracle, at the mean error of the goal")
-    right.legend(frameon=False, title="which knows", alignment="left")
+    right.legend(frameon=False, title="with access to", alignment="left")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -182,7 +182,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         return rows
 
     asked = (Request({"reference": each.pixels}, SIZE) for each in own)
-    shown = [adapter.looked_at(request)[0][0] for request in asked]
+    shown = [adapter.find_references(request)[0][0] for request in asked]
     real = extract(np.stack(shown), network)
     found, distances = drawn(True), {}
     for name, rows in (("with", found), ("without", drawn(False))):

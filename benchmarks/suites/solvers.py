@@ -1,10 +1,10 @@
-"""Which solver comes nearest to where a fine one leads, in few steps? Ours and diffusers', one run.
+"""Compare the solvers of asymflow and diffusers in few steps, by their error to the reference.
 
     python -m benchmarks solvers --dtype bfloat16
 
-Every solver gets, for every number of steps and for each of both measures, the best of the shifted
-grids, chosen on some pictures, and is measured on others. Everybody guides above t = 0.6 only.
-Goes on where it was stopped; writes solvers.json and solvers.png.
+Every solver uses, for every number of steps and both metrics, the best of the shifted grids, which
+is selected on separate pictures. Guidance is applied above t = 0.6 only. Resumes after an
+interruption; writes solvers.json and solvers.png.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     features = protocol.perceptual(model)
     given.work.mkdir(parents=True, exist_ok=True)
 
-    def judge(count: int, purpose: int) -> verifier.Evaluator:
+    def evaluator(count: int, purpose: int) -> verifier.Evaluator:
         wanted = protocol.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
         kept = given.work / f"reference-{adapter.name}-{given.dtype}-{purpose}-{count}.pt"
         if not kept.exists():
@@ -108,7 +108,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             write_text(cache, json.dumps(known))
         return known[key]
 
-    choose, measure = judge(given.choose, CHOSEN), judge(given.measure, MEASURED)
+    choose, measure = evaluator(given.choose, CHOSEN), evaluator(given.measure, MEASURED)
     rows: list[dict[str, Any]] = []
     for steps in STEPS:
         for solver in (*OURS, *THEIRS):

@@ -32,11 +32,11 @@ from asymflow.models.jit.network import JitConfig, JitModel, patches_of
 from asymflow.training.data.dataset import Dataset
 from asymflow.training.rank import (
     aligned_subspace,
+    latent_residual,
     less_noisy,
     lifted,
     prepare,
     principal_subspace,
-    unforeseen,
     velocity_loss,
 )
 
@@ -185,7 +185,7 @@ def main() -> None:
         def reference(z: Tensor, tau: Tensor, /) -> Tensor:
             return latent(z, tau, batch.label)
 
-        c = unforeseen(reference, autoencoder.encode(batch.x_0), eps, t, subspace, patch=PATCH)
+        c = latent_residual(reference, autoencoder.encode(batch.x_0), eps, t, subspace, patch=PATCH)
         return less_noisy(patches_of(batch.x_0, PATCH), estimate, c, t, shift=1.0)
 
     start = lifted(latent, subspace, patch=PATCH, channels=CHANNELS).requires_grad_(True)

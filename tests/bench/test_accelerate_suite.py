@@ -35,7 +35,7 @@ def subject(tmp_path: Path) -> Any:
 def test_schedulers_of_others_run_and_are_counted(subject: Any) -> None:
     accelerate = importlib.import_module("benchmarks.suites.families.accelerate")
     own = subject.pipe.scheduler
-    _, kind, options = subject.peers[1]
+    _, kind, options = subject.schedulers[1]
     call = subject.call(subject.pipe, accelerate.scheduler_of(subject, kind, options), 4)
     assert call([1, 2]).shape == (2, 3, 32, 32)
     assert torch.allclose(call([1, 2])[:1], call([1]), atol=1e-4)

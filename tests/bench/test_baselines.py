@@ -214,7 +214,7 @@ def test_skipping_nothing_is_euler_and_skipping_all_keeps_its_limit(exact: Gauss
     assert_close(samplers.skip(counted, EXACT, grid=grid, threshold=0.0), euler, atol=1e-5, rtol=0)
     assert counted.rows == 40
     counted = Counted(exact)
-    samplers.skip(counted, EXACT, grid=grid, threshold=math.inf, most=4)
+    samplers.skip(counted, EXACT, grid=grid, threshold=math.inf, max_skips=4)
     assert counted.rows == 2 * 6  # steps 0, 1, 2, 7, 12, 17
 
 
@@ -314,7 +314,7 @@ def test_a_cache_computes_what_it_has_too_few_rows_for(adapter: EmbeddedAdapter)
 @pytest.fixture
 def run(
     adapter: EmbeddedAdapter, dataset_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., report.PeersReport]:
+) -> Callable[..., report.BaselinesReport]:
     """The suite in miniature: a reference, baselines and adaptive samplers of few steps."""
     monkeypatch.setattr(runner, "load_network", Projection)
     monkeypatch.setattr(schedules, "fine_plan", partial(schedules.fine_plan, count=4))
@@ -327,7 +327,7 @@ def run(
         taylor=(2,),
         skip=(0.05,),
         counted=1,
-        keep=2,
+        save_every=2,
     )
     grid = schedules.uniform(3)
     baseline = samplers.planned(schedules.plan_of(grid, solver="heun"), BASELINE, "baseline")
@@ -342,12 +342,12 @@ def run(
     made = {"adapter": adapter.name, "size": "32x32"}
     known = profile(12, made)
     return partial(
-        runner.peers, adapter, plans, dataset_root, size=32, pairs=9, profile=known, budget=few
+        runner.compare, adapter, plans, dataset_root, size=32, pairs=9, profile=known, budget=few
     )
 
 
 def test_a_run_is_complete_resumes_and_writes_its_files(
-    run: Callable[..., report.PeersReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., report.BaselinesReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Interrupted(Exception):
         pass
@@ -363,19 +363,19 @@ def test_a_run_is_complete_resumes_and_writes_its_files(
     (damaged := next(path for path in kept if path.suffix == ".npz")).write_bytes(b"PK")
     report = run(out=tmp_path)
 
-    names = [peer.name for peer in report.peers]
+    names = [result.name for result in report.results]
     assert names[:2] == [REFERENCE, BASELINE]
     assert "GITS + iPNDM, 3 steps" in names
     assert names[-1] == "asymflow small"
     assert all(f"{name}, 3 steps" in names for name in ("UniPC-3", "DPM-Solver++ 2M"))
-    reference, heun = report.peer(REFERENCE), report.peer(BASELINE)
+    reference, heun = report.result(REFERENCE), report.result(BASELINE)
     assert reference.to_reference.value == pytest.approx(0, abs=1e-6)
     assert reference.rms.value == 0 < heun.rms.value
     assert heun.forwards == heun.whole == 2 * 5
     assert heun.speedup.median == heun.speedup.low == 1
-    assert report.peer("GITS + iPNDM, 3 steps").forwards == 6
-    taylor = report.peer("TaylorSeer 1 of 2, 6 steps")
-    plain = report.peer("damped2, 6 steps")
+    assert report.result("GITS + iPNDM, 3 steps").forwards == 6
+    taylor = report.result("TaylorSeer 1 of 2, 6 steps")
+    plain = report.result("damped2, 6 steps")
     assert taylor.forwards == plain.forwards == plain.whole > taylor.whole > 0
     assert plain.macs > taylor.macs > 0
     # A forward costs the same everywhere; the prompt is read once.
@@ -384,21 +384,21 @@ def test_a_run_is_complete_resumes_and_writes_its_files(
     assert report.settings["pairs"] == heun.score.n == 9
     shifts = {f"{shift:g}" for shift in samplers.SHIFTS}
     assert all(set(found) == shifts for found in report.searched.values())
-    for peer in report.peers:
-        if peer.family in ("UniPC", "DPM-Solver++"):
-            found = report.searched[peer.name]
-            assert found[f"{peer.settings['flow_shift']:g}"] == min(found.values())
+    for result in report.results:
+        if result.family in ("UniPC", "DPM-Solver++"):
+            found = report.searched[result.name]
+            assert found[f"{result.settings['flow_shift']:g}"] == min(found.values())
 
     assert {path.name for path in tmp_path.iterdir()} == {
         "cache",
-        "peers.json",
-        "peers.png",
+        "baselines.json",
+        "baselines.png",
         "sheet.png",
     }
     assert damaged.stat().st_size > 1000
-    text = (tmp_path / "peers.json").read_text("utf-8")
+    text = (tmp_path / "baselines.json").read_text("utf-8")
     assert text == report.to_json()
-    assert json.loads(text)["peers"][1]["name"] == BASELINE
+    assert json.loads(text)["results"][1]["name"] == BASELINE
     table = str(report)
     assert all(name in table for name in names)
 
@@ -410,7 +410,7 @@ def test_a_run_is_complete_resumes_and_writes_its_files(
 
 
 def test_unfit_input_is_refused_before_anything_is_generated(
-    run: Callable[..., report.PeersReport], adapter: EmbeddedAdapter
+    run: Callable[..., report.BaselinesReport], adapter: EmbeddedAdapter
 ) -> None:
     with pytest.raises(InputError, match="raise `pairs`"):
         run(pairs=2)
@@ -425,7 +425,7 @@ def test_unfit_input_is_refused_before_anything_is_generated(
         "quarter", tuple(_at(step, Tier("quarter", pool_factor=4)) for step in quarter.steps)
     )
     with pytest.raises(InputError, match="cannot do that"):
-        runner.peers(adapter, {"small": small}, Path("nowhere"), size=32)
+        runner.compare(adapter, {"small": small}, Path("nowhere"), size=32)
 
 
 def _at(step: Any, tier: Tier) -> Any:

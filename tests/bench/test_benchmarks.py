@@ -108,15 +108,16 @@ def test_the_index_is_up_to_date() -> None:
 
 def test_the_index_finds_who_cites_a_suite() -> None:
     [plans] = [suite for suite in SUITES if suite.name == "plans evidence"]
-    [peers] = [suite for suite in SUITES if suite.name == "peers"]
+    [baselines] = [suite for suite in SUITES if suite.name == "baselines"]
     pages = {
         "command.md": "run `python -m benchmarks plans\nevidence --dtype bfloat16`",
         "result.md": "(`benchmarks/results/e11a8aad/evidence.json`)",
-        "folder.md": "see `benchmarks/results/e11a8aad/peers` and the plot",
-        "other.md": "`python -m benchmarks plans make`, `benchmarks/results/e11a8aad/peers-128x`",
+        "folder.md": "see `benchmarks/results/e11a8aad/baselines` and the plot",
+        "other.md": "`python -m benchmarks plans make`, "
+        "`benchmarks/results/e11a8aad/baselines-128x`",
     }
     assert index.cited(plans, pages) == ["command.md", "result.md"]
-    assert index.cited(peers, pages) == ["folder.md"]
+    assert index.cited(baselines, pages) == ["folder.md"]
 
 
 def test_a_result_of_another_program_is_stamped_once(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_version(type_: Type) -> None:
         "train",
         "data build",
         "bench quality",
-        "bench peers",
+        "bench baselines",
         "bench plan",
         "bench strip",
         "bench speed",
@@ -88,7 +88,7 @@ def test_help_names_every_choice_and_default(type_: Type) -> None:
         assert solver in text
     for format in set(SUFFIXES.values()):
         assert format in text
-    assert f"number of steps of a plain grid. [default: {presets.DEFAULT.steps}]" in text
+    assert f"grid, instead of a plan. [default: {presets.DEFAULT.steps}]" in text
     assert f"[default: {presets.GUIDANCE:g}]" in text
     assert f"[default: {presets.GUIDED[0]:g}:{presets.GUIDED[1]:g}]" in text
     for name in plans.NAMES:

@@ -88,7 +88,7 @@ def test_an_error_gives_the_cheapest_plan_within_it(profile: Path, type_: Type) 
         assert float(said[-1]) <= each["error"] + 0.0005
 
 
-def test_an_interrupted_profile_says_how_to_go_on(
+def test_an_interrupted_profile_can_be_resumed(
     tiny: Path, type_: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("profile", *SMALL, "-o", "p.safetensors", "--weights", tiny)
@@ -100,13 +100,13 @@ def test_an_interrupted_profile_says_how_to_go_on(
         patch.setattr(profiler, "_growth", stop)
         typed = type_(*words)
     assert typed.code == 130
-    assert "the same command goes on" in " ".join(typed.err.split())
+    assert "run the same command to resume" in " ".join(typed.err.split())
     partial = Path("p.safetensors.partial")
     assert partial.stat().st_size > 0
     assert not Path("p.safetensors").exists()
     again = type_(*words)
     assert again.code == 0
-    assert "Going on from p.safetensors.partial" in again.err
+    assert "Resuming from p.safetensors.partial" in again.err
     assert not partial.exists()
     assert Path("p.safetensors").exists()
 

@@ -59,7 +59,7 @@ def record(path: str) -> Record:
     return metadata.from_json(text, path)
 
 
-def test_what_was_looked_at_is_said_and_recorded(looking: Path, type_: Type) -> None:
+def test_references_are_reported_and_recorded(looking: Path, type_: Type) -> None:
     typed = type_(*DRAW, "-o", "fox.png", "--weights", looking)
     assert typed.code == 0
     assert "reference: fox, fluent-flat; fox, twemoji" in typed.err
@@ -74,7 +74,7 @@ def test_what_was_looked_at_is_said_and_recorded(looking: Path, type_: Type) -> 
 
 
 @pytest.mark.parametrize("way", ["library", "none", "given"])
-def test_pictures_repeat_with_what_they_looked_at(
+def test_replays_use_the_recorded_reference(
     way: str, looking: Path, here: Path, type_: Type
 ) -> None:
     Image.new("RGB", (50, 40), "red").save(here / "own.png")

@@ -17,11 +17,11 @@ from asymflow.models.subspace import projected
 from asymflow.training.rank import (
     Subspace,
     aligned_subspace,
+    latent_residual,
     less_noisy,
     lifted,
     prepare,
     principal_subspace,
-    unforeseen,
     velocity_loss,
 )
 from tests.helpers import draw64
@@ -209,7 +209,7 @@ class Gaussian:
 
         time = torch.full((n,), t)
         image = eps.transpose(1, 2)[..., None]
-        c = unforeseen(exact, latents, image, time, self.subspace, patch=1)
+        c = latent_residual(exact, latents, image, time, self.subspace, patch=1)
         return x_0, (1 - t) * x_0 + t * eps, c
 
     def gain(self, t: float) -> Tensor:

@@ -288,7 +288,7 @@ def test_the_curve_follows_a_power_law_exactly(tmp_path: Path) -> None:
     minutes = [20.0 * i for i in range(1, 9)]
     values = [3 * m**-0.4 for m in minutes]
     assert curve.extrapolated(minutes, values, 6000) == pytest.approx(3 * 6000**-0.4)
-    assert curve.table(curve.read(tmp_path)) == "no point of the curve yet"
+    assert curve.table(curve.read(tmp_path)) == "the curve has no points yet"
     with (tmp_path / curve.ERRORS).open("w") as file:
         for step, (minute, value) in enumerate(zip(minutes, values, strict=True)):
             point = {"step": step, "minutes": minute, "errors": {"seen": {"1": value}}}

@@ -1,31 +1,31 @@
-"""What `accelerate(pipe, plan="auto")` gains over diffusers' own schedulers, on two small models.
+"""Compare `accelerate(pipe, plan="auto")` with diffusers' schedulers, on two small models.
 
     python -m benchmarks families accelerate unet runs/families/unet data/emoji
     python -m benchmarks families accelerate jit runs/families/jit.pth data/emoji
 
-writes accelerate-MODEL.json, .png and -sheet.png: one model in one run,
-its pipeline unchanged but for the scheduler. `families train` makes the models. Compared are
+writes accelerate-MODEL.json, .png and -sheet.png: one model in one run, with its pipeline unchanged
+except for the scheduler. `families train` trains the models. The samplers:
 
-- the **default**: the pipeline as it comes, `DDPMPipeline` with 1000 steps of `DDPMScheduler`, the
-  JiT with 50 of Heun's;
-- the **baseline**: what `accelerate` measures itself against, 50 steps of DDIM or of Heun's;
-- **others**: every scheduler, grid and order of diffusers that fits, at rising numbers of steps
-  until one is equal in both senses below;
-- **asymflow**: the plan of `accelerate`, made in this run, and what making it cost, and its plans
-  for the price of a few steps.
+- the **default** of the pipeline: `DDPMPipeline` with 1000 steps of `DDPMScheduler`, the JiT with
+  50 Heun steps;
+- the **baseline** of `accelerate`: 50 steps of DDIM or Heun;
+- **others**: all compatible schedulers, grids and orders of diffusers, with increasing numbers of
+  steps until one is equal in both metrics below;
+- **asymflow**: the plan of `accelerate`, made in this run, its cost, and plans for the price of a
+  few steps.
 
-Two measures say whether pictures are equal, on the same noise for all, that no plan was chosen by:
+Two metrics define equal quality, on the same held-out noise for all:
 
-- **KID**: to the real pictures the difference of KIDs from the baseline's is not above zero beyond
-  its 95% interval. The same noise and the same real pictures cancel, so this is sharper than two
-  intervals side by side. It is lenient all the same where pictures are few.
-- **path**: the mean distance to the limit of many steps is no larger than the baseline's, or than
-  one level of a byte.
+- **KID**: the 95% interval of the difference of KID to the baseline does not lie above zero. The
+  noise and the real pictures are shared, so this interval is narrower than those of the two KIDs.
+  With few pictures the criterion is lenient.
+- **path**: the mean distance to the limit of many steps is at most that of the baseline, or one
+  level of a byte.
 
-All are tried from few steps to many, and the first that passes counts. Others have eleven or
-fifteen tries, so luck is on their side.
-Time is that of one picture at a time, by turns, over that of the plan of `accelerate`: of the
-clock, and of the processor, which other programs on the machine disturb less.
+Numbers of steps are tried in increasing order, and the first equal one counts. The others have
+eleven or fifteen configurations, which favours them.
+Times are of one picture at a time, interleaved, relative to the plan of `accelerate`: wall time,
+and processor time, which other programs on the machine affect less.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ OURS = (4, 6, 8, 10)
 COLOURS: Any = colormaps["tab20"]
 BATCH = 32
 FIRST_SEED = 100_000
-"""Plans are chosen and proved on seeds below."""
+"""Plans are chosen and measured on seeds below."""
 
 Call = Callable[[Sequence[int]], Tensor]
 """Pictures [b, 3, h, w] in [0, 1] of these seeds."""
@@ -86,34 +86,34 @@ Call = Callable[[Sequence[int]], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """A pipeline, and how this benchmark calls it.
+    """A pipeline and the arguments of its calls.
 
     Attributes:
-        told: arguments of a call for these seeds.
-        default: what its own sampler is called.
-        peers: (name, kind, configuration) of schedulers that replace its own.
+        arguments: arguments of a call for given seeds.
+        default: name of its own sampler.
+        schedulers: (name, kind, configuration) of the other schedulers.
     """
 
     pipe: Any
     family: Family
-    told: Callable[[Sequence[int]], dict[str, Any]]
+    arguments: Callable[[Sequence[int]], dict[str, Any]]
     default: str
-    peers: tuple[tuple[str, str, dict[str, Any]], ...]
+    schedulers: tuple[tuple[str, str, dict[str, Any]], ...]
 
     def call(self, pipe: Any, scheduler: Any, steps: int) -> Call:
         def made(seeds: Sequence[int]) -> Tensor:
             generator = [torch.Generator().manual_seed(seed) for seed in seeds]
-            told = {**self.told(seeds), "generator": generator, "output_type": "pt"}
+            arguments = {**self.arguments(seeds), "generator": generator, "output_type": "pt"}
             own = copy_of(pipe, scheduler=scheduler, **quiet(pipe))
             with warnings.catch_warnings():
-                # A scheduler hands a tensor to numpy in a way that numpy 2 deprecates.
+                # A scheduler converts a tensor to numpy in a way that numpy 2 deprecates.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                return own(**told, num_inference_steps=steps).images
+                return own(**arguments, num_inference_steps=steps).images
 
         return made
 
     def passes(self, call: Call) -> int:
-        """Rows that the network is asked for one picture."""
+        """Rows of network calls for one picture."""
         with counted(self.pipe, self.family) as rows:
             call([FIRST_SEED])
         return sum(rows)
@@ -121,7 +121,7 @@ class Subject:
 
 @contextmanager
 def counted(pipe: Any, family: Family) -> Generator[list[int]]:
-    """Rows of every call that the network of a pipeline answers meanwhile, whoever makes it."""
+    """Record the rows of every call of the network of a pipeline."""
     network, rows = getattr(pipe, family.network), list[int]()
     forward, signature = network.forward, inspect.signature(network.forward)
 
@@ -141,7 +141,7 @@ def unet(path: Path) -> Subject:
     trailing = {"timestep_spacing": "trailing"}
     karras, lu = {"use_karras_sigmas": True}, {"use_lu_lambdas": True}
     dpm, unipc = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
-    peers: list[tuple[str, str, dict[str, Any]]] = [
+    schedulers: list[tuple[str, str, dict[str, Any]]] = [
         ("DDIM, leading", "DDIMScheduler", {}),
         ("DDIM, trailing", "DDIMScheduler", trailing),
         ("PNDM, trailing", "PNDMScheduler", {**trailing, "skip_prk_steps": True}),
@@ -155,13 +155,17 @@ def unet(path: Path) -> Subject:
         ("UniPC 3, trailing", unipc, {**trailing, "solver_order": 3}),
     ]
     return Subject(
-        pipe, UNCONDITIONAL, lambda seeds: {"batch_size": len(seeds)}, "DDPM 1000", tuple(peers)
+        pipe,
+        UNCONDITIONAL,
+        lambda seeds: {"batch_size": len(seeds)},
+        "DDPM 1000",
+        tuple(schedulers),
     )
 
 
 def jit(path: Path) -> Subject:
     pipe = pipelines.load(path)
-    peers: list[tuple[str, str, dict[str, Any]]] = []
+    schedulers: list[tuple[str, str, dict[str, Any]]] = []
     for shift in (0.5, 1.0, 2.0):
         flow = {
             "use_flow_sigmas": True,
@@ -175,13 +179,13 @@ def jit(path: Path) -> Subject:
             ("UniPC 2", "UniPCMultistepScheduler", flow),
             ("UniPC 3", "UniPCMultistepScheduler", {**flow, "solver_order": 3}),
         ):
-            peers.append((f"{name}, shift {shift:g}", kind, options))
+            schedulers.append((f"{name}, shift {shift:g}", kind, options))
     return Subject(
         pipe,
         pipelines.FAMILY,
         lambda seeds: {"class_labels": [seed % len(STYLES) for seed in seeds]},
         "Heun 50",
-        tuple(peers),
+        tuple(schedulers),
     )
 
 
@@ -200,14 +204,14 @@ def scheduler_of(subject: Subject, kind: str, options: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one sampler takes, and how near it comes.
+    """Cost and quality of one sampler.
 
     Attributes:
-        passes: of the network for one picture.
-        kid: to the real pictures, times 1000.
-        more: KID beyond the baseline's.
-        rms: to the limit, of pictures in [-1, 1].
-        path: whether that is no more than the baseline's, or not seen.
+        passes: network passes for one picture.
+        kid: KID to the real pictures, times 1000.
+        more: difference of KID to the baseline.
+        rms: RMSE to the limit, for pictures in [-1, 1].
+        path: whether `rms` is at most that of the baseline, or invisible.
     """
 
     name: str
@@ -303,9 +307,9 @@ def pictures(call: Call, count: int) -> Tensor:
 def automatic(
     subject: Subject, folder: Path, steps: int | None = None
 ) -> tuple[Plan, dict[str, float]]:
-    """The plan of `accelerate` and what it cost, now and when it is asked for again."""
-    # What a plan is measured with: one picture a call, every class by turns.
-    calls = [subject.told([seed]) for seed in range(len(STYLES))]
+    """The plan of `accelerate` and its cost, in the first and in later calls."""
+    # Calls that the plan is measured with: one picture per call, cycling through the classes.
+    calls = [subject.arguments([seed]) for seed in range(len(STYLES))]
     found: dict[str, float] = {}
     accelerated: Any = None
     for when in ("first", "again"):
@@ -325,7 +329,7 @@ def automatic(
 
 
 def timed(calls: dict[str, Call], base: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of one picture, by turns; ratios are medians over those of the same round."""
+    """Seconds of one picture, interleaved; ratios are medians over rounds."""
     clock: dict[str, list[float]] = {name: [] for name in calls}
     processor: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
@@ -392,7 +396,7 @@ def compare(
     ]
     rows.append(scale.row("limit", "own", FINE, 0, limit))
     say("\n".join(table(rows)))
-    for family, kind, options in subject.peers:
+    for family, kind, options in subject.schedulers:
         equal = False
         for steps in COUNTS:
             name = f"{family} {steps}"

@@ -232,7 +232,7 @@ def compare(
     )
     say(f"profile: a full estimate takes {profile.cost_ms[0]:.1f} ms")
     fine, finer = (schedules.plan_of(adapter.schedule.times(n)) for n in (FINE, 2 * FINE))
-    judge, limit = (
+    evaluator, limit = (
         verifier.Evaluator(
             together, tuple(group), verifier.rollout(together, fine, group), rms_seen
         )
@@ -249,7 +249,7 @@ def compare(
     for n in STEPS:
         budget = (n + 0.01) * profile.cost_ms[0]
         plan = verifier.best_within(
-            judge, profile, budget, name=f"second-{n}", rollouts=given.rollouts
+            evaluator, profile, budget, name=f"second-{n}", rollouts=given.rollouts
         )
         plans.append(verifier.measure_evidence(limit, plan, profile, distance))
         samplers.append(planned(plan, f"asymflow {n}", "asymflow", guided))

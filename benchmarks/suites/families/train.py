@@ -1,21 +1,21 @@
-"""Train the small models of the other two parts, minutes each on one core.
+"""Train the small models of the other two parts, each within minutes on one core.
 
     python -m benchmarks families train unet data/emoji --out runs/families/unet --minutes 15
     python -m benchmarks families train told-unet data/emoji --out runs/families/told --minutes 15
     python -m benchmarks families train jit data/emoji --out runs/families/jit.pth --minutes 15
 
-All learn the faces of four styles of emoji in RGB on white at 32 px: the `unet` without being told
-anything, as `DDPMPipeline` asks it, the others with the style as their class, or none in one case
-of ten, so that they can be guided. A `unet` is diffusers' own `UNet2DModel`, says
-v = alpha eps - sigma x_0 on the linear schedule of DDPM and is written by
-`DDPMPipeline.save_pretrained`; the `jit` says x_0 on x_t = (1 - t) x_0 + t eps and is written under
-the names of the published checkpoints. What is kept is the average of the weights.
+All are trained on the faces of four styles of emoji in RGB on white at 32 px: the `unet` without
+conditioning, for `DDPMPipeline`, the others with the style as their class, which is dropped with
+probability 0.1 for guidance. A `unet` is diffusers' `UNet2DModel`, predicts
+v = alpha eps - sigma x_0 on the linear schedule of DDPM and is saved by
+`DDPMPipeline.save_pretrained`; the `jit` predicts x_0 on x_t = (1 - t) x_0 + t eps and is saved
+with the tensor names of the published checkpoints. The saved weights are moving averages.
 
-The network says v and not eps, since an error in eps is multiplied by sigma / alpha in x_0, 157 at
-the end of this schedule: trained as long in eps, what was sampled looked like noise.
+The prediction is v instead of eps, because an error in eps is multiplied by sigma / alpha in x_0,
+157 at the end of this schedule: after training in eps for as long, samples looked like noise.
 
-Forward and backward run in a bfloat16 copy, weights and optimiser in float32. Time is the schedule:
-the learning rate falls with the share of `--minutes` of the processor that have passed.
+Forward and backward passes run in a bfloat16 copy, weights and optimizer are float32. The learning
+rate decays with the share of `--minutes` of processor time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ STYLES = ("fluent-flat", "noto", "twemoji", "emojione")
 FACES = ("face-", "cat-face", "monkey-face")  # how subgroups of faces begin
 RATE = 1e-3
 DROP = 0.1
-"""Share of pictures whose class is not told."""
+"""Share of pictures whose class is dropped."""
 LEAST = 0.05
 """Of t, in the weight 1 / t^2 that makes an error of x_0 one of the velocity."""
 
@@ -94,7 +94,7 @@ def spread(count: int) -> Tensor:
 
 
 def hidden(styles: Tensor, classes: int) -> Tensor:
-    """The styles as a network is told them: `classes` stands for none."""
+    """Class labels with random dropping: `classes` is the null class."""
     return torch.where(torch.rand(len(styles)) < DROP, classes, styles)
 
 
@@ -134,7 +134,7 @@ def train(
     print(f"{step} steps")
 
 
-def unet(faces: Faces, minutes: float, out: Path, *, told: bool = False) -> None:
+def unet(faces: Faces, minutes: float, out: Path, *, conditional: bool = False) -> None:
     classes = len(STYLES)
     network = diffusers.UNet2DModel(
         sample_size=SIDE,
@@ -144,7 +144,7 @@ def unet(faces: Faces, minutes: float, out: Path, *, told: bool = False) -> None
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         attention_head_dim=16,
         norm_num_groups=8,
-        num_class_embeds=classes + 1 if told else None,
+        num_class_embeds=classes + 1 if conditional else None,
     ).to(memory_format=torch.channels_last)
     scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction", clip_sample=False)
 
@@ -152,9 +152,9 @@ def unet(faces: Faces, minutes: float, out: Path, *, told: bool = False) -> None
         tau = (spread(len(x_0)) * 1000).long()
         eps = torch.randn_like(x_0)
         z = scheduler.add_noise(x_0, eps, tau).bfloat16()
-        label = hidden(styles, classes) if told else None
-        said = network(z.contiguous(memory_format=torch.channels_last), tau, label).sample
-        return (said.float() - scheduler.get_velocity(x_0, eps, tau)).square().mean()
+        label = hidden(styles, classes) if conditional else None
+        output = network(z.contiguous(memory_format=torch.channels_last), tau, label).sample
+        return (output.float() - scheduler.get_velocity(x_0, eps, tau)).square().mean()
 
     def keep(network: Any) -> None:
         network.to(memory_format=torch.contiguous_format)
@@ -174,8 +174,8 @@ def jit(faces: Faces, minutes: float, out: Path) -> None:
         t = torch.special.ndtri(spread(len(x_0))).sigmoid()
         eps = torch.randn_like(x_0)
         share = t.view(-1, 1, 1, 1)
-        said = network(torch.lerp(x_0, eps, share), t, hidden(styles, classes))
-        return ((said - x_0) / share.clamp(min=LEAST)).square().mean()
+        output = network(torch.lerp(x_0, eps, share), t, hidden(styles, classes))
+        return ((output - x_0) / share.clamp(min=LEAST)).square().mean()
 
     def keep(network: Any) -> None:
         state = {published_name(name): value for name, value in network.state_dict().items()}
@@ -197,6 +197,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
-    make = {"unet": unet, "told-unet": partial(unet, told=True), "jit": jit}[given.model]
+    make = {"unet": unet, "told-unet": partial(unet, conditional=True), "jit": jit}[given.model]
     make(Faces.of(Dataset(given.data)), given.minutes, given.out)
     return {}

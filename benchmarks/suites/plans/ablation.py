@@ -36,17 +36,19 @@ def with_solver(plan: Plan, solver: Solver) -> Plan:
 
 def variants(shop: Workshop, name: str, rollouts: int) -> dict[str, Plan]:
     """The shipped plan, and those that miss one mechanism, at no higher price."""
-    profile, judge = shop.profile, shop.chosen
+    profile, evaluator = shop.profile, shop.chosen
     shipped = plans.load(name, shop.size)
     budget = BUDGETS[name] * profile.cost_ms[0]
     whole = [tier for tier in profile.tiers if tier.full or tier == CONDITIONAL]
-    others = verifier.peers(profile, budget, shop.size, guidance_interval=judge.guidance_interval)
+    others = verifier.peers(
+        profile, budget, shop.size, guidance_interval=evaluator.guidance_interval
+    )
     return {
         "the plan": shipped,
         "full size only": verifier.best_within(
-            judge, verifier.only(profile, whole), budget, rollouts=rollouts
+            evaluator, verifier.only(profile, whole), budget, rollouts=rollouts
         ),
-        "grids of others": verifier.best_of(judge, list(others), no_progress),
+        "grids of others": verifier.best_of(evaluator, list(others), no_progress),
         "as predicted": planner.plan(profile, budget=budget),
         "lines undamped": with_solver(shipped, "multistep2"),
         "order 1": with_solver(shipped, "multistep1"),

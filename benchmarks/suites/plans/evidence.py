@@ -42,12 +42,12 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         requests = protocol.requests(
             model.adapter.styles, size, presets.GUIDANCE, given.pictures, protocol.EVIDENCE_CHECKED
         )
-        judge = by_reference(model, requests, given.work)
+        evaluator = by_reference(model, requests, given.work)
         for name in plans.NAMES:
             plan = ran[f"{name}-{side}"] = plans.load(name, size)
             evidence = plan.evidence
             assert evidence is not None, "plans that come with asymflow were measured"
-            errors = judge.errors(plan)
+            errors = evaluator.errors(plan)
             found = {
                 "stated": evidence.rms.value,
                 "interval": [evidence.rms.low, evidence.rms.high],

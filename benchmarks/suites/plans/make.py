@@ -1,16 +1,15 @@
-"""Make the plans that come with asymflow: profile the shipped model, choose, improve, measure.
+"""Make the shipped plans: profile the shipped model, search, improve, measure.
 
     python -m benchmarks plans make --side 64 --work runs/plans
     python -m benchmarks plans make --side 128 --work runs/plans
 
-Goes on where it was stopped. Budgets are in full estimates: a guided call of the network.
+Resumes after an interruption. Budgets are in full estimates, guided calls of the network.
 
-Plans are chosen by how near their pictures come to the reference, and `BY_REAL` by how near they
-come to real pictures of the same things, in features: quick plans have no budget for the reference.
+Plans are selected by their RMSE to the reference, and those in `BY_REAL` by their feature distance
+to real pictures of the same concepts, because their budget is too small for the reference.
 
-At 128 px the model draws best when it is asked at half the side (`benchmarks larger`). So there
-the plans are those of 64 px, enlarged, and what they are measured by is a reference that is asked
-at half the side, too.
+At 128 px the model draws best at half the side (`benchmarks larger`). The plans there are those of
+64 px, enlarged, and the reference is evaluated at half the side, too.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Workshop:
 
     Attributes:
         chosen: by the reference, of the pictures that plans are chosen by.
-        real: by real pictures, of seen pairs that no benchmark asks for.
+        real: against real pictures, of seen pairs that no benchmark uses.
         fresh: by the reference, of the pictures that plans are measured on.
     """
 
@@ -116,18 +115,18 @@ def choose(given: argparse.Namespace) -> None:
                 known.append(made)
                 continue
         budget = full * profile.cost_ms[0]
-        judge, few = (shop.real, 16) if name in BY_REAL else (shop.chosen, 2)
+        evaluator, few = (shop.real, 16) if name in BY_REAL else (shop.chosen, 2)
         plan = verifier.best_within(
-            judge, profile, budget, name=name, known=known, rollouts=given.rollouts, few=few
+            evaluator, profile, budget, name=name, known=known, rollouts=given.rollouts, few=few
         )
         plan = verifier.measure_evidence(shop.fresh, plan, profile, features)
         plan_files.save_plan(plan, target)
         known.append(plan)
-        shop.say(f"{name}: chosen at {judge.error(plan):.4f}\n{plan}")
+        shop.say(f"{name}: chosen at {evaluator.error(plan):.4f}\n{plan}")
 
 
 def enlarge(given: argparse.Namespace, factor: int) -> None:
-    """Plans for larger pictures, of which the model is asked small ones."""
+    """Plans for larger pictures, evaluated at half the side."""
     model = pipeline.load(None, dtype=given.dtype, device=None)
     size, small = (given.side, given.side), given.side // factor
     chosen = [plan_files.load_plan(given.out / f"{name}-{small}.json") for name in plans.NAMES]
@@ -135,14 +134,14 @@ def enlarge(given: argparse.Namespace, factor: int) -> None:
     tiers = tuple(dict.fromkeys(step.tier for plan in larger for step in plan.steps))
     styles = model.adapter.styles
     requests = protocol.requests(styles, size, presets.GUIDANCE, given.pictures, protocol.PROVED)
-    # Of one move, for what it says of costs: its errors would be those to the whole reference.
+    # A profile of one move, for its costs; its errors are not used.
     profile = profiler.profile(model.adapter, requests[:1], times=(1.0, 0.0), tiers=tiers)
     made = {**profile.made, "dtype": model.dtype, "reference": f"at 1/{factor} of the side"}
     profile = replace(profile, made=made)
-    judge = by_reference(model, requests, given.work)
+    evaluator = by_reference(model, requests, given.work)
     features = protocol.perceptual(model)
     for plan in larger:
-        plan = verifier.measure_evidence(judge, plan, profile, features)
+        plan = verifier.measure_evidence(evaluator, plan, profile, features)
         plan_files.save_plan(plan, given.out / f"{plan.name}-{given.side}.json")
         print(plan, flush=True)
 

@@ -1,4 +1,4 @@
-"""Real pictures in place of generated ones, to read the quality of those by."""
+"""Anchors: altered real pictures, scored like generated ones to give the metrics a scale."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from asymflow.training.data.manifest import Entry
 
 _TURN = np.deg2rad(6)
 _SCALE = 0.08
-_SHIFT = 0.08  # in halves of the side
+_SHIFT = 0.08  # in units of half the side
 
 
 def nudged(pictures: NDArray[Any], seed: int) -> NDArray[np.float32]:
-    """Pictures [n, s, s, 4] each turned, scaled and shifted a little, at random.
+    """Pictures [n, s, s, 4] under small random affine maps.
 
-    By up to 6 degrees, 8%, and 4% of the side.
+    Rotated by up to 6 degrees, scaled by up to 8%, shifted by up to 4% of the side.
     """
     rng = np.random.default_rng(seed)
     n = len(pictures)
@@ -37,20 +37,20 @@ def nudged(pictures: NDArray[Any], seed: int) -> NDArray[np.float32]:
 
 
 def half_size(pictures: NDArray[Any]) -> NDArray[np.float32]:
-    """Pictures [n, s, s, 4] averaged over 2 x 2 pixels and enlarged again, bilinearly."""
+    """Pictures [n, s, s, 4] averaged over 2 x 2 pixels and upsampled bilinearly."""
     small = F.avg_pool2d(_channels_first(pictures), 2)
     return _channels_last(F.interpolate(small, scale_factor=2, mode="bilinear"))
 
 
 def reference(entries: Sequence[Entry], among: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Entries whose concept is in the library, and the drawing that a model looks at first."""
+    """Entries whose concept is in the library, and the first reference of each."""
     pairs = [(entry, library_of(entry, among)) for entry in entries]
     served = [(entry, found[0]) for entry, found in pairs if found]
     return [entry for entry, _ in served], [drawing for _, drawing in served]
 
 
 def library_of(entry: Entry, among: Sequence[Entry]) -> list[Entry]:
-    """What of `among` a model may look at for an entry: two styles of the library, not its own."""
+    """The references of an entry: at most two drawings of its concept in other library styles."""
     found: dict[str, Entry] = {}
     for other in among:
         if other.key == entry.key and other.style in LIBRARY and other.style != entry.style:
@@ -61,27 +61,27 @@ def library_of(entry: Entry, among: Sequence[Entry]) -> list[Entry]:
 def other_style(
     entries: Sequence[Entry], among: Sequence[Entry], seed: int
 ) -> tuple[list[Entry], list[Entry]]:
-    """Entries whose concept `among` has in another style, and one of those for each."""
+    """Entries whose concept `among` has in another style, and a random one of these for each."""
     rng = np.random.default_rng(seed)
     by_concept: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in among:
         by_concept[entry.key].append(entry)
     served: list[Entry] = []
-    stand_ins: list[Entry] = []
+    substitutes: list[Entry] = []
     for entry in entries:
         others = [other for other in by_concept[entry.key] if other.style != entry.style]
         if others:
             served.append(entry)
-            stand_ins.append(others[int(rng.integers(len(others)))])
-    return served, stand_ins
+            substitutes.append(others[int(rng.integers(len(others)))])
+    return served, substitutes
 
 
 def other_concept(
     entries: Sequence[Entry], among: Sequence[Entry], seed: int
 ) -> tuple[list[Entry], list[Entry]]:
-    """Entries, and for each another of its style whose concept is not in `entries` there.
+    """Entries, and for each one of its style with a concept that `entries` lacks in that style.
 
-    No stand-in is used twice; entries beyond what `among` can serve are left out.
+    Each substitute is used once; entries without one are dropped.
     """
     rng = np.random.default_rng(seed)
     taken = {(entry.key, entry.style) for entry in entries}
@@ -91,12 +91,12 @@ def other_concept(
         if (among[i].key, among[i].style) not in taken:
             by_style[among[i].style].append(among[i])
     served: list[Entry] = []
-    stand_ins: list[Entry] = []
+    substitutes: list[Entry] = []
     for entry in entries:
         if by_style[entry.style]:
             served.append(entry)
-            stand_ins.append(by_style[entry.style].pop())
-    return served, stand_ins
+            substitutes.append(by_style[entry.style].pop())
+    return served, substitutes
 
 
 def _channels_first(pictures: NDArray[Any]) -> Tensor:

@@ -1,16 +1,16 @@
-"""Adapters that count what a sampler asks for, and block caches as others use them.
+"""Adapters that count network calls, and published block caches.
 
-Two rules decide that most of the network need not be computed again:
+Two criteria for reusing the output of blocks:
 
-- first-block cache: block 0 is run; where its residual has hardly changed since the last complete
-  call, all other blocks add what they added then. This is the rule of diffusers'
-  `FirstBlockCacheConfig`.
-- TaylorSeer (arXiv 2503.06923): every N-th call is complete; between them the residual of the whole
-  stack of blocks is forecast by a straight line in t through the last two complete ones.
+- first-block cache: block 0 is always computed; if its residual has changed little since the last
+  full call, the other blocks are skipped and their residual of that call is reused. This is the
+  criterion of diffusers' `FirstBlockCacheConfig`.
+- TaylorSeer (arXiv 2503.06923): every N-th call is full; between full calls the residual of all
+  blocks is extrapolated linearly in t from the last two.
 
-They are written here because no library's own can be used: diffusers' hooks know registered block
-classes only, none of a pixel model, and take a block's input by the name `hidden_states`. cache-dit
-is not among what this project installs, and is therefore not measured.
+They are reimplemented because existing libraries do not support this network: diffusers' hooks
+apply to registered block classes only, none of a pixel-space model, and expect the input
+`hidden_states`. cache-dit is not a dependency of this project and is not measured.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Counted(Wrapped):
-    """An adapter that counts the rows of its network calls: a guided estimate has two."""
+    """An adapter that counts the rows of its network calls; a guided estimate has two."""
 
     def __init__(self, inner: Adapter) -> None:
         super().__init__(inner)
@@ -39,7 +39,7 @@ class Counted(Wrapped):
 
     @property
     def whole(self) -> int:
-        """Rows that went through the whole network."""
+        """Rows that passed through all blocks."""
         return self.rows
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -48,14 +48,14 @@ class Counted(Wrapped):
 
 
 class BlockCache(ABC):
-    """Decides block by block what is computed. Made anew for every picture.
+    """Decides for every block whether to compute it. One instance per picture.
 
-    A call may have fewer rows than the one before, where guidance has ended: its rows are the first
-    of them. It may not reuse what was kept of fewer rows.
+    A call may have fewer rows than the previous one, where guidance ends: its rows are the first
+    of those. A call with more rows than the cached one must not reuse it.
 
     Attributes:
-        t: of the present call.
-        whole: rows of calls in which every block was computed.
+        t: time of the current call.
+        whole: rows of calls in which all blocks were computed.
     """
 
     def __init__(self) -> None:
@@ -68,11 +68,11 @@ class BlockCache(ABC):
 
 
 class FirstBlockCache(BlockCache):
-    """Reuses all blocks but the first where the first says that little has changed.
+    """Skips all blocks but the first if the residual of the first has changed little.
 
     Args:
-        threshold: relative change |r - r'| / |r'| in the mean of absolute values below which the
-            residual r of block 0 counts as that of the last complete call, r'.
+        threshold: relative change |r - r'| / |r'|, in the mean of absolute values, of the residual
+            r of block 0 since the last full call, r', below which the other blocks are skipped.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -87,7 +87,7 @@ class FirstBlockCache(BlockCache):
         if index == 0:
             self._first = compute()
             residual = self._first - x
-            self._reuses = self._rest is not None and self._alike(residual)
+            self._reuses = self._rest is not None and self._is_similar(residual)
             if not self._reuses:
                 self._residual = residual
                 self.whole += len(x)
@@ -101,21 +101,21 @@ class FirstBlockCache(BlockCache):
             self._rest = y - self._first
         return y
 
-    def _alike(self, residual: Tensor) -> bool:
+    def _is_similar(self, residual: Tensor) -> bool:
         assert self._residual is not None
         if len(residual) > len(self._residual):
             return False
-        known = self._residual[: len(residual)]
-        change = (residual - known).abs().mean() / known.abs().mean()
+        cached = self._residual[: len(residual)]
+        change = (residual - cached).abs().mean() / cached.abs().mean()
         return float(change) < self.threshold
 
 
 class TaylorCache(BlockCache):
-    """Forecasts what all blocks together add, in between complete calls.
+    """Extrapolates the residual of all blocks between full calls.
 
     Args:
-        interval: every how many calls one is complete.
-        warm_up: calls at the start that all are; at least 2, since a line needs two points.
+        interval: calls from one full call to the next.
+        warm_up: number of full calls at the start; at least 2, for linear extrapolation.
     """
 
     def __init__(self, interval: int, warm_up: int = 2) -> None:
@@ -123,16 +123,16 @@ class TaylorCache(BlockCache):
         self.interval, self.warm_up = interval, max(warm_up, 2)
         self._calls = self._forecasts = 0
         self._reuses = False
-        self._entry: Tensor | None = None
-        self._known: tuple[tuple[float, Tensor], ...] = ()
+        self._input: Tensor | None = None
+        self._history: tuple[tuple[float, Tensor], ...] = ()
 
     def block(self, index: int, last: bool, x: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         if index == 0:
-            self._entry = x
+            self._input = x
             self._reuses = (
                 self._calls >= self.warm_up
                 and self._forecasts < self.interval - 1
-                and all(len(x) <= len(residual) for _, residual in self._known)
+                and all(len(x) <= len(residual) for _, residual in self._history)
             )
             self._calls += 1
             self._forecasts = self._forecasts + 1 if self._reuses else 0
@@ -142,12 +142,12 @@ class TaylorCache(BlockCache):
             return x + self._forecast(len(x)) if last else x
         y = compute()
         if last:
-            assert self._entry is not None
-            self._known = ((self.t, y - self._entry), *self._known[:1])
+            assert self._input is not None
+            self._history = ((self.t, y - self._input), *self._history[:1])
         return y
 
     def _forecast(self, rows: int) -> Tensor:
-        (t, newest), (earlier, older) = self._known
+        (t, newest), (earlier, older) = self._history
         slope = (newest[:rows] - older[:rows]) / (t - earlier)
         return newest[:rows] + (self.t - t) * slope
 
@@ -155,8 +155,7 @@ class TaylorCache(BlockCache):
 class Caching(Counted):
     """The embedded model with a block cache, for the calls of one picture.
 
-    The blocks themselves are those of `inner`, whose transformer is run as it is: where nothing is
-    reused, answers are the same bit for bit.
+    The blocks are shared with `inner`; outputs are bit-identical where nothing is reused.
     """
 
     def __init__(self, inner: EmbeddedAdapter, cache: BlockCache) -> None:
@@ -175,7 +174,7 @@ class Caching(Counted):
 
 
 class _Block(nn.Module):
-    """A transformer block that asks a cache first."""
+    """A transformer block under a cache."""
 
     def __init__(self, block: nn.Module, index: int, last: bool, cache: BlockCache) -> None:
         super().__init__()
@@ -187,15 +186,15 @@ class _Block(nn.Module):
 
 def _cached(model: PictureModel, cache: BlockCache) -> PictureModel:
     blocks = list(model.transformer.blocks)
-    asking = nn.ModuleList(
+    blocks_with_cache = nn.ModuleList(
         _Block(block, index, index == len(blocks) - 1, cache) for index, block in enumerate(blocks)
     )
-    return _with(model, transformer=_with(model.transformer, blocks=asking))
+    return _with(model, transformer=_with(model.transformer, blocks=blocks_with_cache))
 
 
 def _with(module: M, **children: nn.Module) -> M:
-    """A copy with other children, that shares all parameters."""
+    """A copy of a module with replaced children; parameters are shared."""
     twin = copy.copy(module)
-    # A copied module shares its table of children with the original: give it one of its own.
+    # A copied module shares its table of children with the original: replace the table.
     vars(twin)["_modules"] = {**dict(module.named_children()), **children}
     return twin

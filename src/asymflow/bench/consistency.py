@@ -1,13 +1,12 @@
-"""Does a model agree with itself across resolutions?
+"""Consistency of a model across resolutions.
 
-A low-resolution estimate of x_0 stands in for the full one (`core.flow.pool`), so what matters
-is how far the estimate made at 1/f the side, on the SNR-matched pooled state, is from the pooled
-full estimate:
+Lower-resolution tiers replace a full estimate of x_0 by one at 1/f of the side, on the SNR-matched
+pooled state (`core.flow.pool`). Its distance to the pooled full estimate is
 
     disagreement(t) = rms(D(k pool(x_t), t') - pool(D(x_t, t))) / rms(pool(x_0))
 
-It is reported beside the error of each of the two estimates against the true pooled picture: a
-disagreement far below the error costs nothing.
+It is reported with the errors of both estimates to the true pooled picture: a disagreement far
+below these errors has no cost.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ TIMES = (0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 @dataclass(frozen=True, slots=True)
 class Consistency:
-    """All relative to the root mean square of the pooled pictures, at time `t` of the full size."""
+    """Errors relative to the RMS of the pooled pictures, at time `t` of the full size."""
 
     t: float
     disagreement: float
@@ -52,9 +51,9 @@ def consistency(
 
     Args:
         pictures: [n, h, w, c] in [0, 1], the true x_0; picture i gets the noise of seed i.
-        inputs: what the adapter's `encode` understands, one per picture.
-        f: both sides are divided by it.
-        times: of the full-size state.
+        inputs: inputs of the adapter's requests, one per picture.
+        f: pool factor of both sides.
+        times: times of the full-size state.
     """
     size = (pictures.shape[1], pictures.shape[2])
     requests = [Request(each, size, seed) for seed, each in enumerate(inputs)]

@@ -1,4 +1,4 @@
-"""Evaluators of plans: by a reference that is kept on disk, and by real pictures."""
+"""Evaluators of plans: against a reference cached on disk, and against real pictures."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def by_reference(model: pipeline.Model, requests: Sequence[Request], folder: Pat
     """An evaluator against a fine plan, which is rolled out once and cached in a folder."""
     size = requests[0].size
     fine = pipeline.reference(model, size)
-    what = repr([(each.inputs, each.seed, each.size) for each in requests])
-    name = f"{model.adapter.name} {model.dtype} {plan_files.plan_hash(fine)} {what}"
-    kept = folder / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:12]}.pt"
-    if not kept.exists():
+    inputs = repr([(each.inputs, each.seed, each.size) for each in requests])
+    name = f"{model.adapter.name} {model.dtype} {plan_files.plan_hash(fine)} {inputs}"
+    path = folder / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:12]}.pt"
+    if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save(verifier.rollout(model.adapter, fine, requests), kept)
-    reference = torch.load(kept, weights_only=True)
+        torch.save(verifier.rollout(model.adapter, fine, requests), path)
+    reference = torch.load(path, weights_only=True)
     guided = presets.guidance_interval(size)
     return Evaluator(model.adapter, tuple(requests), reference, verifier.rms, guided)
 
@@ -41,18 +41,18 @@ def by_reference(model: pipeline.Model, requests: Sequence[Request], folder: Pat
 def by_real(
     model: pipeline.Model, size: tuple[int, int], data: Path, count: int, seed: int
 ) -> Evaluator:
-    """By features of real pictures of what is asked for, which are other ones for each seed.
+    """An evaluator against features of real pictures of seen pairs; `seed` selects the pairs.
 
     Raises:
         MissingExtra: the feature network is not installed.
-        FileFormatError: there is no dataset in `data`.
+        FileFormatError: `data` holds no dataset.
     """
     network = load_network()
     dataset = Dataset(data)
     common = (e for e in dataset.entries if e.weight == 1 and e.split == "train")
     entries = pick(common, count, seed)
     pictures = real_pictures(dataset, entries, size[0])
-    wanted = extract(pictures, network=network)
+    target = extract(pictures, network=network)
     requests = [
         Request({"prompt": prompt, "style": style}, size, noise, presets.GUIDANCE)
         for prompt, style, noise in (job(entry, seed) for entry in entries)
@@ -60,7 +60,7 @@ def by_real(
 
     def distance(x: Tensor, y: Tensor) -> NDArray[np.float64]:
         made = np.stack([model.adapter.to_picture(state) for state in x])
-        return metrics.cosine_distance(extract(made, network=network), wanted[: len(x)])
+        return metrics.cosine_distance(extract(made, network=network), target[: len(x)])
 
     states = [model.adapter.to_state(as_unit_float(picture)) for picture in pictures]
     guided = presets.guidance_interval(size)

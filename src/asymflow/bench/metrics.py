@@ -1,11 +1,10 @@
-"""Distances between sets of pictures, and between pictures, each with its uncertainty.
+"""Distances between sets of pictures and between pictures, with confidence intervals.
 
-Everything here works on plain arrays of features [n, d] and returns 95% intervals. Those of set
-distances come from the jackknife, with Student's t: resampling with replacement would put the
-same picture into a set twice, and both KID and FD read such ties as a difference between the
-sets. Leaving pictures out has no ties, needs no random numbers, and errs on the wide side
-when the two sets have the same distribution (Efron and Stein, 1981). In simulations with 40 to
-200 pictures the intervals covered the truth in 90 to 99% of cases.
+All functions take arrays of features [n, d]; intervals are at 95%. Those of set distances come
+from the jackknife with Student's t: the bootstrap duplicates pictures, and both KID and FD count
+duplicates as a difference between the sets. The jackknife is deterministic, and conservative when
+both sets have the same distribution (Efron and Stein, 1981). In simulations with 40 to 200 pictures
+its coverage was 90 to 99%.
 """
 
 from collections.abc import Sequence
@@ -31,13 +30,14 @@ def kid(x: Array, y: Array, *, paired: bool = False) -> Interval:
         sum_{i != j} k(x_i, x_j) / m(m-1)  +  sum_{i != j} k(y_i, y_j) / n(n-1)
             -  2 sum_{i, j} k(x_i, y_j) / mn
 
-    It can be below zero; two samples of one distribution give zero on average at every size.
+    It can be negative; for two samples of one distribution its mean is zero at every size.
 
-    With `paired`, row i of `x` and row i of `y` belong together (made from the same prompt,
-    say), and the cross term leaves out i = j. Without that, dependence inside the pairs would
-    bias the estimate downwards, and a copy of every reference would score below zero.
+    With `paired`, rows i of `x` and `y` are dependent (generated from the same prompt, for
+    example), and the cross term omits i = j. Otherwise this dependence would bias the estimate
+    downwards, and copies of the references would score below zero.
 
-    Raises `InputError` for fewer than 3 rows, shapes that do not match, or NaN.
+    Raises:
+        InputError: fewer than 3 rows, shapes that do not match, or NaN.
     """
     x, y = _features(x, y, paired)
     k_xx, k_yy, k_xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
@@ -69,7 +69,7 @@ def kid(x: Array, y: Array, *, paired: bool = False) -> Interval:
         deviation = float(
             np.hypot(_jackknife_deviation(without_x), _jackknife_deviation(without_y))
         )
-    # Of two sets, as many degrees of freedom as the smaller one has: on the wide side.
+    # Degrees of freedom of the smaller set, which is conservative.
     return t_interval(1000 * float(value), 1000 * deviation, min(len(x), len(y)) - 1)
 
 
@@ -80,17 +80,18 @@ def fd(x: Array, y: Array, *, paired: bool = False) -> Interval:
 
     (Heusel et al., arXiv 1706.08500.) With `S = A'A` the last trace is the sum of the singular
     values of `A_x A_y'`, so no matrix square root is taken and fewer pictures than dimensions
-    are no trouble: the root of a singular covariance is where the usual formula loses digits.
+    are supported: the usual formula is inaccurate for singular covariances.
 
-    Biased upwards, and the more so the fewer the pictures: compare values only at equal m and
-    n. The interval covers the sampling noise at this size (a jackknife over 20 groups of
-    rows), not that bias. `paired` means the same as in `kid`, and changes the interval only.
+    Biased upwards, increasingly with fewer pictures: compare values only at equal m and n. The
+    interval covers the sampling noise at this size (a jackknife over 20 groups of rows), not the
+    bias. `paired` is as in `kid`, and changes the interval only.
 
-    Raises `InputError` for fewer than 3 rows, shapes that do not match, or NaN.
+    Raises:
+        InputError: fewer than 3 rows, shapes that do not match, or NaN.
     """
     x, y = _features(x, y, paired)
     groups = min(_GROUPS, len(x), len(y))
-    # Shuffled, since rows may come in an order with a period of its own (style by style).
+    # Shuffled, because rows may be ordered periodically (by style).
     in_x = np.random.default_rng(0).permutation(len(x)) % groups
     in_y = np.random.default_rng(0).permutation(len(y)) % groups
     if paired:
@@ -108,7 +109,7 @@ def fd(x: Array, y: Array, *, paired: bool = False) -> Interval:
 
 
 def weighted_mean(estimates: Sequence[Interval], weights: Sequence[float]) -> Interval:
-    """Mean of independent estimates; their deviations add in squares."""
+    """Weighted mean of independent estimates; half-widths add in quadrature."""
     shares = np.asarray(weights, np.float64) / sum(weights)
     value = sum(share * e.value for share, e in zip(shares, estimates, strict=True))
     half = np.linalg.norm([share * e.half for share, e in zip(shares, estimates, strict=True)])
@@ -121,13 +122,13 @@ def ranks(
     gallery: Array,
     gallery_concepts: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Rank of the right concept for each query [n, d].
+    """Retrieval rank of the correct concept for each query [n, d].
 
-    This is the place (1 is the nearest) of the first picture of its concept in the gallery [g, d]
-    in order of cosine similarity. A query whose concept is not in the gallery gets g + 1. Ties
-    count as nearer.
+    The rank (1 is the nearest) of the first picture of its concept in the gallery [g, d] by cosine
+    similarity; g + 1 if the gallery lacks the concept. Ties count as nearer.
 
-    Raises `InputError` when features and concepts differ in number.
+    Raises:
+        InputError: features and concepts differ in number.
     """
     if len(queries) != len(concepts) or len(gallery) != len(gallery_concepts):
         raise InputError(
@@ -143,7 +144,10 @@ def ranks(
 def recall(ranks: NDArray[np.int64], k: int) -> Interval:
     """Share of queries with a picture of their concept among the k nearest.
 
-    `ranks` come from the function of that name; the interval is Wilson's.
+    The interval is Wilson's.
+
+    Raises:
+        InputError: there are no ranks.
     """
     n = len(ranks)
     if n == 0:
@@ -167,7 +171,7 @@ def l2_distance(x: Array, y: Array) -> NDArray[np.float64]:
 
 
 def rms(a: Array, b: Array) -> NDArray[np.float64]:
-    """Root mean square difference of each pair of pictures a, b [n, ...]; [n] out."""
+    """RMSE of each pair of pictures a, b [n, ...]; [n] out."""
     _same_shape(a, b)
     return statistics.rms(np.asarray(a, np.float64) - b)
 
@@ -193,13 +197,13 @@ def _frechet(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def _factor(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A with A'A the sample covariance, and no more rows than needed."""
+    """A with A'A the sample covariance, with at most d rows."""
     centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
     return np.linalg.qr(centred).R if len(x) > x.shape[1] else centred
 
 
 def _jackknife_deviation(without: NDArray[np.float64]) -> float:
-    """Standard deviation of an estimate from its values with one part left out each."""
+    """Jackknife standard deviation from leave-one-out values."""
     g = len(without)
     return float(np.sqrt((g - 1) / g * ((without - without.mean()) ** 2).sum()))
 

@@ -1,4 +1,4 @@
-"""An account of a plan as one HTML page: no script, no link, pictures inside."""
+"""Report on a plan as one self-contained HTML page, without scripts."""
 
 from __future__ import annotations
 
@@ -12,64 +12,68 @@ import numpy as np
 from PIL import Image
 
 from asymflow.bench.markup import Markup, element
-from asymflow.bench.plan_report.cost import Account, Watched, colours
+from asymflow.bench.plan_report.cost import Account, Run, colours
 from asymflow.core.statistics import Interval
 from asymflow.core.types import Evidence, Picture, Step
 from asymflow.io.images import to_bytes
 
-WORDS: Mapping[str, str] = {
-    "t": "How much noise is left: 1 is nothing but noise, 0 is the picture.",
-    "step": "One move from t down to a smaller t. The network is asked for the picture as it "
-    "would be without noise, and the step goes some of the way there.",
-    "estimate": "What the network answers: the pictures in the strip.",
-    "full estimate": "The whole network at full size with guidance. All costs are counted in it, "
-    "because it outlives the machine that milliseconds belong to.",
+GLOSSARY: Mapping[str, str] = {
+    "t": "Noise level: 1 is pure noise, 0 is the picture.",
+    "step": "One update from t to a smaller t. The network estimates the picture without noise, "
+    "and the step moves towards it.",
+    "estimate": "The output of the network: the pictures in the strip.",
+    "full estimate": "The network at full size with guidance. The unit of all costs, because it "
+    "does not depend on the machine as milliseconds do.",
     "pass": "One run of the network for one picture.",
-    "tier": "How much of the network a step asks: everything (full), no guidance (conditional), "
-    "half the side (half). With a +, what was left out is carried over from the last full step.",
-    "guided": "The network is asked twice, with the prompt and without it, and the difference is "
-    "enlarged: it follows the prompt harder, with twice the passes.",
-    "solver": "How a step uses this estimate and earlier ones to look ahead.",
-    "reference": "64 steps, asked at the size that the model draws best. More would change nothing "
-    "that is seen.",
-    "difference": "Root mean square over all pixels, which lie in [-1, 1]: 0 is the same picture, "
-    "2 is white in place of black.",
+    "tier": "The part of the network that a step evaluates: all (full), without guidance "
+    "(conditional), at half the side (half). With a +, the rest is reused from the last full step.",
+    "guided": "The network runs with and without the prompt, and the difference is amplified: the "
+    "picture follows the prompt more closely, at twice the passes.",
+    "solver": "How a step extrapolates from this estimate and earlier ones.",
+    "reference": "64 steps at the native size of the model. More steps make no visible difference.",
+    "RMSE": "Root mean square difference to the reference over all pixels in [-1, 1]: 0 is the "
+    "same picture, 2 is white instead of black.",
 }
-"""What a newcomer needs to know to read the page."""
+"""Glossary of the page."""
 
-_WIDEST = 8
-"""Cards in a row, where the page is wide enough."""
+_COLUMN_LIMIT = 8
+"""Maximum number of cards in a row."""
 _PERCENT = "{:.0%}".format
 
 div, span, p, b = (partial(element, tag) for tag in ("div", "span", "p", "b"))
 
 
 def page(account: Account, made: Mapping[str, str]) -> str:
-    """The page; `made` says where and with what the runs were made, for its last lines."""
+    """Render the page.
+
+    Args:
+        account: the runs to report on.
+        made: settings of the runs, for the footer.
+    """
     style = resources.files("asymflow.bench").joinpath("page.css").read_text("utf-8")
     body = (
         element("h1", account.title),
         p(account.lead, class_="lead"),
         _ends(account),
-        element("h2", "What is known before every step"),
+        element("h2", "Estimate before every step"),
         p(
-            "The network’s estimate of the finished picture, from nothing but noise to almost "
-            "done; below it, what the step costs and its share of the error that is predicted.",
+            "The network’s estimate of the final picture at every step; below it, the cost of the "
+            "step and its share of the predicted error.",
             class_="soft",
         ),
         _strip(account),
-        element("h2", "Where the work goes"),
+        element("h2", "Distribution of the cost"),
         p(
-            "Steps are worth unequal amounts. Each is a block, from the first on the left to the "
-            "last on the right, in the colour of its tier.",
+            "Each step is a block, from the first on the left to the last on the right, in the "
+            "colour of its tier.",
             class_="soft",
         ),
         _bars(account),
-        element("h2", "How near to the reference"),
-        *_proof(account),
+        element("h2", "Error to the reference"),
+        *_evidence(account),
         element("h2", "The plan"),
         _table(account),
-        element("h2", "Words"),
+        element("h2", "Glossary"),
         element("dl", *_glossary()),
         element("footer", ", ".join(f"{name} {value}" for name, value in made.items())),
     )
@@ -87,17 +91,17 @@ def _ends(account: Account) -> Markup:
     return div(*(_end(account, run, name) for name, run in account.runs), class_="ends")
 
 
-def _end(account: Account, watched: Watched, name: str) -> Markup:
-    cost = sum(account.costs(watched))
+def _end(account: Account, run: Run, name: str) -> Markup:
+    cost = sum(account.costs(run))
     lines = [
-        f"{len(watched.plan.steps)} steps, {watched.forwards} passes",
+        f"{len(run.plan.steps)} steps, {run.forwards} passes",
         f"{cost:.1f} full estimates",
-        f"{sum(watched.seconds):.2f} s in this run",
+        f"{sum(run.seconds):.2f} s in this run",
     ]
-    if watched is not account.reference:
-        lines.append(f"difference {account.difference(watched):.3f}")
+    if run is not account.reference:
+        lines.append(f"RMSE {account.rmse(run):.3f}")
     text = (b(name), *(div(line) for line in lines))
-    return element("figure", _image(watched.picture, name), element("figcaption", *text))
+    return element("figure", _image(run.picture, name), element("figcaption", *text))
 
 
 def _strip(account: Account) -> Markup:
@@ -122,7 +126,7 @@ def _strip(account: Account) -> Markup:
         )
     last = div(b("end"), span("t = 0"), class_="time")
     cards.append(div(_image(account.plan.picture, "the picture"), last, class_="card"))
-    rows = -(-len(cards) // _WIDEST)
+    rows = -(-len(cards) // _COLUMN_LIMIT)
     return div(*cards, class_="strip", style=f"--columns:{-(-len(cards) // rows)}")
 
 
@@ -136,7 +140,7 @@ def _gauge(name: str, value: float, most: float, colour: str) -> Markup:
 def _bars(account: Account) -> Markup:
     steps = account.plan.plan.steps
     rows: list[tuple[str, Sequence[float]]] = [
-        ("way from noise", [step.t - step.s for step in steps]),
+        ("interval of t", [step.t - step.s for step in steps]),
         ("cost", account.costs(account.plan)),
     ]
     if shares := _shares(account):
@@ -157,20 +161,20 @@ def _bars(account: Account) -> Markup:
     return div(*parts, class_="card bars")
 
 
-def _proof(account: Account) -> Iterator[Markup]:
+def _evidence(account: Account) -> Iterator[Markup]:
     evidence = account.plan.plan.evidence
-    own = account.difference(account.plan)
+    own = account.rmse(account.plan)
     if evidence is None:
         yield p(
-            f"On this picture the difference to the reference is {own:.3f}. Nothing more is known: "
-            "the plan carries no evidence. asymflow plan --verify measures a plan on many pictures "
-            "and writes what it found into the file."
+            f"On this picture the RMSE to the reference is {own:.3f}. The plan has no evidence: "
+            "asymflow plan --verify measures a plan on many pictures and stores the results in its "
+            "file."
         )
         return
     yield p(
-        f"Measured on {evidence.pictures} pictures that the plan was not chosen by, with the 95% "
-        "interval of their mean. Predicted, before any picture was drawn, for the nearest plan "
-        "that the profile knows: predictions rank plans, and are no measurement.",
+        f"RMSE measured on {evidence.pictures} held-out pictures, with the 95% interval of the "
+        "mean, and predicted from the profile for the nearest plan that it covers. Predictions "
+        "rank plans; they are not measurements.",
         class_="soft",
     )
     yield div(_scale(evidence.rms, evidence.predicted, own), *_key(evidence, own), class_="card")
@@ -189,7 +193,7 @@ def _scale(measured: Interval, predicted: float | None, own: float) -> Markup:
         div(class_="range", style=f"{at(measured.low)};{width}"),
         div(class_="ring", style=at(own)),
         div(class_="dot", style=at(measured.value)),
-        span("0, the same", class_="number first", style=at(0.0)),
+        span("0", class_="number first", style=at(0.0)),
         span(f"{end:.2g}", class_="number last", style=at(end)),
     ]
     if predicted is not None:
@@ -204,14 +208,14 @@ def _key(evidence: Evidence, own: float) -> Iterator[Markup]:
     yield div(*(span(element("i", class_=mark), text) for mark, text in rows), class_="key")
     if evidence.distance is not None:
         yield p(
-            f"In the features of a network that knows what things look like, the distance is "
-            f"{evidence.distance}; 0 is the same, 1 is unrelated.",
+            f"The feature distance (one minus the cosine) to the reference is {evidence.distance}; "
+            "0 is identical, 1 is unrelated.",
             class_="soft",
         )
 
 
 _COLUMNS = ("step", "from t", "to t", "tier", "side", "guided", "solver", "passes", "cost")
-_IN_WORDS = ("tier", "side", "guided", "solver")
+_TEXT_COLUMNS = ("tier", "side", "guided", "solver")
 
 
 def _table(account: Account) -> Markup:
@@ -221,8 +225,8 @@ def _table(account: Account) -> Markup:
     for i, step in enumerate(account.plan.plan.steps):
         side = f"1/{step.tier.pool_factor}" if step.tier.pool_factor > 1 else "full"
         cells = [
-            str(i + 1), f"{step.t:.4f}", f"{step.s:.4f}", step.tier.name, side, _word_of(step),
-            step.solver, str(step.forwards), _PERCENT(costs[i]),
+            str(i + 1), f"{step.t:.4f}", f"{step.s:.4f}", step.tier.name, side,
+            _guidance_word(step), step.solver, str(step.forwards), _PERCENT(costs[i]),
         ]  # fmt: skip
         if shares:
             cells.append(_PERCENT(shares[i]))
@@ -232,22 +236,22 @@ def _table(account: Account) -> Markup:
 
 
 def _cell(tag: str, column: str, text: str) -> Markup:
-    return element(tag, text, class_="word" if column in _IN_WORDS else "number")
+    return element(tag, text, class_="word" if column in _TEXT_COLUMNS else "number")
 
 
 def _glossary() -> Iterator[Markup]:
-    for word, text in WORDS.items():
+    for word, text in GLOSSARY.items():
         yield element("dt", word)
         yield element("dd", text)
 
 
-def _word_of(step: Step) -> str:
+def _guidance_word(step: Step) -> str:
     return "yes" if step.tier.guided else "carried" if step.tier.cached else "no"
 
 
 def _guided(step: Step) -> str:
     words = {"yes": "guided", "carried": "guidance carried", "no": "not guided"}
-    return words[_word_of(step)]
+    return words[_guidance_word(step)]
 
 
 def _tiers(account: Account) -> dict[str, str]:
@@ -260,7 +264,7 @@ def _shares(account: Account) -> tuple[float, ...]:
 
 
 def _image(picture: Picture, alt: str) -> Markup:
-    """A picture inside the page, transparent where it is."""
+    """An inline image; transparency is kept."""
     if picture.shape[-1] == 4:
         pixels = to_bytes(picture)
     else:

@@ -1,4 +1,4 @@
-"""Which pictures the quality suite asks for: fixed pairs, prompts and seeds."""
+"""Selection of pairs, prompts and seeds of the quality suite."""
 
 import hashlib
 from collections import defaultdict
@@ -15,8 +15,8 @@ Job = tuple[str, str, int]
 def pick(entries: Iterable[Entry], count: int, seed: int) -> list[Entry]:
     """At most `count` entries, one per (concept, style), spread evenly over the styles.
 
-    The choice ranks pairs by a hash of their names and `seed`. So it does not depend on the
-    order of `entries`, and a smaller `count` gives a part of what a larger one gives.
+    Pairs are ranked by a hash of their names and `seed`: the selection is independent of the order
+    of `entries`, and that of a smaller `count` is a subset of that of a larger one.
     """
     first: dict[tuple[str, str], Entry] = {}
     for entry in sorted(entries, key=lambda entry: entry.index):
@@ -30,14 +30,14 @@ def pick(entries: Iterable[Entry], count: int, seed: int) -> list[Entry]:
 
 
 def job(entry: Entry, seed: int) -> Job:
-    """What to ask of a generator for `entry`: ("a fox", "noto", 1234567).
+    """The job of an entry, such as ("a fox", "noto", 1234567).
 
-    The picture's own seed is a hash too: it stays the same whichever pairs are asked for.
+    The seed of the picture is a hash, and independent of the other pairs.
     """
     return nouns(entry.name)[0].single, entry.style, _hash("noise", entry, seed)
 
 
 def _hash(purpose: str, entry: Entry, seed: int) -> int:
-    """31 bits, which every framework takes for a seed."""
+    """A 31-bit hash, valid as a seed in every framework."""
     text = f"{purpose}|{seed}|{entry.key}|{entry.style}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

@@ -1,7 +1,7 @@
-"""The experimental protocol: which requests a plan is profiled, chosen and measured by.
+"""The experimental protocol: disjoint requests for profiling, selection and measurement.
 
-Everybody who plans or measures takes requests from here, so that nothing is measured on pictures
-that it was chosen by. What samplers of others are compared on is in `baselines.protocol`.
+All planning and measuring code takes requests from here, so that no plan is measured on pictures
+that it was selected on. `baselines.protocol` is the protocol of comparisons with other samplers.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from asymflow.planning.verifier import Distance
 
 PROFILED, VERIFIED, PROVED = 0, 1, 2
-"""Purposes of requests: no prompt or seed of one serves another."""
+"""Purposes of requests: profiling, verification, final evidence. They share no prompt or seed."""
 RULES_CHOSEN, RULES_MEASURED = 3, 4
-"""What adaptive rules are calibrated and measured on."""
+"""Calibration and measurement of adaptive rules."""
 EVIDENCE_CHECKED = 5
-"""What the evidence of plan files is checked on."""
+"""Independent check of the evidence in plan files."""
 GRIDS_CHOSEN, SOLVERS_MEASURED = 5, 6
-"""What the grid of each solver is chosen by, and solvers are measured on. The first are those of
-`EVIDENCE_CHECKED`, which nothing is chosen by."""
+"""Selection of the grid of each solver, and measurement of solvers. The first may equal
+`EVIDENCE_CHECKED`, which selects nothing."""
 MOST = 32
-"""Requests for profiling, and for verifying."""
+"""Maximum number of requests for profiling and for verification."""
 _SEEDS = 1000
 
 
 def requests(
     styles: Sequence[str], size: tuple[int, int], guidance: float, count: int, purpose: int
 ) -> list[Request]:
-    """Everyday prompts in all styles by turns, with seeds of their own."""
+    """Requests for everyday prompts, cycling through the styles, with seeds of the purpose."""
     return [
         Request(
             {"prompt": prompt, "style": styles[i % len(styles)]},
@@ -55,15 +55,20 @@ def _prompts(count: int, purpose: int) -> list[str]:
 
 
 def check_fits(profile: Profile, adapter: str, size: tuple[int, int] | None = None) -> None:
-    """Raise `InputError` when a profile was measured with other weights, or at another size.
+    """Check that a profile was measured with these weights and at this size.
 
     Args:
-        size: (height, width), where it matters.
+        profile: the profile.
+        adapter: name of the model.
+        size: (height, width); None accepts every size.
+
+    Raises:
+        InputError: the weights or the size differ.
     """
     if profile.made["adapter"] != adapter:
         raise InputError(
             f"The profile was measured on {profile.made['adapter']}, and this model is {adapter}. "
-            "What it says holds for its own weights only: run `asymflow profile` for these."
+            "A profile is valid for its own weights only: run `asymflow profile` for these."
         )
     if size is not None and profile.made["size"] != (wanted := f"{size[1]}x{size[0]}"):
         raise InputError(
@@ -73,7 +78,7 @@ def check_fits(profile: Profile, adapter: str, size: tuple[int, int] | None = No
 
 
 def perceptual(model: Model) -> Distance:
-    """One minus the cosine of features.
+    """The feature distance: one minus the cosine.
 
     Raises:
         MissingExtra: the feature network is not installed.

@@ -1,10 +1,9 @@
-"""Where a result comes from: one header for every file with measurements.
+"""Provenance of results: the header of every file with measurements.
 
     {"provenance": {"commit": "5e8db83", "dirty": false, "date": "2026-11-28", ...}, ...}
 
-Results that were measured before there was a header carry one that was put together later. Its
-"recovered" is true, and what is unknown is null. "superseded" says why a result no
-longer describes what is shipped.
+The header of a result from before this format was reconstructed: "recovered" is true, and unknown
+fields are null. "superseded" states why a result no longer describes the shipped version.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ FIELDS: Mapping[str, type] = {
     "threads": int,
     "versions": dict,
 }
-"""What every header has, in this order."""
+"""Required fields, in this order."""
 OPTIONAL: Mapping[str, type] = {"seconds": int, "recovered": bool, "superseded": str}
-_UNKNOWABLE = ("commit", "dirty", "dtype", "device", "threads")
-"""What may be null where a header was not put together later."""
+_NULLABLE = ("commit", "dirty", "dtype", "device", "threads")
+"""Fields that may be null in a header that was not reconstructed."""
 PACKAGES = ("asymflow", "torch", "numpy", "pillow", "safetensors", "tokenizers", "diffusers")
 RESULTS = "benchmarks/results"
 _SHORT = 12
@@ -58,13 +57,13 @@ def header(
     threads: int | None = None,
     argv: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """The header of what is measured now, by this process.
+    """The header of a measurement by this process.
 
     Args:
-        weights: names of the models that were measured, such as "embedded:e11a8aadabb0".
-        plans: that pictures were made with, by name.
-        threads: those of torch in this process, unless given.
-        argv: the command, unless it is that of this process.
+        weights: names of the measured models, such as "embedded:e11a8aadabb0".
+        plans: plans of the generated pictures, by name.
+        threads: number of threads; by default that of torch in this process.
+        argv: the command; by default that of this process.
     """
     commit, dirty = checkout()
     return {
@@ -82,21 +81,21 @@ def header(
 
 
 def save(path: Path, header: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a report under its header as JSON, and return what was written."""
+    """Write a report with its header as JSON, and return the whole."""
     whole = {KEY: dict(header), **report}
     write_text(path, json.dumps(whole, indent=1) + "\n")
     return whole
 
 
 def problems(header: object) -> list[str]:
-    """What is wrong with the header of a result; nothing where it is complete."""
+    """Problems of the header of a result; empty if it is valid."""
     if not isinstance(header, Mapping):
         return ["there is no header"]
     found: Mapping[str, Any] = header
     wrong = [f"{name} is missing" for name in FIELDS if name not in found]
     known = {**FIELDS, **OPTIONAL}
     wrong += [f"{name} is unknown" for name in found if name not in known]
-    nullable = FIELDS if found.get("recovered") else _UNKNOWABLE
+    nullable = FIELDS if found.get("recovered") else _NULLABLE
     for name, kind in known.items():
         value = found.get(name)
         if name not in found or (value is None and name in nullable and name != "date"):
@@ -107,11 +106,11 @@ def problems(header: object) -> list[str]:
 
 
 def checkout(file: Path = Path(__file__)) -> tuple[str | None, bool | None]:
-    """The commit that a file of ours belongs to, and whether the tree differs from it.
+    """The commit of a source file, and whether the working tree is dirty.
 
-    Both None without git, or outside of a repository that has the file: a package that was
-    installed below somebody else's repository is not of their commit. Results do not count as a
-    difference, since a run writes them.
+    Both are None without git, or if no repository tracks the file: a package installed below
+    another repository does not belong to its commit. Results are excluded from the dirty check,
+    because runs write them.
     """
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None, None
@@ -132,7 +131,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def command(argv: Sequence[str]) -> str:
-    """What was typed, as `sys.argv` has it, without where it is installed."""
+    """The command line from `sys.argv`, without the installation path."""
     program = Path(argv[0])
     if program.name == "__main__.py":
         start = ["python", "-m", program.parent.name]
@@ -144,7 +143,7 @@ def command(argv: Sequence[str]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, the platform, and the packages that a result may depend on."""
+    """Versions of Python, the platform, and the packages that results depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
@@ -155,7 +154,7 @@ def versions() -> dict[str, str]:
 
 
 def _threads() -> int | None:
-    """Those of torch, which is not loaded for the sake of this."""
+    """Number of threads of torch, without importing it."""
     if "torch" in sys.modules:
         import torch
 

@@ -1,16 +1,16 @@
-"""How good are the pictures? One suite, fixed prompts and seeds, and anchors to read it by.
+"""The quality suite: fixed prompts and seeds, with anchors for scale.
 
-Two sets of (concept, style) pairs are drawn by the generator under test: *seen* pairs come from
-training; of a *held-out* pair, training had the concept in other styles only. Each picture is
-compared with real ones in EfficientNet-Lite0 features:
+The generator under test draws two sets of (concept, style) pairs: *seen* pairs come from training;
+the concept of a *held-out* pair was in training in other styles only. The pictures are compared
+with real ones in EfficientNet-Lite0 features:
 
-- recall@k: is a real picture of its concept among the k nearest of its style? (prompt fidelity)
-- style: of the real pictures of its concept, is the nearest one drawn in its style?
-- KID and FD: is the set distributed like the real pictures of its pairs? (rendering)
+- recall@k: a real picture of the concept is among the k nearest of the style (prompt fidelity).
+- style: the nearest real picture of the concept is of the style.
+- KID and FD: distance between the distributions of generated and real pictures (rendering).
 - distance: one minus the cosine to the real picture of the pair.
 
-Such numbers mean little alone, so the same are computed for real pictures changed in known
-ways, the anchors: `asymflow.bench.report.MEANING`.
+The same metrics are computed for anchors, real pictures altered in known ways:
+`asymflow.bench.report.MEANING`.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ Step = Callable[[int], None]
 """Progress callback, with the number of further pictures done."""
 Field = Literal["key", "style"]
 
-_FEWEST = 3  # pairs that a distribution can be compared on
+_MIN_PAIRS = 3  # needed to compare distributions
 _SHEET_COLUMNS = 8
 _SHEET_SIDE = 128
 
@@ -69,17 +69,25 @@ def quality(
 ) -> QualityReport:
     """Measure a generator on fixed pairs, prompts and seeds.
 
-    `generate` gets at most `batch` jobs at a time and returns premultiplied RGBA pictures
-    [n, size, size, 4] in [0, 1]. At most `pairs` seen and `pairs` held-out pairs are asked for,
-    spread evenly over the styles; which ones depends on `seed` and the dataset alone. `config`
-    says what was measured (model, plan, steps) and goes into the report as it is, as does
-    `provenance`, the header that `asymflow.bench.provenance` makes.
+    Args:
+        generate: the generator; called with at most `batch` jobs, returns premultiplied RGBA
+            pictures [n, size, size, 4] in [0, 1].
+        dataset_root: folder of the dataset.
+        name: name of the generator.
+        size: side of the pictures.
+        pairs: maximum number of seen and of held-out pairs, spread evenly over the styles.
+        seed: selects the pairs, together with the dataset.
+        batch: maximum number of jobs per call.
+        config: settings of the generator (model, plan, steps), copied to the report.
+        provenance: header from `asymflow.bench.provenance`, copied to the report.
+        out: folder for `quality.json` and the contact sheets `seen.png` and `heldout.png`.
+        cache: folder for features of real pictures, reused by later runs.
+        progress: show progress bars.
 
-    With `out`, writes `quality.json` and the contact sheets `seen.png` and `heldout.png` into
-    that folder. With `cache`, keeps features of real pictures there for the next run.
-
-    Raises `InputError` when `generate` returns pictures of another shape or range, or the
-    dataset has too few pairs; `MissingExtra` when the feature network is not installed.
+    Raises:
+        InputError: `generate` returns pictures of another shape or range, or the dataset has too
+            few pairs.
+        MissingExtra: the feature network is not installed.
     """
     network = load_network()
     dataset = Dataset(dataset_root)
@@ -89,9 +97,9 @@ def quality(
         "heldout": pick((entry for entry in common if entry.split == "heldout"), pairs, seed),
     }
     for split, entries in chosen.items():
-        if max(map(len, rows_by("style", entries).values()), default=0) < _FEWEST:
+        if max(map(len, rows_by("style", entries).values()), default=0) < _MIN_PAIRS:
             raise InputError(
-                f"pairs={pairs} and this dataset give no style {_FEWEST} {split} pairs, the "
+                f"pairs={pairs} and this dataset give no style {_MIN_PAIRS} {split} pairs, the "
                 "fewest a distribution can be compared on: raise `pairs`, or build all styles."
             )
     jobs = {split: [job(entry, seed) for entry in entries] for split, entries in chosen.items()}
@@ -169,7 +177,7 @@ def quality(
 
 @dataclass(frozen=True, slots=True)
 class _Gallery:
-    """Real pictures to search in: `features` [n, 1280] of n entries, `rows` by entry index."""
+    """Real pictures for retrieval: `features` [n, 1280] of n entries, `rows` by entry index."""
 
     entries: Sequence[Entry]
     features: Features
@@ -202,7 +210,7 @@ def gallery_of(
 ) -> _Gallery:
     """Features of the real pictures of entries at `size` pixels a side."""
     features = np.empty((len(entries), DIM), np.float32)
-    # One style at a time: all pictures at 128 px would take half a gigabyte.
+    # One style at a time to limit memory: all pictures at 128 px take half a gigabyte.
     for rows in rows_by("style", entries).values():
         features[rows] = features_of(real_pictures(dataset, [entries[row] for row in rows], size))
     return _Gallery(entries, features, {entry.index: row for row, entry in enumerate(entries)})
@@ -217,7 +225,7 @@ def scores_of(
     gallery: _Gallery,
     paired: bool = True,
 ) -> list[Score]:
-    """Score `features`, row i standing for entry i: over all styles, then for each."""
+    """Score `features`, row i for entry i: over all styles, then for each style."""
     real = gallery.of(entries)
     concept_ranks = gallery.ranks(entries, features, within="style", find="key")
     style_ranks = gallery.ranks(entries, features, within="key", find="style")
@@ -240,7 +248,7 @@ def scores_of(
     each = [
         score(style, rows, metrics.kid(features[rows], real[rows], paired=paired))
         for style, rows in sorted(rows_by("style", entries).items())
-        if len(rows) >= _FEWEST
+        if len(rows) >= _MIN_PAIRS
     ]
     if not each:
         return []
@@ -251,15 +259,15 @@ def scores_of(
 def nearest_of(
     entries: Sequence[Entry], features: Features, gallery: _Gallery
 ) -> Mapping[Nearest, float]:
-    """Of pictures that stand for entries, the shares whose nearest real picture is of each kind."""
+    """Shares of pictures, row i for entry i, by the kind of their nearest real picture."""
     real = gallery.features / np.linalg.norm(gallery.features, axis=1, keepdims=True)
     kinds: list[Nearest] = []
     for entry, row in zip(entries, (features @ real.T).argmax(axis=1).tolist(), strict=True):
         found = gallery.entries[row]
-        looked_at = anchors.library_of(entry, gallery.entries)
+        used = anchors.library_of(entry, gallery.entries)
         if (found.key, found.style) == (entry.key, entry.style):
             kinds.append("own")
-        elif found in looked_at:
+        elif found in used:
             kinds.append("reference")
         elif found.key == entry.key:
             kinds.append("concept")
@@ -304,7 +312,7 @@ def _sheet(
     real: NDArray[np.uint8],
     made: NDArray[np.float32],
 ) -> Image.Image:
-    """Of each style the first pairs: a row of real pictures above a row of generated ones."""
+    """A contact sheet: for each style a row of real pictures above a row of generated ones."""
     images: list[Sequence[NDArray[Any]]] = []
     labels: list[str] = []
     captions: list[list[str]] = []
@@ -318,7 +326,7 @@ def _sheet(
 
 
 def sha256_of(*parts: bytes) -> str:
-    """The digest of all parts together, in hex."""
+    """SHA-256 of the concatenated parts, in hex."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

@@ -1,4 +1,4 @@
-"""What the quality suite found, as data that prints itself."""
+"""Report of the quality suite."""
 
 import json
 from collections.abc import Mapping
@@ -15,27 +15,27 @@ Source = Literal["generated", "nudged", "half size", "reference", "other style",
 Nearest = Literal["own", "reference", "concept", "style", "none"]
 
 MEANING: Mapping[Source, str] = {
-    "generated": "what is being measured",
-    "nudged": "the real picture turned, scaled and shifted a little: the best to hope for",
-    "half size": "the real picture at half its side, enlarged: right but blurred",
-    "reference": "a copy of the drawing of the library that a model would look at first",
+    "generated": "the pictures under test",
+    "nudged": "the real picture, slightly rotated, scaled and shifted: an upper bound",
+    "half size": "the real picture at half its side, upsampled: correct but blurred",
+    "reference": "a copy of the first library drawing that a model is conditioned on",
     "other style": "a real picture of the concept in another style",
     "other concept": "a real picture of another concept in the same style: recall by chance, "
     "KID and FD between real sets",
 }
 NEAREST: Mapping[Nearest, str] = {
     "own": "the real picture of the pair",
-    "reference": "a drawing of the library that a model would look at",
+    "reference": "a library drawing that a model is conditioned on",
     "concept": "another drawing of the concept",
-    "style": "another concept in the style asked for",
+    "style": "another concept in the requested style",
     "none": "another concept in another style",
 }
-"""What the nearest of all real pictures can be, of every concept and style."""
+"""Kinds of the nearest real picture, over all concepts and styles."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one set of pictures measured against the real pictures of its pairs."""
+    """Metrics of a set of pictures against the real pictures of its pairs."""
 
     source: Source
     split: Split
@@ -45,23 +45,26 @@ class Score:
     recall_1: Interval
     recall_5: Interval
     style_1: Interval
-    """Share whose nearest real picture of the same concept is drawn in the style asked for."""
+    """Share whose nearest real picture of the same concept is of the requested style."""
     kid: Interval
-    """Times 1000. For all styles the mean over styles, each compared with its own: a pooled
-    set would look right if the styles were exchanged."""
+    """Times 1000. For all styles, the mean of the KIDs of the styles: KID of the pooled set is
+    blind to exchanged styles."""
     fd: Interval
-    """Pooled where `style` is None, since FD needs many pictures. Compare at equal n only."""
+    """Pooled where `style` is None, because FD needs many pictures. Compare at equal n only."""
     distance: Interval
     """Mean of one minus the cosine to the real picture of the pair."""
 
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """Scores of a generator and of the anchors, with what is needed to repeat them.
+    """Scores of a generator and of the anchors, with the settings to reproduce them.
 
-    `config` describes the generator in its owner's words; `settings`, `versions` and `hashes`
-    describe the measurement; `seconds` says where the time went. `nearest` has the share of
-    generated pictures whose nearest real picture is of each kind: what is copied, and from where.
+    Attributes:
+        config: settings of the generator, as given.
+        settings, versions, hashes: of the measurement.
+        seconds: duration of every stage.
+        nearest: shares of generated pictures by the kind of their nearest real picture, which
+            shows copying.
     """
 
     provenance: Mapping[str, Any]
@@ -75,7 +78,11 @@ class QualityReport:
     nearest: Mapping[Split, Mapping[Nearest, float]]
 
     def score(self, source: Source, split: Split, style: str | None = None) -> Score:
-        """One score; raises `InputError` when it was not measured."""
+        """One score.
+
+        Raises:
+            InputError: it was not measured.
+        """
         for score in self.scores:
             if (score.source, score.split, score.style) == (source, split, style):
                 return score
@@ -101,8 +108,8 @@ class QualityReport:
             ]
         lines += ["", "nearest of all real pictures, share of generated ones in %"]
         for split, shares in self.nearest.items():
-            told = ", ".join(f"{kind} {100 * share:.1f}" for kind, share in shares.items())
-            lines.append(f"{split:14}{told}")
+            row = ", ".join(f"{kind} {100 * share:.1f}" for kind, share in shares.items())
+            lines.append(f"{split:14}{row}")
         lines.append("")
         lines += [f"{source:14}{text}" for source, text in MEANING.items()]
         lines += [f"{kind:14}nearest is {text}" for kind, text in NEAREST.items()]

@@ -1,14 +1,12 @@
-"""Speed as ratios measured side by side, so that they outlive the machine they came from.
+"""Speed as ratios, which depend less on the machine than milliseconds.
 
-Two questions:
+- `ratio(run, calls)`: overhead of the engine, with `calls` making the same network calls without
+  it; 1.03 means 3% overhead.
+- `efficiency`: throughput of a forward pass relative to matrix products on the same machine.
 
-- What does the engine cost over the network calls it makes? `ratio(run, calls)`, where
-  `calls` makes the same network calls bare; 1.03 means 3% overhead.
-- How much of this machine's matrix arithmetic does a forward pass use? `efficiency`.
-
-Absolute milliseconds on a shared machine drift by tens of percent within minutes. So the two
-sides take turns, each round gives one ratio, and the median of the rounds is reported with its
-bootstrap interval: a few rounds are far off, so that a mean and its deviation would say little.
+Absolute times on a shared machine drift by tens of percent within minutes. Both sides are
+therefore interleaved; every round gives one ratio, and the median over rounds is reported with
+its bootstrap interval, because single rounds can be outliers.
 """
 
 import statistics
@@ -27,10 +25,10 @@ _WARM_UP = 2
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How long a takes in units of b."""
+    """Time of a relative to b."""
 
     median: Interval
-    """Over rounds of time(a) / time(b)."""
+    """Median over rounds of time(a) / time(b)."""
     a_ms: float
     """Median milliseconds of a."""
     b_ms: float
@@ -39,7 +37,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """How near a forward pass comes to this machine's matrix arithmetic."""
+    """Throughput of a forward pass relative to matrix products on this machine."""
 
     dtype: str
     flops: int
@@ -47,14 +45,14 @@ class Efficiency:
     forward_gflops: float
     matmul_gflops: float
     share: Interval
-    """Rate of the forward pass over rate of bare products, median over rounds; 1 is perfect."""
+    """Rate of the forward pass over rate of its matrix products, median over rounds."""
 
 
 def ratio(a: Call, b: Call, *, repeats: int = 20) -> Ratio:
-    """Time `a` against `b`, taking turns, in an order that alternates between rounds.
+    """Time `a` against `b`, interleaved, in alternating order.
 
     Raises:
-        InputError: there are fewer than 3 repeats, whose median has no useful interval.
+        InputError: there are fewer than 3 repeats, too few for an interval.
     """
     a_s, b_s = _interleave(a, b, repeats)
     rounds = [x / y for x, y in zip(a_s, b_s, strict=True)]
@@ -74,12 +72,11 @@ def efficiency(
     repeats: int = 20,
     device: torch.device | str = "cpu",
 ) -> Efficiency:
-    """Rate of `forward`, worth `flops`, over the rate of bare products of its `shapes`.
+    """Rate of `forward`, of `flops` operations, over the rate of matrix products of `shapes`.
 
     `flops` and `shapes` come from `work(forward)`. The products run in `dtype` on `device`,
-    one after the other as in the network; equal shapes share operands, which then stay in the
-    caches where they fit. So the denominator is the best this machine does at these shapes,
-    and the share is on the strict side.
+    sequentially as in the network; equal shapes share operands, which may stay in the CPU caches.
+    The denominator is thus an upper bound for these shapes, and the share is conservative.
 
     Raises:
         InputError: there are no shapes to compare with.
@@ -92,7 +89,7 @@ def efficiency(
     operands = {
         (m, k, n): (
             torch.randn(m, k, dtype=dtype, device=device),
-            torch.randn(n, k, dtype=dtype, device=device).t(),  # as linear layers keep theirs
+            torch.randn(n, k, dtype=dtype, device=device).t(),  # the layout of linear layers
             torch.empty(m, n, dtype=dtype, device=device),
         )
         for m, k, n in set(shapes)
@@ -149,7 +146,7 @@ def _interleave(a: Call, b: Call, repeats: int) -> tuple[list[float], list[float
     a_s: list[float] = []
     b_s: list[float] = []
     for turn in range(repeats):
-        # Whoever runs second finds warmer caches and a hotter clock: take turns at that too.
+        # The second call finds warmer caches and a hotter CPU: alternate the order.
         if turn % 2:
             b_s.append(seconds(b))
             a_s.append(seconds(a))

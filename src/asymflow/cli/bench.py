@@ -1,4 +1,4 @@
-"""`asymflow bench`: the model on the suites of `asymflow.bench`."""
+"""`asymflow bench`: run the suites of `asymflow.bench`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asymflow.bench import speed as speeds
 from asymflow.bench.quality import quality as measure
 from asymflow.cli import planning, resolve
 from asymflow.cli.outputs import require_writable
-from asymflow.cli.report import say, say_json
+from asymflow.cli.report import print_json, print_result
 from asymflow.cli.resolve import GenerateOptions
 from asymflow.core import engine, presets
 from asymflow.core.errors import InputError
@@ -30,8 +30,8 @@ from asymflow.models.embedded import plans
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.planning import plan_files, profiler
 
-_PAIRS, _PEERS_PAIRS, _FEW_PAIRS = 512, 192, 32
-_REPEATS, _FEW_REPEATS = 20, 5
+_PAIRS, _BASELINE_PAIRS, _QUICK_PAIRS = 512, 192, 32
+_REPEATS, _QUICK_REPEATS = 20, 5
 
 
 def quality(
@@ -40,20 +40,20 @@ def quality(
     size: int,
     *,
     quick: bool,
-    asked: GenerateOptions,
+    options: GenerateOptions,
     weights: Path | None,
     dtype: str,
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Run the quality suite on the plan that is asked for and print its report.
+    """Run the quality suite on a plan and print the report.
 
     Raises:
-        FileFormatError: the dataset or the weights cannot be used.
+        FileFormatError: the dataset or the weights are invalid.
         MissingExtra: the feature network is not installed.
     """
     model = pipeline.load(weights, dtype=dtype, device=device)
-    plan = pipeline.plan_for(model, resolve.plan(asked), (size, size))
+    plan = pipeline.plan_for(model, resolve.plan(options), (size, size))
 
     def generate(jobs: Sequence[pairs.Job], side: int) -> NDArray[np.float32]:
         requests = [
@@ -67,7 +67,7 @@ def quality(
         data,
         name=model.adapter.name,
         size=size,
-        pairs=_FEW_PAIRS if quick else _PAIRS,
+        pairs=_QUICK_PAIRS if quick else _PAIRS,
         config={
             "weights": model.adapter.weights_hash,
             "dtype": model.dtype,
@@ -81,10 +81,10 @@ def quality(
         cache=folders.cache() / "features",
         progress=sys.stderr.isatty(),
     )
-    say(report.to_json().rstrip() if as_json else str(report))
+    print_result(report.to_json().rstrip() if as_json else str(report))
 
 
-def peers(
+def baselines(
     data: Path,
     out: Path | None,
     size: int,
@@ -97,7 +97,7 @@ def peers(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Compare the plans that come with the model with other samplers, and print the table.
+    """Compare the shipped plans with baselines and print the table.
 
     Raises:
         InputError: the plans or the profile were made for other weights.
@@ -108,48 +108,50 @@ def peers(
     from asymflow.bench.baselines.protocol import FULL, QUICK
 
     model = pipeline.load(weights, dtype=dtype, device=device)
-    asked = {name: resolve.plan(GenerateOptions(plan=name)) for name in plans.NAMES}
-    ours = {name: pipeline.plan_for(model, each, (size, size)) for name, each in asked.items()}
+    shipped = {
+        name: pipeline.plan_for(model, resolve.plan(GenerateOptions(plan=name)), (size, size))
+        for name in plans.NAMES
+    }
     with planning.progress() as report:
-        found = runner.peers(
+        found = runner.compare(
             model.adapter,
-            ours,
+            shipped,
             data,
             size=size,
-            pairs=pairs or (_FEW_PAIRS if quick else _PEERS_PAIRS),
+            pairs=pairs or (_QUICK_PAIRS if quick else _BASELINE_PAIRS),
             profile=None if profile is None else plan_files.load_profile(profile),
             budget=QUICK if quick else FULL,
-            provenance=_header(model, ours),
+            provenance=_header(model, shipped),
             out=out,
             cache=folders.cache() / "features",
             on_progress=report,
         )
-    say(found.to_json() if as_json else str(found))
+    print_result(found.to_json() if as_json else str(found))
 
 
-def strip(asked: GenerateOptions, output: Path) -> None:
-    """Draw one picture and write how it came about.
+def strip(options: GenerateOptions, output: Path) -> None:
+    """Generate one picture and write its timeline.
 
     Raises:
-        InputError: the request makes no sense, or the file cannot be written.
+        InputError: the request is invalid, or the file cannot be written.
     """
     from asymflow.bench.plan_report.timeline import strip as draw
 
     require_writable(output, "Choose another place with -o.")
-    wanted = resolve.spec(asked, "png")
+    wanted = resolve.spec(options, "png")
     model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
     [job] = pipeline.jobs(model, wanted)
     draw(model.adapter, job.record.plan, job.request, output)
-    say(str(output))
+    print_result(str(output))
 
 
-def plan(asked: GenerateOptions, against: str | None, output: Path) -> None:
-    """Draw one picture with a plan, with another one and with the reference, and write a page.
+def plan(options: GenerateOptions, against: str | None, output: Path) -> None:
+    """Generate one picture with a plan, another plan and the reference, and write a report.
 
     Raises:
-        InputError: the request makes no sense, or the file cannot be written.
+        InputError: the request is invalid, or the file cannot be written.
         FileFormatError: a plan or the weights cannot be used.
-        MissingExtra: a PNG is asked for, and matplotlib is not installed.
+        MissingExtra: the report is a PNG, and matplotlib is not installed.
     """
     from asymflow.bench.page import page
     from asymflow.bench.plan_report import cost
@@ -161,7 +163,7 @@ def plan(asked: GenerateOptions, against: str | None, output: Path) -> None:
             "picture. Choose a name that ends in .html or .png."
         )
     require_writable(output, "Choose another place with -o.")
-    wanted = resolve.spec(asked, "png")
+    wanted = resolve.spec(options, "png")
     other = None if against is None else resolve.plan(GenerateOptions(plan=against))
     model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
     [job] = pipeline.jobs(model, wanted)
@@ -175,7 +177,7 @@ def plan(asked: GenerateOptions, against: str | None, output: Path) -> None:
     )
     if output.suffix.lower() == ".png":
         poster(found, output)
-        say(str(output))
+        print_result(str(output))
         return
     made = {
         "model": record.model,
@@ -186,16 +188,16 @@ def plan(asked: GenerateOptions, against: str | None, output: Path) -> None:
         **profiler.machine(model.adapter),
     }
     write_text(output, page(found, made))
-    say(str(output))
+    print_result(str(output))
 
 
 def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: bool) -> None:
-    """Measure a picture against its bare network calls, and those against bare products.
+    """Measure engine overhead over bare network calls, and these against matrix products.
 
     Raises:
         FileFormatError: the weights cannot be used.
     """
-    repeats = _FEW_REPEATS if quick else _REPEATS
+    repeats = _QUICK_REPEATS if quick else _REPEATS
     model = pipeline.load(weights, dtype="float32", device=device)
     size = embedded.DEFAULT_SIZE
     plan = presets.DEFAULT.plan(size)
@@ -216,7 +218,7 @@ def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: boo
     )
     if as_json:
         efficiency = [{"rows": rows} | asdict(each) for (rows, _), each in table.items()]
-        say_json(
+        print_json(
             {
                 provenance.KEY: _header(model, {plan.name: plan}),
                 "model": model.adapter.name,
@@ -225,31 +227,31 @@ def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: boo
             }
         )
         return
-    say(
+    print_result(
         f"a picture of {plan.forwards} forwards takes {overhead.a_ms:.0f} ms, "
         f"{overhead.median.value:.3f} times its bare network calls "
         f"({overhead.median.low:.3f} to {overhead.median.high:.3f})"
     )
     for (rows, _), each in table.items():
-        say(
+        print_result(
             f"a network call of {rows} pictures in {each.dtype} takes {each.forward_ms:.1f} ms: "
             f"{each.forward_gflops:.0f} GFLOP/s, {each.share.value:.0%} of bare matrix products "
             f"({each.share.low:.0%} to {each.share.high:.0%})"
         )
 
 
-def _header(model: pipeline.Model, ran: Mapping[str, Plan]) -> dict[str, Any]:
-    """Where what is measured now comes from."""
+def _header(model: pipeline.Model, plans: Mapping[str, Plan]) -> dict[str, Any]:
+    """The provenance of a measurement."""
     return provenance.header(
         weights=[model.adapter.name],
-        plans=ran,
+        plans=plans,
         dtype=model.dtype,
         device=profiler.machine(model.adapter)["device"],
     )
 
 
 def _bare_calls(adapter: EmbeddedAdapter, plan: Plan, request: Request) -> Callable[[], object]:
-    """The network calls of a picture and nothing else."""
+    """The network calls of a picture, without the engine."""
     both, one = _call(adapter, request, 2), _call(adapter, request, 1)
     calls = [both if step.tier.guided else one for step in plan.steps]
     return lambda: [call() for call in calls]

@@ -1,4 +1,4 @@
-"""`asymflow doctor`: what a bug report should say, and what is wrong here."""
+"""`asymflow doctor`: check the installation and collect facts for bug reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asymflow._version import __version__
-from asymflow.cli.report import say_json
+from asymflow.cli.report import print_json
 from asymflow.core import devices
 from asymflow.core.errors import FileFormatError
 from asymflow.models.embedded import adapter as embedded
@@ -25,7 +25,7 @@ _UNITS = ("amx_bf16", "avx512_bf16", "avx512_f", "avx2")
 
 
 def doctor(weights: Path | None, *, as_json: bool) -> bool:
-    """Report on the machine, the installation and the model; whether a picture can be made."""
+    """Report on the machine, the installation and the model; False if the model is unusable."""
     found: dict[str, Any] = {
         "asymflow": __version__,
         "python": platform.python_version(),
@@ -43,7 +43,7 @@ def doctor(weights: Path | None, *, as_json: bool) -> bool:
         "model": _model(weights),
     }
     if as_json:
-        say_json(found)
+        print_json(found)
     else:
         _show(found)
     return "error" not in found["model"]
@@ -65,20 +65,20 @@ def _devices_to_time() -> Iterator[torch.device]:
 
 
 def _gflops(device: torch.device, dtype: torch.dtype) -> float:
-    """The best of some products of two large matrices."""
+    """Peak throughput over repeated products of two large matrices."""
     a = torch.randn(_SIDE, _SIDE, device=device).to(dtype)
     out = torch.empty_like(a)
     best = float("inf")
     for _ in range(4):
         started = time.perf_counter()
         torch.mm(a, a, out=out)
-        out[0, 0].item()  # waits for a GPU
+        out[0, 0].item()  # synchronises with a GPU
         best = min(best, time.perf_counter() - started)
     return 2 * _SIDE**3 / best / 1e9
 
 
 def _extras() -> dict[str, bool]:
-    """Which optional parts of asymflow have all their packages."""
+    """Extras, and whether all their packages are installed."""
     try:
         requirements = metadata.requires("asymflow") or []
     except metadata.PackageNotFoundError:  # run from a source tree

@@ -1,4 +1,4 @@
-"""`asymflow generate`: pictures of one prompt, one per seed."""
+"""`asymflow generate`: pictures of one prompt, one for each seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from asymflow.cli import summary
 from asymflow.cli.outputs import Target
-from asymflow.cli.report import say, say_json, tell
+from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.cli.screen import screen
 from asymflow.generation import metadata, pipeline
 from asymflow.generation.pipeline import GeneratedImage, Job
@@ -17,10 +17,10 @@ from asymflow.io.images import Format
 
 
 def generate(wanted: GenerationSpec, target: Target, *, as_json: bool, preview: bool) -> None:
-    """Make pictures and write each as soon as it is finished.
+    """Generate pictures and write each when it is finished.
 
     Raises:
-        InputError: the model cannot serve what is wanted, or the target cannot be written.
+        InputError: the model does not support the request, or the target cannot be written.
         FileFormatError: the weights cannot be used.
     """
     target.check(wanted.prompt, wanted.seed)
@@ -39,11 +39,11 @@ def generate(wanted: GenerationSpec, target: Target, *, as_json: bool, preview: 
             done.append(made.job)
             seconds += made.seconds
     if as_json:
-        say_json(summary.as_json(model, done, files, seconds))
+        print_json(summary.as_json(model, done, files, seconds))
         return
     for path in files:
-        say(str(path))
-    tell(summary.sentence(done, seconds))
+        print_result(str(path))
+    print_note(summary.sentence(done, seconds))
 
 
 def _write(made: GeneratedImage, path: Path, format: Format) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, with the words of their help."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import typer
 
 from asymflow.core import presets
 
-_WHAT = "What to draw"
-_FROM = "From a picture"
-_HOW = "How to compute it"
-_WHERE = "Where it goes"
+_WHAT = "Content"
+_FROM = "Input pictures"
+_HOW = "Sampling"
+_WHERE = "Output"
 
 _GRID = presets.DEFAULT
 _LOW, _HIGH = _GRID.guidance_interval
 
 
 def _default(value: object) -> str:
-    """Added to a help text, in the form that typer shows its own defaults in."""
+    """A default for a help text, formatted as typer formats its own."""
     return rf" [dim]\[default: {value}][/]"
 
 
 Negative = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help="What the picture should not show.", rich_help_panel=_WHAT),
+    typer.Option(
+        metavar="TEXT", help="Negative prompt: what to steer away from.", rich_help_panel=_WHAT
+    ),
 ]
 Style = Annotated[
     str | None,
@@ -46,7 +48,8 @@ Size = Annotated[
 Count = Annotated[
     int,
     typer.Option(
-        "--count", "-n", metavar="N", help="How many, each with the next seed." + _default(1),
+        "--count", "-n", metavar="N",
+        help="Number of pictures; each uses the next seed." + _default(1),
         show_default=False, rich_help_panel=_WHAT,
     ),
 ]  # fmt: skip
@@ -54,7 +57,7 @@ Seed = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="The same seed and settings make the same picture." + _default("random"),
+        help="Seed; the same seed and settings give the same picture." + _default("random"),
         rich_help_panel=_WHAT,
     ),
 ]
@@ -71,7 +74,7 @@ Background = Annotated[
     str | None,
     typer.Option(
         metavar="COLOUR",
-        help="An opaque background: a CSS colour name or #rrggbb.",
+        help="Opaque background: a CSS colour name or #rrggbb.",
         rich_help_panel=_WHAT,
     ),
 ]
@@ -80,20 +83,22 @@ Reference = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|none",
-        help="A picture of what to draw, for models conditioned on references."
-        + _default("what their library has"),
+        help="Reference drawing of the subject, for models conditioned on references."
+        + _default("from the library"),
         rich_help_panel=_FROM,
     ),
 ]
 Image = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A picture to start from.", rich_help_panel=_FROM),
+    typer.Option(
+        metavar="FILE", help="Picture to start from (image to image).", rich_help_panel=_FROM
+    ),
 ]
 Strength = Annotated[
     float | None,
     typer.Option(
         metavar="0..1",
-        help="How much of it to change."
+        help="Denoising strength: how much of the picture to change."
         + _default(f"{presets.IMAGE_STRENGTH:g}, with a mask {presets.MASK_STRENGTH:g}"),
         rich_help_panel=_FROM,
     ),
@@ -102,7 +107,7 @@ Mask = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Repaint only where this picture is white; grey blends.",
+        help="Inpaint where this picture is white; grey blends.",
         rich_help_panel=_FROM,
     ),
 ]
@@ -110,7 +115,7 @@ Like = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Replay this picture of asymflow; other options change it.",
+        help="Replay a picture of asymflow; other options override its settings.",
         rich_help_panel=_FROM,
     ),
 ]
@@ -119,7 +124,7 @@ Steps = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Instead of a plan: number of steps of a plain grid." + _default(_GRID.steps),
+        help="Number of steps of a plain grid, instead of a plan." + _default(_GRID.steps),
         rich_help_panel=_HOW,
     ),
 ]
@@ -136,8 +141,7 @@ Guidance = Annotated[
     float | None,
     typer.Option(
         metavar="W",
-        help="Guidance scale (CFG): how closely to follow the prompt; 1 is none."
-        + _default(f"{presets.GUIDANCE:g}"),
+        help="Guidance scale (CFG); 1 disables guidance." + _default(f"{presets.GUIDANCE:g}"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -145,7 +149,7 @@ GuidanceInterval = Annotated[
     str | None,
     typer.Option(
         metavar="LO:HI",
-        help="Apply guidance only where t is between these." + _default(f"{_LOW:g}:{_HIGH:g}"),
+        help="Apply guidance only for t in this interval." + _default(f"{_LOW:g}:{_HIGH:g}"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -173,24 +177,24 @@ Weights = Annotated[
         metavar="FILE", help="A model file." + _default("the built-in one"), rich_help_panel=_HOW
     ),
 ]
-_NUMBERS = "float32 or bfloat16."
+_DTYPES = "float32 or bfloat16."
 Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=_NUMBERS + _default("bfloat16 where the machine is made for it"),
+        help=_DTYPES + _default("bfloat16 where the hardware supports it natively"),
         rich_help_panel=_HOW,
     ),
 ]
 ExactDtype = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help=_NUMBERS + _default("float32"), rich_help_panel=_HOW),
+    typer.Option(metavar="NAME", help=_DTYPES + _default("float32"), rich_help_panel=_HOW),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="cpu, cuda, mps (untested), ..." + _default("a CUDA GPU where there is one"),
+        help="cpu, cuda, mps (untested), ..." + _default("cuda if available, otherwise cpu"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -199,7 +203,8 @@ Output = Annotated[
     str | None,
     typer.Option(
         "--output", "-o", metavar="PATH",
-        help="A file, which is overwritten, or a folder/." + _default("a new file here"),
+        help="File (overwritten if it exists), or folder/."
+        + _default("a new file in the current folder"),
         rich_help_panel=_WHERE,
     ),
 ]  # fmt: skip
@@ -220,7 +225,19 @@ NoPreview = Annotated[
     typer.Option(
         "--no-preview",
         metavar="",
-        help="Do not show the picture in the terminal as it forms.",
+        help="Show no preview in the terminal.",
         rich_help_panel=_WHERE,
+    ),
+]
+
+DATASET = Path("data/emoji")
+"""Default folder of the dataset."""
+DatasetFolder = Annotated[
+    Path, typer.Option(metavar="DIR", help="Dataset, from [cyan]asymflow data build[/].")
+]
+StudioFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder for pictures and jobs; in your home folder by default."
     ),
 ]

@@ -1,4 +1,4 @@
-"""Where pictures go and what their files are called."""
+"""Output paths and file formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ _FORMATS: tuple[Format, ...] = ("png", "webp", "jpeg")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A folder and, unless each picture is named by its prompt and seed, a file name in it."""
+    """A folder, and a file name in it unless pictures are named by prompt and seed.
+
+    Attributes:
+        stem: the file name without suffix; None to derive it from prompt and seed.
+    """
 
     folder: Path
     stem: str | None
@@ -22,13 +26,13 @@ class Target:
 
     @property
     def format(self) -> Format:
-        """What the files hold."""
+        """The file format."""
         return SUFFIXES[self.suffix]
 
     def path(self, index: int, prompt: str, seed: int) -> Path:
-        """The file of the index-th picture, counted from 0.
+        """The path of picture `index`, counted from 0.
 
-        A name that was asked for is used even if the file exists; one that we make up is not.
+        A given name may overwrite a file; a derived one never does.
         """
         if self.stem is not None:
             return self._numbered(self.stem, index + 1)
@@ -39,7 +43,11 @@ class Target:
         return path
 
     def check(self, prompt: str, seed: int) -> None:
-        """Raise `InputError` when the first picture could not be written."""
+        """Check the path of the first picture.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         require_writable(self.path(0, prompt, seed), "Choose another place with -o.")
 
     def _numbered(self, stem: str, number: int) -> Path:
@@ -48,21 +56,21 @@ class Target:
 
 
 def target(output: str | None, format: str | None) -> Target:
-    """Read `-o` and `--format`: a file, or a folder that exists or is written with a slash.
+    """Parse `-o` and `--format`: a file, or a folder that exists or ends in a slash.
 
     Raises:
-        InputError: a format that is not known, or another one than the file name says.
+        InputError: the format is unknown or contradicts the file name.
     """
     if format is not None and format not in _FORMATS:
         raise InputError(f"Unknown format {format!r}. Choose one of {', '.join(_FORMATS)}.")
-    usual = ".jpg" if format == "jpeg" else f".{format or 'png'}"
+    default = ".jpg" if format == "jpeg" else f".{format or 'png'}"
     if output is None:
-        return Target(Path(), None, usual)
+        return Target(Path(), None, default)
     if output.endswith(("/", "\\")) or Path(output).is_dir():
-        return Target(Path(output), None, usual)
+        return Target(Path(output), None, default)
     path = Path(output)
     if not path.suffix:
-        return Target(path.parent, path.name, usual)
+        return Target(path.parent, path.name, default)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(
@@ -78,7 +86,11 @@ def target(output: str | None, format: str | None) -> Target:
 
 
 def require_writable(path: Path, advice: str) -> None:
-    """Raise `InputError` when `path` could not be written later."""
+    """Check a path before the work that fills it.
+
+    Raises:
+        InputError: the path cannot be written.
+    """
     try:
         check_writable(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`asymflow profile` and `asymflow plan`: measure a model, and find the cheapest way through it."""
+"""`asymflow profile` and `asymflow plan`: profile a model and search for plans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asymflow.bench import protocol
 from asymflow.bench.protocol import PROFILED, PROVED, VERIFIED, check_fits, requests
 from asymflow.cli.outputs import require_writable
-from asymflow.cli.report import say, say_json, tell
+from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.core import presets, schedules
 from asymflow.core.errors import InputError, MissingExtra
 from asymflow.core.types import Plan, Profile
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asymflow.planning.verifier import Distance
 
 _BASELINE = schedules.plan_of(schedules.uniform(50), solver="heun")
-"""What papers on pixel models report: 99 full estimates."""
+"""The common baseline for pixel-space models: 99 full estimates."""
 Report = Callable[[str, int, int], None]
 
 
@@ -41,11 +41,11 @@ def profile(
     costs_only: bool,
     as_json: bool,
 ) -> None:
-    """Measure a model and write its profile; one that was interrupted goes on.
+    """Measure a model and write its profile; resumes an interrupted one.
 
     Raises:
-        InputError: the size is not possible, or the file cannot be written.
-        FileFormatError: costs are to be measured anew for a file that is no profile.
+        InputError: the size is not supported, or the file cannot be written.
+        FileFormatError: with `costs_only`, the file is not a profile.
     """
     from asymflow.models.embedded import adapter as embedded
     from asymflow.planning import profiler
@@ -65,7 +65,7 @@ def profile(
             calibration = requests(model.adapter.styles, size, guidance, count, PROFILED)
             model.adapter.check(calibration[0])
             if partial.exists():
-                tell(f"Going on from {partial}, as far as it is of the same profile.")
+                print_note(f"Resuming from {partial}, if it belongs to the same profile.")
             try:
                 found = profiler.profile(
                     model.adapter,
@@ -76,18 +76,20 @@ def profile(
                     partial=partial,
                 )
             except KeyboardInterrupt:
-                tell(f"What was measured is kept in {partial}: the same command goes on from it.")
+                print_note(f"Measurements are kept in {partial}; run the same command to resume.")
                 raise
     plan_files.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), output)
     if not costs_only:
         partial.unlink(missing_ok=True)
     if as_json:
-        say_json({"file": str(output), "made": dict(found.made), "tiers": _tiers(found)})
+        print_json({"file": str(output), "made": dict(found.made), "tiers": _tiers(found)})
         return
-    say(str(output))
+    print_result(str(output))
     for row in _tiers(found):
-        tell(f"{row['tier']:<20}{row['ms']:>9.1f} ms{row['mmacs']:>9.0f} MMACs{row['mb']:>8.1f} MB")
-    tell(f"Next: asymflow plan {output}")
+        print_note(
+            f"{row['tier']:<20}{row['ms']:>9.1f} ms{row['mmacs']:>9.0f} MMACs{row['mb']:>8.1f} MB"
+        )
+    print_note(f"Next: asymflow plan {output}")
 
 
 def plan(
@@ -105,15 +107,15 @@ def plan(
     pictures: int,
     as_json: bool,
 ) -> None:
-    """Find plans in a profile: the one that is asked for, or else the front of all.
+    """Search a profile for one plan within a limit, or without a limit for the Pareto front.
 
     Args:
-        budget: as typed, see `budget_of`.
-        load: loads the model to verify the plan on; without it the plan is as predicted.
+        budget: a number or a factor, see `budget_of`.
+        load: loads the model to verify the plan with; None to skip verification.
 
     Raises:
-        InputError: nothing fits, or the options contradict each other.
-        FileFormatError: the file is no profile.
+        InputError: no plan fits, or the options contradict each other.
+        FileFormatError: the file is not a profile.
     """
     for target in (output, front):
         if target is not None:
@@ -129,16 +131,16 @@ def plan(
             )
         _show_front(planner.front(profile, cost=cost, max_bytes=max_bytes), profile, as_json)
         return
-    most = None if budget is None else budget_of(budget, profile, cost)
+    limit = None if budget is None else budget_of(budget, profile, cost)
     found = planner.plan(
-        profile, budget=most, error=error, cost=cost, max_bytes=max_bytes, name=name
+        profile, budget=limit, error=error, cost=cost, max_bytes=max_bytes, name=name
     )
     if load is not None:
         found = _verify(
             load(),
             profile,
             name,
-            budget=prediction.price(profile, found, cost=cost) if most is None else most,
+            budget=prediction.price(profile, found, cost=cost) if limit is None else limit,
             cost=cost,
             max_bytes=max_bytes,
             rollouts=rollouts,
@@ -147,21 +149,21 @@ def plan(
     if output is not None:
         plan_files.save_plan(found, output)
     if as_json:
-        say_json(plan_files.plan_to_json(found))
+        print_json(plan_files.plan_to_json(found))
     else:
-        say(str(found))
+        print_result(str(found))
         if found.evidence is None:
             expected = prediction.predict(profile, found, cost=cost)
-            say(f"predicted: {expected.cost:.4g} {cost}, difference {expected.error:.3f}")
+            print_result(f"predicted: {expected.cost:.4g} {cost}, difference {expected.error:.3f}")
     if output is not None and not as_json:
-        tell(f"Draw with it: asymflow generate 'a fox' --plan {output}")
+        print_note(f"Draw with it: asymflow generate 'a fox' --plan {output}")
 
 
 def budget_of(text: str, profile: Profile, cost: prediction.Cost) -> float:
-    """A budget as typed: a number in the unit of `cost`, or "10x" for a tenth of the baseline.
+    """Parse a budget: a number in the unit of `cost`, or "10x" for a tenth of the baseline.
 
     Raises:
-        InputError: it is neither.
+        InputError: the text is neither.
     """
     number, whole = text.strip().lower(), None
     if number.endswith(("x", "×")):
@@ -194,7 +196,7 @@ def _verify(
     check_fits(profile, model.adapter.name)
     here = profiler.machine(model.adapter)["device"]
     if profile.made["device"] != here:
-        tell(
+        print_note(
             f"Costs were measured on {profile.made['device']}, and this is {here}: "
             "measure them again with `asymflow profile --costs-only`."
         )
@@ -209,25 +211,25 @@ def _verify(
         for count, purpose in ((8, VERIFIED), (pictures, PROVED))
     ]
     with progress() as report:
-        report("following references", 0, 2)
+        report("computing references", 0, 2)
         guided = presets.guidance_interval((height, width))
-        judge, fresh = (
+        chooser, fresh = (
             verifier.Evaluator.of(model.adapter, each, verifier.rms, guidance_interval=guided)
             for each in sets
         )
-        report("following references", 2, 2)
+        report("computing references", 2, 2)
         chosen = verifier.best_within(
-            judge, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report
+            chooser, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report
         )
         return verifier.measure_evidence(fresh, chosen, profile, _perceptual(model))
 
 
 def _perceptual(model: Model) -> Distance | None:
-    """A distance in features, where the feature network is installed."""
+    """The feature distance, if the feature network is installed."""
     try:
         return protocol.perceptual(model)
     except MissingExtra:
-        tell(
+        print_note(
             "Feature distances are left out; they need the extra `bench`: "
             "pip install '.[bench]', in the folder of your clone of asymflow."
         )
@@ -248,9 +250,9 @@ def _show_front(candidates: Sequence[planner.Candidate], profile: Profile, as_js
             {"cost": each.cost, "error": each.error, "plan": plan_files.plan_to_json(each.plan)}
             for each in candidates
         ]
-        say_json({"made": dict(profile.made), "front": rows})
+        print_json({"made": dict(profile.made), "front": rows})
         return
-    say(f"{'cost':>10}{'error':>8}{'steps':>7}{'forwards':>10}  tiers")
+    print_result(f"{'cost':>10}{'error':>8}{'steps':>7}{'forwards':>10}  tiers")
     for each in candidates:
         steps = each.plan.steps
         runs: list[list[Any]] = []
@@ -260,7 +262,9 @@ def _show_front(candidates: Sequence[planner.Candidate], profile: Profile, as_js
             else:
                 runs.append([step.tier.name, 1])
         tiers = ", ".join(f"{count} {name}" for name, count in runs)
-        say(f"{each.cost:>10.4g}{each.error:>8.3f}{len(steps):>7}{each.plan.forwards:>10}  {tiers}")
+        print_result(
+            f"{each.cost:>10.4g}{each.error:>8.3f}{len(steps):>7}{each.plan.forwards:>10}  {tiers}"
+        )
 
 
 def _draw(
@@ -281,13 +285,13 @@ def _draw(
 
 @contextmanager
 def progress() -> Generator[Report]:
-    """A bar for each thing that is done, on a terminal."""
+    """Progress bars on a terminal, one per activity."""
     with bars() as bar:
         tasks: dict[str, Any] = {}
 
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
+        def report(activity: str, done: int, total: int) -> None:
+            if activity not in tasks:
+                tasks[activity] = bar.add_task(activity, total=total)
+            bar.update(tasks[activity], completed=done, total=total)
 
         yield report

@@ -10,30 +10,30 @@ from rich.console import Console
 from rich.text import Text
 
 
-def say(text: str) -> None:
-    """A line of the result."""
-    # File names may hold bytes that are no text, and a terminal may know ASCII only.
+def print_result(text: str) -> None:
+    """Print a line of the result."""
+    # File names may contain undecodable bytes, and a terminal may support ASCII only.
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def say_json(data: Mapping[str, object]) -> None:
-    """The result as one JSON object."""
-    say(json.dumps(data, indent=1, allow_nan=False))
+def print_json(data: Mapping[str, object]) -> None:
+    """Print the result as one JSON object."""
+    print_result(json.dumps(data, indent=1, allow_nan=False))
 
 
-def tell(text: str) -> None:
-    """Print a line for the user, on standard error."""
+def print_note(text: str) -> None:
+    """Print a note on standard error."""
     _print(Text(text, style="dim"))
 
 
-def complain(text: str) -> None:
-    """Print an error, on standard error."""
-    # The text may quote a file from anywhere, which must not steer the terminal.
+def print_error(text: str) -> None:
+    """Print an error on standard error."""
+    # The text may quote untrusted files: escape control sequences.
     plain = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
     _print(Text.assemble(("error: ", "bold red"), plain))
 
 
 def _print(text: Text) -> None:
-    # Soft wrap: a terminal breaks lines itself, and a log should not have them broken.
+    # Soft wrap: terminals wrap lines themselves, and logs need them whole.
     Console(stderr=True, highlight=False).print(text, soft_wrap=True)

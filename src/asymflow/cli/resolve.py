@@ -1,6 +1,6 @@
-"""From options as they were typed to a request that makes sense, before any model is loaded.
+"""Resolve and validate command line options before a model is loaded.
 
-What is not given comes from the picture of `--like`, where there is one, and else from
+Missing values come from the picture given as `--like`, if any, otherwise from
 `asymflow.core.presets`.
 """
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:
-    """Options as typed, None where nothing was given."""
+    """Options as given on the command line; None if absent."""
 
     prompt: str | None = None
     negative: str | None = None
@@ -69,64 +69,68 @@ class GenerateOptions:
     device: str | None = None
 
 
-def spec(asked: GenerateOptions, format: Format) -> GenerationSpec:
-    """Check options against one another and fill in what is missing, for files of a format.
+def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
+    """Validate options and fill in missing values.
 
     Raises:
-        InputError: a value makes no sense, or two contradict each other.
-        FileFormatError: a file that was given cannot be used.
+        InputError: a value is invalid, or two contradict each other.
+        FileFormatError: a file cannot be used.
     """
-    like = None if asked.like is None else _record(asked.like)
-    count = _count(asked.count)
-    guidance = guidance_of(_first(asked.guidance, like and like.guidance, presets.GUIDANCE))
-    negative = _first(asked.negative, like and like.negative, "")
-    if asked.negative and guidance == 1:
+    like = None if options.like is None else _record(options.like)
+    count = _count(options.count)
+    guidance = guidance_of(_first(options.guidance, like and like.guidance, presets.GUIDANCE))
+    negative = _first(options.negative, like and like.negative, "")
+    if options.negative and guidance == 1:
         raise InputError(
             "--negative says what to steer away from, and --guidance 1 does not steer. "
             "Raise --guidance or drop --negative."
         )
-    image, mask = inputs.find(asked.image, asked.mask, asked.like, like)
-    size = size_of(asked.size) if asked.size is not None else (like and like.size)
-    chosen = plan(asked, like)
+    image, mask = inputs.find(options.image, options.mask, options.like, like)
+    size = size_of(options.size) if options.size is not None else (like and like.size)
+    chosen = plan(options, like)
     return GenerationSpec(
-        prompt=_prompt(asked, like),
+        prompt=_prompt(options, like),
         negative=clean_text("negative prompt", negative),
-        style=_first(asked.style, like and like.style, None),
+        style=_first(options.style, like and like.style, None),
         size=size,
-        seed=seed_of(_first(asked.seed, like and like.seed, random_seed()), count),
+        seed=seed_of(_first(options.seed, like and like.seed, random_seed()), count),
         count=count,
         guidance=guidance,
         plan=chosen,
-        exact=asked.exact,
+        exact=options.exact,
         image=image,
         mask=mask,
-        strength=_strength(asked, like, image, mask),
-        background=_background(asked, like, format),
-        weights=asked.weights,
+        strength=_strength(options, like, image, mask),
+        background=_background(options, like, format),
+        weights=options.weights,
         needs=like and like.weights,
-        dtype=_dtype(_first(asked.dtype, like and like.dtype, None)),
-        device=_first(asked.device, like and like.device, None),
-        reference=inputs.reference(asked.reference, asked.like, like),
-        looked_at=like and _same_look(asked, like),
+        dtype=_dtype(_first(options.dtype, like and like.dtype, None)),
+        device=_first(options.device, like and like.device, None),
+        reference=inputs.reference(options.reference, options.like, like),
+        recorded_reference=like and _recorded_reference(options, like),
     )
 
 
-def specs(asked: GenerateOptions, prompts: Sequence[str], format: Format) -> list[GenerationSpec]:
-    """`spec` for several prompts that share everything else."""
-    return [spec(replace(asked, prompt=prompt), format) for prompt in prompts]
+def specs(options: GenerateOptions, prompts: Sequence[str], format: Format) -> list[GenerationSpec]:
+    """`spec` for several prompts with the same options."""
+    return [spec(replace(options, prompt=prompt), format) for prompt in prompts]
 
 
 def dtype(name: str | None) -> str:
-    """The name of a number type to measure in; without one, the exact one.
+    """Validate a dtype for measurements; the default is float32.
 
     Raises:
-        InputError: there is no such type, or none that is of use.
+        InputError: the dtype is unknown.
     """
     return _dtype(name) or DTYPES[0]
 
 
 def cost_of(unit: str) -> Cost:
-    """A unit that plans can be cheap in."""
+    """Validate the unit of a cost.
+
+    Raises:
+        InputError: the unit is unknown.
+    """
     found = next((each for each in get_args(Cost) if each == unit), None)
     if found is None:
         raise InputError(f"Unknown cost {unit!r}. {nearest(unit, get_args(Cost))}")
@@ -134,7 +138,7 @@ def cost_of(unit: str) -> Cost:
 
 
 def nearest(value: str, choices: Sequence[str]) -> str:
-    """A sentence that suggests a choice and lists them all."""
+    """A hint for an unknown value: the closest choice and all choices."""
     close = get_close_matches(value.lower(), choices, 1, 0.5)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Choose one of {', '.join(choices)}."
@@ -146,15 +150,15 @@ def _dtype(name: str | None) -> str | None:
     return name
 
 
-def _same_look(asked: GenerateOptions, like: Record) -> metadata.Reference | None:
-    """What a repetition must find in the library again, unless it asks for something else."""
-    changed = (asked.prompt, asked.style, asked.reference) != (None, None, None)
+def _recorded_reference(options: GenerateOptions, like: Record) -> metadata.Reference | None:
+    """The reference drawings that a replay must find again, unless options change them."""
+    changed = (options.prompt, options.style, options.reference) != (None, None, None)
     return None if changed else like.reference
 
 
-def _first(asked: T | None, like: T | None, default: T) -> T:
-    if asked is not None:
-        return asked
+def _first(option: T | None, like: T | None, default: T) -> T:
+    if option is not None:
+        return option
     return default if like is None else like
 
 
@@ -168,8 +172,8 @@ def _record(path: Path) -> Record:
     return metadata.from_json(text, str(path))
 
 
-def _prompt(asked: GenerateOptions, like: Record | None) -> str:
-    prompt = asked.prompt
+def _prompt(options: GenerateOptions, like: Record | None) -> str:
+    prompt = options.prompt
     if prompt == "-":
         prompt = sys.stdin.read(10 * MAX_PROMPT)
     if prompt is None:
@@ -183,7 +187,11 @@ def _prompt(asked: GenerateOptions, like: Record | None) -> str:
 
 
 def size_of(text: str) -> tuple[int, int]:
-    """(height, width) of a size as typed."""
+    """Parse a size, "N" or "WxH", to (height, width).
+
+    Raises:
+        InputError: the text is not a size.
+    """
     found = re.fullmatch(r"(\d{1,6})(?:[xX×](\d{1,6}))?", text.strip())
     if found is None:
         raise InputError(f"{text!r} is not a size. Give pixels, such as 64, or WxH, such as 64x96.")
@@ -200,24 +208,24 @@ def _count(count: int) -> int:
     return count
 
 
-def plan(asked: GenerateOptions, like: Record | None = None) -> PlanChoice:
-    """What decides the steps.
+def plan(options: GenerateOptions, like: Record | None = None) -> PlanChoice:
+    """Resolve the plan or the grid.
 
     Raises:
-        InputError: options contradict each other, or make no sense.
+        InputError: options are invalid or contradict each other.
         FileFormatError: the plan is a file that cannot be used.
     """
-    changes = _grid_changes(asked)
-    if asked.plan is not None:
+    changes = _grid_changes(options)
+    if options.plan is not None:
         if changes:
-            options = ", ".join("--" + name.replace("_", "-") for name in changes)
-            raise InputError(f"--plan already decides {options}. Give the one or the other.")
-        if asked.plan in presets.GRIDS:
-            return PlanChoice(grid=presets.GRIDS[asked.plan])
-        if asked.plan in plans.NAMES:
-            return PlanChoice(preset=asked.plan)
-        return PlanChoice(_short_enough(_load_plan(asked.plan)))
-    if like is not None and not changes and asked.size is None:
+            names = ", ".join("--" + name.replace("_", "-") for name in changes)
+            raise InputError(f"--plan already decides {names}. Give the one or the other.")
+        if options.plan in presets.GRIDS:
+            return PlanChoice(grid=presets.GRIDS[options.plan])
+        if options.plan in plans.NAMES:
+            return PlanChoice(preset=options.plan)
+        return PlanChoice(_short_enough(_load_plan(options.plan)))
+    if like is not None and not changes and options.size is None:
         return PlanChoice(_short_enough(like.plan), grid=like.grid)
     base = (like and like.grid) or presets.DEFAULT
     if changes or (like and like.grid):
@@ -225,16 +233,18 @@ def plan(asked: GenerateOptions, like: Record | None = None) -> PlanChoice:
     return PlanChoice(preset=plans.DEFAULT, grid=base)
 
 
-def _grid_changes(asked: GenerateOptions) -> Mapping[str, Any]:
+def _grid_changes(options: GenerateOptions) -> Mapping[str, Any]:
     changes: dict[str, Any] = {}
-    if asked.steps is not None:
-        changes["steps"] = asked.steps
-    if asked.solver is not None:
-        if asked.solver not in SOLVERS:
-            raise InputError(f"Unknown solver {asked.solver!r}. {nearest(asked.solver, SOLVERS)}")
-        changes["solver"] = asked.solver
-    if asked.guidance_interval is not None:
-        changes["guidance_interval"] = _interval(asked.guidance_interval)
+    if options.steps is not None:
+        changes["steps"] = options.steps
+    if options.solver is not None:
+        if options.solver not in SOLVERS:
+            raise InputError(
+                f"Unknown solver {options.solver!r}. {nearest(options.solver, SOLVERS)}"
+            )
+        changes["solver"] = options.solver
+    if options.guidance_interval is not None:
+        changes["guidance_interval"] = _interval(options.guidance_interval)
     return changes
 
 
@@ -271,17 +281,17 @@ def _short_enough(plan: Plan) -> Plan:
 
 
 def _strength(
-    asked: GenerateOptions, like: Record | None, image: InputImage | None, mask: InputImage | None
+    options: GenerateOptions, like: Record | None, image: InputImage | None, mask: InputImage | None
 ) -> float:
     if image is None:
-        if asked.strength is not None:
+        if options.strength is not None:
             raise InputError(
                 "--strength says how far to go from a picture. Add --image FILE, or drop it."
             )
         return 1.0
     usual = presets.IMAGE_STRENGTH if mask is None else presets.MASK_STRENGTH
     recorded = like.strength if like is not None and like.image is not None else None
-    strength = _first(asked.strength, recorded, usual)
+    strength = _first(options.strength, recorded, usual)
     if not 0 < strength <= 1:
         raise InputError(
             f"Strength {strength} is not in (0, 1]. 1 repaints everything; smaller values stay "
@@ -290,16 +300,16 @@ def _strength(
     return strength
 
 
-def _background(asked: GenerateOptions, like: Record | None, format: Format) -> str | None:
-    if asked.transparent:
-        if asked.background is not None:
+def _background(options: GenerateOptions, like: Record | None, format: Format) -> str | None:
+    if options.transparent:
+        if options.background is not None:
             raise InputError(
                 "--transparent and --background contradict each other. Give one of them."
             )
         if format == "jpeg":
             raise InputError("JPEG knows no transparency. Use --format png or webp.")
         return None
-    background = _first(asked.background, like and like.background, None)
+    background = _first(options.background, like and like.background, None)
     if background is None and format == "jpeg":
         return "white"
     if background is not None:

@@ -1,6 +1,6 @@
-"""Progress in the terminal: a preview of the picture, and the time left.
+"""Progress in the terminal: a preview of the picture and the remaining time.
 
-It is drawn on standard error, and only when that is a terminal.
+Written to standard error, and only if that is a terminal.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from asymflow.io.progress import bars
 if TYPE_CHECKING:
     from asymflow.generation.pipeline import Advance, Look
 
-_EVERY = 0.1  # seconds between two looks: a look costs as much as a step of a small picture
+_INTERVAL = 0.1  # seconds between previews, which cost as much as a step of a small picture
 
 
 @contextmanager
 def screen(total: int, *, preview: bool) -> Generator[Advance]:
-    """Progress over `total` steps; with `preview`, above it the estimate of the final picture.
+    """Show progress over `total` steps; with `preview`, also the current estimate of x_0.
 
-    What stays on the terminal is the last preview.
+    The last preview stays on the terminal.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -40,16 +40,16 @@ def screen(total: int, *, preview: bool) -> Generator[Advance]:
     progress = bars("steps")
     task = progress.add_task("drawing", total=total)
     shown = Text()
-    looked = 0.0
+    updated = 0.0
     with Live(progress, console=console, refresh_per_second=10, transient=not preview) as live:
 
         def advance(steps: int, look: Look) -> None:
-            nonlocal looked, shown
+            nonlocal updated, shown
             progress.advance(task, steps)
             done = progress.finished
-            if preview and (done or time.monotonic() - looked > _EVERY):
+            if preview and (done or time.monotonic() - updated > _INTERVAL):
                 shown = half_blocks(strip(look(), console.width, console.height - 4))
-                looked = time.monotonic()
+                updated = time.monotonic()
                 live.update(shown if done else Group(shown, progress))
 
         yield advance
@@ -58,7 +58,7 @@ def screen(total: int, *, preview: bool) -> Generator[Advance]:
 
 
 def half_blocks(pixels: NDArray[np.uint8]) -> Text:
-    """Straight RGBA [h, w, 4] as text, two pixels per character; half-transparent ones show."""
+    """Straight RGBA [h, w, 4] as text, two pixels per character; alpha below 128 is blank."""
     if len(pixels) % 2:
         pixels = np.pad(pixels, ((0, 1), (0, 0), (0, 0)))
     text = Text(no_wrap=True, end="")
@@ -84,7 +84,7 @@ def _rgb(pixel: Sequence[int]) -> str:
 
 
 def strip(pictures: Sequence[Picture], columns: int, rows: int) -> NDArray[np.uint8]:
-    """The pictures that fit side by side, made smaller where not even one does."""
+    """As many pictures side by side as fit; a single one is scaled down if needed."""
     height, width = pictures[0].shape[:2]
     scale = min(1.0, columns / width, 2 * max(rows, 1) / height)
     count = max(1, int(columns / (width * scale)))

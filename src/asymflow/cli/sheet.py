@@ -1,4 +1,4 @@
-"""`asymflow sheet`: prompts in every style, on one picture to look at."""
+"""`asymflow sheet`: prompts in every style, as one contact sheet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from asymflow.cli import summary
 from asymflow.cli.outputs import Target
-from asymflow.cli.report import say, say_json, tell
+from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.cli.screen import screen
 from asymflow.generation import metadata, pipeline, sheets
 from asymflow.generation.pipeline import GeneratedImage, Job
@@ -16,17 +16,17 @@ from asymflow.io import images
 from asymflow.io.files import replacing
 
 _SIDE = 128
-"""Pixels that a small picture is enlarged to, by a whole number."""
+"""Minimum side of a picture on the sheet, in pixels; smaller ones are scaled by an integer."""
 _LABEL = 40
 
 
 def sheet(
     wanted: Sequence[GenerationSpec], target: Target, *, as_json: bool, preview: bool
 ) -> None:
-    """Make one contact sheet: a row per prompt and seed, a column per style.
+    """Write one contact sheet: a row per prompt and seed, a column per style.
 
     Raises:
-        InputError: the model cannot serve what is wanted, or the target cannot be written.
+        InputError: the model does not support the request, or the target cannot be written.
         FileFormatError: the weights cannot be used.
     """
     first = wanted[0]
@@ -55,10 +55,10 @@ def sheet(
     if as_json:
         data = summary.as_json(model, jobs, [path], seconds)
         del data["prompt"], data["style"]
-        say_json(data | {"prompts": [one.prompt for one in wanted], "styles": list(styles)})
+        print_json(data | {"prompts": [one.prompt for one in wanted], "styles": list(styles)})
         return
-    say(str(path))
-    tell(summary.sentence(jobs, seconds))
+    print_result(str(path))
+    print_note(summary.sentence(jobs, seconds))
 
 
 def _label(made: GeneratedImage, *, several: bool) -> str:

@@ -7,41 +7,49 @@ import logging
 import os
 import threading
 import webbrowser
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from asymflow.cli.report import tell
+from asymflow.cli.report import print_note
 from asymflow.core.errors import InputError, MissingExtra
 from asymflow.io import folders
 
 TOKEN = "ASYMFLOW_TOKEN"
-"""The variable that may hold the token."""
+"""Environment variable of the token."""
 
 
-def serve(
-    *,
-    host: str,
-    port: int,
-    data: Path | None,
-    hosts: list[str],
-    token_file: Path | None,
-    drain: float | None,
-    notice: float | None,
-    weights: Path | None,
-    dtype: str | None,
-    device: str | None,
-    keep_free: int,
-    studio: bool,
-    browser: bool,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Options of both commands, as given.
+
+    Attributes:
+        data: folder for pictures and jobs; the default folder if None.
+        hosts: additional host names to accept.
+        keep_free: disk space to leave free, in megabytes.
+        drain: seconds to finish running work after a signal; the default if None.
+        notice: seconds between a signal and closing the listener; the default if None.
+    """
+
+    host: str
+    port: int
+    data: Path | None
+    hosts: tuple[str, ...]
+    token_file: Path | None
+    weights: Path | None
+    dtype: str | None
+    device: str | None
+    keep_free: int
+    drain: float | None = None
+    notice: float | None = None
+
+
+def serve(options: ServerOptions, *, studio: bool = False, browser: bool = False) -> None:
     """Run a server until Ctrl-C.
 
     Args:
-        keep_free: megabytes of the disk.
-        drain: seconds that a signal lets go on what is being made, if not the usual ones.
-        notice: seconds that it is told before the listener closes, if not the usual ones.
-        studio: for one person at this machine, with the page; else for programs, with a log.
-        browser: open the page.
+        options: where to listen and what to serve.
+        studio: serve the page, for one local user; otherwise only the APIs, with a log.
+        browser: open the page in a browser.
 
     Raises:
         MissingExtra: the extra `studio` is not installed.
@@ -53,29 +61,29 @@ def serve(
     from asymflow.server import app, logs
     from asymflow.server.settings import Settings
 
-    token = _token(token_file)
+    token = _token(options.token_file)
     settings = Settings(
-        data=(data or folders.studio()).expanduser().resolve(),
-        host=host,
-        port=port,
+        data=(options.data or folders.studio()).expanduser().resolve(),
+        host=options.host,
+        port=options.port,
         token=token,
-        hosts=tuple(hosts),
-        weights=weights,
-        dtype=dtype,
-        device=device,
-        spare=keep_free * 1_000_000,
+        hosts=options.hosts,
+        weights=options.weights,
+        dtype=options.dtype,
+        device=options.device,
+        spare=options.keep_free * 1_000_000,
         browser=studio,
-        notice_seconds=notice,
+        notice_seconds=options.notice,
     )
-    if drain is not None:
-        settings = replace(settings, drain_seconds=drain)
+    if options.drain is not None:
+        settings = replace(settings, drain_seconds=options.drain)
     logs.set_up(logging.WARNING if studio else logging.INFO)
 
     def started(address: str) -> None:
         link = address if token is None else f"{address}/?token={token}"
         if studio:
-            tell(f"asymflow studio at {address}, Ctrl-C ends it")
-            tell(f"files are in {settings.data}")
+            print_note(f"asymflow studio at {address}, press Ctrl-C to stop")
+            print_note(f"files are in {settings.data}")
         else:
             log = logging.getLogger("asymflow.server")
             log.info("serving", extra={"address": address, "data": settings.data})

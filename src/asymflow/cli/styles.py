@@ -1,18 +1,18 @@
-"""`asymflow styles`: what the model can draw like."""
+"""`asymflow styles`: the styles of the model."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
 
-from asymflow.cli.report import say_json
+from asymflow.cli.report import print_json
 from asymflow.models.embedded.styles import STYLES
 
 
 def styles(*, as_json: bool) -> None:
-    """List the styles, what prompts may call them, and whose drawings they come from."""
+    """List the styles, their names in prompts, and the authors of the artwork."""
     if as_json:
-        say_json(
+        print_json(
             {
                 "styles": [
                     {

@@ -1,4 +1,4 @@
-"""What was made, for programs (one JSON object) and for people (one sentence)."""
+"""Summary of generated pictures, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from asymflow.planning import plan_files
 def as_json(
     model: Model, jobs: Sequence[Job], files: Sequence[Path], seconds: float
 ) -> dict[str, Any]:
-    """The summary of pictures that differ in their seed only; numbers are per picture.
+    """Summarise pictures that differ in the seed only; numbers are per picture.
 
-    Adaptive pictures may take different numbers of forwards: then it is the mean.
+    `forwards` is the mean where it differs between pictures under an adaptive plan.
     """
     record = jobs[0].record
     forwards = _forwards(jobs)
@@ -43,7 +43,7 @@ def as_json(
             "background": record.background,
             "image": record.image and record.image.path,
             "mask": record.mask and record.mask.path,
-            "reference": None if record.reference is None else _looked_at(record.reference),
+            "reference": None if record.reference is None else _reference_text(record.reference),
             "weights": record.weights,
             "dtype": record.dtype,
             "device": record.device,
@@ -53,7 +53,7 @@ def as_json(
 
 
 def sentence(jobs: Sequence[Job], seconds: float) -> str:
-    """The same in words."""
+    """The summary as one line of text, and one for the reference."""
     seeds = sorted({job.record.seed for job in jobs})
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     height, width = jobs[0].record.size
@@ -62,10 +62,10 @@ def sentence(jobs: Sequence[Job], seconds: float) -> str:
     passes = f"{min(forwards)}" if len({*forwards}) == 1 else f"{min(forwards)} to {max(forwards)}"
     made = f"{width}x{height}, {named}, {passes} forwards, {seconds:.2f} s{each}"
     reference = jobs[0].record.reference
-    return made if reference is None else f"{made}\nreference: {_looked_at(reference)}"
+    return made if reference is None else f"{made}\nreference: {_reference_text(reference)}"
 
 
-def _looked_at(reference: Reference) -> str:
+def _reference_text(reference: Reference) -> str:
     """The references as text: "fox, noto; fox, twemoji", the path of a file, or "none"."""
     if reference.source is not None:
         return reference.source.path

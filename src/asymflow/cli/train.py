@@ -1,4 +1,4 @@
-"""`asymflow train`: a recipe, with its progress in the terminal."""
+"""`asymflow train`: train a recipe, with progress in the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from asymflow.cli.outputs import require_writable
-from asymflow.cli.report import say, tell
+from asymflow.cli.report import print_note, print_result
 from asymflow.core.errors import InputError
 from asymflow.io.files import replacing
 from asymflow.io.progress import bars
@@ -31,9 +31,9 @@ def train(
     """Train a recipe in the folder `out`, and print the path of the model file.
 
     Raises:
-        InputError: an unknown recipe, an impossible duration or blend, or `export` cannot be
-            written.
-        FileFormatError: the dataset, the start or the checkpoint cannot be used.
+        InputError: the recipe is unknown, the duration or the blend is invalid, or `export` cannot
+            be written.
+        FileFormatError: the dataset, the start or the checkpoint is invalid.
     """
     recipe = dataclasses.replace(recipes.recipe(recipe_name), seed=seed)
     if minutes is not None:
@@ -60,5 +60,5 @@ def train(
         with model.open("rb") as source, replacing(export) as target:
             shutil.copyfileobj(source, target)
         model = export
-    say(str(model))
-    tell(f"Draw with it: asymflow generate 'a fox' --weights {model}")
+    print_result(str(model))
+    print_note(f"Draw with it: asymflow generate 'a fox' --weights {model}")

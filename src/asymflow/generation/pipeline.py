@@ -276,10 +276,12 @@ def _reference(
         return metadata.Reference("given", source=wanted.reference.source)
     library = adapter.library
     found = metadata.Reference(
-        "library", adapter.looked_at(request)[1], None if library is None else library.digest
+        "library", adapter.find_references(request)[1], None if library is None else library.digest
     )
-    if wanted.looked_at is not None and wanted.looked_at != found:
-        was, now = ("; ".join(each.shown) or "nothing" for each in (wanted.looked_at, found))
+    if wanted.recorded_reference is not None and wanted.recorded_reference != found:
+        was, now = (
+            "; ".join(each.shown) or "nothing" for each in (wanted.recorded_reference, found)
+        )
         raise InputError(
             f"That picture was drawn from {was}, of another library of drawings; this one has "
             f"{now}. Use the version of asymflow that made it, or give --reference."

@@ -69,8 +69,8 @@ class GenerationSpec:
         size: (height, width), or None for the model's own, or the nearest to `image`.
         exact: ignore rules by which a picture leaves its plan.
         background: a colour, or None for transparent pictures.
-        needs: SHA-256 that the weights must have, to repeat a picture.
-        looked_at: drawings that must be found in the library, to repeat a picture.
+        needs: SHA-256 that a replay requires of the weights.
+        recorded_reference: the reference that a replay must find in the library.
     """
 
     prompt: str
@@ -91,7 +91,7 @@ class GenerationSpec:
     dtype: str | None
     device: str | None
     reference: Reference = "library"
-    looked_at: metadata.Reference | None = None
+    recorded_reference: metadata.Reference | None = None
 
 
 def random_seed() -> int:

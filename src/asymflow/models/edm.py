@@ -1,7 +1,7 @@
 """Adapters of plain callables: EDM's D(x, sigma), and net(x, t) of guided-diffusion.
 
-edm                 z = x_0 + sigma eps, the output is x_0. Whatever a network of arXiv
-                    2206.00364 was preconditioned for, VP, VE or EDM, this is its interface.
+edm                 z = x_0 + sigma eps, the output is x_0: the interface of the networks of
+                    arXiv 2206.00364, whatever their preconditioning (VP, VE or EDM).
 guided_diffusion    z = alpha x_0 + sigma eps with alpha^2 + sigma^2 = 1 at timesteps 0, 1, ...;
                     the output is eps, v or x_0; a learned variance is ignored.
 """
@@ -30,7 +30,7 @@ from asymflow.models.hashing import hash_weights
 _CPU = torch.device("cpu")
 
 
-class Question(Protocol):
+class Estimate(Protocol):
     """Calls a network in its own convention for x_0 [b, c, h, w].
 
     Times t [b] are float64, on the CPU. `label` [b] is None for a model without classes.
@@ -54,7 +54,7 @@ class CallableAdapter:
         start: factor of the noise draw eps in the initial state at a time t; None is t.
     """
 
-    ask: Question
+    estimate: Estimate
     name: str
     channels: int
     grain: int = 1
@@ -99,7 +99,7 @@ class CallableAdapter:
         return {"label": labels}, {"label": torch.full_like(labels, self.null or 0)}
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        return self.ask(x_t, t.cpu().double(), context.get("label")).to(x_t)
+        return self.estimate(x_t, t.cpu().double(), context.get("label")).to(x_t)
 
     def clip_estimate(self, x_0: Tensor) -> Tensor:
         return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
@@ -164,14 +164,14 @@ def edm(
             f"sigma_min={low} and sigma_max={high} are no limits of noise. Give two "
             "positive numbers, the smaller one first."
         )
-    known: Callable[[Tensor], Any] | None = getattr(net, "round_sigma", None)
+    round_sigma: Callable[[Tensor], Any] | None = getattr(net, "round_sigma", None)
 
-    def ask(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
+    def estimate(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
         sigma, k = to_ve(t, high)
         level = sigma.clamp(min=low).to(x_t)
         x = per_image(k, x_t) * x_t
-        if known is not None:
-            rounded = torch.as_tensor(known(level)).to(level).view_as(level)
+        if round_sigma is not None:
+            rounded = torch.as_tensor(round_sigma(level)).to(level).view_as(level)
             x, level = per_image(rounded / level, x) * x, rounded
         if label is None:
             return net(x, level)
@@ -181,7 +181,7 @@ def edm(
 
     settings = ("edm", low, high, classes, null)
     return CallableAdapter(
-        ask,
+        estimate,
         _name(net, settings, name),
         whole("channels", channels, 1),
         whole("grain", grain, 1),
@@ -234,18 +234,18 @@ def guided_diffusion(
     schedule = Schedule.of(alphas_cumprod)
     scale = 1000 / len(schedule.log_snr) if rescale_timesteps else 1.0
 
-    def ask(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
+    def estimate(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
         alpha, sigma, k = (per_image(each, x_t) for each in schedule.scaled(t))
         tau, z = (scale * schedule.timestep(t)).to(x_t), k * x_t
-        said = net(z, tau) if label is None else net(z, tau, y=label)
-        return X_0[prediction](z, said[:, :channels].to(x_t), alpha, sigma)
+        output = net(z, tau) if label is None else net(z, tau, y=label)
+        return X_0[prediction](z, output[:, :channels].to(x_t), alpha, sigma)
 
     log_snr = [f"{each:.6f}" for each in schedule.log_snr.tolist()]
     settings: tuple[object, ...] = ("guided-diffusion", prediction, classes, null, log_snr)
     if clip_denoised or rescale_timesteps:
         settings = (*settings, clip_denoised, rescale_timesteps)
     return CallableAdapter(
-        ask,
+        estimate,
         _name(net, settings, name),
         whole("channels", channels, 1),
         whole("grain", grain, 1),
@@ -258,12 +258,12 @@ def guided_diffusion(
     )
 
 
-def _limit(given: float | None, net: object, name: str, usual: float) -> float:
+def _limit(given: float | None, net: object, name: str, default: float) -> float:
     """A limit of noise: as given, else the attribute of the network, else the default."""
     if given is not None:
         return given
     found = float(getattr(net, name, 0.0))
-    return found if 0 < found < math.inf else usual
+    return found if 0 < found < math.inf else default
 
 
 def _name(net: Callable[..., Tensor], settings: object, name: str | None) -> str:
@@ -271,7 +271,7 @@ def _name(net: Callable[..., Tensor], settings: object, name: str | None) -> str
     if not callable(net):
         raise InputError(
             f"A {type(net).__name__} cannot be called, so it is no network. Pass a function or a "
-            "torch.nn.Module that answers net(x, noise)."
+            "torch.nn.Module that is called as net(x, noise)."
         )
     if isinstance(net, torch.nn.Module):
         net.eval()

@@ -117,7 +117,11 @@ def pool_factors(size: tuple[int, int]) -> tuple[int, ...]:
 
 
 def check_size(request: Request, pictures: Tensor) -> None:
-    """Raise unless the request is for pictures [..., h, w] or a whole fraction of their size."""
+    """Check that a request has the size of pictures [..., h, w] or a whole fraction of it.
+
+    Raises:
+        InputError: it has another size.
+    """
     height, width = pictures.shape[-2:]
     h, w = request.size
     if h < 1 or w < 1 or height % h or width % w or height // h != width // w:

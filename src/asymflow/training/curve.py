@@ -1,8 +1,8 @@
-"""How far a training run is, and where it leads: `python -m asymflow.training.curve FOLDER`.
+"""Learning curve of a training run: `python -m asymflow.training.curve FOLDER`.
 
-A run writes squared errors of single estimates into `errors.jsonl` (`asymflow.training.errors`).
-They fall like a power of the pictures seen, until a run begins to know its drawings by heart; the
-line through the second half of the curve, in logarithms, says what more hours would bring.
+A run appends squared errors of single estimates to `errors.jsonl` (`asymflow.training.errors`).
+They follow a power law in the number of pictures until the model overfits; a power law fitted to
+the second half of the curve extrapolates to longer training.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 ERRORS = "errors.jsonl"
 HOURS = (10, 30, 60)
-_FEWEST = 4  # points that a line is drawn through
+_MIN_POINTS = 4  # needed for a fit
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Squared errors after some time: by split ("seen", "held out") and t."""
+    """Squared errors at a time of training, by split ("seen", "held out") and t."""
 
     step: int
     minutes: float
@@ -30,7 +30,7 @@ class Point:
 
 
 def read(out: Path) -> list[Point]:
-    """The curve of the run in a folder, empty before its first point."""
+    """Read the curve of a run; empty before its first point."""
     path = out / ERRORS
     if not path.exists():
         return []
@@ -39,9 +39,9 @@ def read(out: Path) -> list[Point]:
 
 
 def extrapolated(minutes: Sequence[float], values: Sequence[float], later: float) -> float:
-    """The power law through the second half of a curve, at `later` minutes.
+    """A power law fitted to the second half of a curve, evaluated at `later` minutes.
 
-    Least squares in logarithms; points are (minutes, value), all above 0.
+    Least squares in logarithms; all minutes and values must be positive.
     """
     half = len(minutes) // 2
     x = [math.log(m) for m in minutes[half:]]
@@ -53,9 +53,9 @@ def extrapolated(minutes: Sequence[float], values: Sequence[float], later: float
 
 
 def table(points: Sequence[Point], *, last: int = 8) -> str:
-    """The last points, and what the curve predicts for some hours, as text."""
+    """The last points and extrapolations, as text."""
     if not points:
-        return "no point of the curve yet"
+        return "the curve has no points yet"
     lines: list[str] = []
     for split in points[-1].errors:
         times = list(points[-1].errors[split])
@@ -65,7 +65,7 @@ def table(points: Sequence[Point], *, last: int = 8) -> str:
             values = "  ".join(f"{point.errors[split][t]:7.4f}" for t in times)
             lines.append(f"{point.step:9d} {point.minutes / 60:7.2f}  {values}")
         minutes = [point.minutes for point in points]
-        if len(points) >= _FEWEST:
+        if len(points) >= _MIN_POINTS:
             for hours in HOURS:
                 if 60 * hours <= minutes[-1]:
                     continue

@@ -1,4 +1,4 @@
-"""How near single estimates come to real pictures: the curve of a training run."""
+"""Errors of single estimates on real pictures, for the learning curve."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def squared_errors(
 ) -> Mapping[float, float]:
     """Mean of |x_0_hat - x_0|^2 at each time, with the same noise for every model.
 
-    Prompts are plain names, styles are given, and references are those of `Dataset.looks`.
+    Prompts are plain names, styles are given, and references come from `Dataset.references`.
 
     Args:
         entries: the pictures to estimate.
-        size: their side in pixels: 32, 64 or 128.
-        count: most references that are shown; all that the model can look at by default.
+        size: side in pixels: 32, 64 or 128.
+        count: maximum number of references; by default the maximum of the model.
         times: t in (0, 1].
 
     Returns:
         By time, the mean over pictures, channels and pixels of states in [-1, 1].
     """
-    most = model.config.references
-    shown = most if count is None else count
+    slots = model.config.references
+    used = slots if count is None else count
     tokenizer = load_tokenizer()
     device = model.basis.device
     noise = torch.Generator().manual_seed(3)
@@ -53,8 +53,8 @@ def squared_errors(
         eps = torch.randn(x_0.shape, generator=noise)
         ids, mask = tokenize(tokenizer, [nouns(entry.name)[0].single for entry in part], None)
         style = torch.tensor([dataset.styles.index(entry.style) + 1 for entry in part])
-        drawings, present = dataset.looks(part, size, most)
-        present[:, shown:] = False
+        drawings, present = dataset.references(part, size, slots)
+        present[:, used:] = False
         batch = Batch(
             x_0=x_0,
             t=torch.zeros(len(part)),

@@ -1,7 +1,7 @@
-"""Training the embedded model: one loop for a laptop CPU and for a GPU.
+"""Training loop of the embedded model, for CPUs and GPUs.
 
-Weights, optimizer state and the weight average live in float32; the passes run on a copy in
-bfloat16 where the machine multiplies that faster. A run can be killed at any moment and resumed.
+Weights, optimizer state and the weight average are float32; forward and backward passes run on a
+bfloat16 copy where the hardware is faster at it. A run can be killed at any time and resumed.
 """
 
 from __future__ import annotations
@@ -37,17 +37,22 @@ from asymflow.training.muon import Muon
 from asymflow.training.recipes import Recipe
 
 SHAPE = ("transformer", "rank", "detail", "skip", "references")
-"""What of a recipe decides the shape and the meaning of its weights."""
+"""Fields of a recipe that determine the architecture."""
 _KERNELS = ("first", "second")
 _MATRICES = ("qkv", "query_key", "value", "project", "text_kv", "gate", "expand", "contract")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """x_0 [b, 4, h, w] in [-1, 1], its times t [b], and its conditioning.
+    """A training batch.
 
-    That is ids and mask [b, l], style [b], and references [b, r, 4, h, w] with which of them are
-    present [b, r].
+    Attributes:
+        x_0: [b, 4, h, w] in [-1, 1].
+        t: times [b].
+        ids, mask: tokens of the captions [b, l].
+        style: [b], 0 for none.
+        references: [b, r, 4, h, w].
+        present: [b, r], which references exist.
     """
 
     x_0: Tensor
@@ -59,13 +64,13 @@ class Batch:
     present: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
+        """Copy the batch to a device."""
         return Batch(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
 
 
 @dataclass(slots=True)
 class State:
-    """What a checkpoint holds."""
+    """Training state, as saved in a checkpoint."""
 
     model: PictureModel
     average: PictureModel
@@ -76,10 +81,10 @@ class State:
 
 
 def draw_times(rng: np.random.Generator, n: int, size: tuple[int, int], recipe: Recipe) -> Tensor:
-    """Times [n] for pictures of `size`: logit-normal, and a share uniform.
+    """Times [n] for pictures of `size`: a mixture of logit-normal and uniform.
 
-    Pooling by f divides t/(1 - t) by f at equal signal (`core.flow.coarse_time`), so the mean
-    of the logit moves by the logarithm of the side.
+    Pooling by f divides t/(1 - t) by f at equal signal-to-noise ratio (`core.flow.coarse_time`), so
+    the mean of the logit shifts by the logarithm of the side.
     """
     side = math.sqrt(size[0] * size[1])
     logit = rng.normal(recipe.time_mean + math.log(side / 64), recipe.time_std, n)
@@ -89,14 +94,14 @@ def draw_times(rng: np.random.Generator, n: int, size: tuple[int, int], recipe: 
 
 
 def loss(model: PictureModel, batch: Batch, noise: Tensor, context: Mapping[str, Tensor]) -> Tensor:
-    """Velocity loss |x_0_hat - x_0|^2 / t^2, with t at least 0.05 as in JiT."""
+    """Velocity loss |x_0_hat - x_0|^2 / t^2, with t clamped to 0.05 as in JiT."""
     x_t = interpolate(batch.x_0, noise, batch.t)
     x_0 = model(x_t.to(context["summary"].dtype), batch.t, context)
     return ((x_0.float() - batch.x_0) / batch.t.clamp_min(0.05).view(-1, 1, 1, 1)).square().mean()
 
 
 def draw(dataset: Dataset, recipe: Recipe, step: int, progress: float) -> tuple[Batch, int]:
-    """The batch of a step, and the seed of its noise: a function of recipe, step and progress."""
+    """The batch of a step and the seed of its noise, a function of recipe, step and progress."""
     rng = np.random.default_rng((recipe.seed, step))
     phase, patch = recipe.phase(min(1.0, progress)), recipe.transformer.patch
     weights = np.array([weight for _, weight in phase.shares])
@@ -115,10 +120,10 @@ def draw(dataset: Dataset, recipe: Recipe, step: int, progress: float) -> tuple[
         p_recolour=recipe.recolour,
     )
     u = rng.random((5, n))
-    nothing, words = u[0] < recipe.drop_all, u[1] < recipe.drop_words
-    no_text = nothing | words | (u[2] < recipe.drop_text)
-    no_style = nothing | words | (u[3] < recipe.drop_style)
-    no_look = nothing | (~words & (u[4] < recipe.drop_reference))
+    no_input, no_words = u[0] < recipe.drop_all, u[1] < recipe.drop_words
+    no_text = no_input | no_words | (u[2] < recipe.drop_text)
+    no_style = no_input | no_words | (u[3] < recipe.drop_style)
+    no_reference = no_input | (~no_words & (u[4] < recipe.drop_reference))
     captions = [
         "" if absent else caption for caption, absent in zip(sample.captions, no_text, strict=True)
     ]
@@ -131,7 +136,7 @@ def draw(dataset: Dataset, recipe: Recipe, step: int, progress: float) -> tuple[
         mask=mask,
         style=torch.from_numpy(style),
         references=states(sample.references),
-        present=torch.from_numpy(sample.present & ~no_look[:, None]),
+        present=torch.from_numpy(sample.present & ~no_reference[:, None]),
     )
     return batch, int(rng.integers(2**62))
 
@@ -146,7 +151,7 @@ _tokenizer = cache(load_tokenizer)
 
 
 def _batches(dataset: Dataset, recipe: Recipe, state: State) -> Iterator[tuple[Batch, int]]:
-    """Endless batches from the state's step on, prepared ahead on a thread."""
+    """Infinite batches from the state's step on, prefetched on a thread."""
 
     def at(step: int) -> tuple[Batch, int]:
         done = state.progress if recipe.steps is None else step / recipe.steps
@@ -160,7 +165,7 @@ def _batches(dataset: Dataset, recipe: Recipe, state: State) -> Iterator[tuple[B
 
 
 def build(recipe: Recipe, dataset: Dataset, vectors: Tensor) -> PictureModel:
-    """A fresh model: static text vectors set, mean or patch basis from pictures of 64 px."""
+    """Initialise a model, with static text vectors and mean or patch basis of 64 px pictures."""
     config = PictureConfig(
         styles=tuple(dataset.styles),
         transformer=recipe.transformer,
@@ -186,7 +191,7 @@ def _optimizers(
 ) -> tuple[torch.optim.Optimizer, ...]:
     """Muon for the matrices of the blocks and for kernels, AdamW for the rest.
 
-    Every group keeps its peak rate as "peak".
+    The entry "peak" of a group is its peak learning rate.
     """
     named = dict(model.named_parameters())
 
@@ -194,8 +199,8 @@ def _optimizers(
         return [p for n, p in named.items() if n.split(".")[-2] in names and p.ndim == ndim]
 
     matrices, kernels = chosen(_MATRICES, 2), chosen(_KERNELS, 4)
-    taken = {id(p) for p in (*matrices, *kernels)}
-    others = [p for p in named.values() if id(p) not in taken]
+    with_muon = {id(p) for p in (*matrices, *kernels)}
+    others = [p for p in named.values() if id(p) not in with_muon]
     groups: list[dict[str, Any]] = [
         {"params": params, "peak": peak}
         for params, peak in ((matrices, recipe.muon_rate), (kernels, recipe.kernel_rate))
@@ -226,11 +231,13 @@ def _save(state: State, recipe: Recipe, path: Path) -> None:
 
 def _restore(state: State, recipe: Recipe, path: Path, device: torch.device) -> None:
     saved = cast("dict[str, Any]", torch.load(path, map_location=device, weights_only=True))
-    fresh = dataclasses.asdict(Recipe("", 0, ()))  # for what older checkpoints do not say
-    if any((fresh | saved["recipe"])[k] != dataclasses.asdict(recipe)[k] for k in SHAPE):
+    defaults = dataclasses.asdict(
+        Recipe("", 0, ())
+    )  # defaults of fields that older checkpoints lack
+    if any((defaults | saved["recipe"])[k] != dataclasses.asdict(recipe)[k] for k in SHAPE):
         raise FileFormatError(
             f"{path} was trained with another model shape than recipe {recipe.name!r}. "
-            "Train into another folder, or go on with the recipe it was begun with."
+            "Train in another folder, or resume with the original recipe."
         )
     state.model.load_state_dict(saved["model"])
     state.average.load_state_dict(saved["average"])
@@ -245,7 +252,7 @@ def _restore(state: State, recipe: Recipe, path: Path, device: torch.device) -> 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One line of the log."""
+    """A row of the log."""
 
     step: int
     progress: float
@@ -255,7 +262,7 @@ class Progress:
     size: tuple[int, int]
     pictures_per_second: float
     saved: bool
-    """A checkpoint was written after this step, as it is after the last."""
+    """Whether a checkpoint was written after this step."""
 
 
 def train(
@@ -268,8 +275,8 @@ def train(
 ) -> Generator[tuple[Progress, PictureModel], None, None]:
     """Train `model` and yield after every step; the second value is the averaged model.
 
-    Checkpoints and `log.jsonl` go to `out`. When `out` holds a checkpoint the run goes on from it.
-    The run ends after the recipe's steps, or where it has none after its minutes.
+    Checkpoints and `log.jsonl` are written to `out`; a checkpoint in `out` is resumed. The run ends
+    after the steps of the recipe, or after its minutes if it has no steps.
     """
     out.mkdir(parents=True, exist_ok=True)
     model = model.to(device)
@@ -278,7 +285,7 @@ def train(
     if checkpoint.exists():
         _restore(state, recipe, checkpoint, device)
     passes = copy.deepcopy(model).to(fast_dtype(device))
-    # The word-piece scales are data, not weights: keep them out of the cast's rounding.
+    # The word-piece scales are data, not weights: keep them in float32.
     passes.text.table_scale = model.text.table_scale
     forward = cast("PictureModel", torch.compile(passes)) if recipe.compile else passes
     generator = torch.Generator(device)
@@ -286,7 +293,7 @@ def train(
     total = 60 * recipe.minutes
     last_save = state.seconds
     recent: deque[float] = deque(maxlen=20)
-    _forget(out / "log.jsonl", state.step)
+    _truncate_log(out / "log.jsonl", state.step)
 
     with (out / "log.jsonl").open("a") as log:
         while state.progress < 1:
@@ -302,7 +309,7 @@ def train(
             took = time.perf_counter() - begun
             recent.append(took)
             state.step += 1
-            # A process that was held did not train: no step takes ten times as long as others.
+            # Exclude time in which the process was suspended.
             state.seconds += min(took, 10 * statistics.median(recent))
             state.progress = (
                 state.seconds / total if recipe.steps is None else state.step / recipe.steps
@@ -329,15 +336,15 @@ def train(
 
 
 def context_of(model: PictureModel, batch: Batch) -> dict[str, Tensor]:
-    """The context of a batch, with its references where the model looks at some."""
-    seen = None
+    """The context of a batch, with references if the model is conditioned on them."""
+    references = None
     if model.config.references:
-        seen = model.looked_at(batch.references, batch.present)
-    return model.context(batch.ids, batch.mask, batch.style, seen)
+        references = model.encode_references(batch.references, batch.present)
+    return model.context(batch.ids, batch.mask, batch.style, references)
 
 
-def _forget(log: Path, step: int) -> None:
-    """Drop lines of steps after `step`: they were made after the checkpoint, and are made again."""
+def _truncate_log(log: Path, step: int) -> None:
+    """Drop rows of steps after the checkpoint, which will be repeated."""
     if not log.exists():
         return
     lines = log.read_text("utf-8").splitlines()
@@ -347,7 +354,7 @@ def _forget(log: Path, step: int) -> None:
 
 
 def _update(state: State, passes: PictureModel, recipe: Recipe, factor: float) -> None:
-    """Gradients from the copy to the masters, a step of both optimizers, weights back, average."""
+    """Copy gradients to the master weights, step the optimizers, update the copy and average."""
     for master, copied in zip(state.model.parameters(), passes.parameters(), strict=True):
         master.grad = None if copied.grad is None else copied.grad.float()
         copied.grad = None

@@ -1,9 +1,9 @@
-"""Muon: momentum whose update of every matrix is replaced by the nearest orthogonal one.
+"""Muon: momentum with orthogonalised updates of matrices.
 
-The kernel of a convolution [o, i, h, w] is taken for a matrix [o, i h w].
+The kernel of a convolution [o, i, h, w] is treated as a matrix [o, i h w].
 
-PyTorch's own works in bfloat16 whatever the machine, and without matrix units for it one step of
-our model took 63 s on one core where this takes 3 s.
+PyTorch's implementation always computes in bfloat16: without hardware support, one step of the
+embedded model takes 63 s on one core, compared with 3 s here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic that drives singular values towards 1 (to 0.7 .. 1.2), by Keller Jordan."""
+"""Coefficients of the quintic that maps singular values to 0.7 .. 1.2, by Keller Jordan."""
 
 
 def orthogonalise(matrix: Tensor, *, iterations: int = 5) -> Tensor:
-    """U V^T of a matrix U S V^T [m, n], nearly: five Newton-Schulz iterations in its dtype."""
+    """Approximate U V^T of a matrix U S V^T [m, n] by Newton-Schulz iterations in its dtype."""
     a, b, c = _COEFFICIENTS
     x = matrix.T if len(matrix) > len(matrix.T) else matrix
     x = x / x.norm().clamp_min(1e-7)
@@ -31,12 +31,12 @@ def orthogonalise(matrix: Tensor, *, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum, updates of the size AdamW's have, and decoupled decay.
+    """Muon with Nesterov momentum, updates scaled to the size of AdamW's, and decoupled decay.
 
     Args:
-        params: matrices and kernels, or groups of them with an `lr` of their own.
-        lr: learning rate; an update has a root mean square of 0.2 `lr`.
-        dtype: of the Newton-Schulz iterations.
+        params: matrices and kernels, or groups of them with their own `lr`.
+        lr: learning rate; updates have an RMS of 0.2 `lr`.
+        dtype: dtype of the Newton-Schulz iterations.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update. There is nothing to re-evaluate: `closure` must be None."""
+        """Perform one update; `closure` must be None."""
         assert closure is None
         for group in self.param_groups:
-            rate, keep = group["lr"], group["momentum"]
+            rate, momentum = group["lr"], group["momentum"]
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
                 average = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
-                average.lerp_(matrix.grad, 1 - keep)
-                ahead = matrix.grad.lerp(average, keep)
+                average.lerp_(matrix.grad, 1 - momentum)
+                ahead = matrix.grad.lerp(average, momentum)
                 update = orthogonalise(ahead.flatten(1).to(self._dtype)).to(matrix.dtype)
                 matrix.mul_(1 - rate * group["weight_decay"])
                 size = max(update.shape) ** 0.5

@@ -1,11 +1,13 @@
 """Training with rank-asymmetric velocities (arXiv 2605.12964): subspaces, initial weights, losses.
 
-`asymflow.models.subspace` says what such a network predicts. Here is how to come by its subspace,
+`asymflow.models.subspace` defines the prediction of such a network. This module computes its
+subspace,
 
-    principal_subspace   of the patches themselves, to train from scratch
-    aligned_subspace     of the numbers of a latent model, to make a pixel model of it
+    principal_subspace   of the patches, for training from scratch
+    aligned_subspace     of the latents of a latent model, to convert it to a pixel model
 
-its first weights (`prepare`, `lifted`), and a loss with less noise (`less_noisy`, `velocity_loss`).
+its initial weights (`prepare`, `lifted`), and a target with reduced variance (`less_noisy`,
+`velocity_loss`).
 Patches are vectors [..., d] in the order of `asymflow.models.jit.network.patches_of`.
 """
 
@@ -25,14 +27,14 @@ from asymflow.models.subspace import calibrated
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subspace:
-    """Where the noise of a rank-asymmetric model is.
+    """The noise subspace of a rank-asymmetric model.
 
     Attributes:
         basis: orthonormal rows A [r, d].
-        scale: s; patches are s A^T l for latent numbers l [r], as far as they can be.
-        kept: share of the patches' mean square that is in the subspace, from 0 to 1.
-        agreement: for an aligned subspace, the share of the mean square of s l that A x predicts:
-            1 - E|A x - s l|^2 / E|s l|^2; else 1. At 0 nothing of the latent model can be kept.
+        scale: s; patches are approximated by s A^T l for latents l [r].
+        kept: share of the mean square of patches in the subspace, from 0 to 1.
+        agreement: for an aligned subspace, the share of the mean square of s l that A x explains:
+            1 - E|A x - s l|^2 / E|s l|^2; otherwise 1. At 0 the latent model is of no use.
     """
 
     basis: Tensor
@@ -45,20 +47,21 @@ class Subspace:
         return self.basis.shape[0]
 
     def patches(self, latents: Tensor) -> Tensor:
-        """s A^T l [..., d] of l [..., r]: the patches that latents stand for."""
+        """Patches s A^T l [..., d] of latents l [..., r]."""
         return self.scale * (latents @ self.basis.to(latents))
 
 
 def principal_subspace(batches: Iterable[Tensor], rank: int) -> Subspace:
-    """The `rank` leading principal directions of patches, seen batch by batch.
+    """The `rank` leading principal directions of patches.
 
-    Moments are about zero, not about the mean: noise has none, so the mean patch is signal too.
+    Moments are about zero, not about the mean: the mean patch is part of the signal.
 
     Args:
-        batches: of patches [n, d], in state space; only their second moment [d, d] is kept.
+        batches: batches of patches [n, d] in state space; only their second moment [d, d] is kept.
+        rank: dimension of the subspace.
 
     Raises:
-        InputError: there is no patch but zeros, or the rank does not fit.
+        InputError: all patches are zero, or the rank is out of range.
     """
     _, moment, _ = _moments((patches[:, :0], patches) for patches in batches)
     if not moment.trace() > 0:
@@ -75,21 +78,21 @@ def principal_subspace(batches: Iterable[Tensor], rank: int) -> Subspace:
 
 
 def aligned_subspace(pairs: Iterable[tuple[Tensor, Tensor]]) -> Subspace:
-    """The subspace of patches x that is most like latents l of the same places, and its scale.
+    """Align the patches x with the latents l of the same positions: subspace and scale.
 
-    Orthonormal rows A and s > 0 with x ~ s A^T l: for any s, E|x - s A^T l|^2 is least where
-    tr(A E[x l^T]) is greatest, which is Procrustes' problem; with the singular value decomposition
-    E[l x^T] = U S V^T it is solved by A = U V^T. Least squares would then choose a scale that
-    shrinks with every bit of disagreement. But the latent model has to meet the signal-to-noise
-    ratios that it knows, so the scale is the one that makes the sizes equal:
+    Orthonormal rows A and s > 0 with x ~ s A^T l. For any s, E|x - s A^T l|^2 is minimal where
+    tr(A E[x l^T]) is maximal, the orthogonal Procrustes problem; with the singular value
+    decomposition E[l x^T] = U S V^T its solution is A = U V^T. The least-squares scale would shrink
+    with the disagreement, but the latent model needs the signal-to-noise ratios that it was trained
+    on. The scale therefore equates the mean squares:
 
         s^2 = E|A x|^2 / E|l|^2
 
     Args:
-        pairs: batches of latents [n, r] and patches [n, d] of the same places, r at most d.
+        pairs: batches of latents [n, r] and patches [n, d] of the same positions, with r <= d.
 
     Raises:
-        InputError: there are no pairs, more latents than pixels, or nothing but zeros.
+        InputError: there are no pairs, r > d, or all values are zero.
     """
     cross, moment, latent = _moments(pairs)
     rank, pixels = cross.shape
@@ -106,7 +109,7 @@ def aligned_subspace(pairs: Iterable[tuple[Tensor, Tensor]]) -> Subspace:
             "latent model's own data."
         )
     scale = (inside / latent).sqrt()
-    # E|A x - s l|^2 = 2 E|A x|^2 - 2 s tr(S), for E|A x|^2 = s^2 E|l|^2.
+    # E|A x - s l|^2 = 2 E|A x|^2 - 2 s tr(S), since E|A x|^2 = s^2 E|l|^2.
     agreement = 2 * scale * strengths.sum() / inside - 1
     return Subspace(
         basis.float().contiguous(),
@@ -117,13 +120,13 @@ def aligned_subspace(pairs: Iterable[tuple[Tensor, Tensor]]) -> Subspace:
 
 
 def prepare(model: JitModel, subspace: Subspace) -> None:
-    """Give a fresh rank-asymmetric network its subspace, in place.
+    """Set the subspace of an untrained rank-asymmetric network, in place.
 
-    The first numbers that a patch is squeezed into become its coordinates there, at the size that
-    fresh weights have, so that the network sees what the reading of its answer mixes in.
+    The first channels of the patch embedding become the coordinates in the subspace, scaled like
+    initial weights: the network has access to the part of x_t that is mixed into its output.
 
     Raises:
-        InputError: the network has another rank or other patches, or a bottleneck below the rank.
+        InputError: the network has another rank or patch size, or a bottleneck below the rank.
     """
     config = model.config
     if config.rank != subspace.rank or config.pixels != subspace.basis.shape[1]:
@@ -146,18 +149,18 @@ def prepare(model: JitModel, subspace: Subspace) -> None:
 
 
 def lifted(latent: JitModel, subspace: Subspace, *, patch: int, channels: int) -> JitModel:
-    """A pixel model that begins as a latent one: the same network, shown A k x_t, answering A^T v.
+    """Convert a latent model to a pixel model with input A k x_t and output A^T v.
 
-    Its estimate of x_0 is at first exactly s A^T l, with l what the latent model says of A k x_t;
-    0 in the complement, which is left to be learnt. All other weights are copied.
+    Its initial estimate of x_0 is exactly s A^T l, with l the latent model's estimate at A k x_t,
+    and 0 in the complement, which remains to be learnt. All other weights are copied.
 
     Args:
-        latent: predicts velocities: its `rank` is all of its own patches.
-        subspace: of `aligned_subspace`, for latent patches and patches of pixels.
-        patch, channels: of the pixel model, which has as many patches a side.
+        latent: a latent model that predicts velocities (`rank` is its patch dimension).
+        subspace: from `aligned_subspace`, for latent patches and pixel patches.
+        patch, channels: of the pixel model, which has the same number of patches per side.
 
     Raises:
-        InputError: the latent model does not predict velocities, or the subspace does not fit.
+        InputError: the latent model does not predict velocities, or the subspace does not match.
     """
     old = latent.config
     if old.rank != old.pixels or not torch.equal(latent.scale, torch.ones_like(latent.scale)):
@@ -186,7 +189,7 @@ def lifted(latent: JitModel, subspace: Subspace, *, patch: int, channels: int) -
     return model
 
 
-def unforeseen(
+def latent_residual(
     reference: Denoiser,
     latents: Tensor,
     eps: Tensor,
@@ -196,17 +199,18 @@ def unforeseen(
     patch: int,
     latent_patch: int = 1,
 ) -> Tensor:
-    """c [b, n, d]: what a latent model could not tell of its data, in patches of pixels.
+    """The error c [b, n, d] of a latent model's estimate, in patches of pixels.
 
-    The model is shown the latents with the pixels' own noise eps, as far as that is in the
-    subspace, at the same signal-to-noise ratio: (1 - tau) l + tau A eps. Then
-    c = s A^T (l - its estimate).
+    The model is evaluated at (1 - tau) l + tau A eps: the latents with the projection of the
+    pixels' noise eps, at the same signal-to-noise ratio. Then c = s A^T (l - estimate).
 
     Args:
-        reference: estimates latents [b, c, h, w]; frozen, and bound to its labels.
+        reference: the latent model, [b, c, h, w]; frozen, with its labels bound.
         latents: [b, c, h, w] of the pictures.
-        eps: [b, c', h', w'], their noise.
-        t: [b], the time of the pixel model.
+        eps: noise of the pixels [b, c', h', w'].
+        t: times of the pixel model [b].
+        subspace: from `aligned_subspace`.
+        patch, latent_patch: patch sizes of the pixel model and the latent model.
     """
     _, tau = calibrated(t, torch.tensor(subspace.scale))
     side = latents.shape[-1] // latent_patch
@@ -220,35 +224,34 @@ def unforeseen(
 def less_noisy(
     x_0: Tensor, estimate: Tensor, c: Tensor, t: Tensor, *, shift: float | None = None
 ) -> Tensor:
-    """A target [b, n, d] for estimates of x_0 with less variance than x_0 itself.
+    """A training target [b, n, d] for estimates of x_0 with less variance than x_0.
 
-    A network D that is trained on |D(x_t) - x_0|^2 learns m = E[x_0 | x_t], and the scatter of x_0
-    about m is all the noise of its gradients. Let c be a variate with E[c | x_t] = 0. Then
-    x_0 - lam c has the mean m too, and its scatter is least where
+    A network D trained on |D(x_t) - x_0|^2 learns m = E[x_0 | x_t], and the deviation of x_0 from m
+    is the noise of its gradients. Let c be a control variate with E[c | x_t] = 0. Then x_0 - lam c
+    also has the mean m, and its variance is minimal for
 
         lam = E<x_0 - m, c> / E<c, c>
 
-    which is estimated from the one draw that there is, patch by patch, with D in the place of m and
-    kept to [0, 1]. Here c is what a reference of the subspace could not foresee (`unforeseen`); in
-    the subspace x_0 - m is about the same, so that most of its scatter goes.
+    lam is estimated per patch from a single sample, with D in place of m, and clamped to [0, 1].
+    Here c is the error of a reference in the subspace (`latent_residual`); in the subspace it is
+    close to x_0 - m, which removes most of the variance.
 
-    What is not exact:
+    The approximations:
 
-    * E[c | x_t] is not 0, but what the reference errs by, plus what the complement of x_t tells of
-      the subspace beyond what the subspace tells itself. Both vanish near noise. With a `shift` the
-      reduction fades to none towards data, by (1 - w(t)) with
-      w = (1 - t)^2 / ((1 - t)^2 + (shift t)^2).
-    * lam sees D's own error e = D - m as well. Of the mean gradient it takes away the projection of
-      e on c, E[c c^T / |c|^2] e at most: in a subspace of rank r one r-th of e where c has no
-      preferred direction. The gradient is smaller by that, and zero for the same D.
-    * A D that begins as the reference (`lifted`) errs as it does: inside, x_0 - D is c, lam is 1,
-      and nothing is left to learn there. What the reference gets wrong is put right only where the
-      reduction has faded, so let the reference be well trained and give a `shift`.
+    * E[c | x_t] is not 0: it is the error of the reference's mean, plus the information about the
+      subspace in the complement of x_t. Both vanish near noise. With a `shift` the reduction fades
+      towards data by 1 - w(t), w = (1 - t)^2 / ((1 - t)^2 + (shift t)^2).
+    * lam also depends on D's error e = D - m. This removes at most the projection of e on c,
+      E[c c^T / |c|^2] e, from the mean gradient: in a subspace of rank r, 1/r of e if c is
+      isotropic. The gradient is reduced by this share, and is zero for the same D.
+    * If D starts as the reference (`lifted`), it has the same error: in the subspace x_0 - D is c,
+      lam is 1, and there is no gradient. Errors of the reference are corrected only where the
+      reduction has faded, so the reference should be well trained, with a `shift`.
 
     Args:
-        x_0, estimate, c: patches [b, n, d]; the estimate is D(x_t), and no gradient flows through
-            it here.
-        t: [b].
+        x_0, estimate, c: patches [b, n, d]; the estimate is D(x_t), without gradient.
+        t: times [b].
+        shift: fades the reduction towards data; None for no fading.
     """
     with torch.no_grad():
         energy = c.square().sum(-1, keepdim=True)
@@ -261,7 +264,7 @@ def less_noisy(
 
 
 def velocity_loss(estimate: Tensor, target: Tensor, t: Tensor, *, floor: float = 0.05) -> Tensor:
-    """Mean of |estimate - target|^2 / t^2, the error of the velocity, with t at least `floor`.
+    """Velocity loss: mean of |estimate - target|^2 / t^2, with t clamped to `floor`.
 
     `estimate` and `target` are [b, ...], t is [b].
     """

@@ -1,8 +1,7 @@
-"""Recipes: everything that decides a training run, as data.
+"""Recipes: the complete configuration of training runs.
 
-Progress runs from 0 to 1 over the recipe's minutes, on whatever machine, or over its steps; the
-learning rate and the mixture of pictures follow it. A run that counts steps comes out the same, bit
-for bit, however often it was interrupted.
+Progress runs from 0 to 1 over the recipe's minutes or its steps; the learning rate and the mixture
+of pictures are functions of it. A run by steps is bit-identical however often it is interrupted.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ class Phase:
     """A part of a run.
 
     Attributes:
-        until: where it ends, in [0, 1] of the run.
-        shares: every batch has one of these sizes, drawn by weight.
-        simple: factor on the draws of simple things, see `training.data.dataset.Dataset.sample`.
+        until: progress in [0, 1] at which the phase ends.
+        shares: sizes of batches and their weights.
+        simple: factor on the weight of simple things, see `training.data.dataset.Dataset.sample`.
     """
 
     until: float
@@ -37,25 +36,25 @@ class Recipe:
     """One training run.
 
     Attributes:
-        minutes: of training, pauses not counted. Where there are `steps`, only a guess.
-        steps: that the run takes, or None where it takes its minutes.
+        minutes: duration, without interruptions; with `steps` only an estimate.
+        steps: number of steps, or None to train for `minutes`.
         rank, detail, skip, references: see `asymflow.models.embedded.network.PictureConfig`.
-        tokens: picture patches in a batch (each size gets as many pictures as fill it).
-        muon_rate, kernel_rate, adam_rate: peak learning rates of the block matrices, of the
-            convolutions between the first and the last, and of everything else.
-        decay: share of the run at the end over which the rates fall linearly to zero.
-        ema: decay of the weight average per step, once warmed up.
+        tokens: picture patches per batch; the number of pictures depends on their size.
+        muon_rate, kernel_rate, adam_rate: peak learning rates of the block matrices, of the inner
+            convolutions, and of all other parameters.
+        decay: final share of the run in which the rates decay linearly to zero.
+        ema: decay of the weight average per step, after warm-up.
         time_mean, time_std: t at 64 px is sigmoid(normal(mean, std)); other sizes are shifted to
-            the same pooled signal-to-noise ratio. Far towards noise: only above t = 0.97 is the
-            layout hidden even from an 8 x 8 mean, and has to come from the prompt.
-        time_uniform: share of times that are uniform in [0.02, 0.95] instead: rendering is learnt
-            there.
-        drop_text, drop_style, drop_reference: chances that a picture is seen without its caption,
-            without its style, without its references.
-        drop_words: without caption and style, so that only the references are left.
-        drop_all: without anything (the unconditional pass of guidance).
-        checkpoint_minutes: between two checkpoints, which are all that a killed run loses.
-        sample_minutes: between two points of the curve, each with a sheet of samples.
+            the same pooled signal-to-noise ratio. The distribution favours noise, because only
+            above t = 0.97 is the layout invisible even in an 8 x 8 mean, so that it has to come
+            from the prompt.
+        time_uniform: share of times that are uniform in [0.02, 0.95], where rendering is learnt.
+        drop_text, drop_style, drop_reference: probabilities of dropping the caption, the style and
+            the references.
+        drop_words: probability of dropping caption and style but not the references.
+        drop_all: probability of dropping all conditioning (the unconditional pass of guidance).
+        checkpoint_minutes: time between checkpoints.
+        sample_minutes: time between points of the curve, each with a sheet of samples.
         flip, background, scene, disturb, recolour: see `training.data.dataset.Dataset.sample`.
     """
 
@@ -95,11 +94,11 @@ class Recipe:
     seed: int = 0
 
     def phase(self, progress: float) -> Phase:
-        """The part of the run at a progress in [0, 1]."""
+        """The phase at a progress in [0, 1]."""
         return next(phase for phase in self.phases if progress <= phase.until)
 
     def rate(self, step: int, progress: float) -> float:
-        """Factor on the learning rates: a short warm-up, a plateau, a linear fall to zero."""
+        """Factor on the learning rates: warm-up, constant, linear decay to zero."""
         return min(1.0, (step + 1) / self.warmup_steps, max(0.0, 1 - progress) / self.decay)
 
 
@@ -129,8 +128,8 @@ V2 = Recipe(
     scene=0.08,
     disturb=0.3,
     recolour=0.15,
-    # Small pictures of everyday things first: they cost a quarter, and a core without matrix units
-    # for bfloat16 gets to something that can be looked at within hours.
+    # Small pictures of everyday things first, at a quarter of the cost: a CPU without bfloat16
+    # matrix units then produces recognisable samples within hours.
     phases=(
         Phase(0.025, _square((32, 0.85), (64, 0.15)), simple=6.0),
         Phase(0.12, _square((32, 0.45), (64, 0.55)), simple=4.0),
@@ -139,7 +138,7 @@ V2 = Recipe(
         Phase(1.00, _square((32, 0.12), (64, 0.65), (128, 0.17)) + _WIDE, simple=2.0),
     ),
 )
-"""Draws from a reference, and renders with convolutions."""
+"""Conditioned on references, with a convolutional detail head."""
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -153,7 +152,7 @@ RECIPES: dict[str, Recipe] = {
                 Phase(1.00, _square((32, 0.12), (64, 0.65), (128, 0.17)) + _WIDE),
             ),
         ),
-        # Goes on from trained weights on one core, mostly with what people ask for most.
+        # Fine-tunes trained weights on one core, mostly on everyday things.
         Recipe(
             name="laptop",
             minutes=72,
@@ -165,7 +164,7 @@ RECIPES: dict[str, Recipe] = {
             phases=(Phase(1.00, _square((32, 0.45), (64, 0.47), (128, 0.02)) + _WIDE, simple=4.0),),
         ),
         V2,
-        # The same in ten minutes of one GPU.
+        # V2 in ten minutes on one GPU.
         dataclasses.replace(
             V2,
             name="gpu",
@@ -201,7 +200,11 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name."""
+    """Look up a recipe.
+
+    Raises:
+        InputError: the name is unknown.
+    """
     if name not in RECIPES:
         raise InputError(f"Unknown recipe {name!r}. Choose one of {', '.join(RECIPES)}.")
     return RECIPES[name]

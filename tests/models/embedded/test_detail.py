@@ -37,7 +37,7 @@ def told(
 ) -> dict[str, torch.Tensor]:
     ids = torch.arange(1, 11).reshape(2, 5)
     drawings = torch.randn(2, 2, 4, *size, generator=torch.Generator().manual_seed(seed))
-    seen = model.looked_at(drawings, torch.tensor([present, present]))
+    seen = model.encode_references(drawings, torch.tensor([present, present]))
     mask, style = torch.ones(2, 5, dtype=torch.bool), torch.zeros(2, dtype=torch.long)
     return model.context(ids, mask, style, seen)
 
@@ -82,7 +82,7 @@ def test_a_fresh_model_says_the_mean_at_noise() -> None:
     torch.testing.assert_close(made, model.mean.view(1, 4, 1, 1).expand(2, 4, 16, 16))
 
 
-def test_an_absent_drawing_is_not_looked_at_and_a_present_one_is() -> None:
+def test_an_absent_drawing_is_ignored_and_a_present_one_is() -> None:
     model, x, t = fresh(), torch.randn(2, 4, 32, 32), torch.tensor([0.5, 0.9])
 
     def made(present: tuple[int, int], seed: int) -> torch.Tensor:

@@ -80,7 +80,7 @@ def test_keywords_need_a_likeness_too() -> None:
 
 
 @pytest.mark.parametrize("style", [None, *LIBRARY, "fxemoji"])
-def test_the_style_that_is_asked_for_is_never_looked_at(style: str | None) -> None:
+def test_the_requested_style_is_never_a_reference(style: str | None) -> None:
     match = shipped().find("a cat and a dog")
     assert match is not None
     drawings, styles = shipped().drawings(match, style, (64, 64), 2)

@@ -72,7 +72,7 @@ def test_references_of_scenes_are_laid_out_like_them(dataset: Dataset) -> None:
 
 def test_shipped_references_come_from_the_library_first(dataset: Dataset) -> None:
     entries = [e for e in dataset.entries if e.name == "fox"]
-    shown, present = dataset.looks(entries, 32, 2)
+    shown, present = dataset.references(entries, 32, 2)
     assert present.all()
     for entry, pictures in zip(entries, shown, strict=True):
         wanted = [style for style in LIBRARY if style != entry.style][:2]
@@ -103,12 +103,12 @@ CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
     "moved": lambda pixels: references.moved(rng(), pixels),
     "blurred": lambda pixels: references.blurred(rng(), pixels),
     "outlined": references.outlined,
-    "papered": lambda pixels: references.papered(rng(), pixels),
-    "laid on a colour": lambda pixels: references.laid_on_colour(rng(), pixels),
-    "cluttered": lambda pixels: references.cluttered(rng(), pixels),
+    "on paper": lambda pixels: references.on_paper(rng(), pixels),
+    "on a colour": lambda pixels: references.on_colour(rng(), pixels),
+    "on clutter": lambda pixels: references.on_clutter(rng(), pixels),
     "grainy": lambda pixels: references.grainy(rng(), pixels),
-    "hues": lambda pixels: references.turn_hues(pixels, 120),
-    "disturbed": lambda pixels: references.disturb(rng(5), pixels),
+    "hues": lambda pixels: references.rotate_hues(pixels, 120),
+    "augmented": lambda pixels: references.augment(rng(5), pixels),
 }
 
 
@@ -127,13 +127,13 @@ def test_changes_keep_pictures_premultiplied_and_change_them(
 def test_hues_turn_all_the_way_round() -> None:
     pixels = rng().integers(60, 190, (8, 8, 4)).astype(np.uint8)
     pixels[..., 3] = 255
-    third = references.turn_hues(pixels, 120)
+    third = references.rotate_hues(pixels, 120)
     # A third of the circle swaps the three channels.
     assert np.abs(np.roll(pixels[..., :3], 1, -1).astype(int) - third[..., :3]).max() <= 1
-    back = references.turn_hues(references.turn_hues(third, 120), 120)
+    back = references.rotate_hues(references.rotate_hues(third, 120), 120)
     assert np.abs(back.astype(int) - pixels).max() <= 2
     grey = np.full((2, 2, 4), 77, np.uint8)
-    assert np.array_equal(references.turn_hues(grey, 200), grey)
+    assert np.array_equal(references.rotate_hues(grey, 200), grey)
 
 
 def test_moving_by_nothing_would_change_nothing() -> None:

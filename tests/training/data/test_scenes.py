@@ -242,7 +242,7 @@ def test_paste_is_over() -> None:
 def test_lay_on_a_background() -> None:
     picture = np.array([[[0, 60, 0, 128], [0, 0, 0, 0], [9, 9, 9, 255]]], np.uint8)
     ground = np.full((1, 3, 3), 200, np.uint8)
-    result = backgrounds.lay(picture, ground)
+    result = backgrounds.composite(picture, ground)
     assert result[0, :, 3].tolist() == [255, 255, 255]
     assert result[0, 0, :3].tolist() == [100, 160, 100]
     assert result[0, 1, :3].tolist() == [200, 200, 200]

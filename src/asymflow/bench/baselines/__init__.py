@@ -1,1 +1,1 @@
-"""Other samplers, schedules and caches on the same network, prompts and seeds."""
+"""Baselines: other samplers, schedules and caches on the same network, prompts and seeds."""

@@ -1,4 +1,4 @@
-"""Pictures and times of a sampler that are kept between runs."""
+"""Cache of pictures and times between runs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from asymflow.core.types import Request
 from asymflow.io.files import replacing
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 
-_VERSION = 3  # Part of every cache key: raise it whenever a sampler or a measurement changes.
+_VERSION = 3  # Part of every cache key: increment it when a sampler or a measurement changes.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Taken:
-    """Pictures of the first k requests by one configuration, and what they took.
+class Samples:
+    """Pictures of the first k requests by one configuration, and their cost.
 
     Attributes:
-        pictures: [k, h, w, 4] in [0, 1]. float16 is within a sixteenth of a level of 256.
-        seconds, rows, whole: per picture [k]; see `Peer`.
+        pictures: [k, h, w, 4] in [0, 1]. float16 is accurate to 1/16 of an 8-bit level.
+        seconds, rows, whole: per picture [k]; see `SamplerResult`.
     """
 
     pictures: NDArray[np.float16]
@@ -42,8 +42,8 @@ class Taken:
 
 
 @dataclass(frozen=True, eq=False)
-class Shelf:
-    """Keeps what has been measured in a folder, or nowhere."""
+class ResultCache:
+    """Cache of measurements in a folder; disabled if `root` is None."""
 
     adapter: EmbeddedAdapter
     root: Path | None
@@ -51,7 +51,7 @@ class Shelf:
 
     @cached_property
     def machine(self) -> dict[str, Any]:
-        """What times depend on."""
+        """The conditions that times depend on."""
         device = self.adapter.template.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
         return {
@@ -62,22 +62,22 @@ class Shelf:
         }
 
     def path(self, suffix: str, settings: object, requests: Sequence[Request]) -> Path | None:
-        """Where what these settings give for these requests is kept."""
+        """The cache file for a configuration and its requests; None if disabled."""
         if self.root is None:
             return None
-        asked = [[dict(request.inputs), request.seed] for request in requests]
+        jobs = [[dict(request.inputs), request.seed] for request in requests]
         common = [_VERSION, self.adapter.weights_hash, self.machine, self.size, presets.GUIDANCE]
-        key = json.dumps([common, settings, asked], sort_keys=True)
+        key = json.dumps([common, settings, jobs], sort_keys=True)
         return self.root / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.{suffix}"
 
 
-def load_taken(path: Path | None) -> Taken | None:
-    """What is kept; None where it is absent or damaged, since it can be computed again."""
+def load_samples(path: Path | None) -> Samples | None:
+    """Read samples; None if the file is absent or damaged."""
     if path is None:
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            taken = Taken(
+            samples = Samples(
                 stored["pictures"],
                 stored["seconds"],
                 stored["rows"],
@@ -87,19 +87,19 @@ def load_taken(path: Path | None) -> Taken | None:
             )
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
-    return taken
+    return samples
 
 
-def save_taken(path: Path | None, taken: Taken) -> None:
-    """Write what `load_taken` reads; without a path nothing is kept."""
+def save_samples(path: Path | None, samples: Samples) -> None:
+    """Write samples for `load_samples`; does nothing without a path."""
     if path is not None:
         with replacing(path) as file:
             np.savez(
                 file,
-                pictures=taken.pictures,
-                seconds=taken.seconds,
-                rows=taken.rows,
-                whole=taken.whole,
-                macs=taken.macs,
-                peak_bytes=taken.peak_bytes,
+                pictures=samples.pictures,
+                seconds=samples.seconds,
+                rows=samples.rows,
+                whole=samples.whole,
+                macs=samples.macs,
+                peak_bytes=samples.peak_bytes,
             )

@@ -1,4 +1,4 @@
-"""The grid of times that is best for a sampler."""
+"""Search for the best time grid of a scheduler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asymflow.bench.baselines.cache import Shelf
+from asymflow.bench.baselines.cache import ResultCache
 from asymflow.bench.baselines.protocol import Budget, pair_requests, reference_plan
 from asymflow.bench.baselines.samplers import SHIFTS, Sampler, dpm, unipc
 from asymflow.bench.pairs import pick
@@ -28,9 +28,9 @@ _SEARCH_PAIRS = 12
 
 
 def best_grids(
-    search: Search, budget: Budget, keep: Shelf, on_progress: Progress
+    search: Search, budget: Budget, store: ResultCache, on_progress: Progress
 ) -> tuple[dict[str, dict[str, float]], list[Sampler]]:
-    """Per scheduler the error of every shift, and the scheduler with the best one."""
+    """For each scheduler the error of every shift, and the sampler with the best shift."""
     low, _ = presets.guidance_interval((search.size, search.size))
     makers = [
         partial(make, order, n, guided_from=low)
@@ -42,9 +42,9 @@ def best_grids(
     best: list[Sampler] = []
     for number, maker in enumerate(makers):
         found = {shift: maker(shift=shift) for shift in SHIFTS}
-        known = {f"{shift:g}": search.error(each, keep) for shift, each in found.items()}
-        _, shift = min((known[f"{shift:g}"], shift) for shift in SHIFTS)
-        errors[found[shift].name] = known
+        measured = {f"{shift:g}": search.error(each, store) for shift, each in found.items()}
+        _, shift = min((measured[f"{shift:g}"], shift) for shift in SHIFTS)
+        errors[found[shift].name] = measured
         best.append(found[shift])
         on_progress("choosing grids for schedulers", number + 1, len(makers))
     return errors, best
@@ -52,22 +52,22 @@ def best_grids(
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Judges samplers on other pairs than those of the table.
+    """Evaluates samplers on pairs that are not in the table.
 
     Attributes:
-        known: errors that have been measured.
+        errors: measured errors by configuration.
     """
 
     adapter: EmbeddedAdapter
     seen: Sequence[Entry]
     entries: Sequence[Entry]
     size: int
-    known: dict[str, float] = field(default_factory=dict[str, float])
+    errors: dict[str, float] = field(default_factory=dict[str, float])
 
     @cached_property
     def requests(self) -> list[Request]:
-        taken = {entry.index for entry in self.entries}
-        others = [e for e in pick(self.seen, len(self.seen), 1) if e.index not in taken]
+        used = {entry.index for entry in self.entries}
+        others = [e for e in pick(self.seen, len(self.seen), 1) if e.index not in used]
         if not others:
             raise InputError(
                 f"All {len(self.entries)} seen pairs of the dataset are in the table, and none is "
@@ -79,18 +79,18 @@ class Search:
     def reference(self) -> Tensor:
         return verifier.rollout(self.adapter, reference_plan(self.size), self.requests)
 
-    def error(self, sampler: Sampler, keep: Shelf) -> float:
-        """Mean root mean square of the difference to the reference, in state space."""
+    def error(self, sampler: Sampler, store: ResultCache) -> float:
+        """Mean RMSE to the reference, in state space."""
         key = json.dumps([sampler.family, dict(sampler.settings)], sort_keys=True)
-        if key not in self.known:
-            path = keep.path("json", ["error", key], self.requests)
+        if key not in self.errors:
+            path = store.path("json", ["error", key], self.requests)
             found = _read_number(path)
             if found is None:
                 found = self._measure(sampler)
                 if path is not None:
                     write_text(path, json.dumps(found))
-            self.known[key] = found
-        return self.known[key]
+            self.errors[key] = found
+        return self.errors[key]
 
     @torch.inference_mode()
     def _measure(self, sampler: Sampler) -> float:

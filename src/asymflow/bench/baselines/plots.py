@@ -1,4 +1,4 @@
-"""Cost against quality, and sheets of pictures, side by side."""
+"""Plots of cost against quality, and contact sheets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asymflow.bench.baselines.report import REFERENCE, Peer, PeersReport, Quartiles
+from asymflow.bench.baselines.report import REFERENCE, BaselinesReport, Quartiles, SamplerResult
 from asymflow.bench.pairs import job
 from asymflow.core.statistics import Interval
 from asymflow.generation.sheets import sheet
@@ -20,27 +20,27 @@ from asymflow.training.data.manifest import Entry
 SHEET_COLUMNS = 8
 
 
-def plot_report(report: PeersReport, path: Path) -> None:
-    """KID and the distance to the reference over milliseconds, a colour per family."""
+def plot_report(report: BaselinesReport, path: Path) -> None:
+    """Plot KID and the distance to the reference over milliseconds, a colour per family."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = new_figure(13, 6)
     panels: Any = figure.subplots(1, 2)
-    what: tuple[tuple[str, Callable[[Peer], Interval]], ...] = (
-        ("KID x1000 to real pictures", lambda peer: peer.score.kid),
-        ("feature distance to the reference", lambda peer: peer.to_reference),
+    what: tuple[tuple[str, Callable[[SamplerResult], Interval]], ...] = (
+        ("KID x1000 to real pictures", lambda result: result.score.kid),
+        ("feature distance to the reference", lambda result: result.to_reference),
     )
-    families = list(dict.fromkeys(peer.family for peer in report.peers))
+    families = list(dict.fromkeys(result.family for result in report.results))
     for axes, (label, value) in zip(panels, what, strict=True):
         for number, family in enumerate(families):
-            rows = [peer for peer in report.peers if peer.family == family]
-            ms, found = [peer.ms for peer in rows], [value(peer) for peer in rows]
+            rows = [result for result in report.results if result.family == family]
+            ms, found = [result.ms for result in rows], [value(result) for result in rows]
             ours = family == "asymflow"
             axes.errorbar(
                 [each.median for each in ms],
                 [each.value for each in found],
-                xerr=_arms([each.median for each in ms], ms),
-                yerr=_arms([each.value for each in found], found),
+                xerr=_error_bars([each.median for each in ms], ms),
+                yerr=_error_bars([each.value for each in found], found),
                 fmt="*" if ours else "o",
                 color=f"C{number % 10}",
                 markersize=12 if ours else 5,
@@ -49,9 +49,9 @@ def plot_report(report: PeersReport, path: Path) -> None:
                 label=family,
             )
             if family in ("baseline", "asymflow", REFERENCE):
-                for peer, each, estimate in zip(rows, ms, found, strict=True):
+                for result, each, estimate in zip(rows, ms, found, strict=True):
                     axes.annotate(
-                        peer.name,
+                        result.name,
                         (each.median, estimate.value),
                         textcoords="offset points",
                         xytext=(6, 6),
@@ -68,10 +68,10 @@ def plot_report(report: PeersReport, path: Path) -> None:
         figure.savefig(file, dpi=120, format="png")
 
 
-def _arms(
+def _error_bars(
     middles: Sequence[float], around: Sequence[Quartiles] | Sequence[Interval]
 ) -> list[list[float]]:
-    """Lengths of error bars to both sides; a quartile may miss its middle by rounding."""
+    """Lengths of error bars; negative ones, from rounded quartiles, become 0."""
     pairs = list(zip(middles, around, strict=True))
     return [
         [max(0.0, middle - each.low) for middle, each in pairs],
@@ -85,7 +85,7 @@ def draw_pictures(
     made: Mapping[str, NDArray[np.float16]],
     path: Path,
 ) -> None:
-    """Real pictures, then a row for each configuration."""
+    """Write a contact sheet: real pictures, then a row for each configuration."""
     count = len(real)
     rows: list[Sequence[NDArray[Any]]] = [list(real)]
     rows += [list(pictures[:count].astype(np.float32)) for pictures in made.values()]

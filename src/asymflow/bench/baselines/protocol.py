@@ -1,4 +1,4 @@
-"""What every sampler is compared on: prompts, seeds, numbers of steps, and the reference."""
+"""Protocol of the comparison: prompts, seeds, numbers of steps, and the reference."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from asymflow.training.data.manifest import Entry
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much of every method is tried.
+    """Configurations to measure of every method.
 
     Attributes:
-        quick: whether it is a part of the whole; a result says so.
-        steps: of diffusers' schedulers.
-        gits_steps: of GITS.
-        cache_steps: of the grid under the caches.
-        first_block, taylor, skip: thresholds, intervals and thresholds of the caches. In trials on
-            the embedded model at 32 px the usual ones did nothing: diffusers' 0.05 for the first
-            block and AdaptiveDiffusion's 0.01 skipped no block and no call.
-        counted: pictures whose arithmetic is counted: adaptive samplers differ between pictures.
-        keep: pictures after which everything is written to disk.
+        quick: whether this is a reduced set; recorded in the result.
+        steps: numbers of steps of diffusers' schedulers.
+        gits_steps: numbers of steps of GITS.
+        cache_steps: number of steps under the caches.
+        first_block, taylor, skip: thresholds of the first-block cache, intervals of TaylorSeer and
+            thresholds of AdaptiveDiffusion. On the embedded model at 32 px the published defaults
+            have no effect: diffusers' 0.05 for the first block and AdaptiveDiffusion's 0.01 skip
+            no block and no call.
+        counted: pictures whose arithmetic is counted; it varies under adaptive samplers.
+        save_every: pictures between writes of the cache.
     """
 
     quick: bool = False
@@ -35,7 +36,7 @@ class Budget:
     taylor: tuple[int, ...] = (2, 3)
     skip: tuple[float, ...] = (0.02, 0.05)
     counted: int = 4
-    keep: int = 8
+    save_every: int = 8
 
 
 FULL = Budget()
@@ -43,13 +44,13 @@ QUICK = Budget(quick=True, steps=(5, 6, 8), gits_steps=(5, 6, 8))
 
 
 def reference_plan(size: int) -> Plan:
-    """The fine plan that pictures of a side in pixels are compared with."""
+    """The reference plan for pictures of `size` x `size` pixels."""
     shape = (size, size)
     return schedules.fine_plan(shape, guidance_interval=presets.guidance_interval(shape))
 
 
 def pair_requests(entries: Sequence[Entry], seed: int, size: int) -> list[Request]:
-    """Requests of pairs of the dataset, with the seeds that `pairs.job` derives from `seed`."""
+    """Requests for pairs of the dataset, with the seeds that `pairs.job` derives from `seed`."""
     jobs = [job(entry, seed) for entry in entries]
     return [
         Request({"prompt": prompt, "style": style}, (size, size), noise, presets.GUIDANCE)

@@ -1,4 +1,4 @@
-"""A table of samplers: their cost, and how near their pictures come."""
+"""Report of the comparison: cost and quality of every sampler."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from asymflow.bench.report import Score
 from asymflow.core.errors import InputError
 from asymflow.core.statistics import Interval
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version 1 has the key `peers` instead of `results`."""
 BASELINE = "Heun 50"
 REFERENCE = "reference"
 
 
 @dataclass(frozen=True, slots=True)
 class Quartiles:
-    """The median over pictures, and the quartiles around it: how they differ, no interval."""
+    """Median and quartiles over pictures: the spread, not a confidence interval."""
 
     median: float
     low: float
@@ -32,20 +33,20 @@ class Quartiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """What one configuration takes and what its pictures are worth.
+class SamplerResult:
+    """Cost and quality of one configuration.
 
     Attributes:
-        forwards: rows of network calls per picture; a guided estimate has two.
-        whole: of them, rows that went through every block. Caches skip most blocks of the others.
-        macs: multiply-accumulates per picture, mean of the first few.
+        forwards: rows of network calls per picture (NFE); a guided estimate has two.
+        whole: rows that went through every block. Caches skip most blocks of the others.
+        macs: multiply-accumulates per picture, mean over the first few.
         ms: wall time of one picture, generated alone.
-        speedup: time of `BASELINE` over its time for the same picture.
-        peak_bytes: most memory that one picture holds.
-        score: against the real pictures, as in `asymflow.bench.quality`.
-        to_reference: one minus the cosine of features of its picture and of the reference's.
-        rms: of their difference, for pictures in [0, 1]: half of what a plan's evidence says, which
-            is measured in [-1, 1] and before clipping.
+        speedup: time of `BASELINE` divided by the time of this sampler, for the same picture.
+        peak_bytes: peak memory of one picture.
+        score: quality against real pictures, as in `asymflow.bench.quality`.
+        to_reference: feature distance to the reference.
+        rms: RMSE to the reference, for pictures in [0, 1]: half of the RMSE in a plan's evidence,
+            which is measured in [-1, 1] and before clipping.
     """
 
     name: str
@@ -63,12 +64,12 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class PeersReport:
-    """All configurations, with what is needed to repeat them.
+class BaselinesReport:
+    """All configurations, with the settings to reproduce them.
 
     Attributes:
-        searched: per scheduler of diffusers, the root mean square to the reference (in [-1, 1]) of
-            every shift that it could choose from.
+        searched: for each scheduler of diffusers, the RMSE to the reference (in [-1, 1]) of every
+            candidate shift.
     """
 
     provenance: Mapping[str, Any]
@@ -77,16 +78,19 @@ class PeersReport:
     versions: Mapping[str, str]
     hashes: Mapping[str, str]
     searched: Mapping[str, Mapping[str, float]]
-    peers: tuple[Peer, ...]
+    results: tuple[SamplerResult, ...]
 
-    def peer(self, name: str) -> Peer:
-        """One row; raises `InputError` where there is none of that name."""
-        for peer in self.peers:
-            if peer.name == name:
-                return peer
-        raise InputError(
-            f"This report has no {name!r}. It has: {', '.join(peer.name for peer in self.peers)}."
-        )
+    def result(self, name: str) -> SamplerResult:
+        """The result of one configuration.
+
+        Raises:
+            InputError: the name is unknown.
+        """
+        for result in self.results:
+            if result.name == name:
+                return result
+        names = ", ".join(result.name for result in self.results)
+        raise InputError(f"This report has no {name!r}. It has: {names}.")
 
     def to_json(self) -> str:
         """The report as one JSON object, with its schema version."""
@@ -99,7 +103,7 @@ class PeersReport:
             "(±: half of the 95% interval; of times and speed-ups: quartiles)",
             "",
             _HEADER,
-            *map(_row, self.peers),
+            *map(_row, self.results),
             "",
             f"forwards: rows of network calls; whole: rows through every block. {REFERENCE}: "
             "64 guided steps of multistep2.",
@@ -127,23 +131,23 @@ _NAME = 40
 _HEADER = f"{'':{_NAME}}" + "".join(f"{name:>{width}}" for name, width in _COLUMNS)
 
 
-def _row(peer: Peer) -> str:
-    ms, speedup, score = peer.ms, peer.speedup, peer.score
+def _row(result: SamplerResult) -> str:
+    ms, speedup, score = result.ms, result.speedup, result.score
     cells = (
-        f"{peer.forwards:.1f}",
-        f"{peer.whole:.1f}",
-        f"{peer.macs / 1e9:.1f}",
+        f"{result.forwards:.1f}",
+        f"{result.whole:.1f}",
+        f"{result.macs / 1e9:.1f}",
         f"{ms.median:.0f} ({ms.low:.0f}-{ms.high:.0f})",
         f"{speedup.median:.2f} ({speedup.low:.2f}-{speedup.high:.2f})",
-        f"{peer.peak_bytes / 1e6:.1f}",
+        f"{result.peak_bytes / 1e6:.1f}",
         score.kid.plus_minus(1),
         score.fd.plus_minus(1),
         score.recall_1.plus_minus(1, factor=100),
         score.recall_5.plus_minus(1, factor=100),
-        peer.to_reference.plus_minus(4),
-        peer.rms.plus_minus(4),
+        result.to_reference.plus_minus(4),
+        result.rms.plus_minus(4),
     )
-    row = f"{peer.name:{_NAME}}"
+    row = f"{result.name:{_NAME}}"
     for cell, (_, width) in zip(cells, _COLUMNS, strict=True):
         row += f"{cell:>{width}}"
     return row

@@ -1,29 +1,29 @@
-"""Samplers of others and ours on one network: same prompts, same seeds, one run.
+"""Compare plans with baseline samplers on one network: same prompts, same seeds, one run.
 
-What is compared, and where it differs from its source:
+The baselines, and how they differ from their sources:
 
-- Guidance is a setting of the model, and everybody has it where it helps: at the times
-  `presets.GUIDED`, the unconditional pass left out elsewhere. But
-- **Heun and Euler, 50 steps** are what papers on pixel models report: over the uniform grid with
-  guidance in every evaluation. **DDIM** is not run on its own, since it *is* Euler: with a = 1 - t
-  and sigma = t its update a_s D + (sigma_s / sigma_t) (x_t - a_t D) is (s/t) x_t + (1 - s/t) D. In
+- Guidance is a setting of the model. All samplers apply it in the same interval of t,
+  `presets.GUIDED`, and omit the unconditional pass outside, with one exception:
+- **Heun and Euler, 50 steps**, the baselines in papers on pixel-space models: uniform grid,
+  guidance in every evaluation. **DDIM** is not listed because it *is* Euler: with a = 1 - t and
+  sigma = t, its update a_s D + (sigma_s / sigma_t) (x_t - a_t D) is (s/t) x_t + (1 - s/t) D. In
   x_t / (1 - t) over t / (1 - t) it is Euler's method in the textbook sense. A test compares it with
   diffusers' `DDIMScheduler`.
-- **UniPC and DPM-Solver++** are diffusers' own classes with `use_flow_sigmas`. The network is asked
-  at the exact noise level of the scheduler's state, not at its `timesteps`, which are cut to whole
-  thousandths. Every variant gets the best of five grids (`flow_shift`), chosen on other pictures.
-- **GITS** (arXiv 2405.11326): the grid that makes the sum of Euler's local errors along a fine
-  reference least, by dynamic programming over a profile's candidate times; **iPNDM** over it:
+- **UniPC and DPM-Solver++** are diffusers' own classes with `use_flow_sigmas`. The network is
+  evaluated at the exact noise level of the scheduler's state, not at its `timesteps`, which are
+  rounded to thousandths. Every variant uses the best of five grids (`flow_shift`), chosen on other
+  pictures.
+- **GITS** (arXiv 2405.11326): the grid that minimises the sum of Euler's local errors along a fine
+  reference, by dynamic programming over a profile's candidate times; **iPNDM** on that grid:
   Adams-Bashforth in the velocity with the coefficients of constant steps, of order 4 after warm-up.
-- **First-block cache and TaylorSeer**: `asymflow.bench.caching`, over our default grid.
-- **AdaptiveDiffusion** (after arXiv 2410.09873, without its code at hand): the last velocity is
-  used again where the third-order difference of the states is small, but never more than four times
-  in a row.
-- **asymflow**: the plans that are passed in.
+- **First-block cache and TaylorSeer**: `asymflow.bench.caching`, on the default grid.
+- **AdaptiveDiffusion** (reimplemented from arXiv 2410.09873): reuses the last velocity where the
+  third-order difference of the states is small, at most four times in a row.
+- **asymflow**: the given plans.
 
-Every picture is generated alone, and its wall time from prompt to picture is what is reported.
-Configurations take turns, one picture each, since shared machines drift within minutes; a speed-up
-is the median over pictures of the time of Heun for the *same* picture over that of the peer.
+Every picture is generated alone; times are wall times from prompt to picture. Configurations are
+interleaved, one picture each, because shared machines drift within minutes. A speed-up is the
+median over pictures of the time of Heun divided by the time of the sampler for the *same* picture.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ import torch
 from numpy.typing import NDArray
 
 from asymflow.bench import metrics
-from asymflow.bench.baselines.cache import Shelf, Taken, load_taken, save_taken
+from asymflow.bench.baselines.cache import ResultCache, Samples, load_samples, save_samples
 from asymflow.bench.baselines.grids import Search, best_grids
 from asymflow.bench.baselines.plots import SHEET_COLUMNS, draw_pictures, plot_report
 from asymflow.bench.baselines.protocol import (
@@ -49,7 +49,13 @@ from asymflow.bench.baselines.protocol import (
     pair_requests,
     reference_plan,
 )
-from asymflow.bench.baselines.report import BASELINE, REFERENCE, Peer, PeersReport, Quartiles
+from asymflow.bench.baselines.report import (
+    BASELINE,
+    REFERENCE,
+    BaselinesReport,
+    Quartiles,
+    SamplerResult,
+)
 from asymflow.bench.baselines.samplers import (
     Sampler,
     adaptive,
@@ -83,7 +89,7 @@ from asymflow.planning.profiler import Progress, no_progress
 from asymflow.training.data.dataset import Dataset
 
 
-def peers(
+def compare(
     adapter: EmbeddedAdapter,
     plans: Mapping[str, Plan],
     dataset_root: Path,
@@ -96,19 +102,18 @@ def peers(
     out: Path | None = None,
     cache: Path | None = None,
     on_progress: Progress = no_progress,
-) -> PeersReport:
+) -> BaselinesReport:
     """Compare samplers on `pairs` seen pairs, with the prompts and seeds of the quality suite.
 
-    With `out`, writes `peers.json`, `peers.png` and `sheet.png` into that folder, and keeps
-    pictures and times under `out/cache`, so that an interrupted run goes on when it is called
-    again. Times then come from several sittings: compare them only on one undisturbed machine.
-
     Args:
-        plans: of ours, by name.
-        profile: of this model at this size; without it GITS is left out.
-        budget: how much of every method is tried.
-        provenance: the header of the report, of `asymflow.bench.provenance`.
-        cache: a folder for features of real pictures, shared with the quality suite.
+        plans: plans to compare, by name.
+        profile: a profile of this model at this size; without it GITS is omitted.
+        budget: numbers of steps and settings of every method.
+        provenance: the header of the report, from `asymflow.bench.provenance`.
+        out: write `baselines.json`, `baselines.png` and `sheet.png` to this folder, and cache
+            pictures and times in `out/cache` so that an interrupted run can be resumed. Times of a
+            resumed run come from several sessions: compare them only on one idle machine.
+        cache: folder for features of real pictures, shared with the quality suite.
 
     Raises:
         InputError: the dataset has too few pairs; a plan or the profile is for another model or
@@ -134,11 +139,11 @@ def peers(
         )
     requests = pair_requests(entries, 0, size)
     jobs = sha256_of(repr([job(entry, 0) for entry in entries]).encode())
-    keep = Shelf(adapter, out / "cache" if out is not None else None, size)
+    store = ResultCache(adapter, out / "cache" if out is not None else None, size)
 
     low, _ = presets.guidance_interval((size, size))
     search = Search(adapter, seen, entries, size)
-    searched, scheduled = best_grids(search, budget, keep, on_progress)
+    searched, scheduled = best_grids(search, budget, store, on_progress)
     samplers = (
         planned(reference_plan(size), REFERENCE, REFERENCE),
         *baselines(),
@@ -148,42 +153,42 @@ def peers(
         *(adaptive(threshold, low) for threshold in budget.skip),
         *(planned(plan, f"asymflow {key}", "asymflow") for key, plan in plans.items()),
     )
-    taken = _take_turns(samplers, adapter, requests, budget, keep, on_progress)
+    samples = _sample_interleaved(samplers, adapter, requests, budget, store, on_progress)
 
     features_of = partial(extract, network=network, cache=cache)
     on_progress("features of real pictures", 0, 1)
     gallery = gallery_of(dataset, common, size, features_of)
-    made_cache = keep.root / "features" if keep.root is not None else None
+    made_cache = store.root / "features" if store.root is not None else None
     features_of = partial(extract, network=network, cache=made_cache)
-    reference = taken[REFERENCE]
+    reference = samples[REFERENCE]
     reference_features = features_of(reference.pictures)
-    rows: list[Peer] = []
+    results: list[SamplerResult] = []
     for number, sampler in enumerate(samplers):
         on_progress("scoring", number, len(samplers))
-        mine = taken[sampler.name]
-        features = features_of(mine.pictures)
+        made = samples[sampler.name]
+        features = features_of(made.pictures)
         score, *_ = scores_of("generated", entries, features, split="seen", gallery=gallery)
         to_reference = metrics.cosine_distance(features, reference_features)
-        rms = metrics.rms(mine.pictures, reference.pictures)
-        ratios = taken[BASELINE].seconds / mine.seconds
-        rows.append(
-            Peer(
+        rms = metrics.rms(made.pictures, reference.pictures)
+        ratios = samples[BASELINE].seconds / made.seconds
+        results.append(
+            SamplerResult(
                 name=sampler.name,
                 family=sampler.family,
                 settings=sampler.settings,
-                forwards=float(mine.rows.mean()),
-                whole=float(mine.whole.mean()),
-                macs=mine.macs,
-                ms=Quartiles.of((1000 * mine.seconds).tolist()),
+                forwards=float(made.rows.mean()),
+                whole=float(made.whole.mean()),
+                macs=made.macs,
+                ms=Quartiles.of((1000 * made.seconds).tolist()),
                 speedup=Quartiles.of(ratios.tolist()),
-                peak_bytes=mine.peak_bytes,
+                peak_bytes=made.peak_bytes,
                 score=score,
                 to_reference=mean_interval(to_reference),
                 rms=mean_interval(rms),
             )
         )
     on_progress("scoring", len(samplers), len(samplers))
-    report = PeersReport(
+    report = BaselinesReport(
         provenance=dict(provenance or {}),
         name=adapter.name,
         settings={
@@ -192,7 +197,7 @@ def peers(
             "guidance": presets.GUIDANCE,
             "guided_from": low,
             "quick": budget.quick,
-            **keep.machine,
+            **store.machine,
         },
         versions=versions(),
         hashes={
@@ -202,59 +207,64 @@ def peers(
             "jobs": jobs,
         },
         searched=searched,
-        peers=tuple(rows),
+        results=tuple(results),
     )
     if out is not None:
-        plot_report(report, out / "peers.png")
+        plot_report(report, out / "baselines.png")
         real = real_pictures(dataset, entries[:SHEET_COLUMNS], size)
         draw_pictures(
-            entries, real, {name: each.pictures for name, each in taken.items()}, out / "sheet.png"
+            entries,
+            real,
+            {name: each.pictures for name, each in samples.items()},
+            out / "sheet.png",
         )
-        write_text(out / "peers.json", report.to_json())
+        write_text(out / "baselines.json", report.to_json())
     return report
 
 
-def _take_turns(
+def _sample_interleaved(
     samplers: Sequence[Sampler],
     adapter: EmbeddedAdapter,
     requests: Sequence[Request],
     budget: Budget,
-    keep: Shelf,
+    store: ResultCache,
     on_progress: Progress,
-) -> dict[str, Taken]:
-    """Every configuration's pictures, by its name."""
+) -> dict[str, Samples]:
+    """Samples of every configuration, by its name."""
     paths = {
-        each.name: keep.path("npz", [each.family, dict(each.settings)], requests)
+        each.name: store.path("npz", [each.family, dict(each.settings)], requests)
         for each in samplers
     }
-    assert len(paths) == len(samplers), "names tell configurations apart"
-    taken = {name: found for name, path in paths.items() if (found := load_taken(path)) is not None}
+    assert len(paths) == len(samplers), "names of configurations are unique"
+    samples = {
+        name: found for name, path in paths.items() if (found := load_samples(path)) is not None
+    }
     total = len(samplers) * len(requests)
     for end in range(1, len(requests) + 1):
-        # In an order that alternates: whoever runs later finds a hotter machine.
+        # Alternate the order: later configurations run on a hotter machine.
         for sampler in samplers if end % 2 else reversed(samplers):
-            known = taken.get(sampler.name)
-            if known is None or len(known.seconds) < end:
-                taken[sampler.name] = _more(known, sampler, adapter, requests, budget)
-                if end % budget.keep == 0 or end == len(requests):
-                    save_taken(paths[sampler.name], taken[sampler.name])
-            done = sum(len(each.seconds) for each in taken.values())
+            previous = samples.get(sampler.name)
+            if previous is None or len(previous.seconds) < end:
+                samples[sampler.name] = _next_sample(previous, sampler, adapter, requests, budget)
+                if end % budget.save_every == 0 or end == len(requests):
+                    save_samples(paths[sampler.name], samples[sampler.name])
+            done = sum(len(each.seconds) for each in samples.values())
             on_progress(f"generating: {sampler.name}", done, total)
-    return taken
+    return samples
 
 
-def _more(
-    known: Taken | None,
+def _next_sample(
+    previous: Samples | None,
     sampler: Sampler,
     adapter: EmbeddedAdapter,
     requests: Sequence[Request],
     budget: Budget,
-) -> Taken:
-    """What is known and the next picture."""
-    if known is None:
+) -> Samples:
+    """The previous samples and one more."""
+    if previous is None:
         calls = [partial(_generate, sampler, adapter, request) for request in requests]
         none = np.zeros(0, np.int64)
-        known = Taken(
+        previous = Samples(
             pictures=np.zeros((0, *requests[0].size, 4), np.float16),
             seconds=np.zeros(0),
             rows=none,
@@ -262,16 +272,16 @@ def _more(
             macs=statistics.fmean(costs.work(call).macs for call in calls[: budget.counted]),
             peak_bytes=costs.peak_bytes(calls[0]),
         )
-    request = requests[len(known.seconds)]
+    request = requests[len(previous.seconds)]
     found: list[tuple[NDArray[np.float32], Counted]] = []
     seconds = costs.seconds(lambda: found.append(_generate(sampler, adapter, request)))
     picture, counted = found[0]
     return replace(
-        known,
-        pictures=np.concatenate([known.pictures, picture[None].astype(np.float16)]),
-        seconds=np.append(known.seconds, seconds),
-        rows=np.append(known.rows, counted.rows),
-        whole=np.append(known.whole, counted.whole),
+        previous,
+        pictures=np.concatenate([previous.pictures, picture[None].astype(np.float16)]),
+        seconds=np.append(previous.seconds, seconds),
+        rows=np.append(previous.rows, counted.rows),
+        whole=np.append(previous.whole, counted.whole),
     )
 
 

@@ -1,4 +1,4 @@
-"""Samplers that people use, and caches, in their own words: each from the noise to the picture."""
+"""Baseline samplers and caches, each from a request to x_0."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.planning import plan_files, verifier
 
 SHIFTS = (1.0, 2.0, 3.0, 5.0, 8.0)
-"""Grids that every scheduler of diffusers may choose from."""
+"""Candidate values of `flow_shift` for every scheduler of diffusers."""
 Walk = Callable[[Adapter, Request], Tensor]
 """Runs one request to x_0 [1, c, h, w]."""
 Wrap = Callable[[EmbeddedAdapter], Counted]
-"""The model as a sampler sees it, made anew for every picture."""
+"""Wraps the model for a sampler, once per picture."""
 TAYLOR_WARM_UP = 5
-"""Calls. In trials on the embedded model TaylorSeer was far off with diffusers' 3."""
-_MOST_SKIPS = 4
+"""Network calls. On the embedded model TaylorSeer is inaccurate with diffusers' default of 3."""
+_MAX_SKIPS = 4
 ADAMS_BASHFORTH = (
     (1.0,),
     (3 / 2, -1 / 2),
@@ -49,9 +49,9 @@ class Sampler:
 
     Attributes:
         name: unique in a table.
-        family: rows of one method share it.
-        settings: all that defines the pictures; pictures are kept under its hash.
-        walk: from a request to x_0, with an adapter as `wrap` made it.
+        family: shared by the configurations of one method.
+        settings: everything that defines the pictures; its hash is their cache key.
+        walk: from a request to x_0, with an adapter returned by `wrap`.
     """
 
     name: str
@@ -68,7 +68,7 @@ def planned(
     cache: Callable[[], BlockCache] | None = None,
     **settings: Any,
 ) -> Sampler:
-    """A plan, by our engine; with a `cache`, made anew for every picture, by `settings`."""
+    """A plan run by the engine, optionally with a block cache that `cache` creates per picture."""
 
     def walk(adapter: Adapter, request: Request) -> Tensor:
         return verifier.rollout(adapter, plan, [request])
@@ -146,12 +146,12 @@ def follow(
 ) -> Tensor:
     """x_0 by a diffusers scheduler for flow models.
 
-    diffusers begins at noise of level 1 - 1e-6 (UniPC) or 0.999 shifted (DPM-Solver++), and takes
-    the pure noise that we start from for it, as its pipelines do.
+    diffusers starts at noise level 1 - 1e-6 (UniPC) or 0.999 shifted (DPM-Solver++); like its
+    pipelines, we pass pure noise.
     """
     model, x_t = _begin(adapter, request)
     _set_steps(scheduler, steps)
-    # Otherwise it would look its place up by `timesteps`, which need not be unique.
+    # Otherwise it would search for the step in `timesteps`, which need not be unique.
     scheduler.set_begin_index(0)
     for t, timestep in zip(scheduler.sigmas[:-1].tolist(), scheduler.timesteps, strict=True):
         u = _velocity(model, x_t, t, guided=t >= guided_from)
@@ -161,13 +161,13 @@ def follow(
 
 def _set_steps(scheduler: Any, steps: int) -> None:
     with warnings.catch_warnings():
-        # DPM-Solver++ hands a tensor to numpy in a way that numpy 2 deprecates.
+        # DPM-Solver++ converts a tensor to numpy in a way that numpy 2 deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)
         scheduler.set_timesteps(steps)
 
 
 def gits(profile: Profile, steps: int, guided_from: float = 0.0) -> Sampler:
-    """iPNDM over the grid of GITS."""
+    """iPNDM on the grid of GITS."""
     grid = gits_times(profile, steps)
     settings = {
         "grid": list(grid),
@@ -192,7 +192,7 @@ def gits_times(profile: Profile, steps: int) -> tuple[float, ...]:
             "profile more times."
         )
     i = np.arange(count)
-    # [from, to], inf where it is no move: guided or, outside the interval of guidance, not.
+    # [from, to], inf where there is no move: guided, or unguided outside the guidance interval.
     error = profile.local_error[0, i, i].astype(np.float64)
     if CONDITIONAL in profile.tiers:
         outside = np.isinf(error).all(1)
@@ -216,16 +216,16 @@ def ipndm(
     model, x_t = _begin(adapter, request)
     velocities: tuple[Tensor, ...] = ()
     for t, s in pairwise(grid):
-        most = len(ADAMS_BASHFORTH)
+        order = len(ADAMS_BASHFORTH)
         newest = _velocity(model, x_t, t, guided=t >= guided_from)
-        velocities = (newest, *velocities[: most - 1])
+        velocities = (newest, *velocities[: order - 1])
         for weight, u in zip(ADAMS_BASHFORTH[len(velocities) - 1], velocities, strict=True):
             x_t = x_t + (s - t) * weight * u
     return x_t
 
 
 def caches(size: int, budget: Budget) -> tuple[Sampler, ...]:
-    """Block caches over our default grid for a side in pixels."""
+    """Block caches on the default grid for pictures of `size` x `size` pixels."""
     steps = budget.cache_steps
     plan = presets.Grid(steps=steps).plan((size, size))
     solver = plan.steps[0].solver
@@ -255,12 +255,12 @@ def caches(size: int, budget: Budget) -> tuple[Sampler, ...]:
 
 
 def adaptive(threshold: float, guided_from: float = 0.0) -> Sampler:
-    """Euler over 50 uniform steps that skips the network where the trajectory is smooth."""
+    """Euler over 50 uniform steps that skips network calls where the trajectory is smooth."""
     settings = {
         "grid": "uniform",
         "steps": 50,
         "threshold": threshold,
-        "most": _MOST_SKIPS,
+        "most": _MAX_SKIPS,
         "guided_from": guided_from,
     }
     walk = partial(skip, grid=schedules.uniform(50), threshold=threshold, guided_from=guided_from)
@@ -273,23 +273,23 @@ def skip(
     *,
     grid: Sequence[float],
     threshold: float,
-    most: int = _MOST_SKIPS,
+    max_skips: int = _MAX_SKIPS,
     guided_from: float = 0.0,
 ) -> Tensor:
-    """x_0 by Euler's method that uses a velocity again while the states move evenly.
+    """x_0 by Euler's method that reuses a velocity where the trajectory is smooth.
 
-    With d_0, d_1, d_2 the three newest differences of states, newest first, that is where
+    With d_0, d_1, d_2 the three newest differences of states, newest first, it is reused where
     |(d_0 + d_2) / 2 - d_1| < threshold |d_1| in the mean of absolute values.
 
     Args:
-        grid: of equal steps, which the differences assume.
-        most: skips in a row.
+        grid: times of equal steps, as the criterion assumes.
+        max_skips: maximum number of consecutive skips.
     """
     model, x_t = _begin(adapter, request)
     u, skipped = None, 0
     moves: tuple[Tensor, ...] = ()
     for t, s in pairwise(grid):
-        if u is not None and skipped < most and _even(moves, threshold):
+        if u is not None and skipped < max_skips and _is_smooth(moves, threshold):
             skipped += 1
         else:
             u, skipped = _velocity(model, x_t, t, guided=t >= guided_from), 0
@@ -298,7 +298,7 @@ def skip(
     return x_t
 
 
-def _even(moves: Sequence[Tensor], threshold: float) -> bool:
+def _is_smooth(moves: Sequence[Tensor], threshold: float) -> bool:
     if len(moves) < 3:
         return False
     newest, middle, oldest = moves
@@ -307,7 +307,7 @@ def _even(moves: Sequence[Tensor], threshold: float) -> bool:
 
 
 def _begin(adapter: Adapter, request: Request) -> tuple[Guided, Tensor]:
-    """The model under the request's guidance, and the noise [1, c, h, w] it starts from."""
+    """The guided model of a request, and its initial noise [1, c, h, w]."""
     engine.check(adapter, request)
     x_t = engine.noise(request.seed, (adapter.channels, *request.size))[None].to(adapter.template)
     scale = torch.tensor([request.guidance_scale]).to(adapter.template)
@@ -320,10 +320,10 @@ def _velocity(model: Guided, x_t: Tensor, t: float, *, guided: bool = True) -> T
 
 
 def library() -> Any:
-    """The library diffusers.
+    """Import diffusers.
 
     Raises:
-        MissingExtra: it is not installed.
+        MissingExtra: diffusers is not installed.
     """
     try:
         return importlib.import_module("diffusers")

@@ -1,1 +1,1 @@
-"""A plan as pictures: where its cost goes, its states over time, and both on one sheet."""
+"""Reports on a plan: cost of its steps, timeline, and poster."""

@@ -1,4 +1,4 @@
-"""An account of a plan as one PNG, for where a page cannot go."""
+"""Report on a plan as one PNG."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from asymflow.bench.plan_report.cost import Account, colours, on_white
 from asymflow.io.files import replacing
 from asymflow.io.plots import new_figure
 
-_WIDEST = 10
-"""Estimates in a row; a longer plan takes several."""
+_COLUMN_LIMIT = 10
+"""Maximum number of estimates in a row."""
 
 
 def poster(account: Account, path: Path) -> None:
-    """Draw the ends, every estimate with its cost and share of error, and the plan's table.
+    """Plot the final pictures, every estimate with cost and share of error, and the table.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -23,7 +23,7 @@ def poster(account: Account, path: Path) -> None:
     plan, costs = account.plan.plan, account.costs(account.plan)
     shares = plan.evidence.shares if plan.evidence is not None else ()
     tiers = colours([step.tier.name for step in plan.steps])
-    columns = min(len(plan.steps), _WIDEST)
+    columns = min(len(plan.steps), _COLUMN_LIMIT)
     rows = -(-len(plan.steps) // columns)
     table = str(plan)
     if plan.evidence is not None and plan.evidence.predicted is not None:
@@ -42,7 +42,7 @@ def poster(account: Account, path: Path) -> None:
         axes.imshow(on_white(run.picture), interpolation="nearest")
         words = f"{sum(account.costs(run)):.1f} full estimates"
         if run is not account.reference:
-            words += f"\ndifference {account.difference(run):.3f}"
+            words += f"\nRMSE {account.rmse(run):.3f}"
         axes.set_title(f"{name}\n{words}", fontsize=9, loc="left")
 
     most = max(1.0, *costs)

@@ -1,4 +1,4 @@
-"""A plan at work, as one picture: what is known after every step, and what the step cost."""
+"""Timeline of a plan as one picture: the estimate at every step, and the time of the step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from asymflow.bench.plan_report.cost import colours, on_white, watch
+from asymflow.bench.plan_report.cost import colours, on_white, record
 from asymflow.core.adapter import Adapter
 from asymflow.core.types import Plan, Request
 from asymflow.io.files import replacing
@@ -15,18 +15,17 @@ from asymflow.io.plots import new_figure
 
 
 def strip(adapter: Adapter, plan: Plan, request: Request, path: Path) -> None:
-    """Draw a request with a plan and write a PNG: estimates of x_0 above, cost below.
+    """Run a plan on a request and write a PNG: estimates of x_0 above, cost below.
 
-    Bars are as wide as their share of the time that the steps took in this run, and have the
-    colour of their tier; beneath stand the times t.
+    The width of a bar is the step's share of the time of this run, its colour the tier.
 
     Raises:
-        InputError: the request or the plan does not fit the model; nothing is written.
+        InputError: the model does not support the request or the plan; nothing is written.
         MissingExtra: matplotlib is not installed.
     """
-    watched = watch(adapter, plan, request)
-    steps, seconds = plan.steps, np.array(watched.seconds)
-    shown = (*watched.estimates, watched.picture)
+    run = record(adapter, plan, request)
+    steps, seconds = plan.steps, np.array(run.seconds)
+    shown = (*run.estimates, run.picture)
 
     figure = new_figure(1.25 * len(shown), 2.6)
     grid: Any = figure.add_gridspec(2, len(shown), height_ratios=(3, 1))
@@ -43,7 +42,7 @@ def strip(adapter: Adapter, plan: Plan, request: Request, path: Path) -> None:
         bars.barh(0, share, left=end - share, color=tiers[step.tier.name], edgecolor="white")
         bars.text(end - share / 2, 0, f"{share:.0%}", ha="center", va="center", fontsize=7)
     bars.set(xlim=(0, 1), yticks=(), xticks=(), ylim=(-0.4, 0.4))
-    bars.set_xlabel(f"{plan.name}: {sum(seconds):.2f} s, {watched.forwards} forwards", fontsize=8)
+    bars.set_xlabel(f"{plan.name}: {sum(seconds):.2f} s, {run.forwards} forwards", fontsize=8)
     from matplotlib.patches import Patch
 
     patches = [Patch(color=colour, label=name) for name, colour in tiers.items()]

@@ -1,18 +1,18 @@
-"""AsymFLUX.2: a latent transformer, FLUX.2 klein, turned into one on pixels (arXiv 2605.12964).
+"""AsymFLUX.2: FLUX.2 klein, a latent transformer, converted to pixels (arXiv 2605.12964).
 
 The network is diffusers' own `Flux2Transformer2DModel` with patches of 16 x 16 pixels instead of
-latents. What was published is an adapter: new layers, two buffers, the subspace of
-the noise and the scale of `asymflow.models.subspace`, and LoRA weights for the rest. `load`
-combines both; LoRA is added to the weights, which needs no library and costs nothing at run time.
+latents. The published file is an adapter: new layers, two buffers, the subspace of the noise and
+the scale of `asymflow.models.subspace`, and LoRA weights for the rest. `load` combines both, and
+merges LoRA into the weights, without a library or run-time cost.
 
-What its pipeline does while sampling is part of the estimates here:
+The sampling settings of its pipeline are part of the estimates:
 
 * pictures are in Oklab, shifted and scaled (`Colours`);
 * the component of guidance parallel to the conditional estimate is removed (`project_guidance`);
 * estimates are clipped to the sRGB gamut (`clip_estimate`).
 
-Checked without the weights, against the formulas on small networks (tests). There is no
-low-resolution tier, since the quality of this network below 1024 pixels is unknown.
+Tested against the formulas on small networks, without the published weights. There is no
+low-resolution tier, because the quality of this network below 1024 pixels is unknown.
 """
 
 from __future__ import annotations
@@ -130,11 +130,11 @@ class AsymFluxAdapter:
                 )
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        said, unsaid = (
+        cond, null = (
             self.prompts([str(request.inputs.get(key, "")) for request in requests])
             for key in ("prompt", "negative")
         )
-        return {"text": said}, {"text": unsaid}
+        return {"text": cond}, {"text": null}
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         height, width = x_t.shape[-2:]

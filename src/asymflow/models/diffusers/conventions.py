@@ -1,7 +1,7 @@
 """The conventions of diffusers' pipelines for states, times and network outputs.
 
-Their state is z = alpha x_0 + sigma eps at a timestep tau; ours is the same on another scale, z =
-k x_t with k = alpha + sigma (`core.flow.from_vp`). Two kinds of schedule cover all of them:
+Their state is z = alpha x_0 + sigma eps at a timestep tau, and z = k x_t in terms of the state of
+asymflow, with k = alpha + sigma (`core.flow.from_vp`). Two kinds of schedule cover all of them:
 
     Diffusion   alpha^2 + sigma^2 = 1, the noise levels of training numbered by tau = 0, 1, ...
     Flow        z = (1 - u) x_0 + u n eps,   tau = 1000 u,   n the standard deviation of the noise

@@ -1,8 +1,8 @@
 """Pixel-space models of the library diffusers: a `UNet2DModel` and the noise it was trained with.
 
 Their states are variance preserving, z = alpha x_0 + sigma eps with alpha^2 + sigma^2 = 1, at one
-of some thousand noise levels that are numbered by timesteps tau. Ours is the same state on another
-scale (`asymflow.core.flow.from_vp`),
+of some thousand noise levels that are numbered by timesteps tau. States of asymflow differ in scale
+(`asymflow.core.flow.from_vp`),
 
     t = sigma / (alpha + sigma)        x_t = z / (alpha + sigma)
 
@@ -401,7 +401,11 @@ def _read(scheduler: Any) -> tuple[Schedule, Prediction, float | None]:
 
 
 def _check_parts(index: Path) -> None:
-    """Raise `FileFormatError` unless a pipeline is a network and a scheduler in pixel space."""
+    """Check that a pipeline consists of a network and a scheduler in pixel space.
+
+    Raises:
+        FileFormatError: it has other parts.
+    """
     parts = _json(index)
     latent = sorted(name for name in parts if name.startswith(_LATENT) and parts[name] is not None)
     if latent:
@@ -436,7 +440,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _digest(model: Any, schedule: Schedule, settings: object) -> str:
-    """SHA-256 of all that estimates depend on."""
+    """SHA-256 of the weights and all settings of the estimates."""
     digest = hashlib.sha256(repr(settings).encode())
     state: dict[str, Tensor] = model.state_dict()
     for name, value in sorted({**state, "log_snr": schedule.log_snr}.items()):

@@ -91,12 +91,12 @@ class Family:
         tau = torch.as_tensor(named[self.time]).flatten()[:1].expand(len(rows))
         return forward(**{**named, self.time: tau, "return_dict": False})[0]
 
-    def handed(self, said: Tensor, z: Tensor, tau: Tensor, steps: int) -> Tensor:
+    def scheduler_input(self, output: Tensor, z: Tensor, tau: Tensor, steps: int) -> Tensor:
         """What the pipeline passes to its scheduler [b, c, h, w] for this network output."""
         if self.floor is None:
-            return said
+            return output
         u = (tau / steps).clamp(min=self.floor)
-        return (z - said) / per_image(u, z)
+        return (z - output) / per_image(u, z)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,8 +163,8 @@ def capture_call(
     def instead(*args: Any, **kwargs: Any) -> Any:
         named = flat(signature.bind(network, *args, **kwargs))
         del named[next(iter(signature.parameters))]  # self
-        said = answer(forward, named)
-        return outputs.UNet2DOutput(said) if named.get("return_dict", True) else (said,)
+        output = answer(forward, named)
+        return outputs.UNet2DOutput(output) if named.get("return_dict", True) else (output,)
 
     made = object.__new__(type(network))
     vars(made).update(vars(network), forward=instead, _compiled_call_impl=None)
@@ -210,7 +210,7 @@ def guidance(arguments: Mapping[str, Any]) -> float:
     return float(scale) if scale is not None and scale > 1 else 1.0
 
 
-class _Heard(Exception):
+class _Captured(Exception):
     """Ends a call of the pipeline at its first network call."""
 
 
@@ -218,27 +218,31 @@ def listen(pipe: Any, family: Family, call: Call) -> CapturedCall:
     """Capture the first network call of a pipeline, without running the network."""
     network = getattr(pipe, family.network)
     arguments = bound(pipe, call)
-    heard: list[CapturedCall] = []
+    captured: list[CapturedCall] = []
 
     def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
-        heard.append(CapturedCall.of(family, named, guidance(arguments) != 1))
-        raise _Heard
+        captured.append(CapturedCall.of(family, named, guidance(arguments) != 1))
+        raise _Captured
 
     once = {**call, "num_inference_steps": 1, "output_type": "pt"}
     if STRENGTH in arguments:
         once[STRENGTH] = 1.0  # otherwise one step would round to none
     # Schedulers count steps: do not use one that another call may be using.
     scheduler = copy.deepcopy(pipe.scheduler)
-    ear = {family.network: capture_call(network, answer), "scheduler": scheduler, **quiet(pipe)}
-    with _own_noise(arguments, once), suppress(_Heard):
-        copy_of(pipe, **ear)(**once)
+    replaced = {
+        family.network: capture_call(network, answer),
+        "scheduler": scheduler,
+        **quiet(pipe),
+    }
+    with _own_noise(arguments, once), suppress(_Captured):
+        copy_of(pipe, **replaced)(**once)
     pipe.maybe_free_model_hooks()  # as at the end of every call
-    if not heard:
+    if not captured:
         raise InputError(
             f"{type(pipe).__name__} never called its {family.network!r}, so there is nothing to "
             "plan. Name the network that it calls at every step: Family(network=...)."
         )
-    return heard[0]
+    return captured[0]
 
 
 @contextmanager
@@ -328,8 +332,10 @@ class PipelineAdapter:
         bound(self.pipe, request.inputs)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        heard = [self._listen(request) for request in requests]
-        return _stacked([each.cond for each in heard]), _stacked([each.null for each in heard])
+        captured = [self._capture(request) for request in requests]
+        return _stacked([each.cond for each in captured]), _stacked(
+            [each.null for each in captured]
+        )
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         # A few numbers per call: on the CPU, where there is always float64.
@@ -348,9 +354,9 @@ class PipelineAdapter:
             self.family.state: shown,
             self.family.time: tau / steps if self.family.normalised else tau,
         }
-        said: Tensor = self.ask(**arguments, return_dict=False)[0].to(x_t)
-        handed = self.family.handed(said, z, tau, steps)
-        return self.convention.x_0(z, handed, alpha, sigma)
+        output: Tensor = self.ask(**arguments, return_dict=False)[0].to(x_t)
+        scheduler_input = self.family.scheduler_input(output, z, tau, steps)
+        return self.convention.x_0(z, scheduler_input, alpha, sigma)
 
     def clip_estimate(self, x_0: Tensor) -> Tensor:
         return self.convention.clip_estimate(x_0)
@@ -369,7 +375,7 @@ class PipelineAdapter:
     def _takes(self, name: str) -> bool:
         return name in inspect.signature(self.pipe.__call__).parameters
 
-    def _listen(self, request: Request) -> CapturedCall:
+    def _capture(self, request: Request) -> CapturedCall:
         """The captured network call of the pipeline for a request."""
         call = dict(request.inputs)
         if self._takes("height"):
@@ -379,15 +385,15 @@ class PipelineAdapter:
         if self._takes("generator"):
             # Other draws, such as the noise on a small picture, come after that of the state.
             call.setdefault("generator", torch.Generator().manual_seed(request.seed))
-        heard = listen(self.pipe, self.family, call)
-        height, width = heard.z.shape[-2:]
+        captured = listen(self.pipe, self.family, call)
+        height, width = captured.z.shape[-2:]
         if (height, width) != request.size:
             raise InputError(
                 f"Size {request.size[1]}x{request.size[0]} is not possible: called with "
                 f"{', '.join(map(repr, request.inputs)) or 'nothing'}, {type(self.pipe).__name__} "
                 f"makes {width}x{height}. Ask for that size."
             )
-        return heard
+        return captured
 
 
 def adapt(pipe: Any, family: Family) -> PipelineAdapter:

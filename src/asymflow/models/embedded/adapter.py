@@ -118,14 +118,14 @@ class EmbeddedAdapter:
             emoji_to_words(str(request.inputs.get("negative", ""))) for request in requests
         ]
         styles = torch.tensor([self._style(request) for request in requests])
-        drawings = [self.looked_at(request)[0] for request in requests]
+        drawings = [self.find_references(request)[0] for request in requests]
         nothing = [drawing[:0] for drawing in drawings]
         return (
             self._context(prompts, styles, drawings),
             self._context(negatives, torch.zeros_like(styles), nothing),
         )
 
-    def looked_at(self, request: Request) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    def find_references(self, request: Request) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         """The references of a request, and their names.
 
         Returns:
@@ -151,8 +151,8 @@ class EmbeddedAdapter:
         match = self.library.find(prompt, self.meaning)
         if match is None:
             return none, ()
-        asked = request.inputs.get("style") or style_in(prompt)
-        drawings, styles = self.library.drawings(match, asked, request.size, count)
+        style = request.inputs.get("style") or style_in(prompt)
+        drawings, styles = self.library.drawings(match, style, request.size, count)
         what = " + ".join(dict.fromkeys(concept.names[0] for concept in match.concepts))
         unit = np.asarray(drawings, np.float32) / np.float32(255)
         return unit, tuple(f"{what}, {style}" for style in styles)
@@ -204,7 +204,7 @@ class EmbeddedAdapter:
             states[0, place] = torch.from_numpy(drawing).permute(2, 0, 1) * 2 - 1
             present[0, place] = True
         dtype, device = self.model.text.position.dtype, self.model.basis.device
-        return self.model.looked_at(states.to(device, dtype), present.to(device))
+        return self.model.encode_references(states.to(device, dtype), present.to(device))
 
     def _style(self, request: Request) -> int:
         style = request.inputs.get("style")

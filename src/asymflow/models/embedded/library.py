@@ -61,7 +61,7 @@ _COLUMN_BACK = re.compile(r"\b(below|under|underneath|beneath)\b")
 _ROW = re.compile(r"\b(left of|next to|beside|and)\b|^,$")
 _ROW_BACK = re.compile(r"\bright of\b")
 # Words for style or place, and stop words.
-_SILENT = frozenset(
+_STOP_WORDS = frozenset(
     "a an the of in on at to with and or is are my your his her our this that some one from by for "
     "as into near very style styled emoji emojis icon icons sticker stickers picture image photo "
     "drawing illustration clip art render vector glossy cute nice background backdrop transparent "
@@ -143,18 +143,18 @@ class Library:
         groups = self._groups(words)
         if groups:
             return _laid_out(words, groups)
-        told = [word for word in words if _tells(word)]
-        if meaning is None or not told:
+        content = [word for word in words if _is_content(word)]
+        if meaning is None or not content:
             return None
-        asked = list(dict.fromkeys((" ".join(told), *told)))
-        likeness = (_unit(meaning(asked)) @ self._name_vectors(meaning).T).max(axis=0)
-        kept = np.array([not words.isdisjoint(asked) for words in self._keywords])
+        queries = list(dict.fromkeys((" ".join(content), *content)))
+        similarity = (_unit(meaning(queries)) @ self._name_vectors(meaning).T).max(axis=0)
+        has_keyword = np.array([not words.isdisjoint(queries) for words in self._keywords])
         for usable, threshold in (
-            (kept, KEYWORD_THRESHOLD),
-            (np.ones_like(kept), THRESHOLD),
+            (has_keyword, KEYWORD_THRESHOLD),
+            (np.ones_like(has_keyword), THRESHOLD),
         ):
-            at = int(np.where(usable, likeness, -1).argmax())
-            if usable[at] and likeness[at] >= threshold:
+            at = int(np.where(usable, similarity, -1).argmax())
+            if usable[at] and similarity[at] >= threshold:
                 return Match((self._named[at][1],), "single")
         return None
 
@@ -208,7 +208,7 @@ class Library:
         while at < len(words):
             for length in range(min(_LONGEST, len(words) - at), 0, -1):
                 phrase = " ".join(words[at : at + length])
-                if phrase in self._by_name and (length > 1 or _tells(phrase)):
+                if phrase in self._by_name and (length > 1 or _is_content(phrase)):
                     begin = found.pop()[0] if found and found[-1][1] == at else at
                     at += length
                     found.append((begin, at, self._by_name[phrase]))
@@ -233,7 +233,7 @@ class Library:
 
     @cached_property
     def _keywords(self) -> list[frozenset[str]]:
-        """The keywords of every name; none for rare concepts, which are hardly ever meant."""
+        """The keywords of every name; none for rare concepts."""
         return [
             frozenset(word.lower() for word in concept.keywords if concept.weight == COMMON)
             for _, concept in self._named
@@ -329,7 +329,7 @@ def _boxes(match: Match, size: tuple[int, int]) -> list[Box]:
 
 
 def alone(drawing: Pixels, size: tuple[int, int]) -> Pixels:
-    """The ink of a drawing in the middle of a canvas of (height, width), as large as emoji are.
+    """The visible part of a drawing, centred on a canvas of (height, width) at the size of emoji.
 
     Premultiplied RGBA uint8, [h, w, 4] in and [height, width, 4] out.
     """
@@ -356,8 +356,13 @@ def _fit(canvas: Pixels, drawing: Pixels, cell: Box, margin: float) -> None:
     )
 
 
-def _tells(word: str) -> bool:
-    return word not in _SILENT and word not in _STYLE_WORDS and word not in _COLOURS and word != ","
+def _is_content(word: str) -> bool:
+    return (
+        word not in _STOP_WORDS
+        and word not in _STYLE_WORDS
+        and word not in _COLOURS
+        and word != ","
+    )
 
 
 def _unit(vectors: Vectors) -> Vectors:

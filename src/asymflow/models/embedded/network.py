@@ -96,7 +96,7 @@ class PictureModel(nn.Module):
         Args:
             ids, mask: [b, l], from `tokenize`.
             style: [b]; 0 is none.
-            references: from `looked_at`; required by models with references.
+            references: from `encode_references`; required by models with references.
         """
         features, mask, summary = self.text(ids, mask, style)
         context = self.transformer.context(features, mask, summary)
@@ -105,7 +105,7 @@ class PictureModel(nn.Module):
             context["reference"] = references
         return context
 
-    def looked_at(self, drawings: Tensor, present: Tensor) -> Tensor:
+    def encode_references(self, drawings: Tensor, present: Tensor) -> Tensor:
         """Convert reference drawings to network input [b, r (c + 1), h, w].
 
         Args:

@@ -1,19 +1,17 @@
 """JiT and AsymFlow-JiT: class-conditional transformers on pixels (arXiv 2511.13720, 2605.12964).
 
-Published checkpoints are supported unchanged. JiT counts time from noise, 0, to data, 1; here and
-everywhere in this package 1 is noise. The sampling settings of the papers are part of their
-results, and are part of the estimates of this adapter:
+Published checkpoints are supported unchanged. In JiT time runs from noise, 0, to data, 1; in this
+package 1 is noise. The sampling settings of the papers are part of the estimates of this adapter:
 
-* guidance is on in an open interval of t. Outside it the unconditional estimate is the conditional
-  one, so a guided step there gives the same as a conditional one, at twice the cost;
-* divisions of a velocity by t are by max(t, `floor`)
-  (`asymflow.models.jit.network.JitModel`).
+* guidance is applied in an open interval of t. Outside it the unconditional estimate equals the
+  conditional one, so that a guided step equals a conditional one at twice the cost;
+* velocities are divided by max(t, `floor`) (`asymflow.models.jit.network.JitModel`).
 
-`plan` makes the steps of the papers. Together they reproduce every step of the official sampler
-of JiT from the same noise to 1e-4 (a test).
+With the steps of `plan`, the adapter reproduces every step of the official sampler of JiT from the
+same noise to 1e-4 (a test).
 
 Tiers are full, conditional, and sequentially guided. There is no low-resolution tier: the position
-embedding is for one size, and the noise was scaled for it.
+embedding and the noise scale are specific to one size.
 """
 
 from __future__ import annotations
@@ -44,32 +42,32 @@ from asymflow.models.jit import checkpoint
 from asymflow.models.jit.network import JitModel
 
 Weights = Literal["ema1", "ema2", "model"]
-"""Weights in a checkpoint of the official code: two averages, and the last ones."""
+"""Weights in a checkpoint of the official code: two moving averages, and the last iterate."""
 
 _KEYS: Mapping[Weights, str] = {"ema1": "model_ema1", "ema2": "model_ema2", "model": "model"}
 
 GUIDANCE_INTERVAL = (0.0, 0.9)
-"""Of JiT in our t; its paper has [0.1, 1]."""
+"""Default of JiT; [0.1, 1] in its paper, where time is reversed."""
 FLOOR = 0.05
-"""Of JiT."""
+"""Default of JiT."""
 ASYMMETRIC_GUIDANCE_INTERVAL = (0.0, 0.88)
 ASYMMETRIC_FLOOR = 0.04
 
-_ROUNDING = 1e-6  # tolerance of times: a node at an end of the interval is outside of it
+_ROUNDING = 1e-6  # tolerance of times: a node at an end of the interval is outside
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JitAdapter:
-    """Pictures of classes; inputs are {"label": k}, or none for the unconditional model.
+    """Class-conditional pictures; inputs are {"label": k}, or none for the unconditional model.
 
     The state is float32; the network may run in another dtype.
 
     Attributes:
-        digest: hash of all that estimates depend on.
-        guidance_interval: (low, high) in t in which guidance is on; ends are excluded, except 0
-            and 1.
-        floor: minimal t in divisions of a velocity; 0 leaves estimates of x_0 unchanged, which
-            suits plans with a long last step.
+        digest: hash of the weights and all settings of the estimates.
+        guidance_interval: (low, high) in t in which guidance is applied; the ends are excluded,
+            except 0 and 1.
+        floor: minimum t in divisions of a velocity; 0 leaves estimates of x_0 unchanged, for plans
+            with a long last step.
     """
 
     model: JitModel
@@ -118,16 +116,16 @@ class JitAdapter:
             side = self.model.config.size
             raise InputError(
                 f"Size {width}x{height} is not possible: this network's positions are those of "
-                f"{side}x{side} pixels. Ask for that, and resize the picture."
+                f"{side}x{side} pixels. Request that size, and resize the picture."
             )
         self._label(request)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
         device = self._weight.device
-        own = torch.tensor([self._label(request) for request in requests]).to(device)
-        none = torch.full_like(own, self.model.config.classes)
-        # "outside" is the label outside of the guidance interval, the same in both.
-        return {"label": own, "outside": own}, {"label": none, "outside": own}
+        label = torch.tensor([self._label(request) for request in requests]).to(device)
+        null = torch.full_like(label, self.model.config.classes)
+        # "outside" is the label outside the guidance interval, the same in both contexts.
+        return {"label": label, "outside": label}, {"label": null, "outside": label}
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         low, high = self.guidance_interval
@@ -166,11 +164,10 @@ def plan(
     guidance_interval: tuple[float, float] = GUIDANCE_INTERVAL,
     solver: Solver = "heun",
 ) -> Plan:
-    """The papers' steps, equal in t. Steps outside of the guidance interval are conditional.
+    """The steps of the papers, uniform in t; conditional outside the guidance interval.
 
-    A step of Heun's method evaluates both of its ends, so one that crosses the end of the interval
-    is guided as a whole: the adapter itself leaves guidance out at the end outside. Use the same
-    interval for both.
+    Heun's method evaluates both ends of a step. A step across the end of the interval is guided,
+    and the adapter omits guidance at the end outside; use the same interval for both.
     """
     low, high = guidance_interval
 
@@ -197,32 +194,32 @@ def load(
 ) -> JitAdapter:
     """Load a checkpoint of the official code (`checkpoint-last.pth`) or a bare state dict.
 
-    The shape of the network is read from the weights, and the settings of training and sampling
-    from the arguments that the official code stores in a checkpoint. Arguments given here override
-    both. Safetensors are preferred; of `.pt` and `.pth` files only tensors and plain values are
-    read, and no code is run.
+    The architecture is derived from the weights, and the settings of training and sampling from the
+    arguments that the official code stores in a checkpoint; arguments of this function override
+    both. Safetensors are preferred; from `.pt` and `.pth` files only tensors and plain values are
+    loaded, and no code is executed.
 
     Args:
-        weights: of a checkpoint that holds several; by default "ema1", which the paper samples
-            with. A bare state dict holds one, and asking it for another is an error.
+        weights: which weights of a checkpoint to load; by default "ema1", as in the paper. Invalid
+            for a bare state dict.
         guidance_interval, floor: see `JitAdapter`; by default the checkpoint's `interval_min`,
-            `interval_max` and `t_eps`, or else those of the paper. Give `plan` the same interval.
+            `interval_max` and `t_eps`, or those of the paper. Use the same interval for `plan`.
         class_start, noise_scale: see `models.jit.checkpoint.config_of`; for bare state dicts of
-            networks that are not as published.
+            unpublished networks.
 
     Raises:
-        FileFormatError: the file is missing, damaged or holds another kind of model; says which
-            tensors are missing, unexpected or of another shape.
+        FileFormatError: the file is missing, damaged or of another kind of model; the message
+            lists tensors that are missing, unexpected or of another shape.
     """
     path = as_path("path", path)
     found = _read(path)
-    state = _chosen(path, found, weights)
+    state = _state_dict(path, found, weights)
     try:
-        said = _Arguments.of(found.get("args"))
-        if class_start is None and said.model is not None:
-            class_start = checkpoint.class_start_of(said.model)
+        stored = _Arguments.of(found.get("args"))
+        if class_start is None and stored.model is not None:
+            class_start = checkpoint.class_start_of(stored.model)
         if noise_scale is None and "proj_buffer" not in state:
-            noise_scale = said.noise_scale
+            noise_scale = stored.noise_scale
         config = checkpoint.config_of(state, class_start=class_start, noise_scale=noise_scale)
         model = checkpoint.built(config, state)
     except FileFormatError as error:
@@ -231,13 +228,13 @@ def load(
         raise InputError(f"Cannot read {path}. {error}") from error
     adapter = adapt(
         model,
-        guidance_interval=said.guidance_interval
+        guidance_interval=stored.guidance_interval
         if guidance_interval is None
         else guidance_interval,
-        floor=said.floor if floor is None else floor,
+        floor=stored.floor if floor is None else floor,
     )
     model.to(device)
-    for parameter in model.parameters():  # but not the tables of positions and the subspace
+    for parameter in model.parameters():  # excludes the position tables and the subspace
         parameter.data = parameter.data.to(dtype)
     return adapter
 
@@ -248,9 +245,9 @@ def adapt(
     guidance_interval: tuple[float, float] | None = None,
     floor: float | None = None,
 ) -> JitAdapter:
-    """A network in memory, such as one just trained. Its weights are frozen.
+    """Make an adapter of a network in memory, and freeze its weights.
 
-    Settings are those of the paper where none are given.
+    Settings default to those of the paper.
     """
     model.eval().requires_grad_(False)
     asymmetric = model.config.rank is not None
@@ -265,7 +262,7 @@ def adapt(
 
 @dataclass(frozen=True, slots=True)
 class _Arguments:
-    """What a checkpoint of the official code says about itself; None where it does not."""
+    """Settings stored in a checkpoint of the official code; None if missing."""
 
     model: str | None = None
     noise_scale: float | None = None
@@ -274,10 +271,10 @@ class _Arguments:
 
     @classmethod
     def of(cls, args: object) -> _Arguments:
-        """From the namespace of its command line, or none.
+        """Read the namespace of the command line, if there is one.
 
         Raises:
-            InputError: a value is no number.
+            InputError: a value is not a number.
         """
         if not isinstance(args, argparse.Namespace):
             return cls()
@@ -291,17 +288,17 @@ class _Arguments:
             model=model if isinstance(model, str) else None,
             noise_scale=value("noise_scale"),
             floor=value("t_eps"),
-            # Its time runs from noise, 0, to data, 1.
+            # In JiT time runs from noise, 0, to data, 1.
             guidance_interval=None if low is None or high is None else (1 - high, 1 - low),
         )
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    """What a file holds: a state dict, or a dict of them."""
+    """Load a file: a state dict, or a dict of state dicts."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Checkpoints of training scripts also hold their arguments, which are plain values.
+        # Checkpoints of training scripts also contain their arguments, which are plain values.
         with torch.serialization.safe_globals([argparse.Namespace]):
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (
@@ -320,8 +317,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def _chosen(path: Path, found: Mapping[str, Any], weights: Weights | None) -> dict[str, Tensor]:
-    """The state dict that was asked for, without the prefix of the official wrapper."""
+def _state_dict(path: Path, found: Mapping[str, Any], weights: Weights | None) -> dict[str, Tensor]:
+    """The selected state dict, without the prefix of the official wrapper."""
     sets = [key for key in _KEYS.values() if isinstance(found.get(key), dict)]
     if sets:
         key = _KEYS[weights or "ema1"]

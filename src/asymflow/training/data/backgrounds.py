@@ -1,4 +1,4 @@
-"""Flat colours and vertical gradients to lay pictures on, and their names."""
+"""Backgrounds: flat colours and vertical gradients, with their names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from asymflow.models.embedded.bitmaps import Pixels
 from asymflow.training.data.colours import COLOURS
 
 P_GRADIENT = 0.15
-CONTRAST = 90.0  # least RGB distance between a thing's mean colour and what it lies on
-JITTER = 10  # a named colour varies by this much per channel, as the word does
+CONTRAST = 90.0  # minimum RGB distance between a thing's mean colour and its background
+JITTER = 10  # random variation of a named colour per channel
 
 _RGB = np.array([colour.rgb for colour in COLOURS], np.int64)
 _SHARE = np.array([colour.share for colour in COLOURS], np.float64)
@@ -20,7 +20,12 @@ _SHARE = np.array([colour.share for colour in COLOURS], np.float64)
 
 @dataclass(frozen=True, slots=True)
 class Backgrounds:
-    """`names` without article; `upper` and `lower` edge colours, uint8 [n, 3]."""
+    """Backgrounds of n pictures.
+
+    Attributes:
+        names: without article.
+        upper, lower: colours at the edges, uint8 [n, 3].
+    """
 
     names: list[str]
     upper: Pixels
@@ -28,16 +33,16 @@ class Backgrounds:
 
 
 def choose(rng: np.random.Generator, things: npt.NDArray[np.float64]) -> Backgrounds:
-    """Choose a background for each picture, of a colour that its things stand out from.
+    """Choose a background for each picture, in contrast with the things on it.
 
     Args:
-        rng: source of every choice.
+        rng: source of randomness.
         things: mean colours [n, k, 3] of the k things in each picture, 0 to 255.
     """
     n = len(things)
     apart = np.linalg.norm(_RGB[None, :, None] - things[:, None], axis=-1).min(axis=-1)
     share = _SHARE * (apart > CONTRAST)
-    share[share.sum(axis=1) == 0] = _SHARE  # nothing contrasts with everything: take any
+    share[share.sum(axis=1) == 0] = _SHARE  # no colour contrasts with all things: use any
     cumulative = share.cumsum(axis=1)
     u = rng.random((2, n, 1)) * cumulative[:, -1:]
     first = (u[0] >= cumulative).sum(axis=1)
@@ -61,8 +66,8 @@ def gradient(upper: Pixels, lower: Pixels, height: int) -> Pixels:
     return np.rint(top * (1 - share) + bottom * share).astype(np.uint8)
 
 
-def lay(pictures: Pixels, ground: Pixels) -> Pixels:
-    """Lay premultiplied pictures [..., 4] over opaque colours [..., 3]; alpha becomes 255."""
+def composite(pictures: Pixels, ground: Pixels) -> Pixels:
+    """Composite premultiplied pictures [..., 4] on opaque colours [..., 3]; alpha becomes 255."""
     wide = pictures.astype(np.uint16)
     under = (ground.astype(np.uint16) * (255 - wide[..., 3:]) + 127) // 255
     out = np.full(pictures.shape, 255, np.uint8)

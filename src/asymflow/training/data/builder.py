@@ -1,7 +1,7 @@
-"""Build the dataset: fetch, rasterise, pool, describe.
+"""Build the dataset: fetch packages, rasterise, downsample, and write the manifest.
 
-The pictures of a build are rasterised in shards, each written whole, so that an interrupted
-build goes on where it stopped. The folder then holds::
+Pictures are rasterised in shards, each written atomically, so that an interrupted build can be
+resumed. The output folder contains::
 
     images-128.npy  images-64.npy  images-32.npy   uint8 [N, size, size, 4], premultiplied
     manifest.jsonl                                 one Entry per picture
@@ -42,7 +42,7 @@ from asymflow.training.data.weights import flip_ok, weight
 
 SIZES = (128, 64, 32)
 SHARD = 256
-FORMAT = 1  # raise when a build of the same packages would give other pixels
+FORMAT = 1  # increment when the pixels of the same packages change
 ALL = style_ids()
 
 Advance = Callable[[int], None]
@@ -51,7 +51,12 @@ Bar = Callable[[str, int], AbstractContextManager[Advance]]
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build made. `hashes` are SHA-256 of each array file; `seconds` wall time."""
+    """Summary of a build.
+
+    Attributes:
+        hashes: SHA-256 of each array file.
+        seconds: wall time.
+    """
 
     out: Path
     count: int
@@ -77,16 +82,15 @@ def build(
 ) -> BuildReport:
     """Build the dataset in `out`.
 
-    Goes on from an interrupted build of the same drawings, and draws nothing anew where
-    they are already there.
+    Resumes an interrupted build of the same drawings, and reuses the arrays of a complete one.
 
     Args:
-        out: the folder to fill; made if absent.
-        cache: where fetched packages are kept; by default the user's cache folder.
-        styles: style ids, see :data:`asymflow.models.embedded.styles.STYLES`.
-        workers: rasterising processes; by default one per core, at most 8.
-        skin_tones: also draw skin-tone variants, which nearly doubles the set.
-        progress: show a progress bar when standard error is a terminal.
+        out: output folder; created if absent.
+        cache: cache folder of packages; by default the user's cache folder.
+        styles: style ids, see `asymflow.models.embedded.styles.STYLES`.
+        workers: number of rasterising processes; by default one per core, at most 8.
+        skin_tones: include skin-tone variants, which nearly doubles the dataset.
+        progress: show a progress bar if standard error is a terminal.
 
     Raises:
         InputError: an unknown style, or fewer than one worker.
@@ -137,7 +141,7 @@ def describe(drawings: Sequence[Drawing]) -> list[Entry]:
         weight(c.key, c.name, c.group, c.subgroup)
         for c in (drawing.concept for drawing in drawings)
     ]
-    kept_back = held_out(
+    heldout = held_out(
         (drawing.concept.key, drawing.style.id)
         for drawing, share in zip(drawings, weights, strict=True)
         if share == COMMON
@@ -153,7 +157,7 @@ def describe(drawings: Sequence[Drawing]) -> list[Entry]:
             group=drawing.concept.group,
             subgroup=drawing.concept.subgroup,
             weight=share,
-            split="heldout" if (drawing.concept.key, drawing.style.id) in kept_back else "train",
+            split="heldout" if (drawing.concept.key, drawing.style.id) in heldout else "train",
             flip_ok=flip_ok(drawing.concept.name, drawing.concept.group),
             licence=drawing.style.licence,
             package=drawing.style.package.name,
@@ -196,7 +200,7 @@ def _fetch_all(packages: Sequence[Package], cache: Path | None, bar: Bar) -> dic
 
 
 def _fingerprint(drawings: Sequence[Drawing]) -> str:
-    """Names the pixels of a build, so that only shards of the same build are reused."""
+    """Identifies the pixels of a build, so that only its own shards are reused."""
     digest = hashlib.sha256(f"{FORMAT}|{SIZES[0]}|{SHARD}".encode())
     for drawing in drawings:
         package = drawing.style.package
@@ -205,7 +209,7 @@ def _fingerprint(drawings: Sequence[Drawing]) -> str:
 
 
 def _finished(out: Path, fingerprint: str) -> dict[str, str] | None:
-    """Array hashes of an earlier build of the same pixels, or None."""
+    """Array hashes of a complete build with the same pixels, or None."""
     if not all((out / f"images-{size}.npy").is_file() for size in SIZES):
         return None
     try:
@@ -239,7 +243,7 @@ def _rasterise(drawings: Sequence[Drawing], shards: Path, workers: int, bar: Bar
 
 
 def _assemble(shards: Path, out: Path, count: int, bar: Bar) -> dict[str, str]:
-    """Join shards into one array file per size; returns each file's SHA-256."""
+    """Concatenate shards to one array file per size; returns the SHA-256 of each file."""
     hashes: dict[str, str] = {}
     with bar("joining", count * len(SIZES)) as advance:
         for size in SIZES:

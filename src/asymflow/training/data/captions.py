@@ -1,4 +1,4 @@
-"""What people might type to get a picture."""
+"""Captions in the form of user prompts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from asymflow.training.data.manifest import Entry
 
 T = TypeVar("T")
 
-LABEL_SHARE = 0.45  # how often the CLDR name itself is used where there are other names
-COLOUR_SHARE = 0.12  # how often a picture's own colour is said where it has a clear one
-TRANSPARENT_SHARE = 0.04  # how often the lack of a background is said
+LABEL_SHARE = 0.45  # probability of the CLDR name among several names
+COLOUR_SHARE = 0.12  # probability of naming the dominant colour
+TRANSPARENT_SHARE = 0.04  # probability of mentioning a transparent background
 
-# {a} is the noun with its article, {n} without, {s} a name of the style; {c} is a caption so
-# far and {b} a background. Repeats are weights.
+# {a}: the noun with its article; {n}: without; {s}: a name of the style; {c}: the caption so far;
+# {b}: a background. Repetitions are weights.
 _PLAIN = ("{n}",) * 9 + ("{a}",) * 9 + (
     "{n} emoji", "{n} emoji", "{n} icon", "{n} sticker", "picture of {a}", "a picture of {a}",
     "an image of {a}", "emoji of {a}", "an emoji of {a}", "icon of {a}", "sticker of {a}",
@@ -70,13 +70,13 @@ def caption(
     """A caption of one picture.
 
     Args:
-        entry: what is shown.
-        rng: the same state gives the same caption; always advanced by the same amount.
-        style: name the drawing style.
-        background: what the picture lies on, as a noun phrase without article ("light blue",
-            "red to white gradient"), or None where it is transparent.
-        colour: the basic colour that most of the picture has; said now and then.
-        insist: say the colour. Some name of the picture can: see `can_say_colour`.
+        entry: the picture.
+        rng: source of randomness; always advanced by the same amount.
+        style: whether to name the style.
+        background: noun phrase without article ("light blue", "red to white gradient"), or None if
+            transparent.
+        colour: the dominant basic colour, mentioned with `COLOUR_SHARE`.
+        insist: always mention the colour; requires `can_say_colour`.
     """
     u: list[float] = rng.random(7).tolist()
     if insist:
@@ -91,13 +91,13 @@ def caption(
 
 
 def name(label: str, u: float, v: float, colour: str | None, *, things: bool = False) -> Noun:
-    """One way to name a picture, chosen by uniform draws `u` and `v`.
+    """A name of a picture, selected by uniform draws `u` and `v`.
 
     Args:
-        label: its CLDR short name.
+        label: CLDR short name of the picture.
         u, v: numbers in [0, 1).
         colour: as in `caption`.
-        things: leave out phrases that name no thing; there must be another name.
+        things: only use names of things; there must be one.
     """
     choices = _things(label) if things else nouns(label)
     says_colour = colour is not None and u < COLOUR_SHARE
@@ -111,12 +111,12 @@ def name(label: str, u: float, v: float, colour: str | None, *, things: bool = F
 
 
 def can_say_colour(label: str) -> bool:
-    """Whether a colour can stand before some name of the picture."""
+    """Whether some name of the picture can be preceded by a colour."""
     return bool(_colourable(label))
 
 
 def is_nameable(label: str) -> bool:
-    """Whether some name of the picture can stand in a sentence about several things."""
+    """Whether some name of the picture can be used in a caption of several things."""
     return bool(_things(label))
 
 
@@ -126,7 +126,7 @@ def pick(items: tuple[T, ...], u: float) -> T:
 
 
 def with_background(text: str, background: str | None, u: float, v: float) -> str:
-    """Add the background; `None` is transparent, and seldom said."""
+    """Add the background; None is transparent, and rarely mentioned."""
     if background is not None:
         forms = _GRADIENT if background.endswith("gradient") else _BACKGROUND
         return pick(forms, v).format(c=text, b=background, ab=with_article(background))
@@ -139,12 +139,12 @@ def with_style(text: str, style: str, u: float, v: float) -> str:
 
 
 def style_name(style: str, u: float) -> str:
-    """A name of the style with this id, most often its first."""
+    """A name of a style; its first name has the largest weight."""
     return pick(_names(style), u)
 
 
 def finish(text: str, u: float) -> str:
-    """Vary case and punctuation as people do."""
+    """Vary case and punctuation."""
     if u < 0.06:
         return text + "."
     if u < 0.14:

@@ -1,4 +1,4 @@
-"""Read fetched packages into one list of drawings with their names."""
+"""Read drawings and their names from fetched packages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from asymflow.core.errors import FileFormatError
 from asymflow.models.embedded.styles import Style
 from asymflow.training.data.slugs import Slugs, has_skin_tone, key_of
 
-_LEFT_OUT = frozenset(
+_EXCLUDED = frozenset(
     (
-        ("fxemoji", "heartblue"),  # drawn outside its own canvas
-        ("emojione", "pistol"),  # a real gun, where the name has come to mean a water pistol
+        ("fxemoji", "heartblue"),  # drawn outside its canvas
+        ("emojione", "pistol"),  # a firearm; the name now denotes a water pistol
         ("noto-v1", "pistol"),
         ("streamline-emojis", "pistol"),
         ("fxemoji", "pistol"),
@@ -27,7 +27,7 @@ _LEFT_OUT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """What one emoji is called: CLDR short name, keywords, group and subgroup."""
+    """An emoji: CLDR short name, keywords, group and subgroup."""
 
     key: str
     name: str
@@ -38,7 +38,7 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One picture before rasterising: an SVG document or the bytes of a bitmap file."""
+    """A picture before rasterisation: an SVG document or the bytes of a bitmap file."""
 
     concept: Concept
     style: Style
@@ -47,7 +47,7 @@ class Drawing:
 
 
 def read_concepts(names: Path, keywords: Path) -> dict[str, Concept]:
-    """Every emoji by key, skin-tone variants included.
+    """All emoji by key, including skin-tone variants.
 
     Args:
         names: the emojibase-data package.
@@ -84,15 +84,15 @@ def read_drawings(
     *,
     skin_tones: bool,
 ) -> list[Drawing]:
-    """Every drawing of `styles`, ordered by style and then by key.
+    """All drawings of `styles`, ordered by style and key.
 
-    Drawings that cannot be matched to an emoji are left out: nothing would name them.
+    Drawings that match no emoji are omitted, because they have no name.
 
     Args:
         packages: style id to package file.
-        styles: which styles to read.
-        concepts: what `read_concepts` returned.
-        skin_tones: keep skin-tone variants, which otherwise outnumber everything else.
+        styles: the styles to read.
+        concepts: from `read_concepts`.
+        skin_tones: include skin-tone variants.
     """
     icons = {style.id: _icon_set(packages[style.id]) for style in styles}
     slugs = _slugs(icons.values(), concepts)
@@ -144,7 +144,7 @@ def _documents(icon_set: _IconSet, slugs: Slugs) -> Iterator[tuple[str, str, str
     keys = {slug: key_of(codes) for codes, slug in icon_set.chars.items()}
     for slug, icon in data["icons"].items():
         key = keys.get(slug) or slugs.find(slug, data["prefix"])
-        if icon.get("hidden") or key is None or (data["prefix"], slug) in _LEFT_OUT:
+        if icon.get("hidden") or key is None or (data["prefix"], slug) in _EXCLUDED:
             continue
         left, top = icon.get("left", 0), icon.get("top", 0)
         width = icon.get("width", data.get("width", 16))
@@ -160,7 +160,7 @@ def _documents(icon_set: _IconSet, slugs: Slugs) -> Iterator[tuple[str, str, str
 
 
 def _bitmaps(package: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(key, slug, file) of every picture named by its code points."""
+    """(key, slug, file) of every bitmap, which are named by code points."""
     with tarfile.open(package) as tar:
         for member in tar:
             path = Path(member.name)
@@ -170,7 +170,11 @@ def _bitmaps(package: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _members(package: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Parsed JSON members of a package; `chars.json` may be absent, the rest may not."""
+    """Parsed JSON members of a package; only `chars.json` is optional.
+
+    Raises:
+        FileFormatError: another member is missing.
+    """
     found: dict[str, Any] = {}
     with tarfile.open(package) as tar:
         present = set(tar.getnames())
@@ -189,7 +193,7 @@ def _members(package: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def table(concepts: Mapping[str, Concept]) -> dict[str, str]:
-    """What `emoji_names.json` holds, from `training.data.catalogue.read_concepts`."""
+    """The contents of `emoji_names.json`, from `read_concepts`."""
     return {
         "".join(chr(int(code, 16)) for code in concept.key.split("-")): concept.name
         for concept in concepts.values()

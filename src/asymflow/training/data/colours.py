@@ -1,4 +1,4 @@
-"""Colours as people name them: backgrounds to choose from, and the colour a picture has."""
+"""Named colours: background colours, and the dominant colour of a picture."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-OPAQUE = 200  # alpha from which a pixel shows its own colour
-MOSTLY = 0.6  # share of a picture's ink that makes it "a red ..."
+OPAQUE = 200  # minimum alpha of pixels that are counted
+MOSTLY = 0.6  # minimum share of the dominant colour
 
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """A name, its sRGB value (0-255) and how often it is used."""
+    """A named colour: its sRGB value (0-255) and its sampling weight."""
 
     name: str
     rgb: tuple[int, int, int]
@@ -53,11 +53,11 @@ BASIC = (
     "black", "white", "grey", "red", "orange", "brown", "yellow", "green", "blue", "purple", "pink",
 )  # fmt: skip
 _BLACK, _WHITE, _GREY, _RED, _ORANGE, _BROWN, _YELLOW, _GREEN, _BLUE, _PURPLE, _PINK = range(11)
-_TAN = -1  # between orange and brown: no name is safe
+_TAN = -1  # between orange and brown: ambiguous
 
 
 def main_colours(images: npt.NDArray[np.uint8]) -> list[str | None]:
-    """The basic colour that most of each picture has, or None where none dominates.
+    """The dominant basic colour of each picture, or None.
 
     Args:
         images: premultiplied RGBA [n, h, w, 4].
@@ -74,7 +74,7 @@ def main_colours(images: npt.NDArray[np.uint8]) -> list[str | None]:
 
 
 def _basic(rgb: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """The position in BASIC of each colour; RGB in [0, 1], last axis 3."""
+    """The index in BASIC of each colour; RGB in [0, 1], last axis 3."""
     value = rgb.max(axis=-1)
     low = rgb.min(axis=-1)
     chroma = value - low

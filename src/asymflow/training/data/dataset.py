@@ -1,4 +1,4 @@
-"""Sample captioned pictures from a built dataset."""
+"""Sample captioned pictures from a dataset."""
 
 from __future__ import annotations
 
@@ -30,20 +30,22 @@ _Bools = npt.NDArray[np.bool_]
 
 _GROUPS = ("animals-nature", "food-drink", "travel-places", "activities", "objects")
 _SIMPLE = frozenset(name for name in everyday_names() if len(name.split()) == 1)
-_FACES = ("face", "cat-", "monkey-")  # how subgroups of faces begin
-_SCENE_WORDS = 3  # the longest CLDR name that a sentence about several things can carry
-_USUAL = 3.0  # how much more often a reference is of a style of the library than of another
-_TURNS = (45.0, 315.0)  # degrees that hues are turned by: less would hardly be another colour
+_FACES = ("face", "cat-", "monkey-")  # prefixes of subgroups of faces
+_SCENE_WORDS = 3  # maximum words of a CLDR name in a scene
+_LIBRARY_WEIGHT = 3.0  # weight of references in a style of the library, relative to others
+_HUE_ROTATIONS = (45.0, 315.0)  # degrees; less barely changes the colour
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Captioned pictures, and drawings to look at while they are drawn.
+    """Captioned pictures and their references.
 
-    `images` is uint8 [n, h, w, 4], RGBA premultiplied by alpha; `captions` has n strings;
-    `styles` is int64 [n], positions in `Dataset.styles`. `references` is like
-    `images`, [n, r, h, w, 4], and `present` [n, r] says which of them there are; the others
-    are empty.
+    Attributes:
+        images: uint8 [n, h, w, 4], premultiplied RGBA.
+        captions: n strings.
+        styles: int64 [n], indices in `Dataset.styles`.
+        references: like `images`, [n, r, h, w, 4]; empty where not present.
+        present: [n, r], which references exist.
     """
 
     images: Pixels
@@ -54,14 +56,14 @@ class Batch:
 
 
 class Dataset:
-    """A built dataset, memory-mapped.
+    """A memory-mapped dataset.
 
     Args:
-        root: the folder that `asymflow data build` filled.
-        split: `"train"`, or `"heldout"` for the pairs that training never sees.
+        root: output folder of `asymflow data build`.
+        split: `"train"`, or `"heldout"` for pairs excluded from training.
 
     Raises:
-        FileFormatError: the folder holds no complete build, or nothing in this split.
+        FileFormatError: the build is incomplete, or the split is empty.
     """
 
     def __init__(self, root: str | Path, split: Split = "train") -> None:
@@ -84,14 +86,14 @@ class Dataset:
         self._ink = _ink_boxes(small)
         self._mean = _mean_colours(small)
         self._cut_out = _cut_out(small)
-        coarse = small[:, ::2, ::2]  # enough to see the colour, four times faster
+        coarse = small[:, ::2, ::2]  # sufficient for colours, four times faster
         self._main: list[str | None] = [
             colour if entry.group in _GROUPS else None
             for entry, colour in zip(self.entries, main_colours(coarse), strict=True)
         ]
         self._others = references.others(self.entries)
-        self._liking: _Floats = np.array(
-            [_USUAL if e.style in LIBRARY else 1.0 for e in self.entries], np.float64
+        self._reference_weights: _Floats = np.array(
+            [_LIBRARY_WEIGHT if e.style in LIBRARY else 1.0 for e in self.entries], np.float64
         )
         self._things = self._scene_things(members)
         self._has_scenes: _Bools = np.array(
@@ -100,7 +102,7 @@ class Dataset:
 
     @property
     def styles(self) -> tuple[str, ...]:
-        """Style ids in the order that numbers them; fixed, whichever styles were built."""
+        """All style ids in their fixed numbering, including styles that were not built."""
         return style_ids()
 
     def __len__(self) -> int:
@@ -128,16 +130,16 @@ class Dataset:
         """Pictures of any split, premultiplied uint8 [n, size, size, 4]."""
         return np.stack([self.image(index, size) for index in indices])
 
-    def looks(self, entries: Sequence[Entry], size: int, count: int) -> tuple[Pixels, _Bools]:
-        """References that no draw decides: styles of the library first, held-out pictures never.
+    def references(self, entries: Sequence[Entry], size: int, count: int) -> tuple[Pixels, _Bools]:
+        """Deterministic references: styles of the library first, no held-out pictures.
 
         Args:
-            entries: n pictures that are to be drawn.
+            entries: n target pictures.
             size: 32, 64 or 128.
-            count: most references of each.
+            count: maximum number of references per target.
 
         Returns:
-            Premultiplied uint8 [n, count, size, size, 4], and which there are [n, count].
+            Premultiplied uint8 [n, count, size, size, 4], and which references exist [n, count].
         """
         shown = np.zeros((len(entries), count, size, size, 4), np.uint8)
         present = np.zeros((len(entries), count), np.bool_)
@@ -153,7 +155,7 @@ class Dataset:
         return shown, present
 
     def heldout_pairs(self) -> tuple[Pair, ...]:
-        """Every (key, style) that training never sees, sorted."""
+        """All held-out (key, style) pairs, sorted."""
         return tuple(sorted({(e.key, e.style) for e in self.entries if e.split == "heldout"}))
 
     def sample(
@@ -174,20 +176,20 @@ class Dataset:
         """Draw `n` captioned pictures; the same `rng` state gives the same batch.
 
         Args:
-            rng: source of every choice.
-            n: how many, at least 1.
+            rng: source of randomness.
+            n: number of pictures, at least 1.
             size: side in pixels, or (height, width); multiples of 8, the shorter at most 128.
-            p_background: share laid on a flat colour or a vertical gradient.
-            p_scene: share showing several things, or one off centre.
+            p_background: share composited on a flat colour or a vertical gradient.
+            p_scene: share with several things, or one off centre.
             p_style: share of captions that name the style.
-            p_flip: share mirrored, among pictures that may be.
-            simple: factor on the draws of simple things, those that have an everyday name of one
-                word: "fox", "pizza", "rocket".
-            count: most references of a picture: drawings of what it shows in other styles. Half
-                of those that have more than one show fewer. A scene's are laid out as it is.
-            p_disturb: share of references that are changed, see `training.data.references`.
-            p_recolour: share, among single things of a clear colour, that gets another: with its
-                references, or alone, and then the caption says it.
+            p_flip: share mirrored, among pictures that allow it.
+            simple: factor on the weight of simple things, which have an everyday name of one word:
+                "fox", "pizza", "rocket".
+            count: maximum number of references: drawings of the same concept in other styles. Half
+                of the pictures have at most one. Those of a scene have its layout.
+            p_disturb: share of references that are augmented, see `training.data.references`.
+            p_recolour: share, among single things with a dominant colour, that is recoloured,
+                either with the references or with the new colour in the caption.
 
         Raises:
             InputError: a size or share is out of range.
@@ -221,19 +223,21 @@ class Dataset:
             planned[row] = scenes.plan(rng, things, height, width)
             images[row] = scenes.draw(planned[row], self._nearest)
 
-        # Of its own stream, so that the same pictures come with and without references.
-        (looking,) = rng.spawn(1)
-        shown, present = self._looked_at(looking, chosen, planned, count, (height, width))
+        # A separate stream, so that pictures do not depend on `count`.
+        (reference_rng,) = rng.spawn(1)
+        shown, present = self._draw_references(
+            reference_rng, chosen, planned, count, (height, width)
+        )
         single = plain[rng.random(len(plain)) < p_recolour] if p_recolour else plain[:0]
         recoloured = self._recolour(rng, images, shown, chosen, single)
         if p_disturb:
-            disturbed = present & (looking.random(present.shape) < p_disturb)
+            disturbed = present & (reference_rng.random(present.shape) < p_disturb)
             for row, place in np.argwhere(disturbed).tolist():
-                shown[row, place] = references.disturb(looking, shown[row, place])
+                shown[row, place] = references.augment(reference_rng, shown[row, place])
         ground = backgrounds.choose(rng, self._shown_colours(chosen, planned))
         rows = np.flatnonzero(backed)
         columns = backgrounds.gradient(ground.upper[rows], ground.lower[rows], height)
-        images[rows] = backgrounds.lay(images[rows], columns)
+        images[rows] = backgrounds.composite(images[rows], columns)
 
         captions: list[str] = []
         indices: list[int] = chosen.tolist()
@@ -273,7 +277,7 @@ class Dataset:
         return self._images[size][index]
 
     def _place(self, images: Pixels, rows: _Ints, chosen: _Ints, flip: _Bools) -> None:
-        """Put one centred picture on each row's canvas, as large as fits."""
+        """Place one centred picture of maximum size on each row's canvas."""
         height, width = images.shape[1:3]
         side = min(height, width)
         if side in SIZES:
@@ -287,7 +291,7 @@ class Dataset:
         top, left = (height - side) // 2, (width - side) // 2
         images[rows, top : top + side, left : left + side] = squares
 
-    def _looked_at(
+    def _draw_references(
         self,
         rng: np.random.Generator,
         chosen: _Ints,
@@ -295,18 +299,18 @@ class Dataset:
         count: int,
         canvas: tuple[int, int],
     ) -> tuple[Pixels, _Bools]:
-        """References [n, count, h, w, 4] of what each row shows, and which there are."""
+        """Random references [n, count, h, w, 4] of each row, and which of them exist."""
         shown = np.zeros((len(chosen), count, *canvas, 4), np.uint8)
         present = np.zeros((len(chosen), count), np.bool_)
         single: list[list[tuple[int, int]]] = [[] for _ in range(count)]
         for row, index in enumerate(chosen.tolist() if count else ()):
-            most = count if rng.random() < 0.5 else 1
+            limit = count if rng.random() < 0.5 else 1
             if row in planned:
-                for place, scene in enumerate(self._in_other_styles(rng, planned[row], most)):
+                for place, scene in enumerate(self._in_other_styles(rng, planned[row], limit)):
                     shown[row, place] = scenes.draw(scene, self._nearest)
                     present[row, place] = True
                 continue
-            found = references.choose(rng, self._others[index], self._liking, most)
+            found = references.choose(rng, self._others[index], self._reference_weights, limit)
             for place, other in enumerate(found):
                 single[place].append((row, other))
         for place, pairs in enumerate(single):
@@ -317,11 +321,11 @@ class Dataset:
         return shown, present
 
     def _in_other_styles(
-        self, rng: np.random.Generator, scene: Scene, most: int
+        self, rng: np.random.Generator, scene: Scene, limit: int
     ) -> Iterator[Scene]:
-        """Up to `most` scenes of the same layout; what no other style has is missing there."""
+        """Up to `limit` scenes of the same layout; things without another style are omitted."""
         drawings = {
-            index: references.choose(rng, self._others[index], self._liking, most)
+            index: references.choose(rng, self._others[index], self._reference_weights, limit)
             for index in dict.fromkeys(placed.thing.entry.index for placed in scene.placed)
         }
         for place in range(max(map(len, drawings.values()))):
@@ -341,32 +345,32 @@ class Dataset:
         chosen: _Ints,
         rows: _Ints,
     ) -> dict[int, str]:
-        """Turn hues of some rows in place; returns the new colours that captions must say.
+        """Recolour some rows in place; returns the colours that captions must name.
 
-        Half of the rows change alone, where a caption can say so; with the others their
-        references change too, without an explicit setting.
+        For half of the rows only the target changes, and the caption names the colour; for the
+        others the references change too, and the caption names it half of the time.
         """
-        said: dict[int, str] = {}
+        named: dict[int, str] = {}
         for row in rows.tolist():
             entry = self.entries[int(chosen[row])]
-            alone, turn = rng.random() < 0.5, rng.uniform(*_TURNS)
+            alone, angle = rng.random() < 0.5, rng.uniform(*_HUE_ROTATIONS)
             if self._main[entry.index] is None or not can_say_colour(entry.name):
                 continue
-            turned = references.turn_hues(images[row], turn)
-            colour = main_colours(turned[None])[0]
+            recoloured = references.rotate_hues(images[row], angle)
+            colour = main_colours(recoloured[None])[0]
             if colour is None or colour == self._main[entry.index]:
                 continue
-            images[row] = turned
+            images[row] = recoloured
             if alone:
-                said[row] = colour
+                named[row] = colour
             else:
-                shown[row] = references.turn_hues(shown[row], turn)
+                shown[row] = references.rotate_hues(shown[row], angle)
                 if rng.random() < 0.5:
-                    said[row] = colour
-        return said
+                    named[row] = colour
+        return named
 
     def _shown_colours(self, chosen: _Ints, planned: dict[int, Scene]) -> _Floats:
-        """Mean colours [n, k, 3] of what each picture shows, repeated where it shows fewer."""
+        """Mean colours [n, k, 3] of the things in each picture, repeated to k."""
         shown = np.repeat(chosen[:, None], layout.MOST_KINDS, axis=1)
         for row, scene in planned.items():
             kinds = list(dict.fromkeys(placed.thing.entry.index for placed in scene.placed))
@@ -374,7 +378,7 @@ class Dataset:
         return self._mean[shown]
 
     def _scene_things(self, members: Sequence[int]) -> tuple[tuple[Thing, ...], ...]:
-        """Per style, what may be placed in scenes: common, cut out, of a short name."""
+        """Things for scenes by style: common, cut out, with a short name."""
         found: list[list[Thing]] = [[] for _ in self.styles]
         for index in members:
             entry = self.entries[index]
@@ -390,7 +394,7 @@ class Dataset:
 
 
 def is_simple(entry: Entry) -> bool:
-    """Whether this is a thing with an everyday name of one word, which people ask for most."""
+    """Whether this is a thing with an everyday name of one word, the most common prompts."""
     name = plain_name(entry.name)
     return entry.weight == COMMON and entry.group in _GROUPS and name in _SIMPLE
 
@@ -419,7 +423,7 @@ def _check(n: int, **shares: float) -> None:
 
 
 def _ink_boxes(pixels: Pixels) -> _Floats:
-    """(top, left, bottom, right) of what is drawn, as fractions of the side [n, 4]."""
+    """Boxes of visible pixels (top, left, bottom, right), as fractions of the side [n, 4]."""
     n, side = pixels.shape[:2]
     ink: _Bools = pixels[..., 3] > 8
     boxes = np.zeros((n, 4), np.float64)
@@ -431,12 +435,12 @@ def _ink_boxes(pixels: Pixels) -> _Floats:
 
 
 def _mean_colours(pixels: Pixels) -> _Floats:
-    """Mean colour of what is drawn, 0 to 255 [n, 3]."""
+    """Mean colours of visible pixels, 0 to 255 [n, 3]."""
     total: _Floats = pixels.sum(axis=(1, 2), dtype=np.float64)
     return total[:, :3] / np.maximum(total[:, 3:], 1) * 255
 
 
 def _cut_out(pixels: Pixels) -> _Bools:
-    """Whether each picture leaves room around it, rather than filling its square [n]."""
+    """Whether each picture is cut out rather than filling its square [n]."""
     solid: _Floats = np.mean(pixels[..., 3] > 250, axis=(1, 2))
     return solid < 0.85

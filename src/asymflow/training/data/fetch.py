@@ -1,4 +1,4 @@
-"""Fetch pinned npm packages into a cache, once, and never trust what was not verified."""
+"""Fetch pinned npm packages into a cache and verify them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CHUNK_BYTES = 1 << 20
 
 
 class DownloadError(AsymflowError):
-    """A package could not be fetched, or is not the one that was pinned."""
+    """A package could not be fetched, or differs from the pinned one."""
 
 
 def fetch(package: Package, cache: Path) -> Path:
-    """Return the path of `package`'s verified `.tgz` under `cache`, fetching if absent.
+    """Return the verified `.tgz` of a package, downloading it to `cache` if absent.
 
-    Uses `npm pack` where npm is installed (so that a user's registry, proxy and
-    credentials count), else plain HTTPS.
+    Uses `npm pack` if npm is installed, which respects the user's registry, proxy and credentials;
+    otherwise HTTPS.
 
     Raises:
         DownloadError: the registry cannot be reached, lacks the version, or serves
@@ -67,7 +67,7 @@ def integrity(path: Path) -> str:
 
 
 def registry() -> str:
-    """The npm registry to ask over HTTPS, ending in a slash."""
+    """URL of the npm registry for HTTPS, with a trailing slash."""
     for variable in ("NPM_CONFIG_REGISTRY", "npm_config_registry"):
         if url := os.environ.get(variable):
             return url.rstrip("/") + "/"

@@ -1,9 +1,8 @@
-"""Which (concept, style) pairs never enter training.
+"""Held-out (concept, style) pairs, which are excluded from training.
 
-The rule depends on names alone, so it gives the same list on every machine, for ever:
-a pair is a candidate when the SHA-256 of `"<key>|<style>"` falls in the lowest 5% of its
-range; within a concept, candidates are taken from the lowest hash up while at least three
-other styles of that concept stay in training.
+The rule is a deterministic function of names: a pair is a candidate if the SHA-256 of
+`"<key>|<style>"` is in the lowest 5% of its range; within a concept, candidates are held out in
+order of their hash while at least three other styles of the concept stay in training.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ RULE = (
 
 
 def position(key: str, style: str) -> float:
-    """Where the pair's hash falls in [0, 1)."""
+    """The hash of a pair, as a number in [0, 1)."""
     digest = hashlib.sha256(f"{key}|{style}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2.0**64
 
 
 def held_out(pairs: Iterable[Pair]) -> frozenset[Pair]:
-    """The held-out subset of `(key, style)` pairs; order and repeats do not matter."""
+    """The held-out subset of `(key, style)` pairs, independent of order and repetitions."""
     styles: dict[str, set[str]] = {}
     for key, style in pairs:
         styles.setdefault(key, set()).add(style)

@@ -1,9 +1,9 @@
-"""The library of reference drawings that is shipped with the model: what it holds, how it is built.
+"""Build the library of reference drawings that is shipped with the model.
 
-One zip file, so that it stays a file that anybody can look into::
+It is a zip file::
 
-    concepts.json            names, keywords and styles of every concept; licences of the styles
-    noto/1f98a.webp          a drawing, 64 x 64 px, lossless, straight alpha
+concepts.json            names, keywords and styles of every concept; licences of the styles
+noto/1f98a.webp          a drawing, 64 x 64 px, lossless, straight alpha
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from asymflow.models.embedded.words import nouns
 from asymflow.training.data.dataset import Dataset
 from asymflow.training.data.manifest import Entry
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same drawings make the same file
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed, for reproducible files
 
 
 def build(dataset: Dataset, path: Path) -> int:
-    """Write the drawings of a dataset that are in a style of the library; returns how many.
+    """Write the drawings of a dataset that are in a style of the library, and return their number.
 
-    Where a set draws a concept more than once, the first drawing is taken.
+    Only the first drawing of a concept in a style is included.
     """
     drawings: dict[str, dict[str, Entry]] = {}
     for entry in dataset.entries:

@@ -1,4 +1,4 @@
-"""One line of JSON per picture."""
+"""The manifest of a dataset: one line of JSON per picture."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ Split = Literal["train", "heldout"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One picture: what it shows, in which style, and under which licence.
+    """One picture: its concept, style and licence.
 
-    `index` is its row in the image arrays; `key` its code points in lower hex joined by
-    `-` without FE0F (or its slug, where it has no code point); `weight` its relative
-    sampling rate, 1 for common concepts.
+    Attributes:
+        index: row in the image arrays.
+        key: code points in lower-case hex, joined by `-`, without FE0F; the slug if there is no
+            code point.
+        weight: relative sampling rate, 1 for common concepts.
     """
 
     index: int
@@ -49,7 +51,7 @@ def read_manifest(path: Path) -> tuple[Entry, ...]:
     """Read entries in index order.
 
     Raises:
-        FileFormatError: the file is absent, is not JSON lines, or skips an index.
+        FileFormatError: the file is missing, is not JSON lines, or indices are not consecutive.
     """
     try:
         text = path.read_text(encoding="utf-8")

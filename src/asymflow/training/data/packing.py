@@ -1,7 +1,7 @@
-"""A built dataset in one small file, for machines that cannot build it.
+"""Pack a dataset into one file, for machines without the build tools.
 
-The pictures at 128 px as lossless WebP take a twentieth of the arrays, which pooling makes again,
-byte for byte.
+The file holds the pictures at 128 px as lossless WebP, a twentieth of the size of the arrays;
+unpacking reproduces all arrays byte for byte.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from asymflow.training.data.dataset import SIZES, Dataset
 from asymflow.training.data.manifest import read_manifest
 
 _LARGEST = max(SIZES)
-_KEPT = ("manifest.jsonl", "build.json")
+_METADATA = ("manifest.jsonl", "build.json")
 
 
 def pack(root: Path, path: Path) -> None:
     """Write the dataset in the folder `root` into one file.
 
     Raises:
-        FileFormatError: the folder holds no complete build.
+        FileFormatError: the build in the folder is incomplete.
     """
     dataset = Dataset(root)
 
@@ -41,7 +41,7 @@ def pack(root: Path, path: Path) -> None:
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
         ThreadPoolExecutor() as pool_of_threads,
     ):
-        for name in _KEPT:
+        for name in _METADATA:
             archive.write(root / name, name, zipfile.ZIP_DEFLATED)
         indices = range(len(dataset.entries))
         for index, data in enumerate(pool_of_threads.map(encoded, indices)):
@@ -49,18 +49,20 @@ def pack(root: Path, path: Path) -> None:
 
 
 def unpack(path: Path, root: Path) -> None:
-    """Write the dataset that `pack` made into the folder `root`, as a build would have.
+    """Unpack a file of `pack` into the folder `root`, like a build.
 
     Raises:
-        FileFormatError: the file is damaged or something else.
+        FileFormatError: the file is damaged or not a packed dataset.
     """
     root.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in _KEPT:
+            for name in _METADATA:
                 with archive.open(name) as source, replacing(root / name) as target:
                     shutil.copyfileobj(source, target)
-            data = [archive.read(_member(i)) for i in range(len(read_manifest(root / _KEPT[0])))]
+            data = [
+                archive.read(_member(i)) for i in range(len(read_manifest(root / _METADATA[0])))
+            ]
         with ThreadPoolExecutor() as pool_of_threads:
             images: Pixels = np.stack(list(pool_of_threads.map(_decode, data)))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, UnidentifiedImageError) as error:
@@ -77,7 +79,7 @@ def _member(index: int) -> str:
 
 
 def _encode(pixels: Pixels) -> bytes:
-    # Premultiplied values as they are: a viewer will show soft edges too dark.
+    # Premultiplied values, unconverted: viewers show soft edges too dark.
     picture = Image.frombytes("RGBA", pixels.shape[1::-1], pixels.tobytes())
     file = io.BytesIO()
     picture.save(file, "WEBP", lossless=True, exact=True, method=4)

@@ -1,4 +1,4 @@
-"""Everyday prompts to measure with, in an order that never changes."""
+"""Everyday prompts for measurements, in a fixed order."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from asymflow.models.embedded.words import everyday_names, nouns
 
 
 def everyday(count: int, seed: int = 0) -> list[str]:
-    """`count` different prompts such as "a fox"; the same seed gives the same ones, in order.
+    """`count` distinct prompts such as "a fox", in an order that depends on `seed`.
 
-    Sets of different seeds may share prompts, and share few where they are small.
+    Sets of different seeds may overlap.
     """
     names = sorted(everyday_names(), key=lambda name: _rank(name, seed))
     return [nouns(name)[0].single for name in names[:count]]

@@ -1,11 +1,10 @@
-"""Drawings to look at: which may serve a picture, and how they are changed in training.
+"""References: their selection and augmentation in training.
 
-A reference is another style's drawing of the same concept, never the target. People will give
-pictures of their own, though: photographs, scribbles, things that lie askew on a table. So a part
-of the references is moved, turned, blurred, laid on a background or reduced to its outlines; the
-target stays as it is, and the model learns what to take from a reference and what not. Colours are
-meant: of a recoloured target either the reference has the same new colours, or the caption says
-them.
+A reference is a drawing of the same concept in another style, never the target. To prepare the
+model for user pictures, such as photographs and scribbles, a share of the references is moved,
+rotated, blurred, composited on a background or reduced to outlines; the target is unchanged.
+Colours are meaningful: the new colours of a recoloured target are either those of its references
+or named in the caption.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ _Floats = npt.NDArray[np.float64]
 
 
 def others(entries: Sequence[Entry]) -> tuple[tuple[int, ...], ...]:
-    """For each entry, the training pictures of its concept in other styles, by index.
+    """Indices of the candidate references of each entry: other styles of its concept.
 
-    Held-out pictures are never references: they would be seen in training after all.
+    Held-out pictures are excluded, because they must not enter training.
     """
     by_key: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -44,7 +43,7 @@ def others(entries: Sequence[Entry]) -> tuple[tuple[int, ...], ...]:
 def choose(
     rng: np.random.Generator, candidates: Sequence[int], weights: _Floats, count: int
 ) -> list[int]:
-    """Up to `count` different candidates; `weights` [entries] are by index."""
+    """Draw up to `count` distinct candidates; `weights` [entries] are indexed by entry."""
     if not candidates or not count:
         return []
     share = weights[list(candidates)]
@@ -54,8 +53,8 @@ def choose(
     return [candidates[i] for i in found.tolist()]
 
 
-def turn_hues(pixels: Pixels, degrees: float) -> Pixels:
-    """Premultiplied RGBA [..., 4] with all hues turned about the grey axis; alpha stays."""
+def rotate_hues(pixels: Pixels, degrees: float) -> Pixels:
+    """Rotate the hues of premultiplied RGBA [..., 4] about the grey axis; alpha is unchanged."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     third, root = (1 - cos) / 3, sin / math.sqrt(3)
     a, b, c = cos + third, third - root, third + root
@@ -67,8 +66,8 @@ def turn_hues(pixels: Pixels, degrees: float) -> Pixels:
     return out
 
 
-def disturb(rng: np.random.Generator, pixels: Pixels) -> Pixels:
-    """A reference [h, w, 4] as somebody might give one: changed in one to three ways."""
+def augment(rng: np.random.Generator, pixels: Pixels) -> Pixels:
+    """Augment a reference [h, w, 4] by a random combination of changes."""
     chances = rng.random(5)
     if chances[0] < 0.7:
         pixels = moved(rng, pixels)
@@ -77,20 +76,20 @@ def disturb(rng: np.random.Generator, pixels: Pixels) -> Pixels:
     if chances[2] < 0.15:
         pixels = outlined(pixels)
     elif chances[3] < 0.55:
-        pixels = pick((papered, laid_on_colour, cluttered), rng.random())(rng, pixels)
+        pixels = pick((on_paper, on_colour, on_clutter), rng.random())(rng, pixels)
     if chances[4] < 0.2:
         pixels = grainy(rng, pixels)
     return pixels
 
 
 def moved(rng: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Turned by up to 15 degrees, scaled to 65% to 110%, shifted by up to 12% of the side."""
+    """Rotate by up to 15 degrees, scale to 65% to 110%, shift by up to 12% of the side."""
     turn = math.radians(rng.uniform(-15, 15))
     zoom = 1 / rng.uniform(0.65, 1.1)
     right, down = rng.uniform(-0.24, 0.24, 2)
     height, width = pixels.shape[:2]
     cos, sin = zoom * math.cos(turn), zoom * math.sin(turn)
-    # Coordinates run from -1 to 1 along each side, whatever its length.
+    # Coordinates range from -1 to 1 along each side.
     affine = [
         [cos, -sin * height / width, right * zoom],
         [sin * width / height, cos, down * zoom],
@@ -104,14 +103,14 @@ def moved(rng: np.random.Generator, pixels: Pixels) -> Pixels:
 
 
 def blurred(rng: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Reduced to a quarter or half of the side, and enlarged again."""
+    """Blur by resizing to a quarter or half of the side and back."""
     height, width = pixels.shape[:2]
     factor = int(rng.choice((2, 4)))
     return resize(resize(pixels, height // factor, width // factor), height, width)
 
 
 def outlined(pixels: Pixels) -> Pixels:
-    """Its edges as dark lines on white paper: what a hasty pencil leaves of it."""
+    """Reduce to edges: dark lines on white, like a pencil sketch."""
     white = pixels[..., :3].astype(np.float32) + 255 - pixels[..., 3:]
     grey = white.mean(axis=-1)
     down = np.abs(np.diff(grey, axis=0, append=grey[-1:]))
@@ -122,30 +121,30 @@ def outlined(pixels: Pixels) -> Pixels:
     return out
 
 
-def papered(rng: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Laid on paper: white, or nearly."""
+def on_paper(rng: np.random.Generator, pixels: Pixels) -> Pixels:
+    """Composite on white or nearly white."""
     shade = 255 - rng.integers(0, 24, 3) * (rng.random() < 0.5)
-    return backgrounds.lay(pixels, shade.astype(np.uint8))
+    return backgrounds.composite(pixels, shade.astype(np.uint8))
 
 
-def laid_on_colour(rng: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Put on a flat colour or a gradient that the caption does not mention."""
+def on_colour(rng: np.random.Generator, pixels: Pixels) -> Pixels:
+    """Composite on a flat colour or a gradient, which the caption does not mention."""
     ground = backgrounds.choose(rng, rng.uniform(0, 255, (1, 1, 3)))
     column = backgrounds.gradient(ground.upper, ground.lower, pixels.shape[0])
-    return backgrounds.lay(pixels[None], column)[0]
+    return backgrounds.composite(pixels[None], column)[0]
 
 
-def cluttered(rng: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Laid on soft blots of colours: what is out of focus behind a thing in a photograph."""
+def on_clutter(rng: np.random.Generator, pixels: Pixels) -> Pixels:
+    """Composite on blurred blobs of colour, like an out-of-focus photograph."""
     height, width = pixels.shape[:2]
-    few = int(rng.integers(2, 7))
-    blots = rng.normal(rng.uniform(40, 215, 3), rng.uniform(10, 60), (few, few, 3))
-    blots = np.concatenate((np.clip(blots, 0, 255), np.full((few, few, 1), 255)), axis=2)
-    return backgrounds.lay(pixels, resize(blots.astype(np.uint8), height, width)[..., :3])
+    cells = int(rng.integers(2, 7))
+    blobs = rng.normal(rng.uniform(40, 215, 3), rng.uniform(10, 60), (cells, cells, 3))
+    blobs = np.concatenate((np.clip(blobs, 0, 255), np.full((cells, cells, 1), 255)), axis=2)
+    return backgrounds.composite(pixels, resize(blobs.astype(np.uint8), height, width)[..., :3])
 
 
 def grainy(rng: np.random.Generator, pixels: Pixels) -> Pixels:
-    """With the noise of a cheap camera, where there is ink."""
+    """Add sensor noise to visible pixels."""
     noise = rng.normal(0, rng.uniform(4, 16), (*pixels.shape[:2], 3))
     out = pixels.copy()
     out[..., :3] = np.clip(pixels[..., :3] + noise, 0, pixels[..., 3:])

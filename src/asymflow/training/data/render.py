@@ -1,4 +1,4 @@
-"""Drawings to premultiplied RGBA pixels."""
+"""Rasterise drawings to premultiplied RGBA."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from asymflow.core.errors import FileFormatError, MissingExtra
 from asymflow.models.embedded.bitmaps import Pixels, decode, premultiply
 
-DPI = 96  # resvg's default of 0 rejects drawings measured in points
+DPI = 96  # resvg's default of 0 rejects drawings with sizes in points
 
 
 def render_svg(svg: str, size: int) -> Pixels:
@@ -33,6 +33,10 @@ def render_svg(svg: str, size: int) -> Pixels:
 
 
 def require_renderer() -> None:
-    """Raise MissingExtra unless resvg_py, which draws SVG, is installed."""
+    """Check that resvg_py is installed.
+
+    Raises:
+        MissingExtra: it is not.
+    """
     if find_spec("resvg_py") is None:
         raise MissingExtra("resvg_py", "data")

@@ -1,7 +1,7 @@
-"""Compose pictures: backgrounds under them, and several on one canvas.
+"""Compose scenes of several pictures on one canvas.
 
-A scene is planned first (what goes where, and the sentence that says so) and drawn after, so
-that the plan can be checked without pixels. All colours are premultiplied by alpha.
+A scene is planned (layout and sentence) before it is drawn, so that plans can be tested without
+pixels. All colours are premultiplied by alpha.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from asymflow.training.data.manifest import Entry
 
 STEP = 8  # every side is a multiple of this many pixels
 ASPECTS = ((1, 1), (2, 1), (1, 2), (3, 2), (2, 3))  # width : height
-BIG = 1.6  # a side this many times another's is worth saying "big" or "small"
+BIG = 1.6  # minimum ratio of sides for "big" and "small" in the caption
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A picture that can be placed.
+    """A picture that can be placed in a scene.
 
-    `ink` is the box of its ink as fractions of its side: (top, left, bottom, right) in
-    [0, 1]. `colour` is the basic colour that most of it has, if any.
+    Attributes:
+        ink: bounding box of visible pixels as fractions of the side: (top, left, bottom, right).
+        colour: the dominant basic colour, if any.
     """
 
     entry: Entry
@@ -37,7 +38,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A thing whose ink fills `box`."""
+    """A thing placed so that its visible pixels fill `box`."""
 
     thing: Thing
     box: Box
@@ -46,10 +47,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What to draw on a canvas, from back to front, and the sentence that describes it.
-
-    The sentence leaves out style and background.
-    """
+    """A planned scene: things from back to front, and a sentence without style and background."""
 
     height: int
     width: int
@@ -77,10 +75,12 @@ def _snap(length: float) -> int:
 
 
 def draw(scene: Scene, picture: Callable[[int, int], Pixels]) -> Pixels:
-    """Draw a planned scene on transparency, premultiplied uint8 [height, width, 4].
+    """Draw a scene on a transparent canvas, premultiplied uint8 [height, width, 4].
 
-    `picture(index, side)` returns a square picture of at least `side` pixels, or the
-    largest there is.
+    Args:
+        scene: the scene.
+        picture: `picture(index, side)` returns a square picture of at least `side` pixels, or the
+            largest available.
     """
     canvas = np.zeros((scene.height, scene.width, 4), np.uint8)
     for item in scene.placed:
@@ -99,8 +99,8 @@ def plan(rng: np.random.Generator, things: Sequence[Thing], height: int, width: 
     """Plan a scene of one to four things on a canvas of `height` x `width` pixels.
 
     Args:
-        rng: source of every choice.
-        things: what may be shown, all of one style, of at least MOST_KINDS concepts.
+        rng: source of randomness.
+        things: candidates of one style, of at least MOST_KINDS concepts.
         height, width: multiples of STEP.
     """
     kinds = _WIDE if width > height else _TALL if height > width else _SQUARE
@@ -159,7 +159,7 @@ def _stacked(
 def _several(
     rng: np.random.Generator, things: Sequence[Thing], height: int, width: int
 ) -> _Planned:
-    """Two to four of the same thing; one without a plural is shown alone."""
+    """Two to four of the same thing; a single one if it has no plural."""
     (thing,) = _draw(rng, things, 1)
     chosen = _noun(rng, thing)
     if chosen.plural is None:
@@ -224,7 +224,7 @@ _TALL: tuple[_Kind, ...] = (
 def _pair(
     rng: np.random.Generator, first: Thing, second: Thing, height: int, width: int, *, across: bool
 ) -> tuple[Placed, Placed, tuple[str, str]]:
-    """Place two things along one axis, sometimes at very unequal sizes; and say which is big."""
+    """Place two things along one axis, sometimes of unequal size; returns words for the sizes."""
     share = pick((0.5, 0.5, 0.5, 0.68, 0.32), rng.random()) + 0.04 * (rng.random() - 0.5)
     if across:
         cut = round(width * share)
@@ -236,20 +236,20 @@ def _pair(
     one = _fit(rng, first, cells[0], scale, flip=_flip(rng, first))
     two = _fit(rng, second, cells[1], scale, flip=_flip(rng, second))
     ratio = max(one.box.height, one.box.width) / max(two.box.height, two.box.width)
-    said = rng.random()
-    big = "big" if said < 0.5 else "large"
-    if said < 0.15 or 1 / BIG < ratio < BIG:
+    u = rng.random()
+    big = "big" if u < 0.5 else "large"
+    if u < 0.15 or 1 / BIG < ratio < BIG:
         return one, two, ("", "")
     sizes = (big, "small") if ratio > 1 else ("small", big)
-    if said > 0.8:  # often only one of the two is mentioned
+    if u > 0.8:  # often only one size is mentioned
         sizes = (sizes[0], "")
-    elif said > 0.6:
+    elif u > 0.6:
         sizes = ("", sizes[1])
     return one, two, sizes
 
 
 def _draw(rng: np.random.Generator, things: Sequence[Thing], count: int) -> list[Thing]:
-    """Things of `count` different concepts."""
+    """Draw things of `count` distinct concepts."""
     found: dict[str, Thing] = {}
     while len(found) < count:
         thing = things[int(rng.integers(len(things)))]
@@ -258,7 +258,7 @@ def _draw(rng: np.random.Generator, things: Sequence[Thing], count: int) -> list
 
 
 def _fit(rng: np.random.Generator, thing: Thing, cell: Box, scale: float, *, flip: bool) -> Placed:
-    """Place a thing somewhere inside a cell, its longer side `scale` times what fits."""
+    """Place a thing at random in a cell, its longer side `scale` times the maximum."""
     side = scale * min(cell.height, cell.width)
     height, width = _shape(thing, side, cell.height, cell.width)
     top = cell.top + round((cell.height - height) * (0.5 + 0.6 * (rng.random() - 0.5)))
@@ -266,12 +266,12 @@ def _fit(rng: np.random.Generator, thing: Thing, cell: Box, scale: float, *, fli
     return Placed(thing, Box(top, left, height, width), flip)
 
 
-def _shape(thing: Thing, side: float, most_high: int, most_wide: int) -> tuple[int, int]:
-    """Height and width of the thing's ink with `side` pixels on its longer side."""
+def _shape(thing: Thing, side: float, max_height: int, max_width: int) -> tuple[int, int]:
+    """Height and width of a thing with `side` pixels on its longer side."""
     top, left, bottom, right = thing.ink
     unit = side / max(bottom - top, right - left)
-    height = min(max(1, round(unit * (bottom - top))), most_high)
-    width = min(max(1, round(unit * (right - left))), most_wide)
+    height = min(max(1, round(unit * (bottom - top))), max_height)
+    width = min(max(1, round(unit * (right - left))), max_width)
     return height, width
 
 
@@ -284,7 +284,7 @@ def _noun(rng: np.random.Generator, thing: Thing) -> Noun:
 
 
 def _name(rng: np.random.Generator, thing: Thing, size: str) -> str:
-    """The thing with its article and, where given, its size: "a small red apple"."""
+    """The noun phrase of a thing with its article and optional size: "a small red apple"."""
     chosen = _noun(rng, thing)
     if not size:
         return chosen.single

@@ -1,8 +1,8 @@
-"""Match the file names that emoji sets use to Unicode code points.
+"""Map file names of emoji sets to Unicode code points.
 
-Sets name a drawing by its code points, by its CLDR short name of some year, or by a name of
-their own. Everything is brought to one key: code points in lower hex, joined by `-`,
-without the variation selector FE0F.
+Sets name drawings by code points, by the CLDR short name of some version, or by their own names.
+All are mapped to a key: code points in lower-case hex, joined by `-`, without the variation
+selector FE0F.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from asymflow.models.embedded.emoji import SKIN_TONES
 
-# Names that neither CLDR nor Unicode ever used, to CLDR slugs.
+# Names from neither CLDR nor Unicode, mapped to CLDR slugs.
 _OWN_NAMES = """
 2hearts two-hearts | americasglobe globe-showing-americas | anger anger-symbol
 angry angry-face | anguish anguished-face | aok ok-hand
@@ -107,7 +107,7 @@ def key_of(codes: str) -> str:
 
 
 def has_skin_tone(key: str) -> bool:
-    """Whether the key is one skin-tone variant of another emoji."""
+    """Whether the key is a skin-tone variant of another emoji."""
     codes = key.split("-")
     return len(codes) > 1 and not SKIN_TONES.isdisjoint(codes)
 
@@ -121,12 +121,12 @@ def slug_of(name: str) -> str:
 
 
 class Slugs:
-    """Find the key of a slug.
+    """Maps slugs to keys.
 
     Args:
-        labels: key to CLDR short name.
-        known: slug to key, as sets publish them for a current Unicode version.
-        same: pairs of slugs that name one drawing (old and new CLDR names).
+        labels: CLDR short names by key.
+        known: keys by slug, from sets for a current Unicode version.
+        same: pairs of slugs of one drawing (old and new CLDR names).
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Slugs:
         for slug, key in known.items():
             found.setdefault(slug, key)
         _spread(found, list(same))
-        joined: dict[str, str] = {}  # "baby-bottle" -> "babybottle", as older sets write it
+        joined: dict[str, str] = {}  # "baby-bottle" -> "babybottle", as in older sets
         for slug, key in found.items():
             joined.setdefault(slug.replace("-", ""), key)
         for key in labels:
@@ -156,7 +156,7 @@ class Slugs:
             self._own[name] = cldr
 
     def find(self, slug: str, icon_set: str) -> str | None:
-        """The key a slug of `icon_set` stands for, or None."""
+        """The key of a slug of `icon_set`, or None."""
         slug = _IN_SET.get(icon_set, {}).get(slug, slug)
         bare = re.sub(r"-\d$", "", slug)  # "boy-2" is a second drawing of "boy"
         flag = "flag-" + re.sub(r"^(flag-for-)?(flag-)?", "", bare)
@@ -167,7 +167,7 @@ class Slugs:
 
 
 def _spread(found: dict[str, str], same: list[tuple[str, str]]) -> None:
-    """Give every slug the key of any slug it is the same as, through chains."""
+    """Propagate keys along pairs of equivalent slugs."""
     grew = True
     while grew:
         grew = False

@@ -1,4 +1,4 @@
-"""How often a picture is sampled, and whether it may be mirrored."""
+"""Sampling weights of pictures, and whether they may be mirrored."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from asymflow.models.embedded.library import COMMON
 from asymflow.training.data.slugs import has_skin_tone
 
-SOME = 0.3  # variants of a person, shapes: worth knowing, not worth many draws
-RARE = 0.05  # signs, letters, flags, clocks: crowded families that few people ask for
+SOME = 0.3  # variants of a person, shapes
+RARE = 0.05  # signs, letters, flags, clocks: large groups that are rarely requested
 
 _SIGNS = frozenset(
     "arrow av-symbol gender math punctuation currency other-symbol keycap alphanum "
@@ -36,7 +36,7 @@ _TEXT = re.compile(
 
 
 def weight(key: str, name: str, group: str, subgroup: str) -> float:
-    """Relative sampling rate: 1 for a common concept, less for crowded families."""
+    """Relative sampling rate: 1 for a common concept, less for large groups of variants."""
     if has_skin_tone(key) or group in ("component", "flags"):
         return SOME if name in _COMMON_SIGNS else RARE
     if name in _COMMON_SIGNS:
@@ -55,5 +55,5 @@ def weight(key: str, name: str, group: str, subgroup: str) -> float:
 
 
 def flip_ok(name: str, group: str) -> bool:
-    """Whether a mirror image still shows the same thing: no text, no handedness."""
+    """Whether the mirror image shows the same thing: no text, no handedness."""
     return group not in ("flags", "symbols", "component", "") and not _TEXT.search(name)

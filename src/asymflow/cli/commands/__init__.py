@@ -1,0 +1,1 @@
+"""Declarations of commands, by subject; implementations are imported when a command runs."""

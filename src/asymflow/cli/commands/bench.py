@@ -1,0 +1,182 @@
+"""`asymflow bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asymflow.cli import options
+
+if TYPE_CHECKING:
+    from asymflow.cli.resolve import GenerateOptions
+
+app = typer.Typer(help="Measure the model and the machine.")
+
+Side = Annotated[int, typer.Option(metavar="N", help="32, 64 or 128.")]
+
+
+@app.command()
+def quality(
+    data: options.DatasetFolder = options.DATASET,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write quality.json and contact sheets there."),
+    ] = None,
+    size: Side = 64,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", metavar="", help="Use few pictures: faster, with wide intervals."),
+    ] = False,
+    plan: options.Plan = None,
+    weights: options.Weights = None,
+    dtype: options.ExactDtype = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Measure the quality of generated pictures against real ones, with intervals."""
+    from asymflow.cli import bench, resolve
+
+    bench.quality(
+        data,
+        out,
+        size,
+        quick=quick,
+        options=resolve.GenerateOptions(plan=plan),
+        weights=weights,
+        dtype=resolve.dtype(dtype),
+        device=device,
+        as_json=json,
+    )
+
+
+@app.command()
+def baselines(
+    data: options.DatasetFolder = options.DATASET,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write baselines.json, a plot and a sheet there."),
+    ] = None,
+    size: Side = 64,
+    pairs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=24, help="Pictures per sampler; 192 by default, 32 with --quick."
+        ),
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Profile of the model, needed for GITS."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", metavar="", help="Baselines at 5, 6 and 8 steps only.")
+    ] = False,
+    weights: options.Weights = None,
+    dtype: options.ExactDtype = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Compare plans with standard samplers and caching methods on one network."""
+    from asymflow.cli import bench, resolve
+
+    bench.baselines(
+        data,
+        out,
+        size,
+        pairs=pairs,
+        profile=profile,
+        quick=quick,
+        weights=weights,
+        dtype=resolve.dtype(dtype),
+        device=device,
+        as_json=json,
+    )
+
+
+@app.command()
+def strip(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")] = "a red apple",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="PNG file.")
+    ] = Path("strip.png"),
+    style: options.Style = None,
+    size: options.Size = None,
+    seed: options.Seed = None,
+    plan: options.Plan = None,
+    weights: options.Weights = None,
+    device: options.Device = None,
+) -> None:
+    """Plot the timeline of a plan: the estimate before every step and the cost of the step."""
+    from asymflow.cli import bench
+
+    bench.strip(
+        _one_picture(prompt, style, size, seed, plan, weights, device),
+        output,
+    )
+
+
+@app.command("plan")
+def plan_report(
+    plan: Annotated[
+        str, typer.Argument(metavar="PLAN", help="Name or file of a plan.")
+    ] = "balanced",
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to draw.")] = "a red apple",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="HTML or PNG file.")
+    ] = Path("plan.html"),
+    against: Annotated[
+        str | None, typer.Option(metavar="PLAN", help="Plan to compare with.")
+    ] = None,
+    style: options.Style = None,
+    size: options.Size = None,
+    seed: options.Seed = None,
+    weights: options.Weights = None,
+    device: options.Device = None,
+) -> None:
+    """Report on a plan in one page: its steps, their cost, and its evidence."""
+    from asymflow.cli import bench
+
+    bench.plan(
+        _one_picture(prompt, style, size, seed, plan, weights, device),
+        against,
+        output,
+    )
+
+
+@app.command()
+def speed(
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", metavar="", help="Use few repeats: faster, with wide intervals."),
+    ] = False,
+    weights: options.Weights = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Measure step time against the machine's peak matrix-multiply throughput."""
+    from asymflow.cli import bench
+
+    bench.speed(quick=quick, weights=weights, device=device, as_json=json)
+
+
+def _one_picture(
+    prompt: str,
+    style: str | None,
+    size: str | None,
+    seed: int | None,
+    plan: str | None,
+    weights: Path | None,
+    device: str | None,
+) -> GenerateOptions:
+    from asymflow.cli import resolve
+
+    return resolve.GenerateOptions(
+        prompt=prompt,
+        style=style,
+        size=size,
+        seed=seed or 0,
+        plan=plan,
+        weights=weights,
+        device=device,
+    )
