@@ -85,6 +85,7 @@ def rollout(
     observer: Observer = no_observer,
 ) -> list[End]:
     """As `run`, without making pictures of the states."""
+    check_types(adapter, plan, requests)
     ends: dict[int, Tensor] = {}
     moves: list[list[Move]] = [[] for _ in requests]
     for frame in walk(adapter, plan, requests, exact=exact):

@@ -94,4 +94,6 @@ def question(name: str, x_t: Tensor, t: Tensor, context: Context) -> bytes:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    # A copy, since a single value counts as contiguous whatever its stride.
+    own = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return own.view(-1).view(torch.uint8).numpy().tobytes()
