@@ -41,7 +41,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, list[Consistency]] = {}
     for side in (128, 64):
         pictures = np.stack([dataset.image(entry.index, side) for entry in entries])
-        rows = consistency(adapter, pictures.astype(np.float32) / 255, inputs)
+        rows = consistency(adapter, pictures.astype(np.float32) / np.float32(255), inputs)
         found[f"{side} against {side // 2} px"] = rows
         print(f"{side} against {side // 2} px")
         for row in rows:
