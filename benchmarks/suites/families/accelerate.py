@@ -49,7 +49,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -63,6 +62,7 @@ from asymflow.integrations.diffusers.auto import FINE, UNSEEN, refined
 from asymflow.integrations.diffusers.families import UNCONDITIONAL
 from asymflow.integrations.diffusers.original import Baseline, default_steps
 from asymflow.io.files import replacing
+from asymflow.io.plots import new_figure
 from asymflow.models.diffusers.pipelines import Family, copy_of, name_of, quiet
 from asymflow.planning import plan_files, verifier
 from asymflow.training.data.dataset import Dataset
@@ -468,7 +468,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 def plot(report: dict[str, Any], path: Path) -> None:
     """Passes against both measures, one line per scheduler."""
-    figure = Figure(figsize=(14, 5), layout="constrained")
+    figure = new_figure(14, 5)
     panels: Any = figure.subplots(1, 2)
     rows = [row for row in report["rows"] if row["passes"]]
     for axes, key, label in (

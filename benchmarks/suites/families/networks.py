@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -43,6 +42,7 @@ from asymflow.core.statistics import Interval, mean_interval
 from asymflow.core.types import Plan, Request, Solver
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
+from asymflow.io.plots import new_figure
 from asymflow.models.diffusers.networks import DiffusersAdapter, load
 from asymflow.planning import costs, plan_files, profiler, verifier
 from asymflow.training.data.dataset import Dataset
@@ -308,7 +308,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def plot(reports: Sequence[dict[str, Any]], path: Path) -> None:
-    figure = Figure(figsize=(6.5 * len(reports), 5), layout="constrained")
+    figure = new_figure(6.5 * len(reports), 5)
     panels: Any = figure.subplots(1, len(reports), squeeze=False)
     for axes, report in zip(panels[0], reports, strict=True):
         rows = report["rows"]
