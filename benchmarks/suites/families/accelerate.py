@@ -25,7 +25,8 @@ Two measures say whether pictures are equal, on the same noise for all, that no 
 All are tried from few steps to many, and the first that passes counts. Others have eleven or
 fifteen tries, so luck is on their side.
 Time is that of one picture at a time, by turns, over that of the plan of `accelerate`: of the
-clock, and of the processor, which other programs on the machine disturb less.
+clock, and of the processor, which other programs on the machine disturb less. Ratios are medians
+over the rounds with their 95% intervals; results from before intervals have the medians only.
 """
 
 from __future__ import annotations
@@ -35,14 +36,13 @@ import importlib
 import inspect
 import logging
 import math
-import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import asymflow
-from asymflow.bench import features, metrics
+from asymflow.bench import metrics
 from asymflow.core.schedules import plan_of
 from asymflow.core.statistics import Interval, mean_interval, t_interval
 from asymflow.core.types import Plan
@@ -68,6 +68,14 @@ from asymflow.planning import plan_files, verifier
 from asymflow.training.data.dataset import Dataset
 from benchmarks import results
 from benchmarks.suites.families import pipelines
+from benchmarks.suites.families.measuring import (
+    Taken,
+    by_turns,
+    features_of,
+    milliseconds,
+    ratio,
+    rgba,
+)
 from benchmarks.suites.families.train import STYLES, Faces
 
 diffusers: Any = importlib.import_module("diffusers")  # whose own types do not describe its calls
@@ -281,20 +289,6 @@ def difference(x: metrics.Array, y: metrics.Array, real: metrics.Array) -> Inter
     return t_interval(1000 * value, 1000 * error, min(n, m) - 1)
 
 
-def opaque(made: Tensor) -> NDArray[np.float32]:
-    """RGBA [n, h, w, 4] in [0, 1] of RGB [n, 3, h, w]."""
-    return torch.cat([made, torch.ones_like(made[:, :1])], 1).movedim(1, -1).contiguous().numpy()
-
-
-@cache
-def network() -> features.Network:
-    return features.load_network()
-
-
-def features_of(made: Tensor) -> NDArray[np.float32]:
-    return features.extract(opaque(made), network())
-
-
 def pictures(call: Call, count: int) -> Tensor:
     seeds = range(FIRST_SEED, FIRST_SEED + count)
     return torch.cat([call(seeds[i : i + BATCH]) for i in range(0, count, BATCH)])
@@ -324,30 +318,16 @@ def automatic(
     return accelerated.asymflow_plan, found
 
 
-def timed(calls: dict[str, Call], base: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of one picture, by turns; ratios are medians over those of the same round."""
-    clock: dict[str, list[float]] = {name: [] for name in calls}
-    processor: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds):
-        names = list(calls) if number % 2 else list(reversed(calls))
-        for name in names:
-            began, busy = time.perf_counter(), time.process_time()
-            calls[name]([FIRST_SEED + number])
-            clock[name].append(time.perf_counter() - began)
-            processor[name].append(time.process_time() - busy)
-
-    def ratio(seconds: dict[str, list[float]], name: str) -> float:
-        pairs = zip(seconds[name], seconds[base], strict=True)
-        return statistics.median(own / other for own, other in pairs)
-
+def timed(taken: Mapping[str, Taken], base: str) -> dict[str, dict[str, Any]]:
+    """Medians of the time of one picture, and of its ratio to that of `base`."""
     return {
         name: {
-            "ms": 1000 * statistics.median(clock[name]),
-            "processor_ms": 1000 * statistics.median(processor[name]),
-            "ratio": ratio(clock, name),
-            "processor_ratio": ratio(processor, name),
+            "ms": milliseconds(own.clock),
+            "processor_ms": milliseconds(own.processor),
+            "ratio": asdict(ratio(own.clock, taken[base].clock)),
+            "processor_ratio": asdict(ratio(own.processor, taken[base].processor)),
         }
-        for name in calls
+        for name, own in taken.items()
     }
 
 
@@ -430,13 +410,19 @@ def compare(
             few.row("default", "own", default_steps(subject.pipe), passes, states["default"])
         )
         say("\n".join(table(rows[-1:])))
-    seconds = timed(
-        {name: calls[name] for name in calls if name in chosen}, "asymflow", given.timed
+    taken = by_turns(
+        {
+            name: lambda number, call=call: call([FIRST_SEED + number])
+            for name, call in calls.items()
+            if name in chosen
+        },
+        given.timed,
     )
+    seconds = timed(taken, "asymflow")
     for name, found in seconds.items():
         say(f"{name:30} {found}")
     gains = {
-        name: seconds[others.name]["processor_ratio"] / seconds[ours.name]["processor_ratio"]
+        name: asdict(ratio(taken[others.name].processor, taken[ours.name].processor))
         for name in senses
         if (ours := best[f"asymflow, {name}"]) and (others := best[f"others, {name}"])
     }
@@ -530,7 +516,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         device="cpu",
     )
     plot(report, given.out / f"{name}.png")
-    grid = [list(opaque(each[:8])) for each in (real[::17], *made.values())]
+    grid = [list(rgba(each[:8])) for each in (real[::17], *made.values())]
     picture = sheet(grid, row_labels=("real", *made), col_labels=[""] * 8, scale=2)
     with replacing(given.out / f"{name}-sheet.png") as file:
         picture.save(file, "PNG")
