@@ -1,4 +1,4 @@
-"""The measured numbers of README.md, docs/ and docs/guide/, from the results they come from.
+"""The measured numbers of the documents and of the README of benchmarks, from their results.
 
 A number on these pages is in one of three places: in a function here, which computes it; in a
 part that scripts/docs.py writes; or among `definitions`, with the reason why it is none.
@@ -497,6 +497,40 @@ definitions(
 )
 definitions(DIFFUSERS, "what the test allows", "a test holds them within 20%")
 definitions(JIT, "the notation of the paper", "its guidance interval [0.1, 1]", "(AsymFlow 0.04)")
+
+
+@passages("benchmarks/README.md", "trained/networks.json", note="`families train told-unet` makes")
+def networks(result: Result) -> Iterator[str]:
+    [guided] = [run for run in result["runs"] if run["guidance_scale"] == 2]
+    rows = {each["name"]: each for each in guided["rows"]}
+
+    def errors(name: str) -> str:
+        each = rows[name]
+        return f"{bare(each['rms']['value'], 3)} and {bare(each['distance']['value'], 3)}"
+
+    def passes(name: str) -> str:
+        return number(rows[name]["forwards"])
+
+    def nearest(steps: int, key: str) -> str:
+        others = [
+            name
+            for name, each in rows.items()
+            if each["family"] != "asymflow" and each["forwards"] == 2 * steps
+        ]
+        return min(others, key=lambda name: rows[name][key]["value"])
+
+    yield f"makes in {minutes()} minutes, planned"
+    yield f"makes in {minutes()} minutes each"
+    yield f"Of {number(result['pictures'])} pictures"
+    few, more, many = nearest(6, "rms"), nearest(10, "rms"), nearest(20, "rms")
+    assert few == "UniPC, trailing 6"
+    yield (
+        f"{errors('asymflow 6')} in {passes('asymflow 6')} passes where the nearest other is "
+        f"{errors(few)} in {passes(few)} (UniPC)"
+    )
+    other = nearest(10, "distance")
+    yield f"with 10, {errors('asymflow 10')} where it is {errors(more)}, or {errors(other)} on"
+    yield f"{errors('asymflow 20')} where it is {errors(many)}."
 
 
 # --- docs/guide: server, studio, training ------------------------------------------------------

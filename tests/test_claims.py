@@ -12,6 +12,7 @@ from benchmarks.results import RESULTS, ROOT
 
 PAGES = (
     "README.md",
+    "benchmarks/README.md",
     *(
         path.relative_to(ROOT).as_posix()
         for path in sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/guide").glob("*.md")])

@@ -482,7 +482,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         figure.savefig(file, dpi=110, format="png")
 
 
-QUICK = {"pictures": 16, "default_pictures": 2, "most": 6, "timed": 2}
+QUICK = {"pictures": 16, "default_pictures": 3, "most": 6, "timed": 2}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
