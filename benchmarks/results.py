@@ -14,6 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def folder_of(weights: str) -> Path:
     return RESULTS / weights.rpartition(":")[2][:8]
 
 
+@cache
 def shipped() -> str:
     """The name of the model that comes with asymflow."""
     weights = ROOT / "src/asymflow/models/embedded/weights/embedded.safetensors"

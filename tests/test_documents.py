@@ -226,6 +226,11 @@ def test_modules_that_are_named_can_be_imported(page: Path) -> None:
     check_modules("\n".join((code_of(page), *named)))
 
 
+def test_modules_of_the_next_version_can_be_imported() -> None:
+    text = read(ROOT / "CHANGELOG.md").partition("\n## Unreleased\n")[2].partition("\n## ")[0]
+    check_modules("\n".join(re.findall(r"`([^`]+)`", text)))
+
+
 def test_modules_that_shell_scripts_name_can_be_imported() -> None:
     scripts = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and not path.suffix]
     assert scripts

@@ -51,10 +51,11 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
+Colour = float | tuple[int, ...]
 PICTURE = png(Image.new("RGB", (64, 64), GREEN))
 
 
-def mask(mode: str, keep: object, paint: object) -> bytes:
+def mask(mode: str, keep: Colour, paint: Colour) -> bytes:
     """A mask whose right half is to be made anew."""
     image = Image.new(mode, (64, 64), keep)
     image.paste(paint, (32, 0, 64, 64))

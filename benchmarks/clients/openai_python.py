@@ -55,7 +55,7 @@ def generates_several() -> None:
 @check
 def knows_every_size() -> None:
     for size in ("256x256", "512x512", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "64x96"):
-        answer = client.images.generate(prompt="a fox", size=size, quality="low")
+        answer: Any = client.images.generate(prompt="a fox", size=size, quality="low")
         image = decoded(answer.data[0].b64_json)
         equal((f"{image.width}x{image.height}", answer.size), (size, size))
     equal(client.images.generate(prompt="a fox", size="auto", quality="low").size, "64x64")
@@ -63,14 +63,15 @@ def knows_every_size() -> None:
 
 @check
 def knows_every_quality() -> None:
-    for quality, told in {
+    known: dict[Any, str] = {
         "auto": "medium",
         "low": "low",
         "medium": "medium",
         "high": "high",
         "standard": "medium",
         "hd": "high",
-    }.items():
+    }
+    for quality, told in known.items():
         answer = client.images.generate(prompt="a fox", size="32x32", quality=quality)
         equal(answer.quality, told)
 

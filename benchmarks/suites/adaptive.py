@@ -25,7 +25,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -39,6 +38,7 @@ from asymflow.core.adapter import Adapter
 from asymflow.core.statistics import mean_interval
 from asymflow.core.types import ACTIONS, Action, Decision, Plan, Request
 from asymflow.generation import pipeline
+from asymflow.io.plots import new_figure
 from asymflow.models.embedded import plans
 from asymflow.planning import adaptive, plan_files, verifier
 from asymflow.training.data.dataset import Dataset
@@ -264,7 +264,7 @@ def _correlation(
 
 def _plot(runs: Mapping[str, Runs], complexity: NDArray[np.float64], path: Path) -> None:
     """Steps taken against complexity, for plans whose pictures differ in them."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = new_figure(7, 4.5)
     axes: Any = figure.add_subplot()
     adaptive = {name: each for name, each in runs.items() if "adaptive" in name}
     for number, (name, each) in enumerate(adaptive.items()):

@@ -35,6 +35,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ class Run:
     def ready(self) -> bool:
         answer = self.get("/ready")
         return (
-            self.child() is not None and answer is not None and answer.status_code == httpx.codes.OK
+            self.child() is not None and answer is not None and answer.status_code == HTTPStatus.OK
         )
 
     def ask(self) -> None:
@@ -162,7 +163,7 @@ class Run:
                 answer = httpx.post(f"{self.url}/api/jobs", json=body, headers=headers, timeout=10)
             except httpx.TransportError:
                 continue
-            if answer.status_code == httpx.codes.ACCEPTED:
+            if answer.status_code == HTTPStatus.ACCEPTED:
                 self.keys.remove(key)
                 self.jobs[answer.json()["id"]] = key
 
@@ -171,7 +172,7 @@ class Run:
         over = 0
         for id in self.jobs:
             answer = self.get(f"/api/jobs/{id}")
-            if answer is None or answer.status_code != httpx.codes.OK:
+            if answer is None or answer.status_code != HTTPStatus.OK:
                 continue
             job = answer.json()
             over += job["state"] in ("done", "failed", "cancelled")

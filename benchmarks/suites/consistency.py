@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from asymflow.bench.consistency import Consistency, consistency
 from asymflow.bench.pairs import job, pick
+from asymflow.io.plots import new_figure
 from asymflow.models.embedded import adapter as embedded
 from asymflow.training.data.dataset import Dataset
 from benchmarks import results
@@ -41,7 +41,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, list[Consistency]] = {}
     for side in (128, 64):
         pictures = np.stack([dataset.image(entry.index, side) for entry in entries])
-        rows = consistency(adapter, pictures.astype(np.float32) / 255, inputs)
+        rows = consistency(adapter, pictures.astype(np.float32) / np.float32(255), inputs)
         found[f"{side} against {side // 2} px"] = rows
         print(f"{side} against {side // 2} px")
         for row in rows:
@@ -53,7 +53,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"model": adapter.name, "pictures": len(entries)}
     report |= {name: [asdict(row) for row in rows] for name, rows in found.items()}
     whole = results.save(here.with_suffix(".json"), report, **results.on_adapters([adapter]))
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = new_figure(9, 3.6)
     for i, (name, rows) in enumerate(found.items(), start=1):
         axes: Any = figure.add_subplot(1, 2, i, title=name, xlabel="t of the full size")
         t = [row.t for row in rows]

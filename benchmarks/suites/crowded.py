@@ -35,7 +35,7 @@ import httpx
 from PIL import Image
 
 from benchmarks import results
-from benchmarks.suites.server import Server, _cpu, _machine, _memory, serving
+from benchmarks.suites.server import Server, cpu_name, machine, memory_of, serving
 
 SMALL = {"width": 32, "height": 32, "quality": "draft"}
 SILENT = (b"", b"GET /heal", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n")
@@ -58,9 +58,11 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "data") as server:
         server.ready()
         found = asyncio.run(measured(server, given.turns, given.rounds, given.seed))
-        report = {"machine": _machine(), **found, "log": logged(server)}
+        report = {"machine": machine(), **found, "log": logged(server)}
     print(json.dumps(report, indent=1))
-    return results.save(given.out, report, device=f"cpu ({_cpu()})", weights=[results.shipped()])
+    return results.save(
+        given.out, report, device=f"cpu ({cpu_name()})", weights=[results.shipped()]
+    )
 
 
 async def measured(server: Server, turns: int, rounds: int, seed: int) -> dict[str, Any]:
@@ -78,7 +80,7 @@ async def measured(server: Server, turns: int, rounds: int, seed: int) -> dict[s
     chance = random.Random(seed)
     async with httpx.AsyncClient(base_url=server.url, timeout=600) as http:
         await honest(http, -1)
-        begin = _memory(server)
+        begin = memory_of(server)
         for turn in range(turns):
             for name in chance.sample(sorted(crowds), len(crowds)):
                 others = [asyncio.ensure_future(each) for each in crowds[name](server.url)]
@@ -87,11 +89,11 @@ async def measured(server: Server, turns: int, rounds: int, seed: int) -> dict[s
                     before = time.perf_counter()
                     await honest(http, 1000 * turn + number)
                     seconds[name].append(time.perf_counter() - before)
-                    memory[name].append(_memory(server))
+                    memory[name].append(memory_of(server))
                 for each in others:
                     each.cancel()
                 await asyncio.gather(*others, return_exceptions=True)
-        end = _memory(server)
+        end = memory_of(server)
     usual = statistics.median(seconds["alone"])
     return {
         "rounds": turns * rounds,

@@ -106,9 +106,9 @@ def held_out(
     """References, real drawings, and what every model makes of pure noise, a column each."""
     shown, _ = dataset.references(entries, side, V2.references)
     rows: dict[str, Sequence[NDArray[Any]]] = {
-        f"reference {place + 1}": shown[:, place] for place in range(V2.references)
+        f"reference {place + 1}": list(shown[:, place]) for place in range(V2.references)
     }
-    rows["real"] = dataset.images([entry.index for entry in entries], side)
+    rows["real"] = list(dataset.images([entry.index for entry in entries], side))
     plan = presets.Grid(steps=14).plan((side, side))
     requests = [
         Request({"prompt": prompt, "style": style}, (side, side), seed, SCALE)

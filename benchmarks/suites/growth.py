@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from asymflow.core import engine, presets
 from asymflow.core.estimators import Guided, estimate
@@ -32,6 +31,7 @@ from asymflow.core.schedules import candidates, plan_of
 from asymflow.core.transforms import pooled, rescaled, with_sequential_guidance
 from asymflow.core.types import FULL, Plan, Request, Step, Tier
 from asymflow.io.files import replacing
+from asymflow.io.plots import new_figure
 from asymflow.models.embedded import adapter as embedded
 from asymflow.models.embedded import plans
 from asymflow.models.embedded.adapter import EmbeddedAdapter
@@ -133,7 +133,7 @@ def pooled_plan(side: int) -> Plan:
 
 def write_sheet(adapter: EmbeddedAdapter, sides: list[int], path: Path) -> None:
     """A scene on white: a row for every side, 12 full steps on the left, pooled on the right."""
-    figure = Figure(figsize=(9, 4.6 * len(sides)), layout="constrained")
+    figure = new_figure(9, 4.6 * len(sides))
     for row, side in enumerate(sides):
         size = (side, side)
         full = plan_of(candidates(size, 12), name="12 full steps")
@@ -161,9 +161,9 @@ def exponent(rows: list[dict[str, Any]], name: str, what: str) -> float:
     return round(float(np.polyfit(pixels, np.log([row[name][what] for row in large]), 1)[0]), 3)
 
 
-def drawn(rows: list[dict[str, Any]]) -> Figure:
+def drawn(rows: list[dict[str, Any]]) -> Any:
     """Time and memory over the side, on logarithmic axes."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = new_figure(9, 3.8)
     sides = [row["side"] for row in rows]
     for i, (what, unit, by) in enumerate((("ms", "seconds", 1e3), ("peak_bytes", "MB", 1e6)), 1):
         axes: Any = figure.add_subplot(1, 2, i, xlabel="side in pixels", ylabel=unit)

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from asymflow.bench import protocol
@@ -31,6 +30,7 @@ from asymflow.bench.evaluators import by_reference
 from asymflow.core import engine, presets, schedules
 from asymflow.core.types import Plan, Rule
 from asymflow.generation import pipeline
+from asymflow.io.plots import new_figure
 from asymflow.planning import verifier
 from benchmarks import results
 
@@ -180,9 +180,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     return whole
 
 
-def plot(errors: Array, report: dict[str, Any]) -> Figure:
+def plot(errors: Array, report: dict[str, Any]) -> Any:
     """Left, errors of all pictures by grid; right, what oracles save."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = new_figure(10, 4.2)
     left: Any
     right: Any
     left, right = figure.subplots(1, 2)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from asymflow.bench import protocol
@@ -27,6 +26,7 @@ from asymflow.bench.evaluators import by_reference
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Profile, Step, Tier
 from asymflow.generation import pipeline
 from asymflow.io.files import write_text
+from asymflow.io.plots import new_figure
 from asymflow.planning import plan_files, prediction
 from benchmarks import results
 
@@ -133,9 +133,9 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return values.argsort().argsort()
 
 
-def plot(rows: Sequence[Row], title: str) -> Figure:
+def plot(rows: Sequence[Row], title: str) -> Any:
     """Predicted against real, both logarithmic; on the line they are equal."""
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    figure = new_figure(5.6, 5.2)
     axes: Any = figure.add_subplot()
     ends = [f(getattr(r, n) for r in rows for n in ("predicted", "real")) for f in (min, max)]
     ends = [ends[0] * 0.85, ends[1] * 1.15]

@@ -85,9 +85,11 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "damaged": lambda: damaged(given.damaged),
     }
     for name in given.part or PARTS:
-        report[name] = {"machine": _machine(), **parts[name]()}
+        report[name] = {"machine": machine(), **parts[name]()}
         print(name, json.dumps(report[name], indent=1), flush=True)
-        report = results.save(path, report, device=f"cpu ({_cpu()})", weights=[results.shipped()])
+        report = results.save(
+            path, report, device=f"cpu ({cpu_name()})", weights=[results.shipped()]
+        )
     return report
 
 
@@ -282,9 +284,9 @@ async def _crowd(
     ]
     await asyncio.sleep(min(5.0, seconds / 4))  # until all of them wait
     begin, cpu, threads = time.monotonic(), _process_seconds(server), _threads(server)
-    memory = [_memory(server)]
+    memory = [memory_of(server)]
     while time.monotonic() < end:
-        memory.append(_memory(server))
+        memory.append(memory_of(server))
         for _ in range(10):
             due = time.monotonic() + 0.1
             await asyncio.sleep(0.1)
@@ -435,7 +437,7 @@ def soak(rounds: int, together: int = 16) -> dict[str, Any]:
             for job in asked:
                 while http.get(f"/api/jobs/{job['id']}").json()["state"] != "done":
                     time.sleep(0.05)
-            memory.append(_memory(server))
+            memory.append(memory_of(server))
     return {
         "jobs": rounds * together,
         "memory_mb, by fifths of the jobs": [
@@ -539,7 +541,7 @@ def damaged(count: int) -> dict[str, Any]:
         statuses = asyncio.run(_send(server.url, pictures(count)))
         alive = httpx.get(f"{server.url}/ready").status_code == 200
         problems = sum('"error"' in line for line in server.log.read_text("utf-8").splitlines())
-        memory = _memory(server)
+        memory = memory_of(server)
     return {
         "pictures": count,
         "answers": {str(key): value for key, value in sorted(statuses.items())},
@@ -607,10 +609,10 @@ def _quantile(values: Sequence[float], q: float) -> float:
     return round(statistics.quantiles(values, n=100, method="inclusive")[round(100 * q) - 1], 1)
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What measured, and how many programs wanted its cores before we did."""
     return {
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": sorted(os.sched_getaffinity(0)),
         "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count(),
         "python": platform.python_version(),
@@ -618,14 +620,14 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(": ")[2]
     return platform.machine()
 
 
-def _memory(server: Server) -> float:
+def memory_of(server: Server) -> float:
     """Resident, in MB."""
     status = Path(f"/proc/{server.process.pid}/status").read_text("utf-8")
     [line] = [line for line in status.splitlines() if line.startswith("VmRSS")]

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from asymflow.bench import protocol
@@ -30,6 +29,7 @@ from asymflow.core.statistics import mean_interval
 from asymflow.core.types import Request, Solver
 from asymflow.generation import pipeline
 from asymflow.io.files import write_text
+from asymflow.io.plots import new_figure
 from asymflow.planning import verifier
 from benchmarks import results
 
@@ -146,9 +146,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     return whole
 
 
-def plot(rows: list[dict[str, Any]]) -> Figure:
+def plot(rows: list[dict[str, Any]]) -> Any:
     """Difference to the reference over steps, a line for every solver."""
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    figure = new_figure(10, 4.4)
     both: Any = figure.subplots(1, 2)
     for axes, key, name in zip(
         both, ("rms", "features"), ("root mean square", "in features, mean"), strict=True

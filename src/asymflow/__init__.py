@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asymflow.core.adapter import Adapter, Denoiser
-    from asymflow.core.engine import Frame, run, walk
+    from asymflow.core.batcher import Frame, Move
+    from asymflow.core.engine import run, walk
     from asymflow.core.errors import AsymflowError, FileFormatError, InputError, MissingExtra
     from asymflow.core.schedules import plan_of
     from asymflow.core.types import (
@@ -55,6 +56,7 @@ __all__ = [
     "Frame",
     "InputError",
     "MissingExtra",
+    "Move",
     "Plan",
     "Profile",
     "Request",
@@ -78,7 +80,8 @@ __all__ = [
 
 _NAMES = {
     "core.adapter": ("Adapter", "Denoiser"),
-    "core.engine": ("Frame", "run", "walk"),
+    "core.batcher": ("Frame", "Move"),
+    "core.engine": ("run", "walk"),
     "core.errors": ("AsymflowError", "FileFormatError", "InputError", "MissingExtra"),
     "core.schedules": ("plan_of",),
     "core.types": (

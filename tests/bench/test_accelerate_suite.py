@@ -1,13 +1,16 @@
-"""How the suite `families accelerate` calls pipelines and counts what their networks are asked."""
+"""How the suites `families` call pipelines, count what networks are asked, and take time."""
 
 from __future__ import annotations
 
 import importlib
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from benchmarks.suites.families import measuring
 
 import asymflow
 from asymflow.core import schedules
@@ -50,3 +53,33 @@ def test_plans_run_and_are_counted(subject: Any) -> None:
     call = subject.call(pipe, pipe.scheduler, 1)
     assert call([1]).shape == (1, 3, 32, 32)
     assert subject.passes(call) == 3
+
+
+def test_calls_take_turns_and_ratios_have_intervals() -> None:
+    made: list[tuple[str, int]] = []
+
+    def call(name: str, number: int) -> None:
+        made.append((name, number))
+        time.sleep(0.002 if name == "slow" else 0.001)
+
+    names = ("quick", "slow")
+    taken = measuring.by_turns(
+        {name: lambda number, name=name: call(name, number) for name in names}, 3
+    )
+    assert made == [
+        *(("slow", 0), ("quick", 0), ("quick", 1), ("slow", 1), ("slow", 2), ("quick", 2)),
+    ]
+    assert all(each.clock.shape == each.processor.shape == (3,) for each in taken.values())
+    assert all((each.clock >= 0.001).all() for each in taken.values())
+
+    found = measuring.ratio(np.array([2.0, 4.0, 9.0]), np.array([1.0, 1.0, 3.0]))
+    assert (found.low, found.value, found.high) == (2, 3, 4)
+    assert measuring.milliseconds(np.array([0.1, 0.2, 0.4])) == 200
+
+
+def test_pictures_are_opaque_rgba() -> None:
+    pixels = torch.rand(2, 3, 4, 5)
+    made = measuring.rgba(pixels)
+    assert made.shape == (2, 4, 5, 4)
+    assert np.array_equal(made[..., :3], pixels.movedim(1, -1).numpy())
+    assert (made[..., 3] == 1).all()

@@ -25,7 +25,8 @@ Two metrics define equal quality, on the same held-out noise for all:
 Numbers of steps are tried in increasing order, and the first equal one counts. The others have
 eleven or fifteen configurations, which favours them.
 Times are of one picture at a time, interleaved, relative to the plan of `accelerate`: wall time,
-and processor time, which other programs on the machine affect less.
+and processor time, which other programs on the machine affect less. Ratios are medians over the
+rounds with their 95% intervals; results from before intervals have the medians only.
 """
 
 from __future__ import annotations
@@ -35,26 +36,24 @@ import importlib
 import inspect
 import logging
 import math
-import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 import asymflow
-from asymflow.bench import features, metrics
+from asymflow.bench import metrics
 from asymflow.core.schedules import plan_of
 from asymflow.core.statistics import Interval, mean_interval, t_interval
 from asymflow.core.types import Plan
@@ -63,11 +62,20 @@ from asymflow.integrations.diffusers.auto import FINE, UNSEEN, refined
 from asymflow.integrations.diffusers.families import UNCONDITIONAL
 from asymflow.integrations.diffusers.original import Baseline, default_steps
 from asymflow.io.files import replacing
+from asymflow.io.plots import new_figure
 from asymflow.models.diffusers.pipelines import Family, copy_of, name_of, quiet
 from asymflow.planning import plan_files, verifier
 from asymflow.training.data.dataset import Dataset
 from benchmarks import results
 from benchmarks.suites.families import pipelines
+from benchmarks.suites.families.measuring import (
+    Taken,
+    by_turns,
+    features_of,
+    milliseconds,
+    ratio,
+    rgba,
+)
 from benchmarks.suites.families.train import STYLES, Faces
 
 diffusers: Any = importlib.import_module("diffusers")  # whose own types do not describe its calls
@@ -285,20 +293,6 @@ def difference(x: metrics.Array, y: metrics.Array, real: metrics.Array) -> Inter
     return t_interval(1000 * value, 1000 * error, min(n, m) - 1)
 
 
-def opaque(made: Tensor) -> NDArray[np.float32]:
-    """RGBA [n, h, w, 4] in [0, 1] of RGB [n, 3, h, w]."""
-    return torch.cat([made, torch.ones_like(made[:, :1])], 1).movedim(1, -1).contiguous().numpy()
-
-
-@cache
-def network() -> features.Network:
-    return features.load_network()
-
-
-def features_of(made: Tensor) -> NDArray[np.float32]:
-    return features.extract(opaque(made), network())
-
-
 def pictures(call: Call, count: int) -> Tensor:
     seeds = range(FIRST_SEED, FIRST_SEED + count)
     return torch.cat([call(seeds[i : i + BATCH]) for i in range(0, count, BATCH)])
@@ -328,30 +322,16 @@ def automatic(
     return accelerated.asymflow_plan, found
 
 
-def timed(calls: dict[str, Call], base: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of one picture, interleaved; ratios are medians over rounds."""
-    clock: dict[str, list[float]] = {name: [] for name in calls}
-    processor: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds):
-        names = list(calls) if number % 2 else list(reversed(calls))
-        for name in names:
-            began, busy = time.perf_counter(), time.process_time()
-            calls[name]([FIRST_SEED + number])
-            clock[name].append(time.perf_counter() - began)
-            processor[name].append(time.process_time() - busy)
-
-    def ratio(seconds: dict[str, list[float]], name: str) -> float:
-        pairs = zip(seconds[name], seconds[base], strict=True)
-        return statistics.median(own / other for own, other in pairs)
-
+def timed(taken: Mapping[str, Taken], base: str) -> dict[str, dict[str, Any]]:
+    """Medians of the time of one picture, and of its ratio to that of `base`."""
     return {
         name: {
-            "ms": 1000 * statistics.median(clock[name]),
-            "processor_ms": 1000 * statistics.median(processor[name]),
-            "ratio": ratio(clock, name),
-            "processor_ratio": ratio(processor, name),
+            "ms": milliseconds(own.clock),
+            "processor_ms": milliseconds(own.processor),
+            "ratio": asdict(ratio(own.clock, taken[base].clock)),
+            "processor_ratio": asdict(ratio(own.processor, taken[base].processor)),
         }
-        for name in calls
+        for name, own in taken.items()
     }
 
 
@@ -434,13 +414,19 @@ def compare(
             few.row("default", "own", default_steps(subject.pipe), passes, states["default"])
         )
         say("\n".join(table(rows[-1:])))
-    seconds = timed(
-        {name: calls[name] for name in calls if name in chosen}, "asymflow", given.timed
+    taken = by_turns(
+        {
+            name: lambda number, call=call: call([FIRST_SEED + number])
+            for name, call in calls.items()
+            if name in chosen
+        },
+        given.timed,
     )
+    seconds = timed(taken, "asymflow")
     for name, found in seconds.items():
         say(f"{name:30} {found}")
     gains = {
-        name: seconds[others.name]["processor_ratio"] / seconds[ours.name]["processor_ratio"]
+        name: asdict(ratio(taken[others.name].processor, taken[ours.name].processor))
         for name in senses
         if (ours := best[f"asymflow, {name}"]) and (others := best[f"others, {name}"])
     }
@@ -472,7 +458,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 def plot(report: dict[str, Any], path: Path) -> None:
     """Passes against both measures, one line per scheduler."""
-    figure = Figure(figsize=(14, 5), layout="constrained")
+    figure = new_figure(14, 5)
     panels: Any = figure.subplots(1, 2)
     rows = [row for row in report["rows"] if row["passes"]]
     for axes, key, label in (
@@ -500,7 +486,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         figure.savefig(file, dpi=110, format="png")
 
 
-QUICK = {"pictures": 16, "default_pictures": 2, "most": 6, "timed": 2}
+QUICK = {"pictures": 16, "default_pictures": 3, "most": 6, "timed": 2}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -534,7 +520,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         device="cpu",
     )
     plot(report, given.out / f"{name}.png")
-    grid = [list(opaque(each[:8])) for each in (real[::17], *made.values())]
+    grid = [list(rgba(each[:8])) for each in (real[::17], *made.values())]
     picture = sheet(grid, row_labels=("real", *made), col_labels=[""] * 8, scale=2)
     with replacing(given.out / f"{name}-sheet.png") as file:
         picture.save(file, "PNG")

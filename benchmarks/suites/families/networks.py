@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -33,20 +32,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asymflow.bench import features, metrics
+from asymflow.bench import metrics
 from asymflow.core import engine, schedules
 from asymflow.core.statistics import Interval, mean_interval
 from asymflow.core.types import Plan, Request, Solver
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
+from asymflow.io.plots import new_figure
 from asymflow.models.diffusers.networks import DiffusersAdapter, load
-from asymflow.planning import costs, plan_files, profiler, verifier
+from asymflow.planning import plan_files, profiler, verifier
 from asymflow.training.data.dataset import Dataset
 from benchmarks import results
+from benchmarks.suites.families.measuring import by_turns, features_of, milliseconds, ratio, rgba
 from benchmarks.suites.families.train import SIDE, STYLES
 
 diffusers: Any = importlib.import_module("diffusers")  # whose own types do not describe its calls
@@ -85,7 +85,8 @@ class Row:
 
     Attributes:
         ms: median time of one picture.
-        ratio: median of its time over that of `BASELINE` for the same picture.
+        ratio: median of its time over that of `BASELINE` for the same picture; results from
+            before intervals have a number.
         rms: root mean square of the difference to the limit.
         distance: one minus the cosine of EfficientNet-Lite0 features.
     """
@@ -94,7 +95,7 @@ class Row:
     family: str
     forwards: int
     ms: float
-    ratio: float
+    ratio: Interval
     rms: Interval
     distance: Interval
 
@@ -182,30 +183,14 @@ def rms_seen(x: Tensor, y: Tensor) -> NDArray[np.float64]:
     return verifier.rms(x.clamp(-1, 1), y.clamp(-1, 1))
 
 
-def distances(network: features.Network) -> Callable[[Tensor, Tensor], NDArray[np.float64]]:
-    def seen(states: Tensor) -> NDArray[np.float32]:
-        return features.extract(pictures(states), network)
-
-    return lambda x, y: metrics.cosine_distance(seen(x), seen(y))
+def distance(x: Tensor, y: Tensor) -> NDArray[np.float64]:
+    """One minus the cosine of features [b] of states."""
+    return metrics.cosine_distance(features_of(pixels(x)), features_of(pixels(y)))
 
 
-def pictures(states: Tensor) -> NDArray[np.float32]:
-    """RGBA [n, h, w, 4] in [0, 1]."""
-    rgb = ((states + 1) / 2).clamp(0, 1).movedim(1, -1)
-    return torch.cat([rgb, torch.ones_like(rgb[..., :1])], -1).numpy()
-
-
-@torch.inference_mode()
-def timed(
-    samplers: Sequence[Sampler], adapter: DiffusersAdapter, asked: Sequence[Request]
-) -> dict[str, list[float]]:
-    """Seconds of every picture, generated alone and by turns."""
-    found: dict[str, list[float]] = {each.name: [] for each in samplers}
-    for number, request in enumerate(asked):
-        for sampler in samplers if number % 2 else reversed(samplers):
-            seconds = costs.seconds(partial(sampler.walk, adapter, [request]))
-            found[sampler.name].append(seconds)
-    return found
+def pixels(states: Tensor) -> Tensor:
+    """In [0, 1], of states."""
+    return ((states + 1) / 2).clamp(0, 1)
 
 
 @torch.inference_mode()
@@ -244,7 +229,6 @@ def compare(
     )
     say(f"references: {floor:.4f} from finer ones")
 
-    distance = distances(features.load_network())
     samplers, plans = others(config, adapter.schedule.limits[1], guided), list[Plan]()
     for n in STEPS:
         budget = (n + 0.01) * profile.cost_ms[0]
@@ -257,18 +241,24 @@ def compare(
 
     states = {each.name: each.walk(together, fresh) for each in samplers}
     say("rolled out")
-    seconds = timed(samplers, adapter, fresh[: given.timed])
+    taken = by_turns(
+        {
+            each.name: lambda number, walk=each.walk: walk(adapter, [fresh[number]])
+            for each in samplers
+        },
+        min(given.timed, len(fresh)),
+    )
     say("timed")
     rows: list[Row] = []
     for each in samplers:
-        pairs = zip(seconds[each.name], seconds[BASELINE], strict=True)
+        own, base = taken[each.name].clock, taken[BASELINE].clock
         rows.append(
             Row(
                 each.name,
                 each.family,
                 each.forwards,
-                1000 * statistics.median(seconds[each.name]),
-                statistics.median(own / base for own, base in pairs),
+                milliseconds(own),
+                ratio(own, base),
                 mean_interval(rms_seen(states[each.name], limit.reference)),
                 mean_interval(distance(states[each.name], limit.reference)),
             )
@@ -298,7 +288,7 @@ def table(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         cells = [e.plus_minus(4) for e in (row.rms, row.distance)]
         lines.append(
-            f"{row.name:28}{row.forwards:>9}{row.ms:>8.0f}{row.ratio:>8.2f}"
+            f"{row.name:28}{row.forwards:>9}{row.ms:>8.0f}{row.ratio.value:>8.2f}"
             f"{cells[0]:>17}{cells[1]:>17}"
         )
     return lines
@@ -308,7 +298,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def plot(reports: Sequence[dict[str, Any]], path: Path) -> None:
-    figure = Figure(figsize=(6.5 * len(reports), 5), layout="constrained")
+    figure = new_figure(6.5 * len(reports), 5)
     panels: Any = figure.subplots(1, len(reports), squeeze=False)
     for axes, report in zip(panels[0], reports, strict=True):
         rows = report["rows"]
@@ -349,7 +339,7 @@ def draw(
             f"UniPC, Karras {n}",
             f"asymflow {n}",
         ]
-    rows = [list(real), *(list(pictures(made[name][: len(styles)])) for name in names)]
+    rows = [list(real), *(list(rgba(pixels(made[name][: len(styles)]))) for name in names)]
     picture = sheet(rows, row_labels=("real", *names), col_labels=styles, scale=2)
     with replacing(path) as file:
         picture.save(file, "PNG")

@@ -134,9 +134,9 @@ def train(
     print(f"{step} steps")
 
 
-def unet(faces: Faces, minutes: float, out: Path, *, conditional: bool = False) -> None:
-    classes = len(STYLES)
-    network = diffusers.UNet2DModel(
+def unet_of(classes: int | None) -> Any:
+    """A `UNet2DModel` conditioned on one of `classes`, or unconditional."""
+    return diffusers.UNet2DModel(
         sample_size=SIDE,
         layers_per_block=1,
         block_out_channels=(24, 48, 64),
@@ -144,8 +144,22 @@ def unet(faces: Faces, minutes: float, out: Path, *, conditional: bool = False) 
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         attention_head_dim=16,
         norm_num_groups=8,
-        num_class_embeds=classes + 1 if conditional else None,
+        num_class_embeds=None if classes is None else classes + 1,
     ).to(memory_format=torch.channels_last)
+
+
+def jit_of() -> JitModel:
+    return JitModel(
+        JitConfig(
+            size=SIDE, patch=4, width=96, depth=4, heads=4, hidden=256, bottleneck=48,
+            classes=len(STYLES), class_tokens=4, class_start=1,
+        )
+    )  # fmt: skip
+
+
+def unet(faces: Faces, minutes: float, out: Path, *, conditional: bool = False) -> None:
+    classes = len(STYLES)
+    network = unet_of(classes if conditional else None)
     scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction", clip_sample=False)
 
     def loss(network: nn.Module, x_0: Tensor, styles: Tensor) -> Tensor:
@@ -165,10 +179,6 @@ def unet(faces: Faces, minutes: float, out: Path, *, conditional: bool = False) 
 
 def jit(faces: Faces, minutes: float, out: Path) -> None:
     classes = len(STYLES)
-    config = JitConfig(
-        size=SIDE, patch=4, width=96, depth=4, heads=4, hidden=256, bottleneck=48,
-        classes=classes, class_tokens=4, class_start=1,
-    )  # fmt: skip
 
     def loss(network: nn.Module, x_0: Tensor, styles: Tensor) -> Tensor:
         t = torch.special.ndtri(spread(len(x_0))).sigmoid()
@@ -182,7 +192,7 @@ def jit(faces: Faces, minutes: float, out: Path) -> None:
         with replacing(out) as file:
             torch.save(state, file)
 
-    train(JitModel(config), loss, faces, minutes, keep)
+    train(jit_of(), loss, faces, minutes, keep)
 
 
 QUICK = {"minutes": 0.5}

@@ -15,10 +15,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from asymflow.core.statistics import mean_interval
 from asymflow.core.types import CONDITIONAL, Plan, Solver
+from asymflow.io.plots import new_figure
 from asymflow.models.embedded import plans
 from asymflow.planning import planner, prediction, verifier
 from asymflow.planning.profiler import no_progress
@@ -55,9 +54,9 @@ def variants(shop: Workshop, name: str, rollouts: int) -> dict[str, Plan]:
     }
 
 
-def plot(report: dict[str, list[dict[str, Any]]], title: str) -> Figure:
+def plot(report: dict[str, list[dict[str, Any]]], title: str) -> Any:
     """A row of bars per budget."""
-    figure = Figure(figsize=(8, 1.1 + 1.5 * len(report)), layout="constrained")
+    figure = new_figure(8, 1.1 + 1.5 * len(report))
     axes: Any = figure.subplots(len(report), 1, squeeze=False)[:, 0]
     for axis, (name, rows) in zip(axes, report.items(), strict=True):
         values = [row["rms"]["value"] for row in rows]

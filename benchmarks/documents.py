@@ -1,0 +1,633 @@
+"""The measured numbers of the documents and of the README of benchmarks, from their results.
+
+A number on these pages is in one of three places: in a function here, which computes it; in a
+part that scripts/docs.py writes; or among `definitions`, with the reason why it is none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asymflow.core import presets, schedules
+from asymflow.models.jit import adapter as jit
+from asymflow.server.settings import Settings
+from asymflow.training.recipes import RECIPES
+from benchmarks.claims import (
+    bare,
+    definitions,
+    figures,
+    fixed,
+    half,
+    number,
+    part,
+    passages,
+    share,
+)
+from benchmarks.registry import SUITES
+from benchmarks.results import ROOT
+from benchmarks.suites.families import train
+from benchmarks.suites.plans import make
+
+Result = Mapping[str, Any]
+BASELINES = "e11a8aad/baselines/baselines.json"
+README, PLANNING = "README.md", "docs/planning.md"
+DIFFUSERS, JIT = "docs/guide/diffusers.md", "docs/guide/jit.md"
+SERVER, STUDIO, TRAINING = "docs/guide/server.md", "docs/guide/studio.md", "docs/guide/training.md"
+SMALL = "On one small model in one run"
+
+
+def row(*cells: str) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def interval(value: Mapping[str, float], digits: int) -> str:
+    return f"({fixed(value['low'], digits)} to {fixed(value['high'], digits)})"
+
+
+# --- README.md, docs/planning.md: baselines ----------------------------------------------------
+
+
+def rows_of(compared: Result) -> dict[str, Any]:
+    return {each["name"].removeprefix("asymflow "): each for each in compared["peers"]}
+
+
+def speed(each: Result) -> float:
+    return each["speedup"]["median"]
+
+
+def kid(each: Result) -> str:
+    return fixed(each["score"]["kid"]["value"])
+
+
+def recall(each: Result) -> str:
+    return fixed(100 * each["score"]["recall_1"]["value"])
+
+
+def fastest(rows: Mapping[str, Any], measure: str, sign: int) -> Any:
+    """The fastest baseline that is not worse than Heun: `sign` is -1 where less is better."""
+    heun = rows["Heun 50"]["score"][measure]["value"]
+    return max(
+        (
+            each
+            for each in rows.values()
+            if each["family"] != "asymflow"
+            and sign * each["score"][measure]["value"] >= sign * heun
+        ),
+        key=speed,
+    )
+
+
+@passages(README, BASELINES)
+def headline(compared: Result) -> Iterator[str]:
+    rows = rows_of(compared)
+    draft, best = rows["draft"], fastest(rows, "kid", -1)
+    yield f"takes a {part(speed(draft))} of the time of 50 Heun steps"
+    yield f"{part(speed(draft) / speed(best))} of the time of the fastest baseline"
+    yield f"n = {number(compared['settings']['pairs'])} pictures"
+
+
+@passages(PLANNING, BASELINES)
+def baselines(compared: Result) -> Iterator[str]:
+    rows = rows_of(compared)
+    names = {
+        "Heun, 50 steps, guided everywhere": "Heun 50",
+        "Euler, 50 steps, guided everywhere": "Euler 50",
+        "reference: multistep2, 64 steps": "reference",
+        "UniPC-2, 8 steps, best grid": "UniPC-2, 8 steps",
+        "UniPC-3, 5 steps, best grid": "UniPC-3, 5 steps",
+        "DPM-Solver++ 2M, 8 steps, best grid": "DPM-Solver++ 2M, 8 steps",
+        "GITS with iPNDM, 8 steps": "GITS + iPNDM, 8 steps",
+        "first-block cache 0.3 over 20 steps": "first-block cache 0.3, 20 steps",
+        "TaylorSeer 1 of 3 over 20 steps": "TaylorSeer 1 of 3, 20 steps",
+        "AdaptiveDiffusion 0.05": "AdaptiveDiffusion 0.05",
+        **{f"`{plan}`": plan for plan in ("draft", "fast", "balanced", "best")},
+    }
+    for label, name in names.items():
+        each = rows[name]
+        forwards = number(f"{each['forwards']:.3g}")
+        if each["whole"] != each["forwards"]:
+            forwards += f" ({fixed(each['whole'])} whole)"
+        if name in ("draft", "fast"):
+            forwards += f" ({fixed(each['forwards'] - 1)} at half size)"
+        score = each["score"]
+        yield row(
+            label,
+            forwards,
+            number(f"{speed(each):.3g}"),
+            f"{kid(each)} ±{fixed(half(score['kid']))}",
+            *(
+                f"{fixed(100 * score[k]['value'])} ±{fixed(100 * half(score[k]))}"
+                for k in ("recall_1", "recall_5")
+            ),
+            fixed(each["to_reference"]["value"], 3),
+        )
+    draft, fast, heun = rows["draft"], rows["fast"], rows["Heun 50"]
+    near, known = fastest(rows, "kid", -1), fastest(rows, "recall_1", 1)
+    yield f"one picture is {fixed(100 / compared['settings']['pairs'], 1)}"
+    yield f"`draft` takes a {part(speed(draft))} of the time of Heun with 50 steps"
+    yield f"a KID of {kid(draft)} against {kid(heun)}"
+    yield f"a recall@1 of {recall(draft)} against {recall(heun)}"
+    yield f"`fast` takes a {part(speed(fast))}, with a KID of {kid(fast)}"
+    yield f"a recall@1 of {recall(fast)}."
+    yield (
+        f"`draft` takes {fixed(speed(draft) / speed(near), 2)} times less (KID {kid(draft)} "
+        f"against {kid(near)}, recall@1 {recall(draft)} against {recall(near)})"
+    )
+    yield (f"`fast` {fixed(speed(fast) / speed(near), 2)} times less ({kid(fast)}, {recall(fast)})")
+    yield (
+        f"`fast` takes {fixed(speed(fast) / speed(known), 2)} times less (KID {kid(fast)} "
+        f"against {kid(known)}, recall@1 {recall(fast)} against {recall(known)})"
+    )
+    ours, theirs = (
+        f"{bare(each['to_reference']['value'], 3)} ± {bare(half(each['to_reference']), 3)}"
+        for each in (rows["balanced"], rows["DPM-Solver++ 2M, 8 steps"])
+    )
+    yield f"({ours} against {theirs})"
+    yield f"in {bare(speed(rows['damped2, 20 steps']) / speed(rows['best']), 2)} of their time"
+
+
+@passages(PLANNING, "e11a8aad/baselines-128/baselines.json")
+def baselines_128(compared: Result) -> Iterator[str]:
+    rows = rows_of(compared)
+    plans = {name: each for name, each in rows.items() if each["family"] == "asymflow"}
+    others = [
+        each
+        for each in rows.values()
+        if each["family"] != "asymflow" and each["settings"]["steps"] < 20
+    ]
+    ours = [figures(speed(plans[name]), 3 if name == "draft" else 2) for name in plans]
+    ours[1] = fixed(speed(plans["fast"]))
+    yield (
+        f"`draft` takes {ours[0]} times less than Heun with 50 steps, `fast` {ours[1]}, "
+        f"`balanced` {ours[2]} and `best` {ours[3]}"
+    )
+    speeds = [speed(each) for each in others]
+    yield f"{fixed(min(speeds))} to {fixed(max(speeds))} times less"
+    kids = [each["score"]["kid"] for each in [*plans.values(), *others]]
+    least, most = (end(each["value"] for each in kids) for end in (min, max))
+    yield f"KIDs between {fixed(least)} and {fixed(most)} for all of them"
+    yield f"an interval is {number(math.floor(min(map(half, kids))))} and more"
+    yield f"n = {number(compared['settings']['pairs'])} separates"
+
+
+@passages(
+    PLANNING,
+    *(
+        f"e11a8aad/quality-plans/{name}.json"
+        for name in ("default", "best", "balanced", "fast", "draft")
+    ),
+)
+def quality(
+    default: Result, best: Result, balanced: Result, fast: Result, draft: Result
+) -> Iterator[str]:
+    names = (
+        ("`default`, a plain grid of 30 steps", default, 48, ""),
+        ("`best`", best, 23, ""),
+        ("`balanced`", balanced, 15, ""),
+        ("`fast`", fast, 17, ", at half size but for one"),
+        ("`draft`", draft, 9, ", at half size but for one"),
+    )
+    for label, result, forwards, note in names:
+        cells: list[str] = []
+        for split in ("seen", "heldout"):
+            score = next(
+                each
+                for each in result["scores"]
+                if (each["source"], each["split"], each["style"]) == ("generated", split, None)
+            )
+            recall = score["recall_1"]
+            cells += [
+                f"{kid({'score': score})} ±{fixed(half(score['kid']))}",
+                f"{fixed(100 * recall['value'], 1)} ±{fixed(100 * half(recall), 1)}",
+            ]
+        yield row(label, f"{number(forwards)}{note}", *cells)
+    settings = default["settings"]
+    yield f"{number(settings['seen'])} seen and {number(settings['heldout'])} held-out pairs"
+
+
+# --- docs/planning.md: the rest ----------------------------------------------------------------
+
+
+@passages(PLANNING, "e11a8aad/predicted-error.json")
+def predicted(result: Result) -> Iterator[str]:
+    summary = result["summary"]
+    for name in ("all", "full only", "with carried tiers", "with biased tiers"):
+        found = summary[name]
+        yield row(
+            "full tier only" if name == "full only" else name,
+            number(found["plans"]),
+            bare(found["rank_correlation"], 3 if name == "all" else 2),
+            f"{fixed(found['real_over_predicted'], 2)} "
+            f"({fixed(found['lower_quartile'], 2)} to {fixed(found['upper_quartile'], 2)})",
+        )
+    first, second, third = (summary[f"draw {i}"]["rank_correlation"] for i in range(3))
+    yield f"it is {bare(first, 3)}, {bare(second, 2)} and {bare(third, 3)}"
+
+
+@passages(PLANNING, "e11a8aad/growth.json")
+def growth(result: Result) -> Iterator[str]:
+    for each in result["rows"]:
+        if each["side"] >= 64:
+            names = ["uniform", "planned", "lighter", "pooled"][: 3 + (each["side"] > 64)]
+            cells = [
+                f"{figures(each[name]['peak_bytes'] / 1e6, 2)} MB, {_seconds(each[name]['ms'])} s"
+                for name in names
+            ]
+            yield row(number(each["side"]), *cells, *[""] * (4 - len(cells))).replace("|  |", "| |")
+    powers = result["exponents"]
+    assert round(powers["planned"]["ms"], 1) == round(powers["uniform"]["ms"], 1)
+    yield f"to the power of {fixed(powers['uniform']['ms'], 2)} for uniform"
+    yield f"{fixed(powers['pooled']['ms'], 2)} at a resolution of 64 px"
+    yield (
+        f"bytes to the power of {fixed(powers['uniform']['peak_bytes'], 2)} and "
+        f"{fixed(powers['pooled']['peak_bytes'], 2)}"
+    )
+
+
+def _seconds(ms: float) -> str:
+    """Two digits, as the memory beside it; whole seconds above 100."""
+    return fixed(ms / 1000) if ms >= 100_000 and ms < 800_000 else figures(ms / 1000, 2)
+
+
+@passages(PLANNING, "e11a8aad/adaptive-real.json")
+def adapting(result: Result) -> Iterator[str]:
+    plans = result["plans"]
+    goal, ruled, left = (plans[f"balanced{kind}"] for kind in ("", ", adaptive", ", fixed"))
+    yield f"of at most {share(result['rise'])} more"
+    for label, found in (
+        ("`balanced`", goal),
+        ("with rules", ruled),
+        ("the same steps left out for all", left),
+    ):
+        times = (found["ms"]["mean"], found["ms"]["p95"], found["ms, 8 together"]["mean"])
+        error, more = bare(found["error"]["mean"], 3), found["error minus goal"]
+        if found is not goal:
+            error += f" ({bare(more['low'], 3, '+')} to {bare(more['high'], 3, '+')})"
+        passes = number(f"{found['forwards']['p95']:g}")
+        if found is ruled:  # a step is guided, in two passes, but for the last
+            passes = f"{number(2 * min(ruled['steps']) - 1)} to {passes}"
+        yield row(label, *(f"{fixed(ms)} ms" for ms in times), error, passes)
+
+    def increase(found: Result) -> float:
+        return found["error minus goal"]["mean"] / goal["error"]["mean"]
+
+    ratio = ruled["time over goal"]
+    yield (
+        f"Rules save {share(1 - ratio)} of the time (medians of ratios: {bare(ratio, 2)} of it) "
+        f"for {share(increase(ruled), 1)} more error"
+    )
+    yield f"saves {share(1 - left['time over goal'])} for {share(increase(left), 1)}"
+    yield f"({bare(ruled['correlation of steps with complexity'], 2)})"
+
+
+@passages(PLANNING, "e11a8aad/oracle.json")
+def oracle(result: Result) -> Iterator[str]:
+    goals = result["goals"]
+    for label, name in (
+        ("all errors, luck included", "real errors"),
+        ("how difficult every picture is", "difficulty"),
+        ("what its surprises reveal of that", "surprises"),
+    ):
+        yield row(label, *(share(goals[n]["saved"][name]["mean"]) for n in ("6", "8", "12")))
+    explained = "explained by difficulty and grid (share of the variance of logarithms)"
+    yield f"it explains {bare(result[explained], 2)} of their variance"
+    spread = result["spread of difficulty (standard deviation of its logarithm)"]
+    yield f"one standard deviation is {fixed(math.exp(spread), 2)} times"
+    yield f"that oracle saves {share(goals['8']['saved']['difficulty']['worst'])}"
+    surprises = [share(goals[n]["saved"]["surprises"]["worst"]) for n in ("8", "12")]
+    correlations = [bare(goals[n]["correlation of surprises"], 2) for n in ("12", "8")]
+    yield f"({surprises[0]}; {surprises[1]} for 12 steps"
+    yield f"is {correlations[0]} and not {correlations[1]})"
+
+
+@passages(PLANNING, "e11a8aad/evidence.json")
+def evidence(result: Result) -> Iterator[str]:
+    plans = [found for found in result.values() if isinstance(found, dict) and "inside" in found]
+    assert len(plans) == 8
+    assert all(found["inside"] for found in plans)
+    yield f"On {number(result['pictures'])} pictures of prompts"
+    balanced, best = (bare(result[name]["found"], 3) for name in ("balanced-64", "best-64"))
+    yield f"{balanced} for `balanced` and {best} for `best` at 64 px"
+
+
+@passages(PLANNING, "e11a8aad/ablation-64.json")
+def ablation(result: Result) -> Iterator[str]:
+    labels = {
+        "the plan": "`balanced`",
+        "full size only": "full estimates only",
+        "grids of others": "on the best standard grid, with our solvers",
+        "as predicted": "as predicted, without real rollouts",
+        "lines undamped": "undamped extrapolation (`multistep2`) where `balanced` damps it",
+        "order 1": "order 1",
+    }
+    for found in result["plans"]["balanced"]:
+        rms = found["rms"]
+        yield row(labels[found["without"]], f"{bare(rms['value'], 3)} ± {bare(half(rms), 3)}")
+    yield f"{number(result['pictures'])} fresh pictures"
+
+
+@passages(PLANNING)
+def planning_settings() -> Iterator[str]:
+    draft, fast, balanced, best = (number(f"{budget:g}") for budget in make.BUDGETS.values())
+    yield f"with budgets of {draft}, {fast}, {balanced} and {best} full estimates"
+    uniform = schedules.plan_of(schedules.uniform(50), solver="heun")
+    yield f"is {number(uniform.forwards // 2)} times one full estimate"
+    yield f"it is: above t = {number(presets.GUIDED[0])} at 64 px"
+    yield f"where it helps, above t = {number(presets.GUIDED[0])}, except"
+
+
+definitions(PLANNING, "how many candidate times a profile has", "with 33 times and 6 tiers")
+definitions(PLANNING, "what the option means", "allows a tenth of the cost of 50 Heun steps")
+definitions(PLANNING, "the number of steps of the reference", "the RMSE to a 64-step reference")
+definitions(PLANNING, "the unit of KID", "KID x 1000 to real pictures")
+definitions(
+    PLANNING,
+    "settings of baselines",
+    *("UniPC-3 with 5 steps", "first-block cache 0.3 over", "AdaptiveDiffusion 0.05"),
+)
+
+
+# --- docs/guide/diffusers.md, docs/guide/jit.md ------------------------------------------------
+
+
+def minutes() -> str:
+    """For how long `families train` trains a network of these."""
+    [suite] = [suite for suite in SUITES if suite.name == "families train"]
+    return number(re.findall(r"--minutes (\d+)", suite.command)[0])
+
+
+def middle(value: float | Mapping[str, float]) -> float:
+    """Of a ratio, which has an interval in newer results."""
+    return value["value"] if isinstance(value, Mapping) else value
+
+
+def others_in(result: Result) -> int:
+    """Configurations of schedulers of others."""
+    return len({each["group"] for each in result["rows"]} - {"own", "asymflow"})
+
+
+@passages(DIFFUSERS, "trained/accelerate-unet.json", note=SMALL)
+def accelerate_unet(result: Result) -> Iterator[str]:
+    rows = {each["name"]: each for each in result["rows"]}
+    seconds, best = result["seconds"], result["best"]
+    exact, cheap = best["others, path"], best["others, kid"]
+    assert (best["asymflow, path"], best["asymflow, kid"]) == ("asymflow", "asymflow 8")
+    assert (exact, cheap) == ("DPM-Solver++ 2M, Lu 20", "DDIM, leading 16")
+    assert best["others, both"] is None
+    assert others_in(result) == 11
+    weights = sum(each.numel() for each in train.unet_of(classes=None).parameters())
+    yield f"a `UNet2DModel` of {fixed(weights / 1e6, 1)} M weights"
+    yield f"trained for {minutes()} minutes on emoji faces"
+    yield row(
+        "as it comes: `DDPMScheduler`, 1000 steps",
+        number(rows["default"]["passes"]),
+        figures(seconds["default"]["ms"], 3),
+        "(another picture)",
+    )
+    for label, name in (
+        ("DDIM, 50 steps", "baseline"),
+        ("**`accelerate(pipe)`**", "asymflow"),
+        ("the fastest baseline of equal RMSE: DPM-Solver++ 2M, Lu", exact),
+        ("**`accelerate(pipe, steps=8)`**", "asymflow 8"),
+        ("the fastest baseline of equal KID: DDIM, leading", cheap),
+    ):
+        more = rows[name]["more"]
+        yield row(
+            label,
+            number(rows[name]["passes"]),
+            figures(seconds[name]["ms"], 3) if name != "asymflow 8" else fixed(seconds[name]["ms"]),
+            number("0") if name == "baseline" else f"{fixed(more['value'], 1)} {interval(more, 1)}",
+            bare(rows[name]["rms"]["value"], 4),
+        )
+    ratios = {name: middle(each["ratio"]) for name, each in seconds.items()}
+    yield f"{fixed(ratios['default'])} times as fast as the original pipeline"
+    yield f"{fixed(ratios['baseline'], 1)} times as fast as DDIM for the same picture"
+    yield f"{fixed(ratios[exact], 2)} times as fast as the best scheduler for that"
+    yield f"of equal KID, {fixed(ratios[cheap] / ratios['asymflow 8'], 1)} times"
+    cost, limit = result["plan_cost"], rows["limit"]["more"]
+    yield f"took {fixed(cost['first_passes'])} passes, {fixed(cost['first_seconds'])} s, once"
+    yield f"a KID that is {fixed(limit['value'], 1)} {interval(limit, 1)} *higher*"
+
+
+@passages(JIT, "trained/accelerate-jit.json", note=SMALL)
+def accelerate_jit(result: Result) -> Iterator[str]:
+    rows = {each["name"]: each for each in result["rows"]}
+    seconds, best = result["seconds"], result["best"]
+    exact, cheap = best["others, path"], best["others, kid"]
+    assert (exact, cheap) == ("Heun, shift 1 25", "UniPC 2, shift 2 4")
+    assert others_in(result) == 15
+
+    def rms(name: str, digits: int) -> str:
+        return bare(rows[name]["rms"]["value"], digits)
+
+    weights = sum(each.numel() for each in train.jit_of().parameters())
+    yield f"a JiT of {fixed(weights / 1e6, 1)} M weights"
+    yield f"trained for {minutes()} minutes on emoji faces"
+    base, ours = seconds["baseline"], rows["asymflow"]
+    yield f"take {number(rows['baseline']['passes'])} passes"
+    yield (
+        f"takes {number(ours['passes'])}, **{fixed(middle(base['processor_ratio']), 1)} times less "
+        f"processor time** ({fixed(middle(base['ratio']), 1)} times less wall time"
+    )
+    yield f"at an RMSE of {rms('asymflow', 4)} to the limit"
+    assert ours["rms"]["value"] < 2 / 255
+    yield f"takes {fixed(middle(seconds[exact]['processor_ratio']), 1)} times as long"
+    unipc = [name for name in rows if name.startswith("UniPC") and rows[name]["steps"] == 25]
+    nearest = min(unipc, key=lambda name: rows[name]["rms"]["value"])
+    yield f"The best UniPC configuration is at {rms(nearest, 4)} after 25 steps"
+    yield f"({number(rows[cheap]['passes'])} passes)"
+    yield f"takes {fixed(middle(result['gains']['kid']), 2)} times less time than UniPC with 4"
+    theirs = {n: rms(f"UniPC 2, shift 2 {n}", 3) for n in (6, 8, 10)}
+    plans = {n: rms(f"asymflow {n}", 3) for n in (6, 8, 10)}
+    yield f"({theirs[6]} and {theirs[8]} against {plans[6]} and {plans[8]})"
+    yield f"({plans[10]} against {theirs[10]})"
+    cost = result["plan_cost"]
+    yield f"took {fixed(cost['first_passes'])} passes, {fixed(cost['first_seconds'])} s, once"
+
+
+@passages(JIT)
+def jit_passes() -> Iterator[str]:
+    guided = jit.plan(guidance_interval=(0.0, 1.0)).forwards
+    yield f"take {number(jit.plan().forwards)} passes instead of {number(guided)}"
+    yield f"velocities by at least {number(jit.FLOOR)} (AsymFlow"
+    yield f"is (0, {number(jit.GUIDANCE_INTERVAL[1])}) in `guidance_interval`"
+
+
+def _read(page: str) -> str:
+    return (ROOT / page).read_text("utf-8")
+
+
+@passages(JIT)
+def rank_example() -> Iterator[str]:
+    """What is said of the example's output, from that output, which stands on the page."""
+    printed = re.findall(r"^[a-z ,]+((?: +0\.\d{4}){4})$", _read(JIT), re.MULTILINE)
+    lifted, scratch, plain, less, targets = ([float(n) for n in each.split()] for each in printed)
+    times = (0.3, 0.5, 0.7, 0.9)
+    better = [own < other for own, other in zip(lifted, scratch, strict=True)]
+    first = better.index(True)
+    assert all(better[first:])
+    yield f"from t = {number(times[first])} up it is better"
+    ratio = plain[-1] / targets[-1]
+    yield f"have a {part(ratio)} of the variation of the plain ones at t = {number(times[-1])}"
+    apart = max(abs(a / b - 1) for a, b in zip(plain, less, strict=True))
+    yield f"within about {share(apart)} of each other"
+
+
+@passages(DIFFUSERS)
+def ddpm_schedule() -> Iterator[str]:
+    kept = float(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[-1])
+    alpha, sigma = math.sqrt(kept), math.sqrt(1 - kept)
+    yield f"DDPM ends at `t` = {fixed(sigma / (alpha + sigma), 3)} and not at 1"
+    yield f"multiplied by `sigma / alpha`, {fixed(sigma / alpha)} at the end"
+
+
+definitions(
+    DIFFUSERS,
+    "what is compared",
+    "*KID above DDIM 50*",
+    "the KID minus that of 50 DDIM steps",
+    "| KID above DDIM 50 |",
+)
+definitions(DIFFUSERS, "what the test allows", "a test holds them within 20%")
+definitions(JIT, "the notation of the paper", "its guidance interval [0.1, 1]", "(AsymFlow 0.04)")
+
+
+@passages("benchmarks/README.md", "trained/networks.json", note="`families train told-unet` makes")
+def networks(result: Result) -> Iterator[str]:
+    [guided] = [run for run in result["runs"] if run["guidance_scale"] == 2]
+    rows = {each["name"]: each for each in guided["rows"]}
+
+    def errors(name: str) -> str:
+        each = rows[name]
+        return f"{bare(each['rms']['value'], 3)} and {bare(each['distance']['value'], 3)}"
+
+    def passes(name: str) -> str:
+        return number(rows[name]["forwards"])
+
+    def nearest(steps: int, key: str) -> str:
+        others = [
+            name
+            for name, each in rows.items()
+            if each["family"] != "asymflow" and each["forwards"] == 2 * steps
+        ]
+        return min(others, key=lambda name: rows[name][key]["value"])
+
+    yield f"makes in {minutes()} minutes, planned"
+    yield f"makes in {minutes()} minutes each"
+    yield f"Of {number(result['pictures'])} pictures"
+    few, more, many = nearest(6, "rms"), nearest(10, "rms"), nearest(20, "rms")
+    assert few == "UniPC, trailing 6"
+    yield (
+        f"{errors('asymflow 6')} in {passes('asymflow 6')} passes where the nearest other is "
+        f"{errors(few)} in {passes(few)} (UniPC)"
+    )
+    other = nearest(10, "distance")
+    yield f"with 10, {errors('asymflow 10')} where it is {errors(more)}, or {errors(other)} on"
+    yield f"{errors('asymflow 20')} where it is {errors(many)}."
+
+
+# --- docs/guide: server, studio, training ------------------------------------------------------
+
+
+@passages(SERVER, "server/server.json")
+def load(result: Result) -> Iterator[str]:
+    found = result["load"]
+    memory, rates = found["memory_mb"], found["pictures per second"]
+    assert found["lost"] == found["twice"] == 0
+    yield f"{number(found['clients'])} clients for a minute: {number(found['jobs'])} jobs"
+    yield f"95% of the calls that draw nothing answered within {fixed(found['p95_ms'])} ms"
+    yield f"memory from {fixed(memory['begin'])} to {fixed(memory['end'])} MB"
+    yield f"{fixed(rates['ratio'], 3)} times as many pictures per second"
+
+
+@passages(SERVER, "server/crowded.json")
+def crowded(result: Result) -> Iterator[str]:
+    yield f"served in {fixed(result['seconds']['silent']['ratio'], 2)} times its usual time"
+
+
+@passages(SERVER)
+def limits() -> Iterator[str]:
+    settings = Settings(data=Path())
+    megabytes = 1e6
+    least = settings.body_pace * settings.body_seconds
+    yield f"up to {fixed(settings.upload_space / 1e9)} GB"
+    yield f"{fixed(settings.spare / megabytes)} MB of the disk stay free"
+    yield f"| the headers of a request | {fixed(settings.head_seconds)} seconds |"
+    yield f"| {fixed(least)} bytes in every {fixed(settings.body_seconds)} seconds |"
+    yield (
+        f"| {fixed(settings.answer_seconds)} seconds; {fixed(settings.answer_space / megabytes)} "
+        "MB of all responses |"
+    )
+    yield f"| {fixed(settings.keep_alive_seconds)} seconds | it is closed |"
+    yield f"| connections | {fixed(settings.connections)}, or"
+    yield f"| bodies in memory | {fixed(settings.body_space / megabytes)} MB, as they arrive |"
+    leaving = settings.stop_seconds - max(settings.drain_seconds, settings.notice)
+    yield f"plus {fixed(leaving, 1)} seconds: {fixed(settings.stop_seconds, 1)} by default"
+
+
+definitions(SERVER, "the share that a percentile is of", "95% of the calls")
+definitions(SERVER, "a limit in the code", "with 4 MB that are reserved for it", "64 kB are always")
+definitions(
+    SERVER,
+    "status codes",
+    "| 408, and the connection is closed |",
+    "30 seconds | 408 |",
+    "| 503, except for `/health` and `/ready` |",
+    "32 downloads | 503 |",
+)
+
+
+@passages(STUDIO, "server/studio.json")
+def studio(result: Result) -> Iterator[str]:
+    yield f"first paint after {fixed(result['first_paint_ms']['median'] / 1000, 2)} s"
+    yield f"the first preview {fixed(result['first_preview_ms']['median'] / 1000, 1)} s after"
+    yield f"a 64 px picture {fixed(result['live_ms']['total']['median'] / 1000, 1)} s after"
+    yield f"{fixed(result['javascript_bytes'] / 1000)} kB of JavaScript"
+    previews, page = result["preview_percent"], result["page_percent"]
+    yield f"changed the time by {fixed(previews['median'])} %"
+    yield (
+        f"(median of {number(previews['n'])} pairs; {fixed(previews['least'])} to "
+        f"{fixed(previews['most'])} %)"
+    )
+    yield f"took {fixed(page['median'], 1)} % more than no page"
+
+
+definitions(
+    STUDIO, "limits in the code", "enlarged up to 16 times", "spends at most 2 % of the time"
+)
+
+
+@passages(TRAINING)
+def training_length() -> Iterator[str]:
+    yield f"about {fixed(RECIPES['v2'].minutes / 60)} hours of a core"
+
+
+# --- definitions of the other pages ------------------------------------------------------------
+
+definitions(
+    "docs/concepts.md",
+    "NFE of tiers",
+    *(
+        "guided | 2 | full |",
+        "with the prompt only | 1 | full |",
+        "guided | 2 | a half, a quarter of",
+    ),
+    *("guidance carried | 1 |", "detail carried | 2 |", "both carried | 1 |"),
+)
+definitions("docs/glossary.md", "the ends of time", "1 is noise, 0 is the picture")
+definitions(
+    "docs/guide/asymflux.md", "constants of its colours", "by (0.56, 0, 0.01) and divided by 0.16"
+)
+definitions(
+    "docs/guide/plans.md",
+    "NFE and estimates of solvers",
+    *("`multistep1` | 1 | 1 |", "`multistep2` | 1 | 2 |", "`multistep3` | 1 | 3 |"),
+    *("`damped2` | 1 | 2;", "`corrected2` | 1 | 2;", "`heun` | 2 (1 in the last step) | 2, made"),
+)
