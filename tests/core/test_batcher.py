@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asymflow.core import engine, schedules
 from asymflow.core.adapter import Context
-from asymflow.core.batcher import Batcher, NotFinite
+from asymflow.core.batcher import Batcher, Interrupted, NotFinite
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Request, Step, Tier
 from asymflow.models.gaussian import GaussianAdapter
 from tests.helpers import draw64
@@ -220,9 +220,14 @@ def test_fatal_errors_leave_the_pictures_where_they_were() -> None:
 
     batcher = Batcher(watched(fail=fail), isolated=True, fatal=(ConnectionError,))
     batcher.add([PLANS[0]] * 2, [request(i) for i in range(2)])
-    for _ in range(3):
-        with pytest.raises(ConnectionError):
+    with pytest.raises(Interrupted) as caught:
+        batcher.tick()
+    assert caught.value.pictures == (0, 1)
+    assert isinstance(caught.value.__cause__, ConnectionError)
+    for _ in range(2):  # alone, until it is known who is not the reason
+        with pytest.raises(Interrupted) as caught:
             batcher.tick()
+        assert len(caught.value.pictures) == 1
     broken[0] = False
     ends, failed = finished(batcher)
     assert not failed

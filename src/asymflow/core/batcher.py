@@ -88,6 +88,7 @@ class _Sample:
     Attributes:
         turn: the tick of its last call.
         seconds: spent since its last whole move.
+        alone: whether it is asked without others, since a call with it was interrupted.
     """
 
     number: int
@@ -95,6 +96,7 @@ class _Sample:
     plan: Plan
     turn: int
     seconds: float = 0.0
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +128,19 @@ class NotFinite(AsymflowError):
     """The network gave NaN or infinite values for a picture."""
 
 
+class Interrupted(AsymflowError):
+    """A call failed for a reason outside of the pictures, which is the cause of this error.
+
+    Attributes:
+        pictures: that were asked. They are where they were, and are asked alone next time, in
+            case one of them is the reason after all.
+    """
+
+    def __init__(self, pictures: tuple[int, ...]) -> None:
+        super().__init__(f"The network call of {len(pictures)} pictures was interrupted.")
+        self.pictures = pictures
+
+
 @dataclass(slots=True, eq=False)
 class Batcher:
     """Makes pictures together. Threads may share it: each `tick` is one call of the network.
@@ -136,8 +151,9 @@ class Batcher:
         buckets: numbers of rows that network calls may have, see `calls.ask`.
         isolated: report failures in frames, for the picture at fault only, instead of raising
             them; a call that fails is repeated with halves of its pictures.
-        fatal: errors that are raised all the same, such as the loss of the network. The pictures
-            stay where they were.
+        fatal: errors that are not the pictures', such as the loss of the network: they are raised
+            as the cause of `Interrupted`.
+        exhausted: number of calls that ran out of memory.
     """
 
     adapter: Adapter
@@ -145,11 +161,12 @@ class Batcher:
     buckets: tuple[int, ...] = ()
     isolated: bool = False
     fatal: tuple[type[Exception], ...] = ()
+    exhausted: int = 0
     _waiting: list[_Cohort] = field(default_factory=list[_Cohort])
     _lock: Any = field(default_factory=threading.Lock)
     _numbers: Iterator[int] = field(default_factory=count)
     _tick: int = 0
-    _asked: int = 0
+    _asked: set[int] = field(default_factory=set[int])
     _cancelled: set[int] = field(default_factory=set[int])
     _most: dict[Any, int] = field(default_factory=dict[Any, int])
 
@@ -179,7 +196,13 @@ class Batcher:
     def pictures(self) -> int:
         """Number of pictures that are not finished."""
         with self._lock:
-            return sum(len(each.samples) for each in self._waiting) + self._asked
+            return sum(len(each.samples) for each in self._waiting) + len(self._asked)
+
+    @property
+    def waiting(self) -> int:
+        """Number of pictures that wait for a call."""
+        with self._lock:
+            return sum(len(each.samples) for each in self._waiting)
 
     @torch.inference_mode()
     def tick(self) -> Frame | None:
@@ -193,13 +216,18 @@ class Batcher:
             cohort = self._take()
             if cohort is None:
                 return None
-            self._asked += len(cohort.samples)
+            numbers = tuple(sample.number for sample in cohort.samples)
+            self._asked |= set(numbers)
         rest: list[_Cohort] = [cohort]
         try:
             rest, frame = self._advanced(cohort)
+        except self.fatal as error:
+            for sample in cohort.samples:
+                sample.alone = True
+            raise Interrupted(numbers) from error
         finally:
             with self._lock:
-                self._asked -= len(cohort.samples)
+                self._asked -= set(numbers)
                 self._waiting += rest
         return frame
 
@@ -251,8 +279,7 @@ class Batcher:
             if rows:
                 kept.append(cohort.select(rows))
         self._waiting = kept
-        if not self._asked:  # nobody can be left of whom it was said
-            self._cancelled.clear()
+        self._cancelled &= self._asked  # all others are gone
 
     def _keys(self, cohort: _Cohort) -> list[Any]:
         """What each picture must have in common with others to share a call."""
@@ -267,8 +294,9 @@ class Batcher:
                 stage.tier.pool_factor,
                 stage.tier.sequential_cfg,
                 remembering and stage.guided,
+                sample.number if sample.alone else None,
             )
-            for stage in cohort.program.stages(state)
+            for stage, sample in zip(cohort.program.stages(state), cohort.samples, strict=True)
         ]
 
     def _advanced(self, cohort: _Cohort) -> tuple[list[_Cohort], Frame]:
@@ -287,6 +315,8 @@ class Batcher:
         if memory:
             gc.collect()
             devices.release_memory()
+            with self._lock:
+                self.exhausted += 1
         n = len(cohort.samples)
         if n == 1:
             nothing = cohort.state.x[:0]
@@ -328,6 +358,7 @@ class Batcher:
         moved: list[int] = []
         for row, (sample, stage) in enumerate(zip(cohort.samples, stages, strict=True)):
             sample.seconds += share
+            sample.alone = False
             if not finite[row]:
                 message = f"{self.adapter.name} gave NaN or infinite values at t={stage.t:.4g}."
                 failed.append((sample.number, NotFinite(message)))

@@ -1,7 +1,7 @@
 """Job manager: the queue, running jobs, their state, and subscribers.
 
-`JobManager` is thread-safe; its state changes under its lock. The worker takes pictures from it one
-micro-batch at a time and reports progress to it (see `asymflow.server.worker`).
+`JobManager` is thread-safe; its state changes under its lock. The worker takes pictures from it a
+few at a time and reports progress to it (see `asymflow.server.worker`).
 """
 
 from __future__ import annotations
@@ -321,22 +321,24 @@ class JobManager:
             self._down_since = None if self.alive else self._down_since or time.monotonic()
             self._work.notify_all()
 
-    def take(self, limit: int) -> list[Unit]:
-        """Wait for pictures that can be made together; none when the server stops."""
+    def take(self, limit: int, *, wait: bool = True) -> list[Unit] | None:
+        """The next pictures, at most `limit`; None when the server stops.
+
+        Args:
+            limit: number of pictures.
+            wait: until there are some; without it, the result may be empty.
+        """
         with self._lock:
             while True:
                 if self.closing or (self.stopping and not self._queue):
-                    return []
+                    return None
                 self._expire()
-                units: list[Unit] = []
-                if self.alive:
-                    units = self._queue.pop(
-                        limit, lambda a, b: requests.batchable(a.job.request, b.job.request)
-                    )
+                units = self._queue.pop(limit) if self.alive else []
                 if units:
                     self._running += units
                     self.metrics.queue.set(len(self._queue))
                     self._move_up()
+                if units or not wait:
                     return units
                 self._work.wait(timeout=5)
 

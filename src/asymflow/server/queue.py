@@ -51,13 +51,12 @@ class FairQueue(Generic[T]):
         self._entries.append(_Entry(start, self._count, start + cost, client, item))
         self._entries.sort(key=lambda entry: (entry.start, entry.number))
 
-    def pop(self, limit: int, batchable: Callable[[T, T], bool]) -> list[T]:
-        """Remove the first item and following ones that can be batched with it, at most `limit`."""
+    def pop(self, limit: int) -> list[T]:
+        """Remove the first items, at most `limit`."""
         if not self._entries:
             return []
-        first = self._entries[0]
-        taken = [entry for entry in self._entries if batchable(first.item, entry.item)][:limit]
-        self._now = first.start
+        taken = self._entries[:limit]
+        self._now = taken[0].start
         self._drop({entry.number for entry in taken})
         return [entry.item for entry in taken]
 

@@ -151,11 +151,6 @@ def inputs(store: Store, request: JobRequest) -> tuple[InputImage | None, InputI
     return image, mask
 
 
-def batchable(a: JobRequest, b: JobRequest) -> bool:
-    """Whether pictures of both can be in one batch."""
-    return (a.size, a.quality, a.path, a.exact) == (b.size, b.quality, b.path, b.exact)
-
-
 def has_upload(store: Store, id: str) -> bool:
     """Whether an upload still exists."""
     return store.upload(id) is not None and store.upload_path(id).is_file()

@@ -7,7 +7,6 @@ keep it busy: while one processes an output, the network computes for the other.
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
@@ -18,9 +17,16 @@ from typing import Any
 
 import torch
 
-from asymflow.core import devices, engine, presets
+from asymflow.core import engine, presets
 from asymflow.core.adapter import Adapter
-from asymflow.core.batcher import Move
+from asymflow.core.batcher import (
+    Batcher,
+    Frame,
+    Interrupted,
+    Move,
+    NotFinite,
+    is_out_of_memory,
+)
 from asymflow.core.errors import AsymflowError
 from asymflow.core.transforms import truncated
 from asymflow.core.types import Decision, Picture, Plan, Request
@@ -37,7 +43,11 @@ _log = logging.getLogger("asymflow.server")
 
 _OUR_FAULT = "Something went wrong in the server. Its log says what."
 _TOGETHER = 8
-"""Pictures per batch, if the model supports several per call."""
+"""Pictures per network call, if the model supports several."""
+_NO_MEMORY = (
+    "There is not enough memory for this picture. Ask for a smaller one, or stop other programs "
+    "that use the device."
+)
 _TRIES = 3
 """Attempts for a picture whose network process is lost, perhaps by chance or by another picture."""
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
@@ -49,6 +59,7 @@ class _Run:
     """A running picture.
 
     Attributes:
+        tries: attempts that were lost with the process of the network.
         seconds: of computing so far; `started` is the time of its start.
         facts: of every finished or skipped step, by its index in the plan.
     """
@@ -56,10 +67,28 @@ class _Run:
     unit: Unit
     made: pipeline.Job
     plan: Plan
+    tries: int = 0
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
     facts: dict[int, dict[str, Any]] = field(default_factory=lambda: dict[int, dict[str, Any]]())
     decisions: list[Decision] = field(default_factory=lambda: list[Decision]())
+
+
+@dataclass(slots=True, eq=False)
+class _Drawing:
+    """What the threads that draw share: the batcher, and its pictures by their number.
+
+    Attributes:
+        capacity: pictures in the batcher at most.
+        exhausted: calls without enough memory that have been counted.
+    """
+
+    model: Model
+    batcher: Batcher
+    capacity: int
+    runs: dict[int, _Run] = field(default_factory=lambda: dict[int, _Run]())
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    exhausted: int = 0
 
 
 class Worker(threading.Thread):
@@ -122,68 +151,168 @@ class Worker(threading.Thread):
                 self._manager.open(model, seconds, None if network is None else network.process)
                 _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
                 limit = self._manager.settings.together or model.adapter.batch or _TOGETHER
-                for each in [drawing.submit(self._draw, model, limit) for _ in range(count)]:
+                batcher = Batcher(model.adapter, limit, isolated=True, fatal=(Lost,))
+                shared = _Drawing(model, batcher, count * limit)
+                for each in [drawing.submit(self._draw, shared) for _ in range(count)]:
                     each.result()
         finally:
             remote.end(model)
 
-    def _draw(self, model: Model, limit: int) -> None:
-        while units := self._manager.take(limit):
-            try:
-                self._serve(model, units)
-            except Exception:
-                # The next start finds these jobs unfinished; this one must go on.
-                _log.exception("pictures were given up")
-            finally:
-                self._manager.rest(units)
-
-    def _serve(self, model: Model, units: Sequence[Unit], tries: int = 1) -> None:
-        """Make pictures; one by one if a batch runs out of memory, or its network is lost."""
-        runs = [run for unit in units if (run := self._prepared(model, unit)) is not None]
-        if not runs:
-            return
-        try:
-            self._walk(model, runs)
-        except Lost as error:
-            _log.error("lost", extra={"pictures": len(runs), "reason": str(error), "try": tries})
-            lost = error
-        except Exception as error:
-            if not _no_memory(error):
-                _log.exception("a picture could not be made")
-                self._fail(runs, _OUR_FAULT, None)
+    def _draw(self, shared: _Drawing) -> None:
+        """Take pictures and move them, until the server closes."""
+        while not self._abandoned.is_set():
+            if not self._fill(shared):
                 return
-            self._manager.metrics.memory.inc()
-            _log.error("out of memory", extra={"pictures": len(runs)})
-            lost = None
+            if not self._manager.alive:
+                with shared.lock:
+                    jobs = [run.unit.job for run in shared.runs.values()]
+                if jobs and not self._manager.await_network(jobs):
+                    self._drop_unwanted(shared)
+                    continue
+            try:
+                frame = shared.batcher.tick()
+            except Interrupted as interruption:
+                self._lost(shared, interruption)
+            else:
+                if frame is not None:
+                    self._follow(shared, frame)
+            self._drop_unwanted(shared)
+
+    def _fill(self, shared: _Drawing) -> bool:
+        """Add pictures to the batcher while it has room; False when the server stops."""
+        batcher, manager = shared.batcher, self._manager
+        room = min(shared.capacity - len(shared.runs), batcher.limit or shared.capacity)
+        if room <= 0:
+            return True
+        # While this thread waits for jobs, the other one draws what it has.
+        units = manager.take(room, wait=batcher.waiting == 0)
+        if units is None:
+            return batcher.waiting > 0
+        runs = [run for unit in units if (run := self._prepared(shared.model, unit)) is not None]
+        manager.rest([unit for unit in units if all(run.unit is not unit for run in runs)])
+        for size in dict.fromkeys(run.made.request.size for run in runs):
+            self._add(shared, [run for run in runs if run.made.request.size == size])
+        return True
+
+    def _add(self, shared: _Drawing, runs: Sequence[_Run]) -> None:
+        """Add pictures of one size; one by one if they cannot be encoded together."""
+        try:
+            for run in runs:
+                self._manager.begin(run.unit.job)
+            plans, requests = [run.plan for run in runs], [run.made.request for run in runs]
+            with shared.lock:  # or the other thread might move a picture that is not known yet
+                shared.runs |= zip(shared.batcher.add(plans, requests), runs, strict=True)
+        except Exception as error:
+            exhausted = is_out_of_memory(error)
+            if not exhausted:
+                _log.exception("a picture could not be made")
         else:
             return
-        # Here, where the error and the objects in its frames are released.
-        gc.collect()
-        devices.release_memory()
-        if lost is not None and lost.memory:
-            self._manager.metrics.memory.inc()
-        if lost is not None and not self._manager.await_network([run.unit.job for run in runs]):
-            return
-        if lost is not None and tries < _TRIES:
+        if len(runs) > 1:
             for run in runs:
-                self._serve(model, [run.unit], tries + 1)
-        elif lost is None and len(runs) > 1:
-            for run in runs:
-                self._serve(model, [run.unit], tries)
-        elif lost is None or lost.memory:
-            self._fail(
-                runs,
-                "There is not enough memory for this picture. Ask for a smaller one, or stop other "
-                "programs that use the device.",
-                "out_of_memory",
-            )
+                self._add(shared, [run])
         else:
-            self._fail(
-                runs,
-                f"{lost} So it did {_TRIES} times with this picture. Ask for it again; where that "
-                "does not help, the server's log says more.",
-                "network_lost",
+            message, code = (_NO_MEMORY, "out_of_memory") if exhausted else (_OUR_FAULT, None)
+            self._fail(runs, message, code)
+            self._manager.rest([run.unit for run in runs])
+
+    def _follow(self, shared: _Drawing, frame: Frame) -> None:
+        """Publish what pictures have done, and pass finished ones to the writer."""
+        waited = remote.waited(shared.model.adapter) / max(1, len(frame.moves))
+        try:
+            self._count_exhausted(shared)
+            for move, x_0, x_t in zip(frame.moves, frame.x_0, frame.x_t, strict=True):
+                run = shared.runs.get(move.picture)
+                if run is None or run.unit.job.over:
+                    continue
+                self._note(shared.model.adapter, run, move, x_0, move.seconds - waited)
+                if move.last:
+                    self._finish_later(shared.model.adapter, run, x_t)
+            for number, error in frame.failed:
+                if (run := shared.runs.get(number)) is not None:
+                    self._fail_with(run, error)
+        except Exception:
+            # The next start finds these jobs unfinished; this one must go on.
+            _log.exception("pictures were given up")
+            self._release(shared, [move.picture for move in frame.moves])
+        over = [move.picture for move in frame.moves if move.last]
+        self._release(shared, [*over, *(number for number, _ in frame.failed)])
+
+    def _lost(self, shared: _Drawing, interruption: Interrupted) -> None:
+        """Count a loss of the network; pictures continue where they were, but not for ever."""
+        lost = interruption.__cause__
+        assert isinstance(lost, Lost), "nothing else is fatal"
+        runs = {n: run for n in interruption.pictures if (run := shared.runs.get(n)) is not None}
+        tries = max((run.tries + 1 for run in runs.values()), default=1)
+        _log.error("lost", extra={"pictures": len(runs), "reason": str(lost), "try": tries})
+        if lost.memory:
+            self._manager.metrics.memory.inc()
+        for number, run in runs.items():
+            run.tries += 1
+            if run.tries < _TRIES:
+                continue
+            message, code = _NO_MEMORY, "out_of_memory"
+            if not lost.memory:
+                code = "network_lost"
+                message = (
+                    f"{lost} So it did {_TRIES} times with this picture. Ask for it again; where "
+                    "that does not help, the server's log says more."
+                )
+            self._fail([run], message, code)
+            self._release(shared, [number])
+
+    def _drop_unwanted(self, shared: _Drawing) -> None:
+        """Drop pictures whose job is over, or that take too long."""
+        limit = self._manager.settings.picture_seconds
+        with shared.lock:
+            runs = dict(shared.runs)
+        for run in runs.values():
+            if time.monotonic() - run.started > limit:
+                self._manager.fail(
+                    run.unit.job,
+                    ProblemDetail(
+                        f"A picture took more than {limit:g} seconds, which is too long. Ask for a "
+                        "smaller one, or for less quality.",
+                        "server_error",
+                        code="timeout",
+                    ),
+                )
+        self._release(shared, [n for n, run in runs.items() if run.unit.job.over])
+
+    def _release(self, shared: _Drawing, numbers: Sequence[int]) -> None:
+        """Forget pictures that are finished, failed or no longer wanted."""
+        with shared.lock:
+            runs = [run for n in numbers if (run := shared.runs.pop(n, None)) is not None]
+        for number in numbers:
+            shared.batcher.cancel(number)
+        self._manager.rest([run.unit for run in runs])
+
+    def _count_exhausted(self, shared: _Drawing) -> None:
+        with shared.lock:
+            more = shared.batcher.exhausted - shared.exhausted
+            shared.exhausted += more
+        if more:
+            self._manager.metrics.memory.inc(more)
+            _log.error("out of memory", extra={"calls": more})
+
+    def _fail_with(self, run: _Run, error: Exception) -> None:
+        if isinstance(error, NotFinite):
+            message = (
+                "The model returned NaN or infinite values. Its file may have been changed while "
+                "the server ran, or be damaged: restart the server, and see asymflow doctor."
             )
+            self._fail([run], message, "not_finite")
+        elif is_out_of_memory(error):
+            self._fail([run], _NO_MEMORY, "out_of_memory")
+        else:
+            _log.error("a picture could not be made", exc_info=error)
+            self._fail([run], _OUR_FAULT, None)
+
+    def _finish_later(self, adapter: Adapter, run: _Run, x_0: torch.Tensor) -> None:
+        [picture] = engine.pictures(adapter, [run.made.request], x_0[None])
+        # A disk that is slower than the model must not fill the memory.
+        wait(getattr(self._last, "written", ()))
+        self._last.written = [self._writer.submit(self._finish, run, picture)]
 
     def _prepared(self, model: Model, unit: Unit) -> _Run | None:
         try:
@@ -201,60 +330,10 @@ class Worker(threading.Thread):
             return None
         return _Run(unit, made, truncated(made.record.plan, made.request.strength))
 
-    def _walk(self, model: Model, runs: Sequence[_Run]) -> None:
-        adapter = model.adapter
-        requests = [run.made.request for run in runs]
-        for run in runs:
-            self._manager.begin(run.unit.job)
-        ends: dict[int, torch.Tensor] = {}
-        walk = engine.walk(adapter, runs[0].made.record.plan, requests)
-        try:
-            for frame in walk:
-                for move, x_0, x_t in zip(frame.moves, frame.x_0, frame.x_t, strict=True):
-                    self._note(adapter, runs[move.picture], move, x_0, len(frame.moves))
-                    ends[move.picture] = x_t
-                if self._abandoned.is_set() or self._nobody_waits(runs):
-                    return
-        finally:
-            walk.close()
-        made = engine.pictures(adapter, requests, torch.stack([ends[i] for i in range(len(runs))]))
-        # A disk that is slower than the model must not fill the memory.
-        wait(getattr(self._last, "written", ()))
-        self._last.written = [
-            self._writer.submit(self._finish, run, picture)
-            for run, picture in zip(runs, made, strict=True)
-        ]
-
-    def _nobody_waits(self, runs: Sequence[_Run]) -> bool:
-        limit = self._manager.settings.picture_seconds
-        for run in runs:
-            if time.monotonic() - run.started > limit:
-                self._manager.fail(
-                    run.unit.job,
-                    ProblemDetail(
-                        f"A picture took more than {limit:g} seconds, which is too long. Ask for a "
-                        "smaller one, or for less quality.",
-                        "server_error",
-                        code="timeout",
-                    ),
-                )
-        return all(run.unit.job.over for run in runs)
-
     def _note(
-        self, adapter: Adapter, run: _Run, move: Move, x_0: torch.Tensor, together: int
+        self, adapter: Adapter, run: _Run, move: Move, x_0: torch.Tensor, seconds: float
     ) -> None:
-        """Publish a step of one picture, which it made with others."""
-        if run.unit.job.over:
-            return
-        if not x_0.isfinite().all():
-            self._fail(
-                [run],
-                "The model returned NaN or infinite values. Its file may have been changed while "
-                "the server ran, or be damaged: restart the server, and see asymflow doctor.",
-                "not_finite",
-            )
-            return
-        seconds = move.seconds - remote.waited(adapter) / together
+        """Publish a step of one picture."""
         run.seconds += seconds
         if move.decision is not None:
             run.decisions.append(move.decision)
@@ -352,10 +431,3 @@ def _warm_up(model: Model) -> float:
         media.preview(result.picture, composite=False)
         seconds = time.perf_counter() - started
     return seconds / requests.work(plan, size, presets.GUIDANCE)
-
-
-def _no_memory(error: Exception) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # The allocator of the CPU has no exception class of its own.
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

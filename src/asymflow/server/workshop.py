@@ -120,7 +120,7 @@ class Workshop:
 
     def _pass_on(self) -> None:
         """Start the next work in the queue."""
-        while turns := self._queue.pop(1, lambda a, b: True):
+        while turns := self._queue.pop(1):
             if not turns[0].cancelled():
                 turns[0].set_result(None)
                 return
