@@ -97,7 +97,6 @@ def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipe
         count=1,
         guidance=request.guidance,
         plan=_preset(request.quality),
-        exact=request.exact,
         image=image,
         mask=mask,
         strength=request.path,
@@ -153,7 +152,7 @@ def inputs(store: Store, request: JobRequest) -> tuple[InputImage | None, InputI
 
 def batchable(a: JobRequest, b: JobRequest) -> bool:
     """Whether pictures of both can be in one batch."""
-    return (a.size, a.quality, a.path, a.exact) == (b.size, b.quality, b.path, b.exact)
+    return (a.size, a.quality, a.path) == (b.size, b.quality, b.path)
 
 
 def has_upload(store: Store, id: str) -> bool:
