@@ -32,6 +32,7 @@ from benchmarks.claims import (
 from benchmarks.registry import SUITES
 from benchmarks.results import ROOT
 from benchmarks.suites.families import train
+from benchmarks.suites.families.networks import FINE
 from benchmarks.suites.plans import make
 
 Result = Mapping[str, Any]
@@ -291,20 +292,20 @@ def adapting(result: Result) -> Iterator[str]:
 def oracle(result: Result) -> Iterator[str]:
     goals = result["goals"]
     for label, name in (
-        ("all errors, luck included", "real errors"),
-        ("how difficult every picture is", "difficulty"),
-        ("what its surprises reveal of that", "surprises"),
+        ("all errors, chance included", "real errors"),
+        ("the difficulty of every picture", "difficulty"),
+        ("the difficulty, estimated from prediction residuals", "surprises"),
     ):
         yield row(label, *(share(goals[n]["saved"][name]["mean"]) for n in ("6", "8", "12")))
     explained = "explained by difficulty and grid (share of the variance of logarithms)"
     yield f"it explains {bare(result[explained], 2)} of their variance"
     spread = result["spread of difficulty (standard deviation of its logarithm)"]
-    yield f"one standard deviation is {fixed(math.exp(spread), 2)} times"
-    yield f"that oracle saves {share(goals['8']['saved']['difficulty']['worst'])}"
+    yield f"one standard deviation of it is a factor of {fixed(math.exp(spread), 2)}"
+    yield f"this oracle saves {share(goals['8']['saved']['difficulty']['worst'])}"
     surprises = [share(goals[n]["saved"]["surprises"]["worst"]) for n in ("8", "12")]
     correlations = [bare(goals[n]["correlation of surprises"], 2) for n in ("12", "8")]
     yield f"({surprises[0]}; {surprises[1]} for 12 steps"
-    yield f"is {correlations[0]} and not {correlations[1]})"
+    yield f"the correlation is {correlations[0]} instead of {correlations[1]})"
 
 
 @passages(PLANNING, "e11a8aad/evidence.json")
@@ -473,7 +474,7 @@ def rank_example() -> Iterator[str]:
     better = [own < other for own, other in zip(lifted, scratch, strict=True)]
     first = better.index(True)
     assert all(better[first:])
-    yield f"from t = {number(times[first])} up it is better"
+    yield f"smaller ones from t = {number(times[first])} up"
     ratio = plain[-1] / targets[-1]
     yield f"have a {part(ratio)} of the variation of the plain ones at t = {number(times[-1])}"
     apart = max(abs(a / b - 1) for a, b in zip(plain, less, strict=True))
@@ -495,11 +496,11 @@ definitions(
     "the KID minus that of 50 DDIM steps",
     "| KID above DDIM 50 |",
 )
-definitions(DIFFUSERS, "what the test allows", "a test holds them within 20%")
+definitions(DIFFUSERS, "what the test allows", "they agree within 20% on small networks in a test")
 definitions(JIT, "the notation of the paper", "its guidance interval [0.1, 1]", "(AsymFlow 0.04)")
 
 
-@passages("benchmarks/README.md", "trained/networks.json", note="`families train told-unet` makes")
+@passages("benchmarks/README.md", "trained/networks.json", note="`families train told-unet` trains")
 def networks(result: Result) -> Iterator[str]:
     [guided] = [run for run in result["runs"] if run["guidance_scale"] == 2]
     rows = {each["name"]: each for each in guided["rows"]}
@@ -519,18 +520,21 @@ def networks(result: Result) -> Iterator[str]:
         ]
         return min(others, key=lambda name: rows[name][key]["value"])
 
-    yield f"makes in {minutes()} minutes, planned"
-    yield f"makes in {minutes()} minutes each"
-    yield f"Of {number(result['pictures'])} pictures"
+    yield f"`families train told-unet` trains in {minutes()} minutes."
+    yield f"`families train` trains in {minutes()} minutes each"
+    yield f"to {number(FINE)} steps, of {number(result['pictures'])} pictures"
     few, more, many = nearest(6, "rms"), nearest(10, "rms"), nearest(20, "rms")
     assert few == "UniPC, trailing 6"
     yield (
-        f"{errors('asymflow 6')} in {passes('asymflow 6')} passes where the nearest other is "
-        f"{errors(few)} in {passes(few)} (UniPC)"
+        f"with 6 steps, {errors('asymflow 6')} in {passes('asymflow 6')} passes, against "
+        f"{errors(few)} in {passes(few)} for the best baseline (UniPC)"
     )
     other = nearest(10, "distance")
-    yield f"with 10, {errors('asymflow 10')} where it is {errors(more)}, or {errors(other)} on"
-    yield f"{errors('asymflow 20')} where it is {errors(many)}."
+    yield (
+        f"with 10, {errors('asymflow 10')} against {errors(more)}, or {errors(other)} on the other "
+        "grid"
+    )
+    yield f"with 20, {errors('asymflow 20')} against {errors(many)}."
 
 
 # --- docs/guide: server, studio, training ------------------------------------------------------

@@ -202,14 +202,13 @@ def test_a_plan_file_is_used_as_it_is(model: FakeModel, type_: Type, here: Path)
 
 
 @pytest.mark.parametrize("batch", [1, None])
-def test_an_adaptive_picture_is_repeated_and_exact_turns_it_off(
+def test_an_adaptive_picture_is_repeated(
     batch: int | None, model: FakeModel, type_: Type, here: Path
 ) -> None:
     model.batch = batch
     plan = plan_of(uniform(6), name="mine")
     rules = (Rule(1, "skip", 1e9), Rule(3, "insert", 0.0))
     plan_files.save_plan(replace(plan, adaptive=rules), here / "mine.json")
-    plan_files.save_plan(plan, here / "plain.json")
     fox = ("generate", "a fox", "--seed", "3", "-n", "2")
     typed = type_(*fox, "--plan", "mine.json", "-o", "fox.png", "--json")
     assert typed.code == 0, typed.err
@@ -220,11 +219,6 @@ def test_an_adaptive_picture_is_repeated_and_exact_turns_it_off(
     type_("generate", "--like", "fox.png", "-o", "again.png")
     assert np.array_equal(pixels("fox.png"), pixels("again.png"))
     assert record("again.png") == made
-    type_(*fox, "--plan", "mine.json", "--exact", "-o", "exact.png")
-    type_(*fox, "--plan", "plain.json", "-o", "plain.png")
-    assert np.array_equal(pixels("exact.png"), pixels("plain.png"))
-    assert record("exact.png") == record("plain.png")
-    assert not np.array_equal(pixels("exact.png"), pixels("fox.png"))
 
 
 def test_a_plan_by_name(model: FakeModel, type_: Type) -> None:

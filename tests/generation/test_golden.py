@@ -82,7 +82,6 @@ def made(model: pipeline.Model, plan: str, size: tuple[int, int]) -> dict[str, A
         count=1,
         guidance=5.0,
         plan=PlanChoice(preset=plan),
-        exact=False,
         image=None,
         mask=None,
         strength=1.0,

@@ -25,10 +25,12 @@ import pytest
 import torch
 from PIL import Image
 
+from asymflow.core.types import Decision, Rule
 from asymflow.generation import metadata
 from asymflow.generation.pipeline import Model
 from asymflow.io.images import RECORD_CHUNK, TEXT_CHUNK, XMP_CHUNK
 from asymflow.server import app, media, streams
+from asymflow.server.schemas import JobRequest, remembered
 from asymflow.server.settings import Settings
 from asymflow.server.store import JobRow, Store, new_id
 from tests.helpers import wait_until
@@ -130,6 +132,35 @@ def test_settings_come_back_from_a_picture(studio: Running) -> None:
     answer = studio.http.post("/api/settings", content=plain.getvalue(), headers=headers)
     assert answer.status_code == 400
     assert "does not say how it was made" in answer.json()["error"]["message"]
+
+
+def test_settings_come_back_from_a_picture_that_left_its_plan(studio: Running) -> None:
+    job = studio.over(studio.ask("a cat")["id"])
+    data = studio.http.get(job["pictures"][0]["url"]).content
+    record = metadata.from_json(str(Image.open(io.BytesIO(data)).info[RECORD_CHUNK]), "here")
+    record = replace(record, plan=replace(record.plan, adaptive=(Rule(1, "skip", 0.5),)))
+
+    def restored(decisions: tuple[Decision, ...]) -> dict[str, Any]:
+        file = media.encode(np.zeros((32, 32, 4), np.float32), replace(record, decisions=decisions))
+        headers = {"Content-Type": "image/png"}
+        return studio.http.post("/api/settings", content=file, headers=headers).json()
+
+    whole, left = restored(()), restored((Decision(1, "skip", 0.25),))
+    assert (whole["request"]["quality"], whole["differs"]) == ("draft", [])
+    assert (left["request"]["quality"], left["differs"]) == ("draft", ["plan"])
+
+
+def test_exact_is_accepted_and_changes_nothing(studio: Running) -> None:
+    jobs = [
+        studio.over(studio.ask("a cat", seed=4, **more)["id"]) for more in ({}, {"exact": True})
+    ]
+    assert [job["request"]["exact"] for job in jobs] == [False, True]
+    files = [studio.http.get(job["pictures"][0]["url"]).content for job in jobs]
+    assert (pixels(files[0]) == pixels(files[1])).all()
+    assert remembered(JobRequest, jobs[1]["request"]).model_dump() == jobs[1]["request"]
+    schemas = studio.http.get("/openapi.json").json()["components"]["schemas"]
+    fields = schemas["JobRequest"]["properties"]
+    assert [name for name in fields if fields[name].get("deprecated")] == ["exact"]
 
 
 def test_deleting_can_be_undone_until_it_is_purged(studio: Running) -> None:

@@ -162,15 +162,6 @@ Plan = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
-Exact = Annotated[
-    bool,
-    typer.Option(
-        "--exact",
-        metavar="",
-        help="Run every step; disable adaptive skipping.",
-        rich_help_panel=_HOW,
-    ),
-]
 Weights = Annotated[
     Path | None,
     typer.Option(

@@ -56,7 +56,6 @@ class GenerateOptions:
     guidance: float | None = None
     guidance_interval: str | None = None
     plan: str | None = None
-    exact: bool = False
     image: Path | None = None
     mask: Path | None = None
     strength: float | None = None
@@ -97,7 +96,6 @@ def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
         count=count,
         guidance=guidance,
         plan=chosen,
-        exact=options.exact,
         image=image,
         mask=mask,
         strength=_strength(options, like, image, mask),

@@ -102,8 +102,6 @@ def jobs(model: Model, wanted: GenerationSpec) -> list[Job]:
     """
     size = wanted.size or _size(model.adapter, wanted)
     plan = plan_for(model, wanted.plan, size)
-    if wanted.exact:
-        plan = replace(plan, adaptive=())
     first = _job(model, wanted, size, plan)
     # Check first, before input pictures are resized to a size that might be refused.
     engine.check(model.adapter, first.request)

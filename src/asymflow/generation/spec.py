@@ -67,7 +67,6 @@ class GenerationSpec:
 
     Attributes:
         size: (height, width), or None for the model's own, or the nearest to `image`.
-        exact: ignore rules by which a picture leaves its plan.
         background: a colour, or None for transparent pictures.
         needs: SHA-256 that a replay requires of the weights.
         recorded_reference: the reference that a replay must find in the library.
@@ -81,7 +80,6 @@ class GenerationSpec:
     count: int
     guidance: float
     plan: PlanChoice
-    exact: bool
     image: InputImage | None
     mask: InputImage | None
     strength: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -350,8 +351,8 @@ def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
     exact_model = record.weights == model.adapter.weights_hash
     if not exact_model:
         differs.append("model")
-    quality, exact = _quality(model, record.plan, record.size)
-    if quality is None:
+    quality = _quality(model, record.plan, record.size)
+    if quality is None or record.decisions:
         differs.append("plan")
     height, width = record.size
     if height not in SIDES or width not in SIDES:
@@ -384,20 +385,17 @@ def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
         parent=parent,
         mask=mask,
         strength=record.strength if starts else None,
-        exact=exact,
     )
     return {"request": request.model_dump(), "exact_model": exact_model, "differs": differs}
 
 
-def _quality(model: Model, plan: Plan, size: tuple[int, int]) -> tuple[Any, bool]:
-    """The quality that this plan belongs to, and whether the plan's rules are disabled."""
+def _quality(model: Model, plan: Plan, size: tuple[int, int]) -> Any:
+    """The quality that has the steps of this plan; rules of the plan are ignored."""
+    steps = plan_hash(replace(plan, adaptive=()))
     for name in plans.NAMES:
-        made = requests.chosen_plan(model, name, size)
-        if plan_hash(made) == plan_hash(plan):
-            return name, False
-        if made.steps == plan.steps:
-            return name, True
-    return None, False
+        if plan_hash(requests.chosen_plan(model, name, size)) == steps:
+            return name
+    return None
 
 
 def _job(studio: Studio, id: str) -> Job:

@@ -97,7 +97,6 @@ def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipe
         count=1,
         guidance=request.guidance,
         plan=_preset(request.quality),
-        exact=request.exact,
         image=image,
         mask=mask,
         strength=request.path,

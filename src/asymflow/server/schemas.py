@@ -64,7 +64,14 @@ class JobRequest(Sent):
     mask: Id | None = None
     parent: Id | None = None
     live: bool = False
-    exact: bool = False
+    exact: Annotated[
+        bool,
+        Field(
+            deprecated=True,
+            description="Has no effect: every step of a quality is always run. Accepted because "
+            "earlier versions sent and stored it.",
+        ),
+    ] = False
 
     @model_validator(mode="after")
     def _check(self) -> JobRequest:
