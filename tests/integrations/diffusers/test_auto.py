@@ -21,7 +21,7 @@ from asymflow.core.types import Evidence, Plan
 from asymflow.integrations.diffusers import auto, original
 from asymflow.integrations.diffusers.families import UNCONDITIONAL
 from asymflow.models.diffusers.conventions import Flow
-from asymflow.planning import plan_files
+from asymflow.planning import plan_files, selection
 
 diffusers: Any = pytest.importorskip("diffusers")
 
@@ -281,7 +281,7 @@ def test_guided_pipelines_are_planned_with_cheaper_tiers(
     assert evidence.made["size"] == "16x16"
     assert fast.asymflow_plan.forwards < 2 * 12
     grid = auto.refined(Flow(noise=2.0), 40)
-    fine = asymflow.accelerate(pipe, plan_of(grid))
+    fine = asymflow.accelerate(pipe, plan_of(grid, solver="corrected2"))
     errors: list[float] = []
     for seed in range(2000, 2004):
         states = [
@@ -364,12 +364,12 @@ def test_what_no_picture_file_tells_is_not_paid_for(
     pipe.scheduler = diffusers.DPMSolverMultistepScheduler()
     plans: list[Plan] = []
     for unseen in (0.0, 0.03):  # the second is far above what this sampler is off by
-        monkeypatch.setattr(auto, "UNSEEN", unseen)
+        monkeypatch.setattr(selection, "UNSEEN", unseen)
         plans.append(asymflow.accelerate(pipe, folder=tmp_path / str(unseen)).asymflow_plan)
     nearest, near = plans
     assert len(near.steps) < len(nearest.steps)
     assert near.evidence is not None
-    assert near.evidence.rms.low <= auto.UNSEEN
+    assert near.evidence.rms.low <= selection.UNSEEN
 
 
 def test_weights_that_are_not_in_memory_cannot_be_recognised() -> None:
@@ -377,3 +377,118 @@ def test_weights_that_are_not_in_memory_cannot_be_recognised() -> None:
     pipe.unet.to("meta")
     with pytest.raises(InputError, match=r"'mean' is on the device 'meta'.*Accelerate it first"):
         asymflow.accelerate(pipe)
+
+
+class SixPictures(GaussianNet):
+    """The posterior mean of six pictures: a small error may make another picture of one."""
+
+    def __init__(self, seed: int = 0, sample_size: int = SIDE, in_channels: int = 3) -> None:
+        super().__init__(seed, sample_size, in_channels)
+        generator = torch.Generator().manual_seed(seed + 1)
+        self.pictures = torch.rand((6, in_channels, sample_size, sample_size), generator=generator)
+
+    def forward(
+        self, sample: Tensor, timestep: Any, class_labels: None = None, return_dict: bool = True
+    ) -> Any:
+        self.asked.append(len(sample))
+        tau = torch.as_tensor(timestep).double().reshape(-1)
+        low = tau.floor().long().clamp(max=len(self.squares) - 2)
+        below, above = (torch.logit(self.squares[low + i]) / 2 for i in (0, 1))
+        lam = torch.lerp(below, above, tau - low)
+        alpha, sigma = (torch.sigmoid(sign * 2 * lam).sqrt().view(-1, 1, 1, 1) for sign in (1, -1))
+        known = (2 * self.pictures - 1).double()
+        far = (sample.double()[:, None] - alpha[:, None] * known[None]).square().sum((2, 3, 4))
+        weight = torch.softmax(-far / (2 * sigma.view(-1, 1) ** 2), 1)
+        x_0 = (weight[:, :, None, None, None] * known[None]).sum(1)
+        noise = ((sample - alpha * x_0) / sigma).to(sample)
+        return diffusers.models.unets.unet_2d.UNet2DOutput(noise) if return_dict else (noise,)
+
+
+def test_a_plan_that_breaks_its_promise_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or is the pipeline's own schedule."""
+    monkeypatch.setattr(auto, "FRESH", 16)
+    pipe = pipeline()
+    pipe.unet = SixPictures()
+    plan = asymflow.accelerate(pipe).asymflow_plan
+    made = plan.evidence.made
+    own = float(made["original_rms"].split()[0])
+    assert plan.evidence.rms.value <= max(own, 2 / 255)
+    assert made["changed"].endswith("of 16")
+    assert float(made["worst_rms"]) >= plan.evidence.rms.value - 1e-4
+    assert float(made["limit_rms"]) >= 0
+    assert plan.evidence.rms.low >= 0
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "compared"),
+    [
+        ("EulerAncestralDiscreteScheduler", {}, "EulerDiscreteScheduler"),
+        ("KDPM2AncestralDiscreteScheduler", {}, "KDPM2DiscreteScheduler"),
+        (
+            "DPMSolverMultistepScheduler",
+            {"algorithm_type": "sde-dpmsolver++"},
+            "DPMSolverMultistepScheduler",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+def test_samplers_that_draw_noise_are_compared_without_it(
+    scheduler: str, options: dict[str, Any], compared: str
+) -> None:
+    pipe = pipeline(kind="DDPM")
+    pipe.scheduler = getattr(diffusers, scheduler)(**options)
+    own = original.Baseline.of(pipe)
+    assert type(own.scheduler).__name__ == compared
+    assert own.scheduler.config.get("algorithm_type") in (None, "dpmsolver++")
+    found = original.draws_noise(pipe, UNCONDITIONAL, {"num_inference_steps": 4})
+    assert found
+    steady = pipeline(kind="DDPM")
+    steady.scheduler = own.scheduler
+    assert not original.draws_noise(steady, UNCONDITIONAL, {"num_inference_steps": 4})
+
+
+def test_a_sampler_that_only_draws_noise_is_no_baseline(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pipe = pipeline(1, "DDPM")
+    pipe.scheduler = diffusers.LCMScheduler(clip_sample=False)
+    plan = asymflow.accelerate(pipe).asymflow_plan
+    assert "draws noise at every step" in caplog.text
+    assert plan.evidence.made["original_note"] == "draws noise at every step"
+    assert "original_rms" not in plan.evidence.made
+
+
+def test_clipping_that_bites_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    pipe = pipeline(3)
+    pipe.scheduler = diffusers.DDIMScheduler(clip_sample=True, clip_sample_range=0.4)
+    plan = asymflow.accelerate(pipe).asymflow_plan
+    assert "keeps the noise of values that are clipped" in caplog.text
+    assert "from the limit" in plan.evidence.made["original_note"]
+
+
+def test_prompts_are_encoded_once(
+    prx: Make, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many plans are compared: the pipeline itself is called for proofs only."""
+    for name, count in {"FINE": 16, "CANDIDATES": 6, "CHOSEN": 2, "FRESH": 2}.items():
+        monkeypatch.setattr(auto, name, count)
+
+    def eight(_: object) -> int:
+        return 8
+
+    monkeypatch.setattr(original, "default_steps", eight)
+    pipe = prx()
+    calls = 0
+    own = type(pipe).encode_prompt
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return own(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(pipe), "encode_prompt", counted)
+    call = {**told, "use_resolution_binning": False, "guidance_scale": 3.0}
+    asymflow.accelerate(pipe, examples=[call])
+    # Samples: 2 to profile on, 2 to choose by, 2 for the proof; each is made by the pipeline's own
+    # sampler, and the last by the plan.
+    assert calls < 30

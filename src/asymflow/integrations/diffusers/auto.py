@@ -1,8 +1,9 @@
 """Automatic plans for pipelines: as accurate as their own sampler, and cheaper.
 
 The error of the pipeline's own sampler against the limit of many steps is measured, and the
-cheapest plan with no larger error is chosen. A profile of the network proposes plans; the choice is
-made on pictures that the pipeline makes with them, and the evidence is measured on others.
+cheapest plan with no larger error is chosen (`asymflow.planning.selection`). A profile of the
+network proposes plans. They are compared on pictures that the network makes in batches, with
+prompts encoded once; what is chosen is proved on others, by the pipeline itself.
 """
 
 from __future__ import annotations
@@ -10,55 +11,55 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-import threading
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from asymflow.core.errors import InputError
 from asymflow.core.flow import fine_time
 from asymflow.core.schedules import plan_of
 from asymflow.core.statistics import mean_interval
 from asymflow.core.types import FULL, Evidence, Plan, Profile, Request, Tier
-from asymflow.integrations.diffusers.original import Baseline, original
-from asymflow.integrations.diffusers.runs import run
+from asymflow.integrations.diffusers.measuring import Pictures, Rollouts, Sample
+from asymflow.integrations.diffusers.original import Baseline, draws_noise, original
 from asymflow.models.diffusers.conventions import Convention
 from asymflow.models.diffusers.pipelines import (
     Call,
     Family,
     PipelineAdapter,
     bound,
-    capture_call,
     copy_of,
     guidance,
     listen,
-    quiet,
 )
-from asymflow.planning import planner
+from asymflow.planning import planner, selection
+from asymflow.planning.encoded import Encoded
 from asymflow.planning.profiler import profile
+from asymflow.planning.selection import Limit, Make, Proof, Search, evenly
 from asymflow.planning.verifier import corrected, only, rms
 
 CANDIDATES = 24
 """Moves between candidate times."""
 FINE = 64
-"""Moves of the reference."""
+"""Moves of the reference; half as many tell how far that is from the limit."""
 LEAST = 0.005
 """Time below which nothing is seen: levels of a byte are 2 / 255 apart."""
-UNSEEN = 2 / 255
-"""Root mean square below which a difference is none: one level of a byte. A sampler of many steps
-can be nearer to the limit than any picture file tells."""
 SHIFTS = (1.0, 0.5, 0.25, 0.125)
 """Of the pipeline's own grid, where others would try it: as it is, and denser near the picture."""
-CALIBRATION, CHOSEN, FRESH = 4, 4, 8
-"""Pictures to profile on, to choose a plan by, and to measure what it keeps."""
+CALIBRATION, CHOSEN, FRESH = 4, 4, 16
+"""Pictures to profile on, to choose a plan by, and to measure what it keeps; at least, since every
+example serves equally often."""
+LIMITS = 4
+"""Pictures that the error of a limit is measured on."""
+AGREE = 0.004
+"""Root mean square up to which the network alone makes the pictures of the pipeline."""
+DEARER = 1.25
+"""Factor of the price of the next plan that is tried, where a proof fails."""
 
 PROMPTS = (
     "a red fox in the snow",
@@ -69,35 +70,8 @@ PROMPTS = (
 """Of pipelines that take prompts, when no examples are given."""
 
 _log = logging.getLogger("asymflow")
-_ALONE = threading.RLock()
 
-
-@contextmanager
-def measuring(*pipes: Any) -> Generator[None]:
-    """While pipelines are measured: one measurement at a time, and networks as they are used.
-
-    Two at once would time each other. Dropout of a network that was left in training would become
-    a part of the plan; its modules are put back into training afterwards.
-    """
-    with _ALONE:
-        networks = {part for pipe in pipes for part in pipe.components.values()
-                    if isinstance(part, torch.nn.Module)}  # fmt: skip
-        training = [part for network in networks for part in network.modules() if part.training]
-        for part in training:
-            part.training = False
-        try:
-            yield
-        finally:
-            for part in training:
-                part.training = True
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One picture: a call of the pipeline, and its seed."""
-
-    call: Call
-    seed: int
+Errors = NDArray[np.float64]
 
 
 def examples_of(pipe: Any, examples: Sequence[Call]) -> tuple[Call, ...]:
@@ -131,60 +105,71 @@ def conditions(pipe: Any, family: Family, call: Call) -> dict[str, str]:
     return {"size": f"{width}x{height}", "guidance_scale": f"{scale:g}"}
 
 
-@dataclass(slots=True, eq=False)
-class Pictures:
-    """Makes pictures with a pipeline, and counts what they cost."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Own:
+    """The pipeline's own sampler.
 
-    pipe: Any
-    family: Family
-    forwards: int = 0
-    seconds: list[float] = field(default_factory=list[float])
+    Attributes:
+        plan: the same as a plan, if it is one.
+        errors: how far it is from the limit [b]; None where nothing can be compared with it.
+        consistent: whether `errors` are those of its grid with the noise that fits clipped
+            estimates, which leads nearer to the limit than what the scheduler does.
+        note: for the evidence, why that is so.
+    """
 
-    def planned(self, plan: Plan, samples: Sequence[Sample]) -> Tensor:
-        """States x_0 [b, c, h, w] of the pictures of a plan."""
-        return self._make(partial(run, self.pipe, type(self.pipe), self.family, plan), samples)
+    plan: Plan | None = None
+    errors: Errors | None = None
+    consistent: bool = False
+    note: str = ""
 
-    def original(self, baseline: Baseline, samples: Sequence[Sample]) -> Tensor:
-        """Those of the pipeline's own sampler, in as many steps as the samples say."""
-        pipe = copy_of(self.pipe, scheduler=baseline.scheduler)
-        return self._make(lambda arguments: pipe(**arguments), samples)
 
-    def _make(self, call: Callable[[Mapping[str, Any]], Any], samples: Sequence[Sample]) -> Tensor:
-        states: list[Tensor] = []
-        self.seconds = []
-        for sample in samples:
-            began = time.perf_counter()
-            generator = torch.Generator().manual_seed(sample.seed)
-            given = {**sample.call, "generator": generator, "output_type": "pt"}
-            made = call(bound(self.pipe, given))
-            images: Tensor = made.images.float().cpu()
-            if not images.isfinite().all():  # of which clamping would leave something
-                images = torch.full_like(images, math.nan)
-            self.seconds.append(time.perf_counter() - began)
-            states.append((2 * images - 1 if self.family.unit else images).clamp(-1, 1))
-        return torch.cat(states)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    """What a pipeline is measured with.
 
-    @contextmanager
-    def counting(self, total: int) -> Generator[Any]:
-        """Make the pictures with a copy of the pipeline, which is what is yielded.
+    Attributes:
+        make: makes pictures by plans.
+        fine, coarse: plans of the limit.
+        calls: examples, as the pipeline is called with them on its own.
+    """
 
-        It counts the network's passes per picture on the pipeline's progress bar.
-        """
-        pipe = self.pipe
+    baseline: Baseline
+    pictures: Pictures
+    make: Make[Sample]
+    fine: Plan
+    coarse: Plan
+    calls: Sequence[Call]
 
-        def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
-            rows = len(named[self.family.state])
-            self.forwards += rows
-            bar.update(rows)
-            return forward(**{**named, "return_dict": False})[0]
+    @classmethod
+    def of(
+        cls,
+        baseline: Baseline,
+        pictures: Pictures,
+        alone: Rollouts,
+        convention: Convention,
+        examples: Sequence[Call],
+    ) -> _Task:
+        # A pipeline that begins with a picture begins at the same noise with plans and on its own.
+        calls = [{**each, "num_inference_steps": baseline.steps} for each in examples]
+        fine, coarse = (
+            plan_of(refined(convention, count), solver="corrected2", name="reference")
+            for count in (FINE, FINE // 2)
+        )
+        probe, first = (
+            plan_of(convention.times(min(2, convention.most or 2))),
+            _samples(calls, 1, 0),
+        )
+        own, others = (each.planned(probe, first) for each in (alone, pictures))
+        # The network alone does not know of pictures to begin with, of masks, or of other noise.
+        same = float(rms(own, others)[0]) <= AGREE
+        make = alone.planned if same else pictures.planned
+        return cls(baseline, pictures, make, fine, coarse, calls)
 
-        counted = capture_call(getattr(pipe, self.family.network), answer)
-        self.pipe = copy_of(pipe, **{self.family.network: counted}, **quiet(pipe))
-        try:
-            with pipe.progress_bar(total=total) as bar:
-                yield self.pipe
-        finally:
-            self.pipe = pipe
+    def samples(self, count: int, seed: int) -> list[Sample]:
+        return _samples(self.calls, evenly(count, len(self.calls)), seed)
+
+    def limit(self, samples: Sequence[Sample]) -> Limit:
+        return Limit.of(self.make, self.fine, self.coarse, samples, LIMITS)
 
 
 def make(
@@ -196,57 +181,51 @@ def make(
 ) -> Plan:
     """The plan and its evidence.
 
-    Where none is cheaper it is the pipeline's own schedule, or as many steps of something else.
+    Where no plan is cheaper it is the pipeline's own schedule, or as many steps of something else.
 
     Args:
+        pipe: the pipeline.
+        family: how it calls its network.
         adapter: of the pipeline's network.
         examples: calls of the pipeline.
         steps: in the place of that search, the price of the plan in full estimates.
     """
     baseline, pictures = Baseline.of(pipe), Pictures(pipe, family)
-    grid = adapter.convention.times
+    convention = adapter.convention
     if steps is not None:
-        grid(steps)  # refuses what no schedule has, before anything is measured
+        convention.times(steps)  # refuses what no schedule has, before anything is measured
     scale = guidance(bound(pipe, examples[0]))
     height, width = listen(pipe, family, examples[0]).z.shape[-2:]
     passes = 2 if scale != 1 else 1
-    expected = passes * _estimates(baseline.steps, steps)
+    expected = passes * _estimates(baseline.steps, steps, len(examples))
     _log.info(
         "Measuring %s once, which takes about %d forward passes: as many as %d of its pictures.",
         type(pipe).__name__,
         expected,
         math.ceil(expected / (passes * baseline.steps)),
     )
-    requests = [
-        Request(each.call, (height, width), each.seed, scale)
-        for each in _samples(examples, CALIBRATION, 0)
-    ]
-    # A pipeline that begins with a picture begins at the same noise with plans and on its own.
-    batchable = [{**each, "num_inference_steps": baseline.steps} for each in examples]
-    chosen, fresh = _samples(batchable, CHOSEN, 1000), _samples(batchable, FRESH, 2000)
-    fine = plan_of(refined(adapter.convention, FINE), name="reference")
     with pictures.counting(expected) as counted:
-        adapter = replace(adapter, pipe=counted, ask=getattr(counted, family.network))
-        measured = profile(
-            adapter, requests, times=refined(adapter.convention, CANDIDATES), memory=False
-        )
-        limit = _limit(pictures, fine, chosen)
+        network = replace(adapter, pipe=counted, ask=getattr(counted, family.network))
+        encoded = Encoded(network)
+        calibration = [
+            Request(each.call, (height, width), each.seed, scale)
+            for each in _samples(examples, CALIBRATION, 0)
+        ]
+        times = refined(convention, CANDIDATES)
+        measured = profile(encoded, calibration, times=times, memory=False)
+        alone = Rollouts(encoded, (height, width), scale)
+        task = _Task.of(baseline, pictures, alone, convention, examples)
+        chosen = task.samples(CHOSEN, 1000)
+        limit = task.limit(chosen)
+        own = _own(task, chosen, limit)
 
-        def best(steps: int) -> tuple[Plan, NDArray[np.float64]]:
-            plans = _proposals(measured, steps, grid(steps))
-            reached = [rms(pictures.planned(each, chosen), limit) for each in plans]
-            index = int(np.argmin([np.nan_to_num(each.mean(), nan=np.inf) for each in reached]))
-            return plans[index], reached[index]
+        def kinds(count: int) -> dict[object, Plan]:
+            return _proposals(measured, count, convention.times(count))
 
-        if steps is None:
-            own, errors = _own(pictures, baseline, chosen, limit)
-            plan = _cheapest(best, baseline.steps, own, errors)
-            if plan is None:
-                _log.warning("No cheaper plan comes as near to the limit as %s.", baseline.name)
-                plan, _ = best(baseline.steps)
-        else:
-            plan, _ = best(steps)
-        evidence = _prove(pictures, plan, fine, baseline, fresh, measured)
+        search = Search(task.make, kinds, chosen, limit)
+        proved = _as_near(task, search, own) if steps is None else _priced(task, search, own, steps)
+        plan = proved.plan
+        evidence = _evidence(proved, own, baseline, measured)
     made = {**evidence.made, "measuring_forwards": str(pictures.forwards)}
     _log.info(
         "Measured with %d forward passes: %s s per picture instead of %s s; difference to the "
@@ -260,82 +239,162 @@ def make(
     return Plan("auto", plan.steps, replace(evidence, made=made))
 
 
-def _cheapest(
-    best: Callable[[int], tuple[Plan, NDArray[np.float64]]],
-    most: int,
-    own: Plan | None,
-    errors: NDArray[np.float64],
-) -> Plan | None:
-    """The best plan of the fewest steps below `most` that is no further from the limit than `own`.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Proved:
+    """A plan with its proof, and the median seconds of a picture of its own and of the baseline."""
 
-    `own` if there is none.
-    """
-    plan, few, many = own, 2, most - 1
-    while few <= many:
-        steps = (few + many) // 2
-        found, reached = best(steps)
-        if _no_further(reached, errors):
-            plan, many = found, steps - 1
-        else:
-            few = steps + 1
-    return plan
+    plan: Plan
+    proof: Proof
+    seconds: float
+    own_seconds: float | None
 
 
-def _own(
-    pictures: Pictures, baseline: Baseline, samples: Sequence[Sample], limit: Tensor
-) -> tuple[Plan | None, NDArray[np.float64]]:
-    """The pipeline's own sampler as a plan, if it is one, and how far it is from the limit [b].
+def _own(task: _Task, chosen: Sequence[Sample], limit: Limit) -> _Own:
+    """The pipeline's own sampler, measured on the pictures that candidates are compared on.
 
     Where `DDIMScheduler` cuts x_0 it keeps the noise that fits what it has cut off. At no number of
     steps does that lead to the limit, and a plan should not be allowed the same distance. So what
     counts is its grid, with the noise that fits, if that is nearer.
     """
-    errors = _distances(pictures, baseline, samples, limit)
+    name, pictures = task.baseline.name, task.pictures
+    pipe = copy_of(pictures.pipe, scheduler=task.baseline.scheduler)
+    if draws_noise(pipe, pictures.family, task.calls[0]):
+        _log.warning(
+            "%s draws noise at every step, so its pictures are others each time, and plans are "
+            "compared with the limit alone.",
+            name,
+        )
+        return _Own(note="draws noise at every step")
+    errors = _distances(task, chosen, limit)
     if errors is None:
-        return None, np.zeros(len(samples))  # within `UNSEEN` of the limit, then
+        return _Own(note="makes no picture in this pipeline")
     with suppress(InputError):
-        pipe = copy_of(pictures.pipe, scheduler=baseline.scheduler)
-        own = original(pipe, pictures.family, baseline.steps)
-        consistent = plan_of(own.times, solver="multistep1")
-        others = rms(Pictures(pipe, pictures.family).planned(consistent, samples), limit)
-        return own, min(errors, others, key=np.mean)
-    return None, errors
+        plan = original(pipe, pictures.family, task.baseline.steps)
+        others = rms(task.make(_fitting(plan), chosen), limit.states)
+        if others.mean() >= errors.mean():
+            return _Own(plan, errors)
+        if errors.mean() <= max(2 * others.mean(), selection.UNSEEN):
+            return _Own(plan, others, consistent=True)
+        _log.warning(
+            "%s keeps the noise of values that are clipped, and leads elsewhere than the model "
+            "does in many steps: its pictures are %.3f from that limit, and %.3f with the noise "
+            "that fits. Accelerated pictures are near to the limit, and differ from its own.",
+            name,
+            errors.mean(),
+            others.mean(),
+        )
+        note = f"keeps the noise of clipped values: {errors.mean():.3f} from the limit"
+        return _Own(plan, others, consistent=True, note=note)
+    return _Own(None, errors)
 
 
-def _distances(
-    pictures: Pictures, baseline: Baseline, samples: Sequence[Sample], limit: Tensor
-) -> NDArray[np.float64] | None:
+def _fitting(plan: Plan) -> Plan:
+    """The pipeline's own grid with the noise that fits estimates that were clipped."""
+    return plan_of(plan.times, solver="multistep1")
+
+
+def _distances(task: _Task, samples: Sequence[Sample], limit: Limit) -> Errors | None:
     """How far the pipeline's own sampler is from the limit [b]; None where it makes no picture."""
+    name = task.baseline.name
     try:
-        made = pictures.original(baseline, samples)
+        made = task.pictures.original(task.baseline, samples)
     except Exception as error:  # whatever a scheduler of another library may raise
         reason = f"{type(error).__name__}: {error}"
     else:
         if made.isfinite().all():
-            return rms(made, limit)
+            return rms(made, limit.states)
         reason = "its pictures are not finite"
     _log.warning(
         "%s makes no picture in this pipeline (%s), so plans are compared with the limit alone.",
-        baseline.name,
+        name,
         reason,
     )
     return None
 
 
-def _limit(pictures: Pictures, fine: Plan, samples: Sequence[Sample]) -> Tensor:
-    """Where the model leads.
-
-    Raises:
-        InputError: nowhere.
-    """
-    made = pictures.planned(fine, samples)
-    if not made.isfinite().all():
-        raise InputError(
-            f"{type(pictures.pipe).__name__} makes pictures that are not finite in "
-            f"{len(fine.steps)} steps, so no plan can come near to them. Check its weights for "
-            "NaN, and its dtype for overflow: float16 is too narrow for some models."
+def _as_near(task: _Task, search: Search[Sample], own: _Own) -> _Proved:
+    """The cheapest plan that is as near to the limit as the pipeline's own sampler, proved."""
+    most, name = task.baseline.steps, task.baseline.name
+    allowed = np.zeros(len(search.samples)) if own.errors is None else own.errors
+    prove = _prover(task, own)
+    price = search.near(allowed, most)
+    while price is not None and price < most:
+        found = prove(search.best(price).plan)
+        if found.proof.kept:
+            return found
+        _log.info(
+            "%d steps are not as near on other pictures: %s, where %.4f were promised, and %d of "
+            "%d pictures became others.",
+            price,
+            found.proof.mean,
+            found.proof.promised,
+            found.proof.changed,
+            len(found.proof.errors),
         )
-    return made
+        price = max(price + 1, round(DEARER * price))
+    _log.warning("No cheaper plan comes as near to the limit as %s.", name)
+    return prove(search.best(most).plan if own.plan is None else own.plan)
+
+
+def _priced(task: _Task, search: Search[Sample], own: _Own, steps: int) -> _Proved:
+    """The best plan of a price, with what it keeps."""
+    return _prover(task, own)(search.best(steps).plan)
+
+
+def _prover(task: _Task, own: _Own) -> Callable[[Plan], _Proved]:
+    """Measures plans on pictures that none was chosen by, made by the pipeline itself."""
+    fresh = task.samples(FRESH, 2000)
+    limit = task.limit(fresh)
+    before, seconds = None, None
+    if own.errors is not None and (before := _distances(task, fresh, limit)) is not None:
+        seconds = statistics.median(task.pictures.seconds)
+        if own.consistent and own.plan is not None:
+            before = rms(task.make(_fitting(own.plan), fresh), limit.states)
+
+    def prove(plan: Plan) -> _Proved:
+        made = task.pictures.planned(plan, fresh)
+        proof = Proof(rms(made, limit.states), before, limit)
+        return _Proved(plan, proof, statistics.median(task.pictures.seconds), seconds)
+
+    return prove
+
+
+def _evidence(found: _Proved, own: _Own, baseline: Baseline, measured: Profile) -> Evidence:
+    """What was measured of a plan."""
+    plan, proof = found.plan, found.proof
+    count = len(proof.errors)
+    if not np.isfinite(proof.errors).all():
+        raise InputError(
+            f"Plan {plan.name!r} of {len(plan.steps)} steps makes pictures that are not finite. "
+            "Check the weights of the model for NaN, and its dtype for overflow."
+        )
+    made = {
+        **measured.made,
+        "pictures": str(count),
+        "seconds": f"{found.seconds:.3g}",
+        "median_rms": f"{np.median(proof.errors):.4f}",
+        "worst_rms": f"{proof.errors.max():.4f}",
+        "changed": f"{proof.changed} of {count}",
+        "limit_rms": f"{proof.limit.error:.4f}",
+    }
+    if proof.others is not None:
+        made["original"] = baseline.name
+        made["original_rms"] = str(mean_interval(proof.others))
+    if found.own_seconds is not None:
+        made["original_seconds"] = f"{found.own_seconds:.3g}"
+    if own.note:
+        made["original_note"] = own.note
+    known = dict(zip(measured.tiers, measured.cost_ms, strict=True))
+    return Evidence(
+        made=made,
+        cost_ms=tuple(step.evaluations * known[step.tier] for step in plan.steps),
+        full_ms=measured.cost_ms[0],
+        shares=(),
+        predicted=None,
+        rms=proof.mean,
+        distance=None,
+        pictures=count,
+    )
 
 
 def refined(convention: Convention, count: int) -> tuple[float, ...]:
@@ -352,82 +411,36 @@ def refined(convention: Convention, count: int) -> tuple[float, ...]:
     return (*nodes, last)
 
 
-def _estimates(own: int, steps: int | None) -> int:
-    """About how many full estimates measuring takes, beside `own` steps."""
+def _estimates(own: int, steps: int | None, examples: int) -> int:
+    """About how many full estimates measuring takes, of a pipeline of `own` steps."""
+    chosen, fresh = evenly(CHOSEN, examples), evenly(FRESH, examples)
     profiling = CALIBRATION * CANDIDATES * 4
-    references = FINE * (CHOSEN + FRESH) + own * (2 * CHOSEN + FRESH)
-    tried = (own / 3) * math.log2(max(own, 2)) if steps is None else steps
-    return round(profiling + references + CHOSEN * 11 * tried)
+    limits = FINE * (chosen + fresh) + FINE // 2 * 2 * LIMITS
+    tried = selection.FEW * 11 + chosen * selection.KINDS
+    price = own / 4 if steps is None else steps
+    searched = price * tried + (own / 5) * chosen * selection.KINDS * 2 * (steps is None)
+    return round(profiling + limits + own * (chosen + fresh) + searched + fresh * price)
 
 
 def _samples(examples: Sequence[Call], count: int, seed: int) -> list[Sample]:
     return [Sample(examples[i % len(examples)], seed + i) for i in range(count)]
 
 
-def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> list[Plan]:
+def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> dict[object, Plan]:
     """Plans for the price of so many full estimates: by the profile, and what others would run."""
     budget = 1.0001 * steps * measured.cost_ms[0]
     unreduced = tuple(tier for tier in measured.tiers if tier.unreduced)
     kinds: dict[tuple[Tier, ...], None] = dict.fromkeys((measured.tiers, unreduced, (FULL,)))
-    found: dict[tuple[object, ...], Plan] = {}
+    found: dict[object, Plan] = {}
     for tiers in kinds:
         with suppress(InputError):  # nothing of that kind fits
             plan = planner.plan(only(measured, tiers), budget=budget)
-            for each in (plan, corrected(plan)):
-                found[each.steps] = each
+            found["profile", tiers, "as it is"] = plan
+            found["profile", tiers, "corrected"] = corrected(plan)
     for shift in SHIFTS:
         inner = fine_time(torch.tensor(grid[1:], dtype=torch.float64), shift).tolist()
         for solver in ("damped2", "corrected2"):
-            plan = plan_of((grid[0], *inner), solver=solver)
-            found[plan.steps] = plan
-    own = plan_of(grid, solver="multistep2")
-    found[own.steps] = own
-    return list(found.values())
-
-
-def _no_further(errors: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether pictures are as near to the limit as others of the same noise, or as `UNSEEN`.
-
-    By more than one standard error, since the best of several plans on a few pictures is not quite
-    as good on others.
-    """
-    further = errors - np.maximum(others, UNSEEN)
-    return bool(further.mean() + further.std(ddof=1) / math.sqrt(len(further)) <= 0)
-
-
-def _prove(
-    pictures: Pictures,
-    plan: Plan,
-    fine: Plan,
-    baseline: Baseline,
-    fresh: Sequence[Sample],
-    measured: Profile,
-) -> Evidence:
-    """What the plan keeps, on pictures that it was not chosen by."""
-    limit = _limit(pictures, fine, fresh)
-    before = _distances(pictures, baseline, fresh, limit)
-    compared: dict[str, str] = {}
-    if before is not None:
-        compared = {
-            "original": baseline.name,
-            "original_seconds": f"{statistics.median(pictures.seconds):.3g}",
-            "original_rms": str(mean_interval(before)),
-        }
-    after = rms(_limit(pictures, plan, fresh), limit)
-    known = dict(zip(measured.tiers, measured.cost_ms, strict=True))
-    made = {
-        **measured.made,
-        "pictures": str(len(fresh)),
-        "seconds": f"{statistics.median(pictures.seconds):.3g}",
-        **compared,
-    }
-    return Evidence(
-        made=made,
-        cost_ms=tuple(step.evaluations * known[step.tier] for step in plan.steps),
-        full_ms=measured.cost_ms[0],
-        shares=(),
-        predicted=None,
-        rms=mean_interval(after),
-        distance=None,
-        pictures=len(fresh),
-    )
+            found["grid", shift, solver] = plan_of((grid[0], *inner), solver=solver)
+    found["grid", 1.0, "multistep2"] = plan_of(grid, solver="multistep2")
+    distinct = {plan.steps: key for key, plan in reversed(found.items())}
+    return {key: plan for key, plan in found.items() if distinct[plan.steps] == key}

@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +18,7 @@ from torch import Tensor
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of
 from asymflow.core.types import Plan
-from asymflow.models.diffusers.pipelines import Family
+from asymflow.models.diffusers.pipelines import Call, Family, capture_call, copy_of
 
 NAME = "original"
 ENOUGH = 50
@@ -104,7 +107,9 @@ class Baseline:
         No more than the model has timesteps, since there would be none to ask it at.
         """
         own, config = pipe.scheduler, pipe.scheduler.config
-        if type(own).__name__ == "DDPMScheduler":
+        if (walked := _deterministic_like(own)) is not None:
+            scheduler = walked
+        elif type(own).__name__ == "DDPMScheduler":
             ddim: Any = import_module("diffusers").DDIMScheduler
             # Noise levels and not what they are called: it does not know all of DDPM's schedules.
             known = {"trained_betas": own.betas.tolist(), "rescale_betas_zero_snr": False}
@@ -116,6 +121,58 @@ class Baseline:
         _without_variance(scheduler)
         steps = min(default_steps(pipe), ENOUGH, int(config["num_train_timesteps"]))
         return cls(scheduler, steps)
+
+
+_WALKS = {
+    "EulerAncestralDiscreteScheduler": "EulerDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler": "KDPM2DiscreteScheduler",
+    "DPMSolverSDEScheduler": "DPMSolverMultistepScheduler",
+    "CosineDPMSolverMultistepScheduler": "DPMSolverMultistepScheduler",
+}
+"""Samplers that draw noise at every step, and the one that does the same without."""
+
+
+def _deterministic_like(scheduler: Any) -> Any | None:
+    """The deterministic scheduler of the family of one that draws noise; None if it needs none."""
+    kind, config = type(scheduler), scheduler.config
+    if kind.__name__ in _WALKS:
+        return getattr(import_module("diffusers"), _WALKS[kind.__name__]).from_config(config)
+    if str(config.get("algorithm_type")).startswith("sde-"):
+        return kind.from_config(config, algorithm_type=config["algorithm_type"][len("sde-") :])
+    if config.get("stochastic_sampling"):
+        return kind.from_config(config, stochastic_sampling=False)
+    return None
+
+
+class _Enough(Exception):
+    """Ends a call of the pipeline at its third network call."""
+
+
+def draws_noise(pipe: Any, family: Family, call: Call) -> bool:
+    """Whether a pipeline draws random numbers between the calls of its network.
+
+    It is called until then, with its scheduler: that takes two passes of the network.
+    """
+    generator = torch.Generator().manual_seed(0)
+    states: list[tuple[Tensor, Tensor]] = []
+
+    def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
+        states.append((generator.get_state(), torch.get_rng_state()))
+        if len(states) == 3:  # a scheduler of second order may draw after two
+            raise _Enough
+        return forward(**{**named, "return_dict": False})[0]
+
+    network = capture_call(getattr(pipe, family.network), answer)
+    once = copy_of(pipe, **{family.network: network})
+    with torch.random.fork_rng(), suppress(Exception):  # what cannot run is found out elsewhere
+        once(**{**call, "generator": generator, "output_type": "pt"})
+        states.append((generator.get_state(), torch.get_rng_state()))
+    pipe.maybe_free_model_hooks()
+    return any(
+        not torch.equal(before, after)
+        for one, other in pairwise(states)
+        for before, after in zip(one, other, strict=True)
+    )
 
 
 def _without_variance(scheduler: Any) -> None:

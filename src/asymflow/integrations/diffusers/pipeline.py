@@ -18,6 +18,7 @@ from asymflow.core.types import Plan
 from asymflow.integrations.diffusers import auto, hub
 from asymflow.integrations.diffusers.families import family_of
 from asymflow.integrations.diffusers.hub import FOLDER
+from asymflow.integrations.diffusers.measuring import measuring
 from asymflow.integrations.diffusers.original import NAME, default_steps, original
 from asymflow.integrations.diffusers.runs import run
 from asymflow.io import folders
@@ -139,7 +140,7 @@ def _auto(
     kept = _kept(places, wanted)
     if kept is not None:
         return kept
-    with auto.measuring(base):
+    with measuring(base):
         kept = _kept(places, wanted)  # by another thread, meanwhile
         if kept is not None:
             return kept
