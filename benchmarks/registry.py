@@ -89,6 +89,11 @@ SUITES = (
         f"{_RUN} growth",
         ("e11a8aad/growth.json",),
     ),
+    Suite(
+        "gpu_check",
+        "On a GPU: agreement with the CPU, determinism, overhead, speed and memory, in 4 minutes",
+        "scripts/gpu-check",
+    ),
     # Plans.
     Suite(
         "plans make",
