@@ -66,6 +66,11 @@ SUITES = (
         own=False,
     ),
     Suite(
+        "batching",
+        "Continuous batching fills its calls whatever the plans, and costs little beside them",
+        f"{_ONE} {_RUN} batching",
+    ),
+    Suite(
         "consistency",
         "Consistency of the model across resolutions",
         f"{_RUN} consistency data/emoji",
