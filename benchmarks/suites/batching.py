@@ -16,8 +16,8 @@ A ratio is of rows or pictures per call to those of `one`. `waiting` is the numb
 picture takes beyond its estimates.
 
 `poisoned` makes 32 pictures together of which one becomes NaN. `engine` is the time of the engine
-beside network calls and beside the schedulers of diffusers, each pair or group alternating, as
-medians with 95% intervals. A `run` has, beside its `ticks`, the encoding of the prompt by the
+beside network calls and beside the schedulers of diffusers: processor time, each pair or group
+alternating, as medians with 95% intervals. A `run` has, beside its `ticks`, the encoding of the prompt by the
 model's own text encoder and the conversion to a picture. Other work on the machine widens the
 intervals: `load_average` is that of the machine before and after.
 """
@@ -134,7 +134,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     adapter = embedded.load()
     out = given.out or results.folder_of(adapter.name)
     report: dict[str, Any] = {
-        "note": "other work ran on the machine: see load_average",
+        "note": "other work ran on the machine: see load_average; times are processor time",
         "load": loaded(given.seeds, given.ticks),
         "poisoned": poisoned(),
         "engine": timed(given.rows, given.repeats),
@@ -276,7 +276,7 @@ def timed(rows: Sequence[int], repeats: int) -> dict[str, Any]:
         },
     }
     model = embedded.load()
-    plan = schedules.plan_of(schedules.uniform(8))
+    plan = schedules.plan_of(schedules.uniform(15))  # as many passes as the default plan
     one = [Request({"prompt": "a fox"}, embedded.DEFAULT_SIZE)]
     found["embedded"] = overhead.over_calls(model, plan, one, repeats)
     ticks, whole = (found["embedded"][f"{name}_to_calls"]["value"] for name in ("ticks", "run"))
