@@ -69,6 +69,7 @@ SUITES = (
         "batching",
         "Continuous batching fills its calls whatever the plans, and costs little beside them",
         f"{_ONE} {_RUN} batching",
+        ("e11a8aad/batching.json",),
     ),
     Suite(
         "consistency",

@@ -17,9 +17,9 @@ picture takes beyond its estimates.
 
 `poisoned` makes 32 pictures together of which one becomes NaN. `engine` is the time of the engine
 beside network calls and beside the schedulers of diffusers: processor time, each pair or group
-alternating, as medians with 95% intervals. A `run` has, beside its `ticks`, the encoding of the prompt by the
-model's own text encoder and the conversion to a picture. Other work on the machine widens the
-intervals: `load_average` is that of the machine before and after.
+alternating, as medians with 95% intervals. A `run` has, beside its `ticks`, the encoding of the
+prompt by the model's own text encoder and the conversion to a picture. Other work on the machine
+widens the intervals: `load_average` is that of the machine before and after.
 """
 
 from __future__ import annotations
