@@ -214,8 +214,7 @@ def over_calls(setup: Setup) -> Found:
         found = overhead.over_calls(adapter, plan, setup.pictures(rows, 1.0), extent.repeats)
         yield f"network, {rows} rows", found
     if find_spec("diffusers") is None:
-        yield "free network", NO_DIFFUSERS
-        return
+        yield "schedulers of diffusers", NO_DIFFUSERS
     for rows in extent.rows:
         found = overhead.per_step(
             setup.device, rows, steps=extent.steps, side=extent.size[0], repeats=extent.repeats

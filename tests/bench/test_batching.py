@@ -56,3 +56,10 @@ def test_steps_are_timed_beside_those_of_diffusers() -> None:
     assert found["FlowMatchEulerDiscreteScheduler"]["to_euler"]["value"] == 1
     assert all(row["us_per_step"]["value"] > 0 for row in found.values())
     assert len(found) == len(overhead.SOLVERS) + len(overhead.SCHEDULERS)
+
+
+def test_without_diffusers_the_engine_is_timed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overhead, "find_spec", lambda _: None)  # pyright: ignore[reportUnknownLambdaType]
+    found = overhead.per_step(torch.device("cpu"), 1, steps=3, side=8, repeats=3)
+    assert list(found) == [f"asymflow {solver}" for solver in overhead.SOLVERS]
+    assert all("to_euler" not in row for row in found.values())
