@@ -66,6 +66,12 @@ SUITES = (
         own=False,
     ),
     Suite(
+        "batching",
+        "Continuous batching fills its calls whatever the plans, and costs little beside them",
+        f"{_ONE} {_RUN} batching",
+        ("e11a8aad/batching.json",),
+    ),
+    Suite(
         "consistency",
         "Consistency of the model across resolutions",
         f"{_RUN} consistency data/emoji",
@@ -88,6 +94,11 @@ SUITES = (
         "How time and memory grow from 32 to 512 px (`--sheet 256` draws growth-sheet.png)",
         f"{_RUN} growth",
         ("e11a8aad/growth.json",),
+    ),
+    Suite(
+        "gpu_check",
+        "On a GPU: agreement with the CPU, determinism, overhead, speed and memory, in 4 minutes",
+        "scripts/gpu-check",
     ),
     # Plans.
     Suite(

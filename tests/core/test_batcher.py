@@ -124,6 +124,20 @@ def test_nobody_waits_for_ever() -> None:
         pytest.fail("the lonely picture was not made in 40 calls")
 
 
+def test_nobody_waits_for_ever_behind_a_backlog() -> None:
+    """Where everybody waits long, calls of others are always fuller."""
+    batcher = Batcher(watched(), 4)
+    batcher.add([PLANS[0]], [Request({"label": 1}, (4, 4), 3)])
+    for _ in range(80):
+        for seed in range(batcher.pictures, 40):
+            batcher.add([PLANS[0]], [request(seed)])
+        frame = batcher.tick()
+        if frame is not None and any(m.picture == 0 and m.last for m in frame.moves):
+            break
+    else:
+        pytest.fail("the lonely picture was not made in 80 calls")
+
+
 def test_rows_are_filled_up_to_a_bucket() -> None:
     model = watched()
     batcher = Batcher(model, buckets=(2, 8))

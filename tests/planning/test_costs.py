@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from asymflow.core.adapter import Context
+from asymflow.core.errors import InputError
+from asymflow.core.types import Request
+from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import costs
+from asymflow.planning.costs import CallCost
 
 
 @pytest.mark.parametrize("grad", [torch.no_grad, torch.inference_mode, torch.enable_grad])
@@ -59,3 +64,71 @@ def test_medians_survive_an_outlier(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(costs.time, "perf_counter", lambda: now)
     assert costs.medians([call("a"), call("b")], 3) == [1, 2]
+
+
+# Rows per call
+
+
+def calls_of(*seconds: float, peaks: tuple[int, ...] = ()) -> list[CallCost]:
+    """Calls of 1, 2, 4, ... rows."""
+    found = peaks or (0,) * len(seconds)
+    return [
+        CallCost(2**i, each, peak)
+        for i, (each, peak) in enumerate(zip(seconds, found, strict=True))
+    ]
+
+
+def test_the_knee_is_the_smallest_number_of_rows_near_the_best_rate() -> None:
+    # 1, 1.9, 3.9, 4 and 3.5 rows a second.
+    assert costs.knee(calls_of(1, 2 / 1.9, 4 / 3.9, 2, 16 / 3.5)) == 4
+    assert costs.knee(calls_of(1, 2 / 1.9, 4 / 3.7, 2, 16 / 3.5)) == 8
+    assert costs.knee(calls_of(1, 2, 4, 8)) == 1  # rows gain nothing
+    assert costs.knee(calls_of(1, 1, 1, 1)) == 8  # and here they are free
+
+
+def test_rows_that_fit_are_those_of_an_affine_peak() -> None:
+    curve = calls_of(1, 1, 1, peaks=(130, 160, 220))  # 100 and 30 for each row
+    assert costs.peak_line(curve) == pytest.approx((100, 30))
+    assert [costs.most_rows(curve, most) for most in (0, 129, 130, 160, 219, 1000)] == [
+        0, 0, 1, 2, 3, 30,
+    ]  # fmt: skip
+
+
+def test_no_measured_peak_is_above_the_line() -> None:
+    curve = calls_of(1, 1, 1, 1, peaks=(130, 150, 260, 330))
+    fixed, slope = costs.peak_line(curve)
+    assert all(each.peak_bytes <= fixed + slope * each.rows + 1e-6 for each in curve)
+    assert costs.most_rows(curve, 260) <= 4
+
+
+def test_memory_that_does_not_grow_says_nothing_of_more_rows() -> None:
+    curve = calls_of(1, 1, 1, peaks=(90, 80, 70))
+    assert costs.most_rows(curve, 90) == 4
+    assert costs.most_rows(curve, 89) == 0
+
+
+def test_too_few_measurements_are_refused() -> None:
+    with pytest.raises(InputError, match="no knee"):
+        costs.knee([])
+    with pytest.raises(InputError, match="at least two"):
+        costs.most_rows(calls_of(1), 100)
+
+
+def test_a_curve_is_measured_for_every_number_of_rows() -> None:
+    labels = torch.zeros(2, 4, 16, 16)
+    rows: list[int] = []
+
+    class Counted(GaussianAdapter):
+        def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+            assert context["label"].tolist() == [1] * len(x_t)
+            rows.append(len(x_t))
+            return GaussianAdapter.denoise(self, x_t, t, context)
+
+    model = Counted(labels, labels + 1)
+    curve = costs.curve(model, Request({"label": 1}, (16, 16)), (1, 2, 8), repeats=2)
+    assert [each.rows for each in curve] == [1, 2, 8]
+    assert set(rows) == {1, 2, 8}
+    assert all(each.seconds > 0 and each.rate > 0 for each in curve)
+    one, two, eight = (each.peak_bytes for each in curve)
+    assert 0 < one < two < eight
+    assert eight - two == pytest.approx(6 * (two - one), rel=0.01)

@@ -70,7 +70,7 @@ def combined(
     """
     cond, null = answer.cond, answer.null
     if null is None:
-        return cond, torch.zeros_like(cond)
+        return cond, cond.new_zeros(()).expand_as(cond)  # without memory of its own
     if len(again) == len(cond):
         term = projected_guidance(adapter, cond, weight * (cond - null))
         return cond + term, term

@@ -15,7 +15,7 @@ takes a row for each picture: pictures need not share plan, time or guidance to 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -172,6 +172,9 @@ class Trajectory:
     rows: tuple[tuple[Stage, ...], ...]
     table: Tensor
     starts: tuple[int, ...]
+    _newest: dict[tuple[int, ...], tuple[Tensor, ...]] = field(
+        default_factory=dict[tuple[int, ...], tuple[Tensor, ...]], init=False, repr=False
+    )
 
     @classmethod
     def of(cls, rows: Iterable[tuple[Stage, ...]], template: Tensor) -> Trajectory:
@@ -198,8 +201,21 @@ class Trajectory:
         """The stage of each picture, by its number."""
         return [stages[number] for stages, number in zip(self.rows, at, strict=True)]
 
-    def numbers(self, at: Sequence[int]) -> tuple[Tensor, ...]:
-        """The columns of the table for a stage of each picture, [b, 1, 1, 1] each."""
+    def numbers(self, at: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """The columns of the table for a stage of each picture, [b, 1, 1, 1] each.
+
+        Inference asks several times for each stage, and the newest answer is kept for it.
+        """
+        if not torch.is_inference_mode_enabled():
+            return self._numbers(at)
+        found = self._newest.get(at)
+        if found is None:
+            found = self._numbers(at)
+            self._newest.clear()
+            self._newest[at] = found
+        return found
+
+    def _numbers(self, at: tuple[int, ...]) -> tuple[Tensor, ...]:
         lines = [start + number for start, number in zip(self.starts, at, strict=True)]
         if len(set(lines)) == 1:  # without a copy of indices to the device
             found = self.table[lines[0]].view(-1, 1, 1, 1, 1).expand(-1, len(lines), 1, 1, 1)

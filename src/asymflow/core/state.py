@@ -236,13 +236,11 @@ def move(trajectory: Trajectory, state: State, x_0: Tensor) -> State:
     corrects = [stage.base is not None for stage in stages]
     if any(corrects):
         assert state.anchor is not None, "a stage with a base has an anchor"
-        base = c_0 * state.anchor + c_1 * past[0] + c_2 * x_0
+        base = _combination((c_0, c_1, c_2), (state.anchor, past[0], x_0))
         if not all(corrects):
             base = torch.where(_mask(corrects, base), base, state.x)
-    used = max(len(stage.weights) for stage in stages) - 1
-    x = a * base
-    for weight, each in zip(weights, (x_0, *past)[:used], strict=False):
-        x = x + weight * each
+    used = max(len(stage.weights) for stage in stages)
+    x = _combination((a, *weights), (base, x_0, *past)[:used])
     after = [
         stages[number + 1] if number + 1 < len(stages) else None
         for stages, number in zip(trajectory.rows, state.at, strict=True)
@@ -267,6 +265,14 @@ def move(trajectory: Trajectory, state: State, x_0: Tensor) -> State:
         anchor=base if anchored else None,
         past=past[:depth],
     )
+
+
+def _combination(weights: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
+    """The sum of weighted parts, in one new tensor: on a CPU memory decides the time of a move."""
+    total = weights[0] * parts[0]
+    for weight, part in zip(weights[1:], parts[1:], strict=False):
+        total += weight * part
+    return total
 
 
 def _mask(rows: Sequence[bool], template: Tensor) -> Tensor:

@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from asymflow.core import devices
+from asymflow.core.adapter import Adapter, Context, denoised
+from asymflow.core.compiler import noise
+from asymflow.core.errors import InputError
+from asymflow.core.types import Request
 
 Shape = tuple[int, int, int]
 Call = Callable[[], object]
@@ -141,3 +146,94 @@ def peak_bytes(call: Call) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
+
+
+@dataclass(frozen=True, slots=True)
+class CallCost:
+    """The cost of a network call of so many rows; a picture with guidance has two."""
+
+    rows: int
+    seconds: float
+    peak_bytes: int
+
+    @property
+    def rate(self) -> float:
+        """Rows per second."""
+        return self.rows / self.seconds
+
+
+KNEE = 0.05
+"""Share of the best rate that fewer rows may cost."""
+
+
+@torch.inference_mode()
+def curve(
+    adapter: Adapter, request: Request, rows: Sequence[int], repeats: int
+) -> tuple[CallCost, ...]:
+    """Measure network calls of several numbers of rows, all with the condition of one request.
+
+    Seconds are medians of interleaved calls.
+
+    Args:
+        adapter: the model. Its `batch` does not limit the rows.
+        request: gives size and condition.
+        rows: numbers of rows, ascending.
+        repeats: timed calls of each number of rows.
+    """
+    context, _ = adapter.encode([request])
+    x_t = noise(request.seed, (1, adapter.channels, *request.size)).to(adapter.template)
+
+    def call(count: int) -> Call:
+        states = x_t.repeat(count, 1, 1, 1)
+        t = states.new_full((count,), 0.5)
+        own: Context = {key: value[[0] * count] for key, value in context.items()}
+        return lambda: denoised(adapter, states, t, own, None)
+
+    calls = [call(count) for count in rows]
+    times = medians(calls, repeats)
+    peaks = [peak_bytes(each) for each in calls]
+    return tuple(CallCost(*each) for each in zip(rows, times, peaks, strict=True))
+
+
+def knee(curve: Sequence[CallCost]) -> int:
+    """The smallest number of rows whose rate is within `KNEE` of the best measured one.
+
+    Raises:
+        InputError: nothing has been measured.
+    """
+    if not curve:
+        raise InputError("A cost curve without a measurement has no knee. Measure some rows.")
+    best = max(each.rate for each in curve)
+    return min(each.rows for each in curve if each.rate >= (1 - KNEE) * best)
+
+
+def peak_line(curve: Sequence[CallCost]) -> tuple[float, float]:
+    """Bytes (fixed, per row) of an affine bound on the measured peaks.
+
+    It is the line of least squares, moved up until no measurement is above it.
+
+    Raises:
+        InputError: fewer than two numbers of rows have been measured.
+    """
+    if len({each.rows for each in curve}) < 2:
+        raise InputError("Peak memory per row needs measurements of at least two numbers of rows.")
+    rows = np.array([each.rows for each in curve], np.float64)
+    peaks = np.array([each.peak_bytes for each in curve], np.float64)
+    centred = len(rows) * rows - rows.sum()  # of whole numbers, without rounding
+    slope = max(float(centred @ peaks / (centred @ rows)), 0.0)
+    return float((peaks - slope * rows).max()), slope
+
+
+def most_rows(curve: Sequence[CallCost], max_bytes: int) -> int:
+    """The largest number of rows whose peak by `peak_line` is at most `max_bytes`.
+
+    It is 0 if not even one row fits, and at most the largest number measured where memory does not
+    grow with rows.
+
+    Raises:
+        InputError: fewer than two numbers of rows have been measured.
+    """
+    fixed, slope = peak_line(curve)
+    if not slope:
+        return max(each.rows for each in curve) if fixed <= max_bytes else 0
+    return max(int((max_bytes - fixed) // slope), 0)
