@@ -141,13 +141,15 @@ def price(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> float:
     """
     known = {tier: number for number, tier in enumerate(profile.tiers)}
     for step in plan.steps:
-        if step.tier not in known:
+        if step.tier not in known and not step.reuse:
             raise InputError(
                 f"Tier {step.tier.name!r} of plan {plan.name!r} is not in the profile, which has "
                 f"{', '.join(tier.name for tier in profile.tiers)}. Profile it, or drop the tier."
             )
     return sum(
-        step.evaluations * tier_price(profile, known[step.tier], cost) for step in plan.steps
+        step.evaluations * tier_price(profile, known[step.tier], cost)
+        for step in plan.steps
+        if not step.reuse
     )
 
 
@@ -183,6 +185,11 @@ def path_of(profile: Profile, plan: Plan) -> Path:
             raise InputError(
                 f"Plan {plan.name!r} uses the tier {step.tier.name!r}, which the profile has not "
                 f"measured. Choose from: {names}."
+            )
+        if step.weights is not None or step.guidance_scale is not None:
+            raise InputError(
+                f"Plan {plan.name!r} has a step with weights or a guidance scale of its own, which "
+                "no profile measures. Use solvers, and the scale of the request."
             )
         if step.solver not in ("multistep1", "damped2"):
             raise InputError(
