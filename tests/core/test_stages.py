@@ -103,7 +103,7 @@ def test_weights_scales_and_reuse_are_what_their_definition_says(seed: int) -> N
 def test_weights_of_a_solver_give_its_picture_bit_for_bit(solver: Solver) -> None:
     named = [Step(t, s, FULL, solver) for t, s in pairwise(GRID)]
     explicit = [
-        Step(t, s, FULL, weights=move_weights(solver, t, s, GRID[:number][::-1]))
+        Step(t, s, FULL, weights=tuple(map(float, move_weights(solver, t, s, GRID[:number][::-1]))))
         for number, (t, s) in enumerate(pairwise(GRID))
     ]
     assert all(step.weights is not None for step in explicit)

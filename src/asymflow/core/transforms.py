@@ -11,6 +11,12 @@ from asymflow.core.errors import InputError
 from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Step, Tier, part_name
 
 
+def bare(plan: Plan) -> Plan:
+    """What a plan does, without what is known of it: evidence, binding, requirements."""
+    steps = tuple(replace(step, extra={}) if step.extra else step for step in plan.steps)
+    return Plan(plan.name, steps, adaptive=plan.adaptive)
+
+
 def truncated(plan: Plan, start: float) -> Plan:
     """The part of a plan from t = `start` exactly; later nodes stay.
 
