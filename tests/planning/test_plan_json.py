@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asymflow.core import engine
 from asymflow.core.binding import Binding, Requirements
 from asymflow.core.errors import FileFormatError
 from asymflow.core.schedules import plan_of, uniform
@@ -23,12 +26,14 @@ from asymflow.core.types import (
     SOLVERS,
     Evidence,
     Plan,
+    Request,
     Rule,
     Solver,
     Step,
     Tier,
 )
 from asymflow.models.embedded import plans
+from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import plan_json
 from asymflow.planning.plan_files import load_plan, plan_from_json, plan_hash, plan_to_json
 
@@ -229,6 +234,40 @@ def test_what_the_json_schema_refuses_is_refused(changes: dict[str, Any]) -> Non
     assert not VALID.is_valid(edited(**changes))
     with pytest.raises(FileFormatError):
         plan_from_json(edited(**changes))
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "plan-files.md").read_text("utf-8")
+
+
+def test_the_documented_plan_runs() -> None:
+    [example] = re.findall(r"^```json\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    VALID.validate(json.loads(example))
+    plan = plan_from_json(json.loads(example))
+    assert [step.evaluations for step in plan.steps] == [1, 1, 0, 1, 1]
+    assert plan.requires == Requirements(parameterisation="x_0", guidance="cfg")
+    means = torch.zeros(2, 3, 8, 8)
+    [result] = engine.run(
+        GaussianAdapter(means, means + 1), plan, [Request({}, (8, 8), guidance_scale=2.0)]
+    )
+    assert result.forwards == plan.forwards == 7
+
+
+def test_the_documented_fields_are_those_of_the_json_schema() -> None:
+    sections = {
+        "The file": SCHEMA,
+        "Steps": SCHEMA["$defs"]["step"],
+        "Tiers": SCHEMA["$defs"]["tier"],
+        "Rules": SCHEMA["$defs"]["rule"],
+        "Evidence": SCHEMA["$defs"]["evidence"],
+    }
+    for heading, definition in sections.items():
+        section = re.split(r"^##+ ", DOCUMENT.partition(f"# {heading}\n")[2], flags=re.MULTILINE)
+        named = re.findall(r"^\| `(\w+)` \|", section[0], re.MULTILINE)
+        assert set(named) == set(definition["properties"]) - set(plan_json.RESERVED), heading
+    models = DOCUMENT.partition("## Models\n")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", models, re.MULTILINE)
+    parts = ("requirements", "binding")
+    assert named == [name for part in parts for name in SCHEMA["$defs"][part]["properties"]]
 
 
 def test_the_json_schema_has_the_names_of_the_code() -> None:

@@ -221,11 +221,11 @@ def _verify(
         chosen = verifier.best_within(
             chooser, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report
         )
-        measured = verifier.measure_evidence(fresh, chosen, profile, _perceptual(model))
+        measured = verifier.measure_evidence(fresh, chosen, profile, perceptual(model))
         return binding.bound(measured, model.adapter.description)
 
 
-def _perceptual(model: Model) -> Distance | None:
+def perceptual(model: Model) -> Distance | None:
     """The feature distance, if the feature network is installed."""
     try:
         return protocol.perceptual(model)

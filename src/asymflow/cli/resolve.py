@@ -261,6 +261,20 @@ def _interval(text: str) -> tuple[float, float]:
         ) from None
 
 
+def named_plan(text: str, size: tuple[int, int]) -> Plan:
+    """A plan by its name, for pictures of (height, width), or from a file.
+
+    Raises:
+        InputError: there is neither a plan of that name nor a file.
+        FileFormatError: the file is not a plan.
+    """
+    if text in presets.GRIDS:
+        return presets.GRIDS[text].plan(size)
+    if text in plans.NAMES:
+        return plans.load(text, size)
+    return _load_plan(text)
+
+
 def _load_plan(name: str) -> Plan:
     path = Path(name)
     if not path.exists() and not path.suffix and len(path.parts) == 1:

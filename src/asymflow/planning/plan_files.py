@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,8 @@ from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.types import Plan, Profile, Tier
 from asymflow.io.files import replacing, write_text
 from asymflow.io.json_reader import Fields, parse
+from asymflow.planning.binding import binding_of
+from asymflow.planning.plan_json import SCHEMA as SCHEMA
 from asymflow.planning.plan_json import plan_from_json as plan_from_json
 from asymflow.planning.plan_json import plan_hash as plan_hash
 from asymflow.planning.plan_json import plan_to_json as plan_to_json
@@ -51,6 +54,42 @@ def load_plan(path: Path | str) -> Plan:
         FileFormatError: the file is missing, damaged, of another kind or of another schema.
     """
     path = as_path("path", path)
+    return plan_from_json(parse(_read(path), str(path)), str(path))
+
+
+def migrate_plan(path: Path | str) -> Path | None:
+    """Rewrite a plan of an earlier schema, and keep the old file beside it.
+
+    Evidence that names a model becomes the plan's binding. What the plan does stays the same, and
+    so does its hash.
+
+    Returns:
+        Where the old file is kept; None for a file that has this schema, which is not changed.
+
+    Raises:
+        FileFormatError: the file is not a plan.
+        InputError: another file has the name that the old one would be kept under.
+        OSError: the folder is not writable or the disk is full.
+    """
+    path = as_path("path", path)
+    old = _read(path)
+    data = parse(old, str(path))
+    plan = plan_from_json(data, str(path))
+    schema = cast("dict[str, int]", data)["schema"]
+    if schema == SCHEMA:
+        return None
+    kept = path.with_name(f"{path.stem}.schema-{schema}{path.suffix}")
+    if kept.exists() and kept.read_bytes() != old:
+        raise InputError(
+            f"{path} would be kept as {kept}, and that is another file. Move it away first."
+        )
+    with replacing(kept) as file:
+        file.write(old)
+    save_plan(replace(plan, binding=binding_of(plan)), path)
+    return kept
+
+
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -58,7 +97,7 @@ def load_plan(path: Path | str) -> Plan:
         raise FileFormatError(f"Cannot read the plan {path}: {error.strerror}.") from error
     if len(data) > MAX_BYTES:
         raise FileFormatError(f"{path} is larger than {MAX_BYTES} bytes, so it is not a plan.")
-    return plan_from_json(parse(data, str(path)), str(path))
+    return data
 
 
 def save_profile(profile: Profile, path: Path | str) -> None:
