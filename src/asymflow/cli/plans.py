@@ -18,6 +18,7 @@ from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
 from asymflow.models.embedded import adapter as embedded
 from asymflow.planning import binding, plan_files, profiler, verifier
+from asymflow.planning.prediction import asked_tier
 
 
 def show(text: str, size: tuple[int, int] | None, *, as_json: bool) -> None:
@@ -130,7 +131,7 @@ def verify(
         guidance = _guidance(plan)
     requests = protocol.requests(model.adapter.styles, size, guidance, pictures, protocol.PROVED)
     model.adapter.check(requests[0])
-    tiers = dict.fromkeys(step.tier for step in plan.steps if not step.reuse)
+    tiers = dict.fromkeys(asked_tier(step) for step in plan.steps if not step.reuse)
     with planning.progress() as report:
         report("measuring costs", 0, 1)
         # A profile of one move, for its costs; its errors are not used.

@@ -36,7 +36,7 @@ from asymflow.core.types import (
     Tier,
 )
 from asymflow.planning import planner
-from asymflow.planning.prediction import Cost, predict, price
+from asymflow.planning.prediction import Cost, predict, price, step_prices
 from asymflow.planning.profiler import Progress, no_progress
 
 Distance = Callable[[Tensor, Tensor], NDArray[np.float64]]
@@ -339,15 +339,12 @@ def measure_evidence(
         profile: has the costs of tiers.
         features: a perceptual distance between pictures, measured as well.
     """
-    known = dict(zip(profile.tiers, profile.cost_ms, strict=True))
     ends = rollout(judge.adapter, plan, judge.requests)
     near = _on_lattice(plan, profile)
     prediction = near and predict(profile, near)
     evidence = Evidence(
         made={**profile.made, "pictures": str(len(judge.requests))},
-        cost_ms=tuple(
-            0.0 if step.reuse else step.evaluations * known[step.tier] for step in plan.steps
-        ),
+        cost_ms=step_prices(profile, plan),
         full_ms=profile.cost_ms[0],
         shares=prediction.shares if prediction else (),
         predicted=prediction.error if prediction else None,
