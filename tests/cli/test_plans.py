@@ -167,6 +167,22 @@ def test_wrong_input_is_refused(
     assert complaint in typed.err
 
 
+def test_a_plan_that_a_jpeg_cannot_record_is_refused_before_it_runs(
+    tiny: Path, type_: Type
+) -> None:
+    steps: list[Step] = []
+    for i, step in enumerate(plan_of(uniform(256)).steps):
+        rest, count = step.s / step.t, min(i + 1, 7)
+        steps.append(replace(step, weights=(rest, *[(1 - rest) / count] * count)))
+    save_plan(Plan("long", tuple(steps)), "long.json")
+    words = ("generate", "a fox", "--plan", "long.json", "--size", "16", "--weights", tiny)
+    typed = type_(*words, "--format", "jpeg")
+    assert typed.code == 2
+    assert "The plan 'long' takes" in typed.err
+    assert "Use --format png or webp." in typed.err
+    assert type_(*words, "--format", "webp").code == 0
+
+
 def test_make_is_the_default(type_: Type) -> None:
     for words in (("plan", "make", "gone.safetensors"), ("plan", "gone.safetensors")):
         typed = type_(*words)
