@@ -118,6 +118,8 @@ def walk() -> tuple[tuple[str, str, Any], ...]:
         for word, command in group.commands.items():
             if hasattr(command, "commands"):
                 yield from inside(command, f"{name} {word}")
+            elif word == getattr(group, "default", None):  # typed without its own name
+                yield name, plain(command.help).partition("\n")[0], command
             else:
                 yield f"{name} {word}", plain(command.help).partition("\n")[0], command
 

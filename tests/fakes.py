@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from asymflow.core.adapter import Context
+from asymflow.core.binding import ModelDescription
 from asymflow.core.errors import InputError
 from asymflow.core.types import Picture, Request
 
@@ -30,6 +31,10 @@ class FakeModel:
     name = "fake:abab"
     channels = 4
     references = 0
+
+    @property
+    def description(self) -> ModelDescription:
+        return ModelDescription("fake", self.weights_hash, "x_0", "cfg", alpha=True)
 
     @property
     def template(self) -> Tensor:

@@ -54,6 +54,8 @@ def commands() -> dict[str, Any]:
         for word, command in group.commands.items():
             if hasattr(command, "commands"):
                 yield from inside(command, f"{name} {word}")
+            elif word == getattr(group, "default", None):  # typed without its own name
+                yield name, command
             else:
                 yield f"{name} {word}", command
 
@@ -106,7 +108,9 @@ def test_commands_and_options_in_examples_exist(page: Path) -> None:
         typed = line.partition("#")[0].partition("|")[0]
         names = [name for name in commands() if f"{typed} ".startswith(f"{name} ")]
         assert names, line
-        options = {spelled for p in commands()[names[0]].params for spelled in p.opts} | {"--help"}
+        options = {
+            spelled for p in commands()[max(names, key=len)].params for spelled in p.opts
+        } | {"--help"}
         used = re.findall(r"(?<= )--?[a-z][a-z-]*", re.sub(r'"[^"]*"', "", typed))
         assert set(used) <= options, line
 

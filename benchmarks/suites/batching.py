@@ -203,8 +203,8 @@ def simulated(chosen: Sequence[Plan], seed: int, ticks: int) -> dict[str, Any]:
     pictures = 0
     for tick in range(ticks):
         for _ in range(arrivals.poisson(rate)):
-            plan = chosen[kinds.integers(len(chosen))]
-            length = PROMPTS[kinds.integers(len(PROMPTS))]
+            plan = chosen[int(kinds.integers(len(chosen)))]
+            length = PROMPTS[int(kinds.integers(len(PROMPTS)))]
             [number] = batcher.add([plan], [request(pictures, length)])
             begun[number], pictures = tick, pictures + 1
         frame = batcher.tick()

@@ -28,7 +28,7 @@ import json
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -329,7 +329,7 @@ PARTS: Mapping[str, Part] = {
 
 
 @contextmanager
-def limit(seconds: float) -> Iterator[None]:
+def limit(seconds: float) -> Generator[None]:
     """Raise TimeoutError in the block after so many seconds, and again if it is swallowed."""
 
     def ring(*_: object) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from asymflow.cli import planning
+from asymflow.core.binding import Binding
 from asymflow.models.embedded import adapter as embedded
 from asymflow.planning import plan_files, prediction, profiler
+from asymflow.planning.plan_files import save_plan
 from asymflow.planning.prediction import Cost
 
 from .conftest import Type
@@ -125,9 +128,17 @@ def test_a_verified_plan_carries_evidence_and_is_bound_to_its_weights(
     other = tmp_path / "other.safetensors"
     write_model(other, seed=1)
     size = ("--size", "32", "--weights", other)
-    refused = type_("generate", "a fox", "--plan", "plan.json", *size)
+    drawn = type_("generate", "a fox", "--plan", "plan.json", *size)
+    assert drawn.code == 0
+    assert "The plan 'planned' was measured on embedded:" in drawn.err
+    assert "`asymflow plan verify` measures them." in drawn.err
+    own = type_("generate", "a fox", "--plan", "plan.json", "--size", "32", "--weights", tiny)
+    assert own.code == 0
+    assert "was measured on" not in own.err
+    save_plan(replace(plan, binding=Binding("jit", 64 * "0")), Path("jit.json"))
+    refused = type_("generate", "a fox", "--plan", "jit.json", *size)
     assert refused.code == 2
-    assert "was made for embedded:" in refused.err
+    assert "The plan 'planned' was made for jit:000000000000, and this model is" in refused.err
     assert type_(*words, "--verify", "--weights", other).code == 2
 
 
@@ -167,10 +178,14 @@ def test_wrong_input_is_refused(
     assert not Path("x.json").exists()
 
 
-def test_a_plan_of_the_shipped_model_needs_its_weights(tiny: Path, type_: Type) -> None:
-    refused = type_("generate", "a fox", "--plan", "fast", "--weights", tiny)
-    assert refused.code == 2
-    assert "The plan 'fast' was made for embedded:" in refused.err
+def test_a_plan_of_the_shipped_model_is_taken_for_other_weights_if_it_is_named(
+    tiny: Path, type_: Type
+) -> None:
+    words = ("sheet", "a fox", "--plan", "fast", "--weights", tiny, "--no-preview")
+    assert type_(*words).err.count("The plan 'fast' was measured on embedded:") == 1
+    drawn = type_("generate", "a fox", "--plan", "fast", "--weights", tiny)
+    assert drawn.code == 0
+    assert "The plan 'fast' was measured on embedded:" in drawn.err
     # Nobody asked for a plan: a grid will do.
     drawn = json.loads(type_("generate", "a fox", "--weights", tiny, "--json").out)
     assert drawn["plan"]["name"] == "damped2-30"

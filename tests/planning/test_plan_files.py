@@ -67,7 +67,7 @@ def test_rules_are_kept_and_need_not_be_there() -> None:
     data["adaptive"][1] |= {"step": 1, "action": "jump"}
     with pytest.raises(FileFormatError, match="rule 1 has the unknown action 'jump'"):
         plan_from_json(data)
-    data["adaptive"][1] |= {"action": "skip", "surprise": -1}
+    data["adaptive"][1] |= {"action": "skip", "prediction_residual": -1}
     with pytest.raises(FileFormatError, match="rule 1 cannot be followed"):
         plan_from_json(data)
 
@@ -89,7 +89,7 @@ def test_a_plan_keeps_every_bit(seed: int, tmp_path: Path) -> None:
 def test_the_file_is_plain_json_with_a_schema(tmp_path: Path) -> None:
     save_plan(PLAN, tmp_path / "new" / "plan.json")
     data = json.loads((tmp_path / "new" / "plan.json").read_text("utf-8"))
-    assert (data["format"], data["schema"], data["name"]) == ("asymflow plan", 1, "mine")
+    assert (data["format"], data["schema"], data["name"]) == ("asymflow plan", 2, "mine")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["plan.json"]
 
 
@@ -148,11 +148,14 @@ def edited(place: tuple[Any, ...], value: object) -> dict[str, Any]:
     [
         (("format",), GONE, "its format is None"),
         (("format",), "workflow", "its format is 'workflow'"),
-        (("schema",), 2, "has schema 2, and this asymflow reads schema 1"),
+        (("schema",), 3, "has schema 3, and this asymflow reads schema 1 and 2"),
+        (("schema",), 2.0, "has schema 2.0"),
         (("schema",), True, "has schema True"),
         (("name",), GONE, "has no name"),
         (("name",), 3, "has name = 3, which must be a text"),
-        (("author",), "me", "unknown entries: author"),
+        (("required",), ["telepathy"], "requires 'telepathy', and this version of asymflow knows"),
+        (("required",), ["weights", "frequency_bands"], "requires 'frequency_bands'"),
+        (("required",), "weights", "must be an array"),
         (("steps",), {}, "must be an array"),
         (("steps",), [], "has no steps"),
         (("steps",), [3], "step 0 is not a JSON object"),
@@ -163,12 +166,21 @@ def edited(place: tuple[Any, ...], value: object) -> dict[str, Any]:
         (("steps", 2, "t"), True, "step 2 has t = True, which must be a number"),
         (("steps", 2, "t"), 0.0, "step 2 cannot be made"),
         (("steps", 2, "t"), 10**400, "step 2 has t = 1000.* finite number"),
-        (("steps", 2, "order"), 2, "step 2 has unknown entries: order"),
-        (("steps", 2, "tier", "guided"), 1, "guided = 1, which must be true or"),
-        (("steps", 2, "tier", "shrink"), 2.5, "shrink = 2.5, which must be a whole number"),
-        (("steps", 2, "tier", "shrink"), 0, "step 2 cannot be made. Tier 'full' has pool_factor=0"),
-        (("steps", 2, "tier", "carried"), True, "leaves nothing out"),
-        (("steps", 2, "tier", "price"), 1, "tier has unknown entries: price"),
+        (("steps", 2, "weights"), [1, 0], "step 2 must have either a solver or weights"),
+        (("steps", 2, "solver"), GONE, "step 2 must have either a solver or weights"),
+        (("steps", 2, "reuse"), 1, "reuse = 1, which must be true or false"),
+        (("steps", 0, "reuse"), True, "step 0 reuses estimates, so that it asks no tier"),
+        (("steps", 2, "guidance_scale"), "3", "guidance_scale = '3', which must be a number"),
+        (("steps", 0, "guidance_scale"), 3, "step 0 cannot be made. .*has no effect"),
+        (("steps", 2, "frequency_bands"), [], "step 2 has 'frequency_bands', which this version"),
+        (("steps", 0, "tier", "guided"), 1, "guided = 1, which must be true or"),
+        (("steps", 0, "tier", "pool_factor"), 2.5, "pool_factor = 2.5, which must be a whole numb"),
+        (("steps", 0, "tier", "pool_factor"), 0, "step 0 cannot be made. Tier 'con.*pool_factor=0"),
+        (("steps", 0, "tier"), {"name": "full", "cached": True}, "leaves nothing out"),
+        (("steps", 0, "tier", "price"), 1, "tier has unknown entries: price"),
+        (("requires",), {"size": {"width": 64}}, "requires: size has no height"),
+        (("requires",), {"alpha": "yes"}, "alpha = 'yes', which must be true or false"),
+        (("binding",), {"weights": "0123"}, "binding has no family"),
     ],
 )
 def test_what_is_not_a_plan_is_refused(
@@ -215,6 +227,8 @@ EVIDENCE = Evidence(
     made={"adapter": "embedded:0123", "size": "64x64"},
     cost_ms=(9.0, 9.0, 9.0, 4.5, 4.5),
     full_ms=9.0,
+    metric="RMSE to 64 steps",
+    weights="0123",
     shares=(0.1, 0.2, 0.3, 0.2, 0.2),
     predicted=None,
     rms=Interval(0.1, 0.05, 0.2),
@@ -242,7 +256,7 @@ def test_evidence_is_kept_and_changes_no_hash(tmp_path: Path) -> None:
         ("full_ms", 0, "must be positive"),
         ("rms", {"value": 1.0}, "has no low"),
         ("made", {"adapter": 1}, "which must be a text"),
-        ("verdict", "good", "unknown entries: verdict"),
+        ("metric", 3, "metric = 3, which must be a text"),
     ],
 )
 def test_evidence_that_does_not_fit_is_refused(key: str, value: object, complaint: str) -> None:

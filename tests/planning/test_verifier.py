@@ -77,6 +77,18 @@ def test_price_counts_every_estimate(profile: Profile) -> None:
         prediction.price(profile, strange)
 
 
+def test_steps_that_ask_less_cost_less(profile: Profile) -> None:
+    steps = (
+        Step(1.0, 0.7, FULL),
+        Step(0.7, 0.5, FULL, guidance_scale=1.0),
+        Step(0.5, 0.2, FULL, reuse=True),
+        Step(0.2, 0.0, CONDITIONAL),
+    )
+    prices = prediction.step_prices(profile, Plan("p", steps))
+    assert prices == (prices[0], prices[3], 0.0, prices[3])
+    assert prices[3] < prices[0]
+
+
 def test_peers_fill_the_budget_and_never_exceed_it(profile: Profile) -> None:
     found = list(verifier.peers(profile, 21.0, (8, 8)))
     solvers = {step.solver for plan in found for step in plan.steps}

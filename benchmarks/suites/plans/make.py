@@ -26,7 +26,7 @@ from asymflow.core import presets, schedules, transforms
 from asymflow.core.types import Plan, Profile, Request
 from asymflow.generation import pipeline
 from asymflow.models.embedded import plans
-from asymflow.planning import plan_files, profiler, verifier
+from asymflow.planning import binding, plan_files, profiler, verifier
 from asymflow.planning.verifier import Evaluator
 from benchmarks import results
 
@@ -120,6 +120,7 @@ def choose(given: argparse.Namespace) -> None:
             evaluator, profile, budget, name=name, known=known, rollouts=given.rollouts, few=few
         )
         plan = verifier.measure_evidence(shop.fresh, plan, profile, features)
+        plan = binding.bound(plan, shop.model.adapter.description)
         plan_files.save_plan(plan, target)
         known.append(plan)
         shop.say(f"{name}: chosen at {evaluator.error(plan):.4f}\n{plan}")
@@ -142,6 +143,7 @@ def enlarge(given: argparse.Namespace, factor: int) -> None:
     features = protocol.perceptual(model)
     for plan in larger:
         plan = verifier.measure_evidence(evaluator, plan, profile, features)
+        plan = binding.bound(plan, model.adapter.description)
         plan_files.save_plan(plan, given.out / f"{plan.name}-{given.side}.json")
         print(plan, flush=True)
 

@@ -120,7 +120,7 @@ def _strip(account: Account) -> Markup:
                 div(b(str(i + 1)), span(f"t = {step.t:.2f}"), class_="time"),
                 *gauges,
                 span(step.tier.name, class_="chip", style=f"background:{colour}"),
-                span(f"{_guided(step)}, {step.solver}", class_="kind"),
+                span(f"{_guided(step)}, {step.solver_name}", class_="kind"),
                 class_="card",
             )
         )
@@ -226,7 +226,7 @@ def _table(account: Account) -> Markup:
         side = f"1/{step.tier.pool_factor}" if step.tier.pool_factor > 1 else "full"
         cells = [
             str(i + 1), f"{step.t:.4f}", f"{step.s:.4f}", step.tier.name, side,
-            _guidance_word(step), step.solver, str(step.forwards), _PERCENT(costs[i]),
+            _guidance_word(step), step.solver_name, str(step.forwards), _PERCENT(costs[i]),
         ]  # fmt: skip
         if shares:
             cells.append(_PERCENT(shares[i]))

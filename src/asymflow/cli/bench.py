@@ -17,7 +17,7 @@ from asymflow.bench import speed as speeds
 from asymflow.bench.quality import quality as measure
 from asymflow.cli import planning, resolve
 from asymflow.cli.outputs import require_writable
-from asymflow.cli.report import print_json, print_result
+from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.cli.resolve import GenerateOptions
 from asymflow.core import engine, presets
 from asymflow.core.errors import InputError
@@ -53,7 +53,7 @@ def quality(
         MissingExtra: the feature network is not installed.
     """
     model = pipeline.load(weights, dtype=dtype, device=device)
-    plan = pipeline.plan_for(model, resolve.plan(options), (size, size))
+    plan = pipeline.plan_for(model, resolve.plan(options), (size, size), note=print_note)
 
     def generate(jobs: Sequence[pairs.Job], side: int) -> NDArray[np.float32]:
         requests = [
@@ -109,7 +109,9 @@ def baselines(
 
     model = pipeline.load(weights, dtype=dtype, device=device)
     shipped = {
-        name: pipeline.plan_for(model, resolve.plan(GenerateOptions(plan=name)), (size, size))
+        name: pipeline.plan_for(
+            model, resolve.plan(GenerateOptions(plan=name)), (size, size), note=print_note
+        )
         for name in plans.NAMES
     }
     with planning.progress() as report:
@@ -140,7 +142,7 @@ def strip(options: GenerateOptions, output: Path) -> None:
     require_writable(output, "Choose another place with -o.")
     wanted = resolve.spec(options, "png")
     model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
-    [job] = pipeline.jobs(model, wanted)
+    [job] = pipeline.jobs(model, wanted, note=print_note)
     draw(model.adapter, job.record.plan, job.request, output)
     print_result(str(output))
 
@@ -166,14 +168,14 @@ def plan(options: GenerateOptions, against: str | None, output: Path) -> None:
     wanted = resolve.spec(options, "png")
     other = None if against is None else resolve.plan(GenerateOptions(plan=against))
     model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
-    [job] = pipeline.jobs(model, wanted)
+    [job] = pipeline.jobs(model, wanted, note=pipeline.no_note)
     size, record = job.request.size, job.record
     found = cost.account(
         model.adapter,
-        pipeline.plan_for(model, wanted.plan, size),
+        pipeline.plan_for(model, wanted.plan, size, note=print_note),
         job.request,
         pipeline.reference(model, size),
-        None if other is None else pipeline.plan_for(model, other, size),
+        None if other is None else pipeline.plan_for(model, other, size, note=print_note),
     )
     if output.suffix.lower() == ".png":
         poster(found, output)

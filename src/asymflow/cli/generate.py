@@ -27,7 +27,7 @@ def generate(wanted: GenerationSpec, target: Target, *, as_json: bool, preview: 
     model = pipeline.load(
         wanted.weights, dtype=wanted.dtype, device=wanted.device, needs=wanted.needs
     )
-    jobs = pipeline.jobs(model, wanted)
+    jobs = pipeline.jobs(model, wanted, note=print_note)
     seconds = 0.0
     done: list[Job] = []
     files: list[Path] = []

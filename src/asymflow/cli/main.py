@@ -215,8 +215,8 @@ def doctor(weights: options.Weights = None, json: options.Json = False) -> None:
 
 for command in (server.studio, server.serve):
     app.command(rich_help_panel="Draw")(command)
-for command in (planning.profile, planning.plan):
-    app.command(rich_help_panel="Plan")(command)
+app.command(rich_help_panel="Plan")(planning.profile)
+app.add_typer(planning.app, name="plan", rich_help_panel="Plan")
 app.command(rich_help_panel="Make a model")(training.train)
 app.add_typer(training.app, name="data", rich_help_panel="Make a model")
 app.add_typer(gallery.app, name="gallery", rich_help_panel="Draw")

@@ -19,7 +19,7 @@ from asymflow.core.types import Plan, Profile
 from asymflow.io.files import replacing
 from asymflow.io.plots import new_figure
 from asymflow.io.progress import bars
-from asymflow.planning import plan_files, planner, prediction
+from asymflow.planning import binding, plan_files, planner, prediction
 
 if TYPE_CHECKING:
     from asymflow.generation.pipeline import Model
@@ -221,10 +221,11 @@ def _verify(
         chosen = verifier.best_within(
             chooser, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report
         )
-        return verifier.measure_evidence(fresh, chosen, profile, _perceptual(model))
+        measured = verifier.measure_evidence(fresh, chosen, profile, perceptual(model))
+        return binding.bound(measured, model.adapter.description)
 
 
-def _perceptual(model: Model) -> Distance | None:
+def perceptual(model: Model) -> Distance | None:
     """The feature distance, if the feature network is installed."""
     try:
         return protocol.perceptual(model)

@@ -6,6 +6,7 @@ Missing values come from the picture given as `--like`, if any, otherwise from
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any, TypeVar, get_args
 from asymflow.cli import inputs
 from asymflow.core import presets
 from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.transforms import bare
 from asymflow.core.types import SOLVERS, Plan
 from asymflow.generation import metadata
 from asymflow.generation.metadata import Record
@@ -37,6 +39,8 @@ from asymflow.planning import plan_files
 from asymflow.planning.prediction import Cost
 
 DTYPES = ("float32", "bfloat16")
+MAX_JPEG_PLAN = 40_000
+"""Bytes of a plan as JSON; the header of a JPEG has 65,502 for all of a picture's record."""
 
 T = TypeVar("T")
 
@@ -87,6 +91,8 @@ def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
     image, mask = inputs.find(options.image, options.mask, options.like, like)
     size = size_of(options.size) if options.size is not None else (like and like.size)
     chosen = plan(options, like)
+    if format == "jpeg" and chosen.plan is not None:
+        _check_header(chosen.plan)
     return GenerationSpec(
         prompt=_prompt(options, like),
         negative=clean_text("negative prompt", negative),
@@ -259,6 +265,20 @@ def _interval(text: str) -> tuple[float, float]:
         ) from None
 
 
+def named_plan(text: str, size: tuple[int, int]) -> Plan:
+    """A plan by its name, for pictures of (height, width), or from a file.
+
+    Raises:
+        InputError: there is neither a plan of that name nor a file.
+        FileFormatError: the file is not a plan.
+    """
+    if text in presets.GRIDS:
+        return presets.GRIDS[text].plan(size)
+    if text in plans.NAMES:
+        return plans.load(text, size)
+    return _load_plan(text)
+
+
 def _load_plan(name: str) -> Plan:
     path = Path(name)
     if not path.exists() and not path.suffix and len(path.parts) == 1:
@@ -276,6 +296,16 @@ def _short_enough(plan: Plan) -> Plan:
             f"{presets.MAX_STEPS} that a picture can record. Use a shorter one."
         )
     return plan
+
+
+def _check_header(plan: Plan) -> None:
+    """Raise `InputError` for a plan that the header of a JPEG has no room for."""
+    length = len(json.dumps(plan_files.plan_to_json(bare(plan))))
+    if length > MAX_JPEG_PLAN:
+        raise InputError(
+            f"The plan {plan.name!r} takes {length} bytes in the record of a picture, and a JPEG "
+            f"has room for {MAX_JPEG_PLAN}. Use --format png or webp."
+        )
 
 
 def _strength(

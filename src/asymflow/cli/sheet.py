@@ -36,7 +36,14 @@ def sheet(
     styles = model.adapter.styles
     jobs: list[Job] = []
     for one in wanted:
-        columns = [pipeline.jobs(model, replace(one, style=style)) for style in styles]
+        notes = (
+            print_note if one is first and style == styles[0] else pipeline.no_note
+            for style in styles
+        )
+        columns = [
+            pipeline.jobs(model, replace(one, style=style), note=note)
+            for style, note in zip(styles, notes, strict=True)
+        ]
         jobs += [job for row in zip(*columns, strict=True) for job in row]
     with screen(pipeline.steps(jobs), preview=preview) as advance:
         made = list(pipeline.make(model, jobs, advance))

@@ -74,7 +74,7 @@ class Frame:
     Attributes:
         moves: of each picture that moved [m].
         x_0: their newest estimates [m, c, h, w]: previews.
-        x_t: their states [m, c, h, w] at time `step.s`; at 0 they are the results.
+        x_t: their states [m, c, h, w] where their moves end; at t = 0 they are the results.
         failed: pictures that cannot continue, and why.
     """
 

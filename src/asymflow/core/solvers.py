@@ -70,6 +70,26 @@ def move_weights(solver: Solver, t: Time, s: Time, older: Sequence[Time]) -> Wei
     return s / t, *multistep_weights(t, s, used)
 
 
+def continued_weights(
+    solver: Solver, made: Time, t: Time, s: Time, older: Sequence[Time]
+) -> Weights:
+    """Weights of a move from t to s that asks nothing, with the estimate made at `made` > t.
+
+    It leads from where the solver's move from `made` would be at t to where it would be at s.
+
+    Args:
+        solver: not `heun`.
+        made: where the newest estimate was made.
+        t: where the move begins.
+        s: where it ends.
+        older: times of the estimates before the newest, newest first.
+    """
+    _, *before = move_weights(solver, made, t, older)
+    _, *after = move_weights(solver, made, s, older)
+    rest = s / t
+    return rest, *(w - rest * v for w, v in zip(after, before, strict=True))
+
+
 def line_weights(t: Time, s: Time, other: Time) -> tuple[Time, Time, Time]:
     """(a, w, v) with x_s = a x_t + w D_t + v D_other, D a line in tau^4 through both estimates.
 

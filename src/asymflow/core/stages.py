@@ -8,6 +8,7 @@ state goes on from a base to s,
 
 where D_0 is the new estimate, D_1, ... are those before it, and the anchor is the base of the last
 move. That covers every solver: Heun's second estimate goes on from the anchor and is not kept. A
+step that reuses estimates is linear in them too, so it is part of the stage before it. A
 `Trajectory` has the stages of several pictures, and their numbers in one table, from which a step
 takes a row for each picture: pictures need not share plan, time or guidance to move together.
 """
@@ -16,17 +17,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from asymflow.core.errors import InputError
 from asymflow.core.flow import Time
-from asymflow.core.solvers import ORDERS, Weights, heun_weights, line_weights, move_weights
-from asymflow.core.types import Step, Tier
+from asymflow.core.solvers import (
+    ORDERS,
+    Weights,
+    continued_weights,
+    heun_weights,
+    line_weights,
+    move_weights,
+)
+from asymflow.core.types import MAX_ESTIMATES, Step, Tier
 
 OLDER = max(ORDERS.values()) - 1
-"""Number of estimates before the newest one that a solver may use."""
+"""Number of estimates before the newest one that a named solver may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +98,46 @@ def compile_steps(
 ) -> tuple[Stage, ...]:
     """The stages of consecutive steps.
 
-    Estimates of another tier than the step's are dropped: two tiers differ by a bias, and a
-    polynomial through both would take that for the slope of D. Full and carried estimates have no
-    bias and share a history.
+    A solver uses no estimates of another tier than the step's, nor any before them: two tiers
+    differ by a bias, and a polynomial through both would take that for the slope of D. Full and
+    carried estimates have no bias and share a history. Explicit weights are of all estimates.
 
     Args:
         steps: of a plan.
-        guidance_scale: w of D_null + w (D_cond - D_null), for all steps or for each.
+        guidance_scale: w of D_null + w (D_cond - D_null), for all steps or for each; a step with a
+            scale of its own takes that.
         times: nodes in place of those of the steps, one more than steps. They may be tensors that
             gradients are to reach.
         past: estimates that exist already, newest first.
         indices: of the steps in their plan; by default from 0.
         keep: number of older estimates to keep at least where there are any, for decisions.
+
+    Raises:
+        InputError: a step uses estimates that do not exist.
     """
     scales = (
         guidance_scale if isinstance(guidance_scale, Sequence) else [guidance_scale] * len(steps)
     )
+    # Explicit weights may reach past a change of tiers, and solvers do not.
+    explicit = any(step.weights is not None for step in steps)
     known = list(past)
     found: list[Stage] = []
     for number, step in enumerate(steps):
         t, s = (step.t, step.s) if times is None else (times[number], times[number + 1])
-        known = [each for each in known if _share_history(each[1], step.tier)][:OLDER]
-        older = tuple(time for time, _ in known)
+        if step.reuse:
+            if not found:
+                raise InputError(
+                    f"The step at t={step.t} reuses estimates, and none has been made. Begin with "
+                    "a step that asks the network."
+                )
+            found[-1] = _continued(found[-1], step, t, s, _shared(known[1:], found[-1].tier))
+            continue
+        shared = _shared(known, step.tier)
+        older = tuple(time for time, _ in known) if explicit else shared
+        scale = scales[number] if step.guidance_scale is None else step.guidance_scale
         # Rounded to float32 like the scale of every other picture of a batch.
-        weight = float(np.float32(scales[number])) - 1 if step.tier.guided else 0.0
-        corrects = bool(older) and step.solver == "corrected2"
+        weight = float(np.float32(scale)) - 1 if step.tier.guided else 0.0
+        corrects = bool(shared) and step.solver == "corrected2"
         stage = Stage(
             number if indices is None else indices[number],
             step,
@@ -120,14 +145,14 @@ def compile_steps(
             s,
             weight,
             older,
-            line_weights(older[0], t, t) if corrects else None,
-            move_weights(step.solver, t, s, older),
+            line_weights(shared[0], t, t) if corrects else None,
+            _explicit(step, older) or move_weights(step.solver, t, s, shared),
             ends_step=step.evaluations == 1,
         )
         found.append(stage)
-        known = [(t, step.tier), *known]
+        known = [(t, step.tier), *known][: MAX_ESTIMATES - 1]
         if step.evaluations == 2:
-            older = tuple(time for time, _ in known[:OLDER])
+            older = tuple(time for time, _ in known)
             again = replace(
                 stage,
                 t=s,
@@ -139,6 +164,34 @@ def compile_steps(
             )
             found.append(again)
     return _trimmed(found, keep)
+
+
+def _shared(known: Sequence[Past], tier: Tier) -> tuple[Time, ...]:
+    """The times of the estimates that a solver may use together with one of a tier."""
+    return tuple(time for time, _ in takewhile(lambda each: _share_history(each[1], tier), known))
+
+
+def _explicit(step: Step, older: Sequence[Time]) -> Weights | None:
+    """The explicit weights of a step, if it has some."""
+    if step.weights is not None and len(step.weights) - 2 > len(older):
+        raise InputError(
+            f"The step at t={step.t} has weights of {len(step.weights) - 1} estimates, and only "
+            f"{len(older) + 1} have been made. Run the plan from its beginning."
+        )
+    return step.weights
+
+
+def _continued(stage: Stage, step: Step, t: Time, s: Time, shared: Sequence[Time]) -> Stage:
+    """A stage that goes on to s by a step from t that reuses its estimates."""
+    assert stage.kept, "a plan reuses nothing after Heun's method"
+    a, *added = _explicit(step, stage.older) or continued_weights(
+        step.solver, stage.t, t, s, shared
+    )
+    first, *weights = stage.weights
+    count = max(len(weights), len(added))
+    padded = ([*each, *[0.0] * (count - len(each))] for each in (weights, added))
+    total = (a * w + v for w, v in zip(*padded, strict=True))
+    return replace(stage, s=s, weights=(a * first, *total))
 
 
 def _share_history(one: Tier, other: Tier) -> bool:

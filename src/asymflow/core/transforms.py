@@ -11,12 +11,20 @@ from asymflow.core.errors import InputError
 from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Step, Tier, part_name
 
 
+def bare(plan: Plan) -> Plan:
+    """What a plan does, without what is known of it: evidence, binding, requirements."""
+    steps = tuple(replace(step, extra={}) if step.extra else step for step in plan.steps)
+    return Plan(plan.name, steps, adaptive=plan.adaptive)
+
+
 def truncated(plan: Plan, start: float) -> Plan:
     """The part of a plan from t = `start` exactly; later nodes stay.
 
     If less than half of a step would be left, it is merged with the next one: a tiny first step
     costs as much as any other, and a multistep solver would extrapolate far from two estimates
     at almost the same time.
+
+    Explicit weights hold on the whole path that they were made for, and give way to solvers.
     """
     if not 0 < start <= 1:
         raise InputError(f"A plan cannot begin at t={start}. Choose a time in (0, 1].")
@@ -25,6 +33,11 @@ def truncated(plan: Plan, start: float) -> Plan:
     steps = [step for step in plan.steps if step.s < start]
     if len(steps) > 1 and start - steps[0].s < (steps[0].t - steps[0].s) / 2:
         del steps[0]
+    first = plan.steps.index(steps[0])
+    if steps[0].reuse:  # what it reused was cut off
+        asking = next(step for step in reversed(plan.steps[:first]) if not step.reuse)
+        steps[0] = replace(asking, s=steps[0].s, weights=None)
+    steps = [replace(step, weights=None) for step in steps]
     steps[0] = replace(steps[0], t=start)
     # The full estimate to carry from may have been cut off: then the first carried step is made
     # full.
@@ -39,15 +52,14 @@ def rescaled(plan: Plan, factor: float) -> Plan:
     """The plan adapted to pictures of `factor` times the side.
 
     t / (1 - t) is multiplied by the factor, as in `shifted`, so that every step has the same
-    visible amount of noise. Evidence is valid for the original size only, and is dropped.
+    visible amount of noise. Evidence is valid for the original size only, and is dropped; so are
+    explicit weights, which belong to the original times.
     """
     positive("factor", factor)
     if factor == 1:
         return plan
     nodes = [factor * t / (factor * t + (1 - t)) for t in plan.times]  # exactly 1 at 1
-    steps = (
-        replace(step, t=t, s=s) for step, (t, s) in zip(plan.steps, pairwise(nodes), strict=True)
-    )
+    steps = (step.moved(t, s) for step, (t, s) in zip(plan.steps, pairwise(nodes), strict=True))
     return Plan(plan.name, tuple(steps))
 
 

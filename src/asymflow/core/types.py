@@ -5,13 +5,15 @@ Nothing here imports torch: a plan can be read, printed and checked without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asymflow.core.binding import Binding, Requirements
 from asymflow.core.checks import each_instance, instance, number, whole
 from asymflow.core.errors import InputError
 from asymflow.core.statistics import Interval
@@ -96,6 +98,8 @@ UNGUIDED = "1"
 FULL = Tier("full")
 CONDITIONAL = Tier("conditional", guided=False)
 SEQUENTIAL_CFG = Tier("full in turn", sequential_cfg=True)
+REUSED = Tier("reused", guided=False)
+"""Shown for steps that ask nothing, see `Step.reuse`."""
 
 
 def part_name(pool_factor: int) -> str:
@@ -119,14 +123,41 @@ def cheaper_tiers(pool_factors: Sequence[int]) -> tuple[Tier, ...]:
     return tuple(found)
 
 
+MAX_ESTIMATES = 7
+"""Estimates that explicit weights may use: the newest and six before it."""
+
+
+def _nothing() -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One move of the trajectory from time t down to s < t, where 1 is noise and 0 is data."""
+    """One move of the trajectory from time t down to s < t, where 1 is noise and 0 is data.
+
+    Attributes:
+        t: where the move begins, and the network is asked.
+        s: where it ends.
+        tier: what is asked; `REUSED` where nothing is.
+        solver: how estimates are used. A step with `weights` has the default here, which replaces
+            them where they do not hold: when the plan begins later, or at another size.
+        weights: (a, w_0, w_1, ...) of x_s = a x_t + w_0 D_0 + w_1 D_1 + ..., in place of those of a
+            solver. D_0 is the estimate of this step, or the newest one there is if the step reuses;
+            D_k is the first one of the k-th step before that asks the network, whatever its tier.
+        guidance_scale: in place of the request's, 1 for none; None for the request's.
+        reuse: ask nothing, and go on with the estimates there are. With a solver, from where its
+            move from the newest estimate would be at t to where it would be at s.
+        extra: entries of a plan file that this version does not know.
+    """
 
     t: float
     s: float
     tier: Tier = FULL
     solver: Solver = "damped2"
+    weights: tuple[float, ...] | None = None
+    guidance_scale: float | None = None
+    reuse: bool = False
+    extra: Mapping[str, Any] = field(default_factory=_nothing, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # Plan files contain floats only, and a plan must equal what is read back.
@@ -140,10 +171,49 @@ class Step:
             )
         if self.solver not in SOLVERS:
             raise InputError(f"Unknown solver {self.solver!r}. Choose one of {', '.join(SOLVERS)}.")
+        if self.weights is not None:
+            self._set_weights(self.weights)
+        if self.reuse:
+            self._set_reuse()
+        if self.guidance_scale is not None:
+            scale = number("guidance_scale", self.guidance_scale)
+            object.__setattr__(self, "guidance_scale", scale)
+            if not math.isfinite(scale):
+                raise InputError(f"guidance_scale={scale} must be a finite number, or None.")
+            if scale != 1 and not self.tier.guided:
+                raise InputError(
+                    f"A step of tier {self.tier.name!r} makes no unconditional pass, so a guidance "
+                    f"scale of {scale:g} has no effect. Use a guided tier, or drop the scale."
+                )
+
+    def _set_weights(self, weights: Sequence[float]) -> None:
+        each_instance("weights", weights, object, "Give (a, w_0, ...).")
+        found = tuple(number(f"weights[{k}]", weight) for k, weight in enumerate(weights))
+        object.__setattr__(self, "weights", found)
+        if not 2 <= len(found) <= 1 + MAX_ESTIMATES or not all(map(math.isfinite, found)):
+            raise InputError(
+                f"{found} are no weights of a step. Give the finite numbers (a, w_0, ...): one for "
+                f"the state and one for each of 1 to {MAX_ESTIMATES} estimates, newest first."
+            )
+        if self.solver != "damped2":
+            raise InputError(
+                f"A step has weights, and the solver {self.solver!r}, which would give it others. "
+                "Drop the one or the other."
+            )
+
+    def _set_reuse(self) -> None:
+        object.__setattr__(self, "tier", REUSED)
+        if self.solver == "heun":
+            raise InputError(
+                "A step of Heun's method asks the network, so it cannot reuse estimates only. "
+                "Choose another solver, such as 'euler'."
+            )
 
     @property
     def evaluations(self) -> int:
-        """Estimates of x_0 in the move: Heun takes two, except into s = 0."""
+        """Estimates of x_0 in the move: Heun takes two, except into s = 0; reuse takes none."""
+        if self.reuse:
+            return 0
         return 2 if self.solver == "heun" and self.s > 0 else 1
 
     @property
@@ -153,7 +223,24 @@ class Step:
 
     def passes(self, *, guided: bool) -> int:
         """Network passes for a picture with guidance, or for one without: one per estimate."""
-        return self.evaluations * (2 if guided and self.tier.guided else 1)
+        return self.evaluations * (2 if self.guides(guided=guided) else 1)
+
+    def guides(self, *, guided: bool) -> bool:
+        """Whether the unconditional pass is made for a picture with guidance, or one without."""
+        if self.guidance_scale is not None:
+            guided = self.guidance_scale != 1
+        return guided and self.tier.guided
+
+    @property
+    def solver_name(self) -> str:
+        """The solver, or that there are explicit weights."""
+        return self.solver if self.weights is None else "weights"
+
+    def moved(self, t: float, s: float) -> Step:
+        """The step between other times, where its explicit weights do not hold."""
+        if (t, s) == (self.t, self.s):
+            return self
+        return replace(self, t=t, s=s, weights=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +257,10 @@ class Evidence:
         rms: measured RMSE of the plan itself.
         distance: one minus the cosine similarity of image features; None if not measured.
         pictures: number of pictures measured.
+        metric: what `rms` is, in words; None for the RMSE to the reference.
+        weights: hash of the weights of the model that was measured.
+        commit: of asymflow's source, from a checkout.
+        extra: entries of a plan file that this version does not know.
     """
 
     made: Mapping[str, str]
@@ -180,6 +271,10 @@ class Evidence:
     rms: Interval
     distance: Interval | None
     pictures: int
+    metric: str | None = None
+    weights: str | None = None
+    commit: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=_nothing, compare=False, repr=False)
 
 
 Action = Literal["skip", "insert"]
@@ -234,14 +329,19 @@ class Plan:
     """A trajectory as data: contiguous steps from `steps[0].t` to 0.
 
     `adaptive` are the rules by which pictures leave the steps; the first that applies is used.
-    `evidence` has the measured quality, and the model it is for; a plan without it fits every
-    model.
+    `evidence` has the measured quality, `binding` the weights that it was measured on, `requires`
+    what the plan needs of other models. A plan without them fits every model.
+
+    `extra` are entries of a plan file that this version does not know.
     """
 
     name: str
     steps: tuple[Step, ...]
     evidence: Evidence | None = field(default=None, compare=False)
     adaptive: tuple[Rule, ...] = ()
+    requires: Requirements | None = field(default=None, compare=False)
+    binding: Binding | None = field(default=None, compare=False)
+    extra: Mapping[str, Any] = field(default_factory=_nothing, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         instance("The name of a plan", self.name, str, "Plan(name, steps) has it first.")
@@ -268,14 +368,43 @@ class Plan:
                 f"Plan {self.name!r} ends at t={self.steps[-1].s}, where noise is left. "
                 "The last step must end at 0."
             )
+        self._check_estimates()
         heun = next((i for i, step in enumerate(self.steps) if step.solver == "heun"), None)
         if self.adaptive and heun is not None:
             raise InputError(
                 f"Plan {self.name!r} adapts, and its step {heun} asks twice as Heun's method does, "
                 "which leaves nothing to predict. Choose another solver for it, or drop the rules."
             )
+        fixed = next((i for i, step in enumerate(self.steps) if step.weights or step.reuse), None)
+        if self.adaptive and fixed is not None:
+            raise InputError(
+                f"Plan {self.name!r} adapts, and its step {fixed} has weights or reuses estimates, "
+                "which fits no other steps. Choose a solver for it, or drop the rules."
+            )
         for rule in self.adaptive:
             self._check(rule)
+
+    def _check_estimates(self) -> None:
+        """Raise `InputError` when a step uses estimates that do not exist."""
+        made = 0
+        for i, step in enumerate(self.steps):
+            if step.reuse and not made:
+                raise InputError(
+                    f"Plan {self.name!r} reuses estimates in step {i}, before one has been made. "
+                    "Let its first step ask the network."
+                )
+            if step.reuse and self.steps[i - 1].evaluations == 2:
+                raise InputError(
+                    f"Plan {self.name!r} reuses estimates in step {i}, after a step of Heun's "
+                    "method, whose second estimate is not kept. Choose another solver before it."
+                )
+            made += 0 if step.reuse else 1
+            if step.weights is not None and len(step.weights) - 1 > made:
+                raise InputError(
+                    f"Step {i} of plan {self.name!r} has weights of {len(step.weights) - 1} "
+                    f"estimates, and only {made} have been made there. Give at most {made + 1} "
+                    "weights: of the state, and of each estimate."
+                )
 
     def _check(self, rule: Rule) -> None:
         """Raise `InputError` when a picture that follows a rule could not continue."""
@@ -321,8 +450,8 @@ class Plan:
             row = (
                 f"{i:>4}  {step.t:>7.4f}  {step.s:>7.4f}  {tier.name:<18}"
                 f"{'1/' + str(tier.pool_factor) if tier.pool_factor > 1 else 'full':<6}"
-                f"{'cached' if tier.cached else 'yes' if tier.guided and guided else 'no':<8}"
-                f"{step.solver:<12}{step.passes(guided=guided):>8}"
+                f"{_guidance_word(step, guided=guided):<8}"
+                f"{step.solver_name:<12}{step.passes(guided=guided):>8}"
             )
             if found:
                 row += f"{found.cost_ms[i] / found.full_ms:>20.0%}"
@@ -345,6 +474,15 @@ class Plan:
             if found.distance:
                 rows.append(f"feature distance to the reference {found.distance}")
         return "\n".join(rows)
+
+
+def _guidance_word(step: Step, *, guided: bool) -> str:
+    """What a table says of a step's guidance: its own scale, or whether there is any."""
+    if step.tier.cached:
+        return "cached"
+    if not step.guides(guided=guided):
+        return "no"
+    return "yes" if step.guidance_scale is None else f"{step.guidance_scale:g}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -147,7 +147,7 @@ def parameters(record: Record) -> str:
     height, width = record.size
     settings: dict[str, object] = {
         "Steps": len(record.plan.steps),
-        "Sampler": record.plan.steps[0].solver,
+        "Sampler": record.plan.steps[0].solver_name,
         "CFG scale": f"{record.guidance:g}",
         "Seed": record.seed,
         "Size": f"{width}x{height}",

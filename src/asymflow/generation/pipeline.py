@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -15,7 +16,7 @@ import torch
 from asymflow._version import __version__
 from asymflow.core import controller, devices, engine, presets, schedules
 from asymflow.core.errors import InputError
-from asymflow.core.transforms import pooled, truncated, with_pool_factors
+from asymflow.core.transforms import bare, pooled, truncated, with_pool_factors
 from asymflow.core.types import Picture, Plan, Request
 from asymflow.generation import metadata
 from asymflow.generation.metadata import Record
@@ -25,6 +26,17 @@ from asymflow.models.embedded import adapter as embedded
 from asymflow.models.embedded import plans
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.models.embedded.styles import STYLES
+from asymflow.planning import binding
+
+_log = logging.getLogger("asymflow.generation")
+
+Note = Callable[[str], None]
+"""Called with a line that is worth knowing."""
+
+
+def no_note(line: str) -> None:
+    """Says nothing."""
+
 
 Look = Callable[[], Sequence[Picture]]
 Advance = Callable[[int, Look], None]
@@ -94,14 +106,19 @@ def load(
     return Model(adapter, name, where.type, time.perf_counter() - started)
 
 
-def jobs(model: Model, wanted: GenerationSpec) -> list[Job]:
+def jobs(model: Model, wanted: GenerationSpec, *, note: Note = _log.warning) -> list[Job]:
     """Make one job per seed.
+
+    Args:
+        model: makes the pictures.
+        wanted: what to make.
+        note: called where the plan was measured on other weights.
 
     Raises:
         InputError: the model cannot serve the style or the size.
     """
     size = wanted.size or _size(model.adapter, wanted)
-    plan = plan_for(model, wanted.plan, size)
+    plan = plan_for(model, wanted.plan, size, note=note)
     first = _job(model, wanted, size, plan)
     # Check first, before input pictures are resized to a size that might be refused.
     engine.check(model.adapter, first.request)
@@ -146,22 +163,29 @@ def style_id(name: str | None) -> str | None:
     return next((style.id for style in STYLES if plain in (style.id, *style.names)), plain)
 
 
-def plan_for(model: Model, chosen: PlanChoice, size: tuple[int, int]) -> Plan:
+def plan_for(
+    model: Model, chosen: PlanChoice, size: tuple[int, int], *, note: Note = _log.warning
+) -> Plan:
     """The plan for pictures of (height, width).
 
+    Args:
+        model: runs the plan.
+        chosen: a plan, the name of one, or a grid.
+        size: (height, width).
+        note: called where the requested plan was measured on other weights of the same kind.
+
     Raises:
-        InputError: the requested plan was made for other weights.
+        InputError: the requested plan was made for another kind of model.
     """
     if chosen.plan is not None:
-        evidence = chosen.plan.evidence
-        if evidence is not None:
-            _require(model, chosen.plan.name, evidence.made.get("adapter"))
+        _check_binding(model, chosen.plan, size, note)
         return chosen.plan
     if chosen.preset is not None:
-        made_for = plans.made_for(chosen.preset)
-        if chosen.grid is None:  # requested by name
-            _require(model, chosen.preset, made_for)
-        if made_for == model.adapter.name:
+        measured = plans.measured(chosen.preset)
+        requested = chosen.grid is None
+        if requested:
+            _check_binding(model, measured, None, note)
+        if requested or binding.match(measured, model.adapter.description).level == "exact":
             plan = plans.load(chosen.preset, size)
             return _as_trained(
                 with_pool_factors(plan, model.adapter.pool_factors(size)), model, size
@@ -191,12 +215,18 @@ def _as_trained(plan: Plan, model: Model, size: tuple[int, int]) -> Plan:
     )
 
 
-def _require(model: Model, name: str, adapter: str | None) -> None:
-    """Raise `InputError` when a plan was made for other weights than these."""
-    if adapter not in (None, model.adapter.name):
+def _check_binding(model: Model, plan: Plan, size: tuple[int, int] | None, note: Note) -> None:
+    """Raise `InputError` for a plan of another kind of model; note that of other weights."""
+    found = binding.match(plan, model.adapter.description, size)
+    if found.level == "other":
         raise InputError(
-            f"The plan {name!r} was made for {adapter}, and this model is {model.adapter.name}. "
-            "Make one for it with `asymflow profile` and `asymflow plan`, or use --steps."
+            f"The plan {plan.name!r} {found.line}. Make one for it with `asymflow profile` and "
+            "`asymflow plan`, or use --steps."
+        )
+    if found.line:
+        note(
+            f"The plan {plan.name!r} {found.line}: errors that were measured may differ here. "
+            "`asymflow plan verify` measures them."
         )
 
 
@@ -236,7 +266,7 @@ def _job(model: Model, wanted: GenerationSpec, size: tuple[int, int], plan: Plan
         seed=wanted.seed,
         size=size,
         guidance=wanted.guidance,
-        plan=replace(plan, evidence=None),  # does not affect pixels
+        plan=bare(plan),
         grid=None if plan.name == wanted.plan.preset else wanted.plan.grid,
         model=model.adapter.name,
         weights=model.adapter.weights_hash,

@@ -72,16 +72,23 @@ class Fields:
         """Raise `FileFormatError` about this object."""
         raise FileFormatError(f"{self.where} {complaint}.")
 
-    def expect(self, kind: str, schema: int, advice: str) -> None:
-        """Check the keys "format" and "schema", which every file of asymflow has."""
+    def expect(self, kind: str, schemas: int | Sequence[int], advice: str) -> int:
+        """Check the keys "format" and "schema", which every file of asymflow has.
+
+        Returns:
+            The schema of the file, one of `schemas`.
+        """
+        known = (schemas,) if isinstance(schemas, int) else schemas
         found, version = self._left.pop("format", None), self._left.pop("schema", None)
         if found != kind:
             self.refuse(f"is not an {kind}: its format is {_short(found)}. {advice}")
-        if version != schema or isinstance(version, bool):
+        if version not in known or not isinstance(version, int) or isinstance(version, bool):
             self.refuse(
-                f"has schema {_short(version)}, and this asymflow reads schema {schema}. Use the "
-                "version of asymflow that wrote it, or make it again"
+                f"has schema {_short(version)}, and this asymflow reads schema "
+                f"{' and '.join(map(str, known))}. Use the version of asymflow that wrote it, or "
+                "make it again"
             )
+        return version
 
     def text(self, key: str) -> str:
         """A string."""
@@ -160,6 +167,11 @@ class Fields:
             del self._left[key]
             return True
         return False
+
+    def rest(self) -> dict[str, Any]:
+        """The keys that were not read, which count as read now."""
+        rest, self._left = self._left, {}
+        return rest
 
     def finish(self) -> None:
         """Refuse keys that were not read, which would be lost silently."""

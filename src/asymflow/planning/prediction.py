@@ -139,16 +139,39 @@ def price(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> float:
     Raises:
         InputError: the plan has a tier that was not profiled.
     """
+    return sum(step_prices(profile, plan, cost=cost))
+
+
+def step_prices(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> tuple[float, ...]:
+    """Cost of the network calls of each step of a plan per picture.
+
+    Raises:
+        InputError: the plan has a tier that was not profiled.
+    """
     known = {tier: number for number, tier in enumerate(profile.tiers)}
+    # That of an unguided step has no name of its own.
+    unnamed = {replace(tier, name=""): number for tier, number in known.items()}
+    prices: list[float] = []
     for step in plan.steps:
-        if step.tier not in known:
+        tier = asked_tier(step)
+        number = known.get(tier) if tier.name else unnamed.get(tier)
+        if step.reuse:
+            prices.append(0.0)
+        elif number is None:
             raise InputError(
                 f"Tier {step.tier.name!r} of plan {plan.name!r} is not in the profile, which has "
                 f"{', '.join(tier.name for tier in profile.tiers)}. Profile it, or drop the tier."
             )
-    return sum(
-        step.evaluations * tier_price(profile, known[step.tier], cost) for step in plan.steps
-    )
+        else:
+            prices.append(step.evaluations * tier_price(profile, number, cost))
+    return tuple(prices)
+
+
+def asked_tier(step: Step) -> Tier:
+    """The tier whose passes a step makes: without a name, if a guided one has a scale of 1."""
+    if step.guidance_scale != 1 or not step.tier.guided:
+        return step.tier
+    return replace(step.tier, name="", guided=False, sequential_cfg=False)
 
 
 def tier_price(profile: Profile, tier: int, cost: Cost) -> float:
@@ -183,6 +206,11 @@ def path_of(profile: Profile, plan: Plan) -> Path:
             raise InputError(
                 f"Plan {plan.name!r} uses the tier {step.tier.name!r}, which the profile has not "
                 f"measured. Choose from: {names}."
+            )
+        if step.weights is not None or step.guidance_scale is not None:
+            raise InputError(
+                f"Plan {plan.name!r} has a step with weights or a guidance scale of its own, which "
+                "no profile measures. Use solvers, and the scale of the request."
             )
         if step.solver not in ("multistep1", "damped2"):
             raise InputError(

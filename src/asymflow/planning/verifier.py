@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from asymflow.core import engine, schedules, statistics, transforms
 from asymflow.core.adapter import Adapter
+from asymflow.core.errors import InputError
 from asymflow.core.presets import MAX_STEPS
 from asymflow.core.schedules import fine_plan
 from asymflow.core.statistics import mean_interval
@@ -34,7 +36,7 @@ from asymflow.core.types import (
     Tier,
 )
 from asymflow.planning import planner
-from asymflow.planning.prediction import Cost, predict, price
+from asymflow.planning.prediction import Cost, predict, price, step_prices
 from asymflow.planning.profiler import Progress, no_progress
 
 Distance = Callable[[Tensor, Tensor], NDArray[np.float64]]
@@ -233,19 +235,21 @@ def _changes(step: Step, tiers: Sequence[Tier]) -> Iterator[Step]:
         if replace(tier, name="", sequential_cfg=False) != replace(
             step.tier, name="", sequential_cfg=False
         ):
-            yield replace(step, tier=tier)
+            yield replace(
+                step, tier=tier, guidance_scale=step.guidance_scale if tier.guided else None
+            )
     for solver in ("multistep1", "multistep2", "multistep3", "damped2", "corrected2"):
-        if solver != step.solver:
-            yield replace(step, solver=solver)
+        if solver != step.solver or step.weights is not None:
+            yield replace(step, solver=solver, weights=None)
 
 
 def _with(plan: Plan, nodes: Sequence[float], kinds: Sequence[Step]) -> Iterator[Plan]:
-    """The plan with other nodes and steps; nothing if that would carry before a full estimate."""
-    steps = tuple(
-        replace(kind, t=t, s=s) for kind, (t, s) in zip(kinds, pairwise(nodes), strict=True)
-    )
-    first = next((step.tier for step in steps if step.tier.full or step.tier.cached), FULL)
-    if first.full:
+    """The plan with other nodes and steps; nothing if these are no plan.
+
+    For instance, a step may carry from a full estimate that is no longer made before it.
+    """
+    steps = tuple(kind.moved(t, s) for kind, (t, s) in zip(kinds, pairwise(nodes), strict=True))
+    with suppress(InputError):
         yield Plan(plan.name, steps)
 
 
@@ -335,13 +339,12 @@ def measure_evidence(
         profile: has the costs of tiers.
         features: a perceptual distance between pictures, measured as well.
     """
-    known = dict(zip(profile.tiers, profile.cost_ms, strict=True))
     ends = rollout(judge.adapter, plan, judge.requests)
     near = _on_lattice(plan, profile)
     prediction = near and predict(profile, near)
     evidence = Evidence(
         made={**profile.made, "pictures": str(len(judge.requests))},
-        cost_ms=tuple(step.evaluations * known[step.tier] for step in plan.steps),
+        cost_ms=step_prices(profile, plan),
         full_ms=profile.cost_ms[0],
         shares=prediction.shares if prediction else (),
         predicted=prediction.error if prediction else None,
@@ -360,9 +363,12 @@ _PROFILED: dict[Solver, Solver] = dict.fromkeys(
 def _on_lattice(plan: Plan, profile: Profile) -> Plan | None:
     """The plan with its nodes at the nearest candidates, and its solvers the nearest profiled.
 
-    None where it has more nodes than there are candidates, or guides where the profile does not.
+    None where it has more nodes than there are candidates, guides where the profile does not, or
+    has steps that no profile measures.
     """
     if len(plan.times) > len(profile.times):
+        return None
+    if any(step.reuse or step.guidance_scale is not None for step in plan.steps):
         return None
     nodes = [0]
     for number, t in enumerate(plan.times[1:-1]):
@@ -372,7 +378,7 @@ def _on_lattice(plan: Plan, profile: Profile) -> Plan | None:
     nodes.append(len(profile.times) - 1)
     times = [profile.times[i] for i in nodes]
     steps = tuple(
-        replace(step, t=t, s=s, solver=_PROFILED.get(step.solver, step.solver))
+        replace(step.moved(t, s), weights=None, solver=_PROFILED.get(step.solver, step.solver))
         for step, (t, s) in zip(plan.steps, pairwise(times), strict=True)
     )
     found = Plan(plan.name, steps)

@@ -75,8 +75,7 @@ def work(plan: Plan, size: tuple[int, int], guidance: float) -> float:
     """The cost of a picture, in passes of the whole network over 64 x 64 pixels."""
     pixels = size[0] * size[1] / 64**2
     return sum(
-        (step.evaluations if guidance == 1 else step.forwards) * pixels / step.tier.pool_factor**2
-        for step in plan.steps
+        step.passes(guided=guidance != 1) * pixels / step.tier.pool_factor**2 for step in plan.steps
     )
 
 

@@ -225,6 +225,6 @@ def _facts(record: Record) -> dict[str, Any]:
         "guidance_scale": record.guidance,
         "plan": plan.name,
         "seconds": 0.0,
-        "forwards": sum(step.forwards if guided else step.evaluations for step in plan.steps),
+        "forwards": sum(step.passes(guided=guided) for step in plan.steps),
         "steps": [],
     }

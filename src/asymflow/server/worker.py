@@ -338,7 +338,7 @@ class Worker(threading.Thread):
         if move.decision is not None:
             run.decisions.append(move.decision)
         request = run.made.request
-        guided = move.step.tier.guided and request.guidance_scale != 1
+        guided = move.step.guides(guided=request.guidance_scale != 1)
         before = run.facts.get(move.index, {"ms": 0.0, "forwards": 0})
         facts = {
             "t": round(move.step.t, 4),

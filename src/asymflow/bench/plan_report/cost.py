@@ -24,7 +24,7 @@ class Run:
     """One run of a plan.
 
     Attributes:
-        estimates: the estimate of x_0 at the start of every step.
+        estimates: the estimate of x_0 at the start of every step, or the one it reuses.
         picture: the final picture.
         x_0: the final picture as a state [1, c, h, w], not clipped.
         seconds: duration of every step.
@@ -92,10 +92,11 @@ class Account:
         seconds: dict[Tier, list[float]] = defaultdict(list)
         for each in (self.full, *(other for _, other in self.runs)):
             for step, spent in zip(each.plan.steps, each.seconds, strict=True):
-                seconds[step.tier].append(spent / step.evaluations)
+                if not step.reuse:
+                    seconds[step.tier].append(spent / step.evaluations)
         full = statistics.median(seconds[FULL])
         return tuple(
-            step.evaluations * statistics.median(seconds[step.tier]) / full
+            0.0 if step.reuse else step.evaluations * statistics.median(seconds[step.tier]) / full
             for step in run.plan.steps
         )
 
@@ -109,9 +110,14 @@ def record(adapter: Adapter, plan: Plan, request: Request) -> Run:
     plan = replace(plan, adaptive=())
     frames = list(engine.walk(adapter, plan, [request]))
     states = [frame.x_0 for frame in frames] + [frames[-1].x_t]
-    *estimates, picture = (engine.pictures(adapter, [request], state)[0] for state in states)
-    seconds = tuple(move.seconds for frame in frames for move in frame.moves)
-    return Run(plan, request, tuple(estimates), picture, frames[-1].x_t, seconds)
+    *asked, picture = (engine.pictures(adapter, [request], state)[0] for state in states)
+    spent = [move.seconds for frame in frames for move in frame.moves]
+    estimates: list[Picture] = []
+    seconds: list[float] = []
+    for step in plan.steps:
+        estimates.append(estimates[-1] if step.reuse else asked.pop(0))
+        seconds.append(0.0 if step.reuse else spent.pop(0))
+    return Run(plan, request, tuple(estimates), picture, frames[-1].x_t, tuple(seconds))
 
 
 def account(

@@ -61,7 +61,7 @@ def poster(account: Account, path: Path) -> None:
             bars.barh(-level, 1, height=0.35, color="#eceae4")
             bars.barh(-level, value, height=0.35, color=colour)
             bars.text(0, 0.2 - level, words, fontsize=7, va="bottom")
-        kind = f"{step.tier.name}\n{step.solver}"
+        kind = f"{step.tier.name}\n{step.solver_name}"
         bars.text(0, -0.4 - (len(values) - 1), kind, fontsize=7, va="top", color=values[0][1])
         bars.set(xlim=(0, 1), ylim=(-2.4, 0.7))
     text.text(0.01, 0.95, table, family="monospace", fontsize=8, va="top")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from asymflow.cli import options
 from asymflow.core import presets
@@ -15,6 +16,24 @@ if TYPE_CHECKING:
 
 PROFILE = Path("profile.safetensors")
 """Default file of a profile."""
+
+
+class _Plans(TyperGroup):
+    """A group with a default: what is not the name of a command are the arguments of `make`."""
+
+    default = "make"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Plans,
+    help="Find the best plans of a profile; show, verify and migrate plan files.",
+    epilog="[cyan]asymflow plan PROFILE[/] is short for [cyan]asymflow plan make PROFILE[/].",
+)
 
 
 def profile(
@@ -60,6 +79,7 @@ def profile(
     )
 
 
+@app.command("make")
 def plan(
     path: Annotated[
         Path, typer.Argument(metavar="PROFILE", help="From [cyan]asymflow profile[/].")
@@ -125,3 +145,75 @@ def plan(
         pictures=pictures,
         as_json=json,
     )
+
+
+@app.command()
+def show(
+    plan: Annotated[
+        str, typer.Argument(metavar="PLAN", help="draft, fast, balanced, best, default, or a file.")
+    ],
+    size: options.Size = None,
+    json: options.Json = False,
+) -> None:
+    """Show a plan: its steps, their cost, its evidence, and the weights it was measured on."""
+    from asymflow.cli import plans, resolve
+
+    plans.show(plan, None if size is None else resolve.size_of(size), as_json=json)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The plan.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Write the plan with this evidence there."
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|WxH", help="Size in pixels; by default the one it was measured at, or 64."
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="W", help="Guidance scale (CFG); by default the one it was measured with, or 5."
+        ),
+    ] = None,
+    pictures: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Held-out pictures to measure on.")
+    ] = 32,
+    weights: options.Weights = None,
+    dtype: options.ExactDtype = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Measure a plan on this model, with pictures that no plan is chosen by.
+
+    With --out the plan is written with that evidence, bound to the weights of the model.
+    """
+    from asymflow.cli import plans, resolve
+    from asymflow.generation import pipeline
+    from asymflow.generation.spec import guidance_of
+
+    plans.verify(
+        path,
+        pipeline.load(weights, dtype=resolve.dtype(dtype), device=device),
+        None if size is None else resolve.size_of(size),
+        None if guidance is None else guidance_of(guidance),
+        pictures=pictures,
+        output=output,
+        as_json=json,
+    )
+
+
+@app.command()
+def migrate(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE", help="Plan files.")],
+) -> None:
+    """Rewrite plan files of earlier versions in place; the old files are kept beside them."""
+    from asymflow.cli import plans
+
+    plans.migrate(paths)

@@ -25,6 +25,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from asymflow.core.adapter import Context
+from asymflow.core.binding import ModelDescription
 from asymflow.core.checks import as_path
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.types import Picture, Request
@@ -70,6 +71,18 @@ class EmbeddedAdapter:
     @property
     def name(self) -> str:
         return f"embedded:{self.weights_hash[:12]}"
+
+    @property
+    def description(self) -> ModelDescription:
+        """What plans have to know of the model."""
+        return ModelDescription(
+            family="embedded",
+            weights=self.weights_hash,
+            parameterisation="x_0",
+            guidance="cfg",
+            shift_rule="side / 64",
+            alpha=self.channels == 4,
+        )
 
     @property
     def channels(self) -> int:

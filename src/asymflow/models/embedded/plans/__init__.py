@@ -38,9 +38,14 @@ def load(name: str, size: tuple[int, int]) -> Plan:
 
 def made_for(name: str) -> str:
     """The name of the adapter that a plan was verified on."""
-    evidence = _file(name, SIDES[0]).evidence
+    evidence = measured(name).evidence
     assert evidence is not None, "shipped plans have evidence"
     return evidence.made["adapter"]
+
+
+def measured(name: str) -> Plan:
+    """A plan at the smallest size that it was measured at, with its evidence and binding."""
+    return _file(name, SIDES[0])
 
 
 @cache

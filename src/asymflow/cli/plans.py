@@ -1,0 +1,208 @@
+"""`asymflow plan show`, `verify` and `migrate`: what is in plan files, and what they do here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from asymflow.bench import protocol, provenance
+from asymflow.cli import planning, resolve
+from asymflow.cli.outputs import require_writable
+from asymflow.cli.report import print_json, print_note, print_result
+from asymflow.core import presets
+from asymflow.core.errors import InputError
+from asymflow.core.types import FULL, Plan
+from asymflow.generation import pipeline
+from asymflow.generation.pipeline import Model
+from asymflow.models.embedded import adapter as embedded
+from asymflow.planning import binding, plan_files, profiler, verifier
+from asymflow.planning.prediction import asked_tier
+
+
+def show(text: str, size: tuple[int, int] | None, *, as_json: bool) -> None:
+    """Print a plan: its steps, cost, evidence and binding.
+
+    Args:
+        text: a name, or the path of a file.
+        size: (height, width) that a named plan is for.
+        as_json: print it as JSON.
+
+    Raises:
+        InputError: there is no such plan.
+        FileFormatError: the file is not a plan.
+    """
+    plan = resolve.named_plan(text, size or embedded.DEFAULT_SIZE)
+    digest, unknown = plan_files.plan_hash(plan), dict(_unknown(plan))
+    if as_json:
+        data = {"plan": plan_files.plan_to_json(plan), "hash": digest, "nfe": plan.forwards}
+        print_json(data | {"unknown": unknown})
+        return
+    print_result(str(plan))
+    for line in _provenance(plan):
+        print_result(line)
+    print_result(f"hash {digest}")
+    if unknown:
+        print_result(f"kept, and unknown to this version: {', '.join(unknown)}")
+
+
+def _provenance(plan: Plan) -> Iterator[str]:
+    """Lines on where a plan is from and what it needs."""
+    bound = binding.binding_of(plan)
+    yield "bound to no weights: it fits every model" if bound is None else f"bound to {bound}"
+    if plan.requires is not None:
+        needs = plan.requires
+        size = None if needs.size is None else f"{needs.size[1]}x{needs.size[0]}"
+        named = {
+            "parameterisation": needs.parameterisation,
+            "noise scale": needs.noise_scale,
+            "shift rule": needs.shift_rule,
+            "size": size,
+            "guidance": needs.guidance,
+            "alpha": needs.alpha,
+        }
+        words = [f"{name} {value}" for name, value in named.items() if value is not None]
+        yield f"requires {', '.join(words) or 'nothing'}"
+    if plan.evidence is None:
+        yield "not measured: `asymflow plan verify` measures it"
+        return
+    made = plan.evidence.made
+    keys = ("size", "guidance_scale", "dtype", "device", "torch", "asymflow")
+    known = [f"{key.replace('_', ' ')} {made[key]}" for key in keys if key in made]
+    if plan.evidence.commit is not None:
+        known.append(f"commit {plan.evidence.commit}")
+    if known:
+        yield f"measured with {', '.join(known)}"
+    if plan.evidence.metric is not None:
+        yield f"measured by {plan.evidence.metric}"
+
+
+def _unknown(plan: Plan) -> Iterator[tuple[str, Any]]:
+    """Entries of the file that this version does not know, by where they are."""
+    parts = {
+        "": plan,
+        "requires.": plan.requires,
+        "binding.": plan.binding,
+        "evidence.": plan.evidence,
+        **{f"steps[{i}].": step for i, step in enumerate(plan.steps)},
+    }
+    for where, part in parts.items():
+        if part is not None:
+            yield from ((f"{where}{key}", value) for key, value in part.extra.items())
+
+
+def verify(
+    path: Path,
+    model: Model,
+    size: tuple[int, int] | None,
+    guidance: float | None,
+    *,
+    pictures: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a plan on pictures that no plan is chosen by, and bind it to the model's weights.
+
+    Args:
+        path: the plan.
+        model: measures it.
+        size: (height, width); by default that of the evidence.
+        guidance: the guidance scale; by default that of the evidence.
+        pictures: number of pictures.
+        output: where the plan with its evidence is written, if anywhere.
+        as_json: print it as JSON.
+
+    Raises:
+        InputError: the plan is for another kind of model, or the file cannot be written.
+        FileFormatError: the file is not a plan.
+    """
+    if output is not None:
+        require_writable(output, "Choose another place with -o.")
+    plan = plan_files.load_plan(path)
+    size = size or _size(plan)
+    found = binding.match(plan, model.adapter.description, size)
+    if found.level == "other":
+        raise InputError(
+            f"The plan {plan.name!r} {found.line}. Verify it on a model of its kind, given as "
+            "--weights FILE."
+        )
+    if guidance is None:
+        guidance = _guidance(plan)
+    requests = protocol.requests(model.adapter.styles, size, guidance, pictures, protocol.PROVED)
+    model.adapter.check(requests[0])
+    tiers = dict.fromkeys(asked_tier(step) for step in plan.steps if not step.reuse)
+    with planning.progress() as report:
+        report("measuring costs", 0, 1)
+        # A profile of one move, for its costs; its errors are not used.
+        costs = profiler.profile(
+            model.adapter,
+            requests[:1],
+            times=(1.0, 0.0),
+            tiers=[tier for tier in tiers if tier != FULL],
+            memory=False,
+        )
+        report("measuring costs", 1, 1)
+        report("computing references", 0, 1)
+        reference = verifier.rollout(model.adapter, pipeline.reference(model, size), requests)
+        report("computing references", 1, 1)
+        judge = verifier.Evaluator(model.adapter, tuple(requests), reference, verifier.rms)
+        costs = replace(costs, made={**costs.made, "dtype": model.dtype})
+        measured = verifier.measure_evidence(judge, plan, costs, planning.perceptual(model))
+    assert measured.evidence is not None
+    commit, dirty = provenance.checkout()
+    if commit is not None and not dirty:
+        measured = replace(measured, evidence=replace(measured.evidence, commit=commit))
+    measured = binding.bound(measured, model.adapter.description)
+    if output is not None:
+        plan_files.save_plan(measured, output)
+    if as_json:
+        print_json(plan_files.plan_to_json(measured))
+    else:
+        print_result(str(measured))
+    if plan.evidence is not None and not as_json:
+        stated = binding.binding_of(plan)
+        print_note(
+            f"The file states {plan.evidence.rms}, measured on {stated or 'no named model'}."
+        )
+    if output is not None and not as_json:
+        print_note(f"Draw with it: asymflow generate 'a fox' --plan {output}")
+
+
+def _size(plan: Plan) -> tuple[int, int]:
+    """The size that a plan requires or was measured at; else the model's."""
+    if plan.requires is not None and plan.requires.size is not None:
+        return plan.requires.size
+    if plan.evidence is not None and "size" in plan.evidence.made:
+        return resolve.size_of(plan.evidence.made["size"])
+    return embedded.DEFAULT_SIZE
+
+
+def _guidance(plan: Plan) -> float:
+    """The guidance scale that a plan was measured with; else the default."""
+    stated = None if plan.evidence is None else plan.evidence.made.get("guidance_scale")
+    try:
+        return presets.GUIDANCE if stated is None else float(stated)
+    except ValueError:
+        raise InputError(
+            f"The evidence of plan {plan.name!r} has guidance_scale = {stated!r}, which is no "
+            "number. Give --guidance."
+        ) from None
+
+
+def migrate(paths: Sequence[Path]) -> None:
+    """Rewrite plan files of earlier schemas in place, each old file kept beside the new one.
+
+    Raises:
+        FileFormatError: a file is not a plan; nothing has been changed.
+        InputError: another file has the name that an old one is to be kept under.
+    """
+    for path in paths:
+        plan_files.load_plan(path)
+    for path in paths:
+        kept = plan_files.migrate_plan(path)
+        if kept is None:
+            print_note(f"{path} has schema {plan_files.SCHEMA} already.")
+        else:
+            print_result(str(path))
+            print_note(f"The old file is kept as {kept}.")

@@ -1,0 +1,96 @@
+"""Whether a plan may run on a model: at one of three levels.
+
+exact        the same weights: what was measured holds
+compatible   other weights of the same kind: it runs, and what was measured may not hold
+other        another kind of model: refused
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from asymflow.core.binding import Binding, ModelDescription, Requirements
+from asymflow.core.types import Plan
+
+Level = Literal["exact", "compatible", "other"]
+
+_SHORTEST = 8
+"""Fewer digits of a hash identify no weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The level of a plan for a model.
+
+    Attributes:
+        level: of the plan.
+        line: why, in one sentence; empty where there is nothing to say.
+    """
+
+    level: Level
+    line: str = ""
+
+
+def binding_of(plan: Plan) -> Binding | None:
+    """What a plan is bound to; in files of version 0.1, by the name of the adapter in its evidence.
+
+    None for a plan that was measured on no model.
+    """
+    if plan.binding is not None or plan.evidence is None:
+        return plan.binding
+    family, _, weights = plan.evidence.made.get("adapter", "").partition(":")
+    return Binding(family, weights or None) if family else None
+
+
+def match(plan: Plan, model: ModelDescription, size: tuple[int, int] | None = None) -> Match:
+    """The level of a plan for a model, and for pictures of (height, width) if given."""
+    bound = binding_of(plan)
+    if bound is not None and bound.family != model.family:
+        return Match("other", f"was made for {bound}, and this model is {model}")
+    if plan.requires is not None:
+        missing = _missing(plan.requires, model, size)
+        if missing is not None:
+            return Match("other", missing)
+    if bound is None:
+        return Match("compatible")
+    if bound.weights is None:
+        return Match("compatible", f"was made for all models of the kind {bound.family!r}")
+    if len(bound.weights) >= _SHORTEST and (
+        model.weights.startswith(bound.weights) or bound.weights.startswith(model.weights)
+    ):
+        return Match("exact")
+    if plan.evidence is None:
+        return Match("compatible", f"was made for {bound}, and this model is {model}")
+    return Match("compatible", f"was measured on {bound}, and this model is {model}")
+
+
+def bound(plan: Plan, model: ModelDescription) -> Plan:
+    """The plan, measured on a model: bound to its weights, with the needs that it has of others."""
+    evidence = plan.evidence and replace(plan.evidence, weights=model.weights)
+    size = None if plan.requires is None else plan.requires.size
+    requires = replace(model.requirements, size=size)
+    return replace(plan, evidence=evidence, binding=model.binding, requires=requires)
+
+
+def _missing(
+    requires: Requirements, model: ModelDescription, size: tuple[int, int] | None
+) -> str | None:
+    """The first thing that a plan needs and does not get, as a sentence about the plan."""
+    for each in fields(requires):
+        wanted = getattr(requires, each.name)
+        if each.name in ("size", "extra") or wanted is None:
+            continue
+        found = getattr(model, each.name)
+        same = (
+            math.isclose(wanted, found, rel_tol=1e-6)
+            if isinstance(wanted, float)
+            else wanted == found
+        )
+        if not same:
+            return f"needs {each.name} = {wanted!r}, and this model ({model}) has {found!r}"
+    if size is not None and requires.size is not None and size != requires.size:
+        (height, width), (h, w) = requires.size, size
+        return f"is for pictures of {width}x{height}, and these are {w}x{h}"
+    return None

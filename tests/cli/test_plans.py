@@ -1,0 +1,194 @@
+"""`asymflow plan show`, `verify` and `migrate`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from asymflow.core.binding import Binding, Requirements
+from asymflow.core.schedules import plan_of, uniform
+from asymflow.core.types import CONDITIONAL, FULL, Plan, Step
+from asymflow.models.embedded import adapter as embedded
+from asymflow.planning.plan_files import load_plan, plan_from_json, plan_hash, save_plan
+
+from .conftest import Type
+from .test_real_model import write_model
+
+OLD = Path(__file__).parents[1] / "planning" / "schema-1" / "balanced-64.json"
+PLAN = Plan(
+    "odd",
+    (
+        Step(1.0, 0.8, FULL, guidance_scale=3.0),
+        Step(0.8, 0.5, FULL, "euler", reuse=True),
+        Step(0.5, 0.0, CONDITIONAL, weights=(0.0, 0.9, 0.1)),
+    ),
+)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    write_model(path, seed=0)
+    return path
+
+
+def test_a_plan_is_shown_with_its_evidence_and_binding(type_: Type) -> None:
+    typed = type_("plan", "show", "balanced")
+    assert typed.code == 0
+    plan = load_plan(OLD)
+    assert str(plan) in typed.out
+    assert "bound to embedded:e11a8aadabb0\n" in typed.out
+    assert "requires parameterisation x_0, noise scale 1.0, shift rule side / 64" in typed.out
+    assert "measured with size 64x64, guidance scale 5, dtype bfloat16" in typed.out
+    assert plan_hash(plan) in typed.out
+    said = json.loads(type_("plan", "show", "balanced", "--json").out)
+    assert plan_from_json(said["plan"]) == plan
+    assert (said["hash"], said["nfe"], said["unknown"]) == (plan_hash(plan), 15, {})
+    assert "48 forwards" in type_("plan", "show", "default").out
+    assert "8 steps" in type_("plan", "show", "balanced", "--size", "96").out
+
+
+def test_a_plan_shows_what_it_needs_and_what_is_unknown(type_: Type) -> None:
+    steps = (replace(PLAN.steps[0], extra={"colour": 1}), *PLAN.steps[1:])
+    requires = Requirements(size=(64, 96), extra={"mood": "good"})
+    save_plan(replace(PLAN, steps=steps, requires=requires, extra={"author": "me"}), "odd.json")
+    lines = type_("plan", "show", "odd.json").out.splitlines()
+    assert [line.split()[3] for line in lines[2:5]] == ["full", "reused", "conditional"]
+    assert [line.split()[5:] for line in lines[2:5]] == [
+        ["3", "damped2", "2"],
+        ["no", "euler", "0"],
+        ["no", "weights", "1"],
+    ]
+    assert "bound to no weights: it fits every model" in lines
+    assert "requires size 96x64" in lines
+    assert "not measured: `asymflow plan verify` measures it" in lines
+    assert lines[-1] == (
+        "kept, and unknown to this version: author, requires.mood, steps[0].colour"
+    )
+
+
+def test_a_plan_is_measured_and_bound_to_these_weights(
+    tiny: Path, tmp_path: Path, type_: Type
+) -> None:
+    save_plan(PLAN, "odd.json")
+    words = ("--size", "32", "--pictures", "2", "--weights", tiny)
+    typed = type_("plan", "verify", "odd.json", "-o", "new.json", *words)
+    assert typed.code == 0
+    assert "on 2 pictures it was not chosen by" in typed.out
+    plan, model = load_plan("new.json"), embedded.load(tiny)
+    assert plan == PLAN
+    assert load_plan("odd.json").evidence is None
+    assert plan.binding == Binding("embedded", model.weights_hash)
+    assert plan.requires == model.description.requirements
+    assert plan.evidence is not None
+    assert plan.evidence.weights == model.weights_hash
+    assert plan.evidence.made["size"] == "32x32"
+    assert plan.evidence.pictures == 2
+    assert plan.evidence.cost_ms[0] > plan.evidence.cost_ms[1] == 0
+    again = type_("plan", "verify", "new.json", "--pictures", "2", "--weights", tiny, "--json")
+    found = plan_from_json(json.loads(again.out)).evidence
+    assert found is not None
+    assert found.rms == plan.evidence.rms
+    assert found.made["size"] == "32x32"
+    drawn = type_("generate", "a fox", "--plan", "new.json", "--size", "32", "--weights", tiny)
+    assert drawn.code == 0
+    assert "was measured on" not in drawn.err
+
+
+def test_plans_of_0_1_are_migrated_in_place(type_: Type) -> None:
+    shutil.copy(OLD, "mine.json")
+    save_plan(PLAN, "odd.json")
+    before = Path("odd.json").read_bytes()
+    typed = type_("plan", "migrate", "mine.json", "odd.json")
+    assert typed.code == 0
+    assert typed.out == "mine.json\n"
+    assert "The old file is kept as mine.schema-1.json." in typed.err
+    assert "odd.json has schema 2 already." in typed.err
+    assert Path("odd.json").read_bytes() == before
+    assert Path("mine.schema-1.json").read_bytes() == OLD.read_bytes()
+    assert json.loads(Path("mine.json").read_text("utf-8"))["schema"] == 2
+    old, new = load_plan(OLD), load_plan("mine.json")
+    assert new == old
+    assert plan_hash(new) == plan_hash(old)
+    assert new.evidence == old.evidence
+    assert new.binding == Binding("embedded", "e11a8aadabb0")
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "mine.json",
+        "mine.schema-1.json",
+        "odd.json",
+    ]
+
+
+def test_a_migration_overwrites_nothing_else(type_: Type) -> None:
+    shutil.copy(OLD, "mine.json")
+    Path("mine.schema-1.json").write_text("precious")
+    typed = type_("plan", "migrate", "mine.json")
+    assert typed.code == 2
+    assert "would be kept as mine.schema-1.json, and that is another file" in typed.err
+    assert Path("mine.json").read_bytes() == OLD.read_bytes()
+    assert type_("plan", "migrate", "mine.json", "gone.json").code == 2
+    Path("mine.schema-1.json").unlink()
+    # Nothing is changed where one of the files cannot be.
+    assert type_("plan", "migrate", "mine.json", "gone.json").code == 2
+    assert Path("mine.json").read_bytes() == OLD.read_bytes()
+    assert not Path("mine.schema-1.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("show", "quick"), "There is no plan called 'quick'"),
+        (("show", "gone.json"), "Cannot read the plan gone.json: No such file"),
+        (("show", "balanced", "--size", "big"), "'big' is not a size"),
+        (("migrate", "gone.json"), "Cannot read the plan gone.json: No such file"),
+        (("verify", "gone.json"), "Cannot read the plan gone.json: No such file"),
+        (("verify", "jit.json"), "was made for jit:000000000000, and this model is embedded:"),
+        (("verify", "wide.json"), "is for pictures of 96x64, and these are 32x32"),
+        (("verify", "plan.json", "--size", "33"), "is not a multiple of 8"),
+        (("verify", "plan.json", "-o", "plan.json/new.json"), "Cannot write"),
+    ],
+)
+def test_wrong_input_is_refused(
+    words: tuple[str, ...], complaint: str, tiny: Path, type_: Type
+) -> None:
+    plan = plan_of(uniform(2), name="mine")
+    save_plan(plan, "plan.json")
+    save_plan(replace(plan, binding=Binding("jit", 64 * "0")), "jit.json")
+    save_plan(replace(plan, requires=Requirements(size=(64, 96))), "wide.json")
+    options = ("--weights", tiny) if words[0] == "verify" else ()
+    if words[1] == "wide.json":
+        options = (*options, "--size", "32")
+    typed = type_("plan", *words, *options)
+    assert typed.code == 2
+    assert complaint in typed.err
+
+
+def test_a_plan_that_a_jpeg_cannot_record_is_refused_before_it_runs(
+    tiny: Path, type_: Type
+) -> None:
+    steps: list[Step] = []
+    for i, step in enumerate(plan_of(uniform(256)).steps):
+        rest, count = step.s / step.t, min(i + 1, 7)
+        steps.append(replace(step, weights=(rest, *[(1 - rest) / count] * count)))
+    save_plan(Plan("long", tuple(steps)), "long.json")
+    words = ("generate", "a fox", "--plan", "long.json", "--size", "16", "--weights", tiny)
+    typed = type_(*words, "--format", "jpeg")
+    assert typed.code == 2
+    assert "The plan 'long' takes" in typed.err
+    assert "Use --format png or webp." in typed.err
+    assert type_(*words, "--format", "webp").code == 0
+
+
+def test_make_is_the_default(type_: Type) -> None:
+    for words in (("plan", "make", "gone.safetensors"), ("plan", "gone.safetensors")):
+        typed = type_(*words)
+        assert typed.code == 2
+        assert "Cannot read the profile gone.safetensors" in typed.err
+    assert "Cannot read the profile profile.safetensors" in type_("plan").err
+    assert "Cannot read the profile profile.safetensors" in type_("plan", "--budget", "3").err
+    assert " verify " in type_("plan", "--help").out
+    assert "--budget" in type_("plan", "make", "--help").out

@@ -1,0 +1,280 @@
+"""Schema 2 of plan files: round trips, what schema 1 was, and the JSON Schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asymflow.core import engine
+from asymflow.core.binding import Binding, Requirements
+from asymflow.core.errors import FileFormatError
+from asymflow.core.schedules import plan_of, uniform
+from asymflow.core.statistics import Interval
+from asymflow.core.types import (
+    ACTIONS,
+    FULL,
+    SOLVERS,
+    Evidence,
+    Plan,
+    Request,
+    Rule,
+    Solver,
+    Step,
+    Tier,
+)
+from asymflow.models.embedded import plans
+from asymflow.models.gaussian import GaussianAdapter
+from asymflow.planning import plan_json
+from asymflow.planning.plan_files import load_plan, plan_from_json, plan_hash, plan_to_json
+
+OLD = Path(__file__).parent / "schema-1"
+SCHEMA = json.loads(Path(plan_json.__file__).with_name("plan.schema.json").read_text("utf-8"))
+VALID = jsonschema_rs.validator_for(SCHEMA)
+
+# Pictures record them, so they must outlive every version.
+HASHES = {
+    "balanced-128": "f2666597ea160885854f94a49b96147dde873c6f6ae7ef792aee4900934ce760",
+    "balanced-64": "007f0649757931acb75345f58ad5372832a42f1d2f4d2182713c58de3b5dcef9",
+    "best-128": "052804e8226c81d5610d334d230ce8e46c8d0308dd4b6cd859f03c5cdf97dd79",
+    "best-64": "065a707d9b74a147595e6626f833f50f687052bdde816a87e5ccc364fbf3be8d",
+    "draft-128": "08c31d93d44225a4ae14cddf8e0e30a87aff347cc160aaf890ce7c27a8df57e9",
+    "draft-64": "7c1b95c528f08dc3872181ebc5c5d03c12a628d05ee0be245012822db3b980a2",
+    "fast-128": "ff8703fcf61559460a8f307cf3f9511a75d384e2c673b70c522d4843ce1039bc",
+    "fast-64": "d108f83621b6dee58cafb3eabe24ef2d338a4ce71042066f6935e5abf2e17725",
+    "rules": "6d31c7e0faf3d84d0b824066914e9626cf523a447dd3fc3e06e2f692ba00724b",
+}
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+finite = st.floats(-1e6, 1e6)
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | finite | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=4,
+)
+extras = st.dictionaries(texts.map("new {}".format), values, max_size=2)
+intervals = st.builds(Interval, finite, finite, finite)
+
+
+@st.composite
+def tiers(draw: st.DrawFn) -> Tier:
+    guided, factor = draw(st.booleans()), draw(st.sampled_from([1, 2, 4]))
+    cached = draw(st.booleans()) and (not guided or factor > 1)
+    return Tier(draw(texts), guided, factor, cached, guided and draw(st.booleans()))
+
+
+@st.composite
+def all_plans(draw: st.DrawFn) -> Plan:
+    inner = draw(st.lists(st.floats(1e-9, 1, exclude_max=True), max_size=6, unique=True))
+    times = [1.0, *sorted(inner, reverse=True), 0.0]
+    adaptive = draw(st.booleans())
+    named: tuple[Solver, ...] = tuple(each for each in SOLVERS if each != "heun")
+    steps: list[Step] = []
+    made = 0
+    for number, (t, s) in enumerate(pairwise(times)):
+        reuse = not adaptive and number > 0 and draw(st.booleans())
+        tier = FULL if number == 0 or reuse else draw(tiers())
+        made += not reuse
+        weights = None
+        if not adaptive and draw(st.booleans()):
+            most = min(made, 7)
+            weights = tuple(draw(st.lists(finite, min_size=2, max_size=1 + most)))
+        scale = None
+        if draw(st.booleans()):
+            scale = draw(finite) if tier.guided and not reuse else 1.0
+        solver = "damped2" if weights else draw(st.sampled_from(named))
+        extra = draw(extras)
+        steps.append(Step(t, s, tier, solver, weights, scale, reuse, extra))
+    rules = ()
+    if adaptive:
+        rules = tuple(
+            Rule(
+                0,
+                draw(st.sampled_from(ACTIONS if len(steps) > 1 else ("insert",))),
+                abs(draw(finite)),
+            )
+            for _ in range(draw(st.integers(1, 2)))
+        )
+    sides = st.integers(1, 512)
+    requires = st.builds(
+        Requirements,
+        st.none() | texts,
+        st.none() | finite,
+        st.none() | texts,
+        st.none() | st.tuples(sides, sides),
+        st.none() | texts,
+        st.none() | st.booleans(),
+        extras,
+    )
+    evidence = st.builds(
+        Evidence,
+        st.dictionaries(texts, texts, max_size=2),
+        st.just(tuple(map(float, range(len(steps))))),
+        st.floats(1e-3, 1e3),
+        st.just(()),
+        st.none() | finite,
+        intervals,
+        st.none() | intervals,
+        st.integers(1, 99),
+        st.none() | texts,
+        st.none() | texts,
+        st.none() | texts,
+        extras,
+    )
+    return Plan(
+        draw(texts),
+        tuple(steps),
+        draw(st.none() | evidence),
+        rules,
+        draw(st.none() | requires),
+        draw(st.none() | st.builds(Binding, texts, st.none() | texts, st.none() | texts, extras)),
+        draw(extras),
+    )
+
+
+def unknown(plan: Plan) -> list[Any]:
+    """All that a file had and this version does not know."""
+    parts = (plan, plan.requires, plan.binding, plan.evidence, *plan.steps)
+    return [dict(part.extra) for part in parts if part is not None]
+
+
+@given(all_plans())
+def test_a_round_trip_keeps_everything(plan: Plan) -> None:
+    data = json.loads(json.dumps(plan_to_json(plan)))
+    VALID.validate(data)
+    again = plan_from_json(data)
+    assert again == plan
+    for name in ("evidence", "requires", "binding"):
+        assert getattr(again, name) == getattr(plan, name)
+    assert unknown(again) == unknown(plan)
+    assert plan_to_json(again) == plan_to_json(plan)
+    assert plan_hash(again) == plan_hash(plan)
+
+
+@pytest.mark.parametrize("path", sorted(OLD.glob("*.json")), ids=lambda path: path.stem)
+def test_files_of_version_0_1_are_read(path: Path) -> None:
+    plan = load_plan(path)
+    data = json.loads(path.read_text("utf-8"))
+    assert data["schema"] == 1
+    for step, old in zip(plan.steps, data["steps"], strict=True):
+        assert (step.t, step.s, step.solver) == (old["t"], old["s"], old["solver"])
+        tier = old["tier"]
+        assert (step.tier.name, step.tier.guided) == (tier["name"], tier["guided"])
+        assert step.tier.pool_factor == tier.get("shrink", 1)
+        assert step.tier.cached == tier.get("carried", False)
+        assert step.tier.sequential_cfg == tier.get("in_turn", False)
+    for rule, old in zip(plan.adaptive, data.get("adaptive", ()), strict=True):
+        assert rule.prediction_residual == old["surprise"]
+    again = plan_from_json(json.loads(json.dumps(plan_to_json(plan))))
+    assert again == plan
+    assert again.evidence == plan.evidence
+    assert plan_hash(again) == plan_hash(plan) == HASHES[path.stem]
+
+
+@pytest.mark.parametrize("name", plans.NAMES)
+@pytest.mark.parametrize("side", plans.SIDES)
+def test_the_shipped_plans_are_those_of_version_0_1(name: str, side: int) -> None:
+    old, new = load_plan(OLD / f"{name}-{side}.json"), plans.load(name, (side, side))
+    assert new == old
+    assert plan_hash(new) == plan_hash(old)
+    assert new.evidence is not None
+    assert old.evidence is not None
+    assert replace(new.evidence, weights=None, metric=None) == old.evidence
+
+
+def test_schema_1_has_no_new_fields() -> None:
+    data = json.loads((OLD / "balanced-64.json").read_text("utf-8"))
+    for place, key, value in (
+        (data, "binding", {"family": "embedded"}),
+        (data["steps"][1], "guidance_scale", 3),
+        (data["evidence"], "weights", "0123"),
+    ):
+        place[key] = value
+        with pytest.raises(FileFormatError, match=f"has unknown entries: {key}"):
+            plan_from_json(data)
+        del place[key]
+
+
+def test_what_must_be_understood_may_be_listed() -> None:
+    data = plan_to_json(plan_of(uniform(2))) | {"required": list(plan_json.FEATURES)}
+    VALID.validate(data)
+    assert plan_from_json(data) == plan_of(uniform(2), name="unnamed")
+
+
+def edited(**changes: Any) -> dict[str, Any]:
+    data = plan_to_json(plan_of(uniform(3)))
+    data["steps"][1] |= changes
+    return data
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"solver": "rk4"},
+        {"weights": [1, 0]},
+        {"reuse": True, "tier": {"name": "full"}},
+        {"reuse": True, "solver": "heun"},
+        {"t": 2},
+        {"tier": {"guided": True}},
+        {"tier": {"name": "full", "price": 3}},
+        {"guidance_scale": "3"},
+        {"frequency_bands": []},
+    ],
+)
+def test_what_the_json_schema_refuses_is_refused(changes: dict[str, Any]) -> None:
+    assert not VALID.is_valid(edited(**changes))
+    with pytest.raises(FileFormatError):
+        plan_from_json(edited(**changes))
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "plan-files.md").read_text("utf-8")
+
+
+def test_the_documented_plan_runs() -> None:
+    [example] = re.findall(r"^```json\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    VALID.validate(json.loads(example))
+    plan = plan_from_json(json.loads(example))
+    assert [step.evaluations for step in plan.steps] == [1, 1, 0, 1, 1]
+    assert plan.requires == Requirements(parameterisation="x_0", guidance="cfg")
+    means = torch.zeros(2, 3, 8, 8)
+    [result] = engine.run(
+        GaussianAdapter(means, means + 1), plan, [Request({}, (8, 8), guidance_scale=2.0)]
+    )
+    assert result.forwards == plan.forwards == 7
+
+
+def test_the_documented_fields_are_those_of_the_json_schema() -> None:
+    sections = {
+        "The file": SCHEMA,
+        "Steps": SCHEMA["$defs"]["step"],
+        "Tiers": SCHEMA["$defs"]["tier"],
+        "Rules": SCHEMA["$defs"]["rule"],
+        "Evidence": SCHEMA["$defs"]["evidence"],
+    }
+    for heading, definition in sections.items():
+        section = re.split(r"^##+ ", DOCUMENT.partition(f"# {heading}\n")[2], flags=re.MULTILINE)
+        named = re.findall(r"^\| `(\w+)` \|", section[0], re.MULTILINE)
+        assert set(named) == set(definition["properties"]) - set(plan_json.RESERVED), heading
+    models = DOCUMENT.partition("## Models\n")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", models, re.MULTILINE)
+    parts = ("requirements", "binding")
+    assert named == [name for part in parts for name in SCHEMA["$defs"][part]["properties"]]
+
+
+def test_the_json_schema_has_the_names_of_the_code() -> None:
+    step = SCHEMA["$defs"]["step"]["properties"]
+    assert tuple(step["solver"]["enum"]) == SOLVERS
+    assert set(plan_json.RESERVED) <= set(step)
+    assert tuple(SCHEMA["$defs"]["rule"]["properties"]["action"]["enum"]) == ACTIONS
+    assert tuple(SCHEMA["properties"]["required"]["items"]["enum"]) == plan_json.FEATURES
+    assert SCHEMA["properties"]["schema"]["const"] == plan_json.SCHEMA
+    assert SCHEMA["properties"]["format"]["const"] == plan_json.FORMAT
