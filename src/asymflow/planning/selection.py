@@ -1,8 +1,8 @@
 """Chooses the cheapest plan that is as near to the limit as another sampler, and proves it.
 
 The limit is where the model leads in many steps. It is computed, so it has an error of its own,
-which is measured and stated (`Limit`). Candidates are compared on a few pictures, first all kinds
-at one number of steps, then the best kinds at others. What is chosen must keep the promise on
+which is measured and stated (`Limit`). At every price that is tried, all kinds of plans are
+screened on two pictures, and the best compared on more. What is chosen must keep the promise on
 pictures that it was not chosen by (`Proof`): a candidate that does not is dropped for the next
 dearer one.
 """
@@ -10,7 +10,7 @@ dearer one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import median
@@ -34,9 +34,9 @@ UNSEEN = 2 / 255
 """Root mean square below which a difference is none: one level of a byte. A sampler of many steps
 can be nearer to the limit than any picture file tells."""
 FEW = 2
-"""Pictures that kinds of plans are screened on."""
+"""Pictures that plans are screened on."""
 KINDS = 3
-"""Kinds that are compared on all pictures, after screening."""
+"""Plans of a price that are compared on all pictures, after screening."""
 ROUNDS = 5
 """Numbers of steps that are tried after the first."""
 CLOSE = 0.08
@@ -52,8 +52,8 @@ class Limit:
 
     Attributes:
         states: x_0 [b, c, h, w] by the fine plan.
-        errors: root mean square of the first pictures against half as many moves: about three
-            times the error of `states` where the solver is of second order, and no less.
+        errors: estimated for the first pictures: a third of the root mean square of the
+            difference to half as many moves, as of a solver of second order.
         apart: median distance between pictures of different samples.
     """
 
@@ -75,7 +75,7 @@ class Limit:
                 "plan can come near to them. Check its weights for NaN, and its dtype for "
                 "overflow: float16 is too narrow for some models."
             )
-        errors = rms(make(coarse, samples[:few]), states[:few])
+        errors = rms(make(coarse, samples[:few]), states[:few]) / 3
         pairs = list(combinations(range(len(states)), 2))
         apart = [float(rms(states[a, None], states[b, None])[0]) for a, b in pairs]
         return cls(states, errors, median(apart) if apart else math.inf)
@@ -144,8 +144,8 @@ class Candidate:
         return float(np.nan_to_num(self.errors.mean(), nan=np.inf))
 
 
-Kinds = Callable[[int], Mapping[object, Plan]]
-"""Plans for the price of so many full estimates, by what distinguishes them."""
+Kinds = Callable[[int], Sequence[Plan]]
+"""Plans of all kinds for the price of so many full estimates."""
 
 
 @dataclass(slots=True, eq=False)
@@ -165,19 +165,15 @@ class Search(Generic[S]):
     samples: Sequence[S]
     limit: Limit
     found: dict[int, Candidate] = field(default_factory=dict[int, Candidate])
-    _best_kinds: list[object] | None = None
 
     def best(self, steps: int) -> Candidate:
         """The best candidate for the price of so many full estimates."""
         if steps not in self.found:
-            plans = self.kinds(steps)
-            if self._best_kinds is None:
-                screened = {key: self._candidate(plan, FEW) for key, plan in plans.items()}
-                ranked = sorted(screened, key=lambda key: screened[key].error)
-                self._best_kinds = ranked[:KINDS]
-            known = [plans[key] for key in self._best_kinds if key in plans] or [*plans.values()]
-            candidates = [self._candidate(plan, len(self.samples)) for plan in known]
-            self.found[steps] = min(candidates, key=lambda each: each.error)
+            # Which kind is best depends on the price, so all are screened at each.
+            screened = [self._candidate(plan, slice(FEW)) for plan in self.kinds(steps)]
+            finalists = sorted(screened, key=lambda each: each.error)[:KINDS]
+            compared = [self._compared(each) for each in finalists]
+            self.found[steps] = min(compared, key=lambda each: each.error)
         return self.found[steps]
 
     def near(self, others: Errors, most: int) -> int | None:
@@ -211,9 +207,16 @@ class Search(Generic[S]):
         spread = further.std(ddof=1) / math.sqrt(len(further)) if len(further) > 1 else 0.0
         return bool(further.mean() + spread <= 0)
 
-    def _candidate(self, plan: Plan, count: int) -> Candidate:
-        made = self.make(plan, self.samples[:count])
-        return Candidate(plan, rms(made, self.limit.states[:count]))
+    def _compared(self, screened: Candidate) -> Candidate:
+        """A candidate on all samples, of which it has made a few."""
+        if len(self.samples) <= FEW:
+            return screened
+        rest = self._candidate(screened.plan, slice(FEW, None))
+        return Candidate(screened.plan, np.concatenate([screened.errors, rest.errors]))
+
+    def _candidate(self, plan: Plan, part: slice) -> Candidate:
+        made = self.make(plan, self.samples[part])
+        return Candidate(plan, rms(made, self.limit.states[part]))
 
 
 def evenly(count: int, examples: int) -> int:

@@ -219,7 +219,7 @@ def make(
         limit = task.limit(chosen)
         own = _own(task, chosen, limit)
 
-        def kinds(count: int) -> dict[object, Plan]:
+        def kinds(count: int) -> list[Plan]:
             return _proposals(measured, count, convention.times(count))
 
         search = Search(task.make, kinds, chosen, limit)
@@ -419,9 +419,9 @@ def _estimates(own: int, steps: int | None, examples: int) -> int:
     chosen, fresh = evenly(CHOSEN, examples), evenly(FRESH, examples)
     profiling = CALIBRATION * CANDIDATES * 4
     limits = FINE * (chosen + fresh) + FINE // 2 * 2 * LIMITS
-    tried = selection.FEW * 11 + chosen * selection.KINDS
+    tried = selection.FEW * 11 + (chosen - selection.FEW) * selection.KINDS
     price = own / 4 if steps is None else steps
-    searched = price * tried + (own / 5) * chosen * selection.KINDS * 2 * (steps is None)
+    searched = price * tried * (1 if steps is not None else 4)
     return round(profiling + limits + own * (chosen + fresh) + searched + fresh * price)
 
 
@@ -429,21 +429,18 @@ def _samples(examples: Sequence[Call], count: int, seed: int) -> list[Sample]:
     return [Sample(examples[i % len(examples)], seed + i) for i in range(count)]
 
 
-def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> dict[object, Plan]:
+def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> list[Plan]:
     """Plans for the price of so many full estimates: by the profile, and what others would run."""
     budget = 1.0001 * steps * measured.cost_ms[0]
     unreduced = tuple(tier for tier in measured.tiers if tier.unreduced)
     kinds: dict[tuple[Tier, ...], None] = dict.fromkeys((measured.tiers, unreduced, (FULL,)))
-    found: dict[object, Plan] = {}
+    found: list[Plan] = []
     for tiers in kinds:
         with suppress(InputError):  # nothing of that kind fits
             plan = planner.plan(only(measured, tiers), budget=budget)
-            found["profile", tiers, "as it is"] = plan
-            found["profile", tiers, "corrected"] = corrected(plan)
+            found += [plan, corrected(plan)]
     for shift in SHIFTS:
         inner = fine_time(torch.tensor(grid[1:], dtype=torch.float64), shift).tolist()
-        for solver in ("damped2", "corrected2"):
-            found["grid", shift, solver] = plan_of((grid[0], *inner), solver=solver)
-    found["grid", 1.0, "multistep2"] = plan_of(grid, solver="multistep2")
-    distinct = {plan.steps: key for key, plan in reversed(found.items())}
-    return {key: plan for key, plan in found.items() if distinct[plan.steps] == key}
+        found += [plan_of((grid[0], *inner), solver=each) for each in ("damped2", "corrected2")]
+    found.append(plan_of(grid, solver="multistep2"))
+    return list({plan.steps: plan for plan in found}.values())
