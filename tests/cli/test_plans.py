@@ -42,13 +42,13 @@ def test_a_plan_is_shown_with_its_evidence_and_binding(type_: Type) -> None:
     plan = load_plan(OLD)
     assert str(plan) in typed.out
     assert "bound to embedded:e11a8aadabb0\n" in typed.out
-    assert "requires parameterisation x_0, noise scale 1.0, shift rule side / 64" in typed.out
+    assert "requires parameterisation x_0, noise scale 1, shift rule side / 64" in typed.out
     assert "measured with size 64x64, guidance scale 5, dtype bfloat16" in typed.out
     assert plan_hash(plan) in typed.out
     said = json.loads(type_("plan", "show", "balanced", "--json").out)
     assert plan_from_json(said["plan"]) == plan
     assert (said["hash"], said["nfe"], said["unknown"]) == (plan_hash(plan), 15, {})
-    assert "48 forwards" in type_("plan", "show", "default").out
+    assert "48 NFE" in type_("plan", "show", "default").out
     assert "8 steps" in type_("plan", "show", "balanced", "--size", "96").out
 
 

@@ -168,7 +168,7 @@ def test_truncation_outside_the_path(start: float) -> None:
 
 def test_a_plan_prints_itself() -> None:
     text = str(schedules.plan_of(schedules.uniform(2), name="short"))
-    assert text.splitlines()[0] == "plan short: 2 steps, 4 forwards"
+    assert text.splitlines()[0] == "plan short: 2 steps, 4 NFE"
     assert len(text.splitlines()) == 4
 
 

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -25,9 +25,10 @@ from asymflow.generation.pipeline import Model
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server.remote import Network
 from asymflow.server.settings import Settings
+from asymflow.server.worker import Worker
 from tests.helpers import wait_until
 
-from .conftest import SMALL, Running, Slow, running
+from .conftest import SMALL, Running, Serve, Slow, running
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -182,3 +183,24 @@ def test_a_model_that_cannot_be_loaded_yet_is_tried_again(
         answer = server.http.post("/api/jobs", json={"prompt": "a fox", **SMALL})
         assert answer.status_code == httpx.codes.ACCEPTED
         assert server.over(answer.json()["id"])["state"] == "done"
+
+
+def test_a_fault_of_the_server_costs_the_pictures_at_hand_only(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: the worker goes on, and the next start finds the job unfinished."""
+    server = serve()
+    monkeypatch.setattr("asymflow.server.worker._FIRST_PAUSE", 0.1)
+    own, faults = Worker._drop_unwanted, itertools.count()  # pyright: ignore[reportPrivateUsage]
+
+    def drop_unwanted(*args: Any) -> None:
+        if next(faults) == 0:
+            raise RuntimeError("a fault of ours")
+        own(*args)
+
+    monkeypatch.setattr(Worker, "_drop_unwanted", drop_unwanted)
+    first = server.ask("a fox")
+    second = server.over(server.ask("a cat")["id"])
+    assert second["state"] == "done"
+    assert server.job(first["id"])["state"] != "done"
+    assert not server.job(first["id"])["pictures"]

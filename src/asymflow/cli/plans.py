@@ -56,11 +56,11 @@ def _provenance(plan: Plan) -> Iterator[str]:
         size = None if needs.size is None else f"{needs.size[1]}x{needs.size[0]}"
         named = {
             "parameterisation": needs.parameterisation,
-            "noise scale": needs.noise_scale,
+            "noise scale": None if needs.noise_scale is None else f"{needs.noise_scale:g}",
             "shift rule": needs.shift_rule,
             "size": size,
             "guidance": needs.guidance,
-            "alpha": needs.alpha,
+            "alpha": None if needs.alpha is None else "yes" if needs.alpha else "no",
         }
         words = [f"{name} {value}" for name, value in named.items() if value is not None]
         yield f"requires {', '.join(words) or 'nothing'}"

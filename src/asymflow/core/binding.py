@@ -12,10 +12,6 @@ from typing import Any
 from asymflow.core.checks import instance, number, whole
 
 
-def _nothing() -> dict[str, Any]:
-    return {}
-
-
 @dataclass(frozen=True, slots=True)
 class Requirements:
     """What a plan needs of a model; None where it does not matter.
@@ -36,7 +32,7 @@ class Requirements:
     size: tuple[int, int] | None = None
     guidance: str | None = None
     alpha: bool | None = None
-    extra: Mapping[str, Any] = field(default_factory=_nothing, compare=False, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("parameterisation", "shift_rule", "guidance"):
@@ -63,7 +59,7 @@ class Binding:
     family: str
     weights: str | None = None
     name: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=_nothing, compare=False, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
 
     def __str__(self) -> str:
         short = self.family if self.weights is None else f"{self.family}:{self.weights[:12]}"

@@ -222,12 +222,13 @@ def _together(answers: Sequence[Answer]) -> Answer:
     return Answer(
         torch.cat([each.cond for each in answers]),
         torch.cat(nulls) if nulls else None,
-        _joined([each.cond_memory for each in answers]),
-        _joined([each.null_memory for each in answers]),
+        joined([each.cond_memory for each in answers]),
+        joined([each.null_memory for each in answers]),
     )
 
 
-def _joined(memories: Sequence[Context | None]) -> Context | None:
+def joined(memories: Sequence[Context | None]) -> Context | None:
+    """The rows of all memories that there are, in their order; None if there is none."""
     known = [each for each in memories if each is not None]
     return {key: torch.cat([each[key] for each in known]) for key in known[0]} if known else None
 

@@ -85,16 +85,15 @@ def rollout(
     observer: Observer = no_observer,
 ) -> list[End]:
     """As `run`, without making pictures of the states."""
-    check_types(adapter, plan, requests)
     ends: dict[int, Tensor] = {}
-    moves: list[list[Move]] = [[] for _ in requests]
+    moves: dict[int, list[Move]] = {}
     for frame in walk(adapter, plan, requests, exact=exact):
         for move, x_t in zip(frame.moves, frame.x_t, strict=True):
-            moves[move.picture].append(move)
+            moves.setdefault(move.picture, []).append(move)
             if move.last:
                 ends[move.picture] = x_t
         observer(frame)
-    return [End(ends[index], tuple(own)) for index, own in enumerate(moves)]
+    return [End(ends[index], tuple(moves[index])) for index in range(len(requests))]
 
 
 def walk(

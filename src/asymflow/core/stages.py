@@ -77,11 +77,6 @@ class Stage:
         """Whether the unconditional pass is made."""
         return self.guidance != 0
 
-    @property
-    def passes(self) -> int:
-        """Network passes (NFE)."""
-        return 2 if self.guided else 1
-
 
 Past = tuple[Time, Tier]
 """The time of an estimate, and the tier that made it."""

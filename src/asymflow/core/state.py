@@ -119,7 +119,7 @@ class State:
         return State, (self.at, *_map(self, torch.clone))
 
     def select(self, rows: Sequence[int]) -> State:
-        """The states of some of the pictures."""
+        """The states of some of the pictures, in ascending order."""
         if len(rows) == len(self.at):
             return self
         at = tuple(self.at[row] for row in rows)
@@ -157,8 +157,8 @@ class State:
             _cat(states, [each.anchor for each in states]),
             tuple(each for each in past if each is not None),
             None if x_0 is None or term is None else Memory(x_0, term),
-            _joined([each.cond for each in states]),
-            _joined([each.null for each in states]),
+            calls.joined([each.cond for each in states]),
+            calls.joined([each.null for each in states]),
         )
 
 
@@ -189,13 +189,6 @@ def _cat(states: Sequence[State], parts: Sequence[Tensor | None]) -> Tensor | No
         for each, part in zip(states, parts, strict=True)
     )
     return torch.cat(list(filled))
-
-
-def _joined(memories: Sequence[Context | None]) -> Context | None:
-    first = memories[0]
-    if first is None:
-        return None
-    return {key: torch.cat([each[key] for each in memories if each]) for key in first}
 
 
 def question(program: Program, state: State) -> Question:

@@ -127,10 +127,6 @@ MAX_ESTIMATES = 7
 """Estimates that explicit weights may use: the newest and six before it."""
 
 
-def _nothing() -> dict[str, Any]:
-    return {}
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """One move of the trajectory from time t down to s < t, where 1 is noise and 0 is data.
@@ -157,7 +153,7 @@ class Step:
     weights: tuple[float, ...] | None = None
     guidance_scale: float | None = None
     reuse: bool = False
-    extra: Mapping[str, Any] = field(default_factory=_nothing, compare=False, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # Plan files contain floats only, and a plan must equal what is read back.
@@ -274,7 +270,7 @@ class Evidence:
     metric: str | None = None
     weights: str | None = None
     commit: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=_nothing, compare=False, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
 
 
 Action = Literal["skip", "insert"]
@@ -341,7 +337,7 @@ class Plan:
     adaptive: tuple[Rule, ...] = ()
     requires: Requirements | None = field(default=None, compare=False)
     binding: Binding | None = field(default=None, compare=False)
-    extra: Mapping[str, Any] = field(default_factory=_nothing, compare=False, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
 
     def __post_init__(self) -> None:
         instance("The name of a plan", self.name, str, "Plan(name, steps) has it first.")
@@ -439,10 +435,10 @@ class Plan:
 
     def __str__(self) -> str:
         found, guided = self.evidence, self.guided
-        rows = [f"plan {self.name}: {len(self.steps)} steps, {self.forwards} forwards"]
+        rows = [f"plan {self.name}: {len(self.steps)} steps, {self.forwards} NFE"]
         head = (
             f"{'step':>4}  {'from t':>7}  {'to t':>7}  {'tier':<18}{'side':<6}{'guided':<8}"
-            f"{'solver':<12}forwards"
+            f"{'solver':<12}{'NFE':>8}"
         )
         rows.append(head + ("  cost of a full one  share of error" if found else ""))
         for i, step in enumerate(self.steps):
@@ -468,7 +464,7 @@ class Plan:
                 f"as {sum(found.cost_ms) / found.full_ms:.1f} full estimates"
             )
             rows.append(
-                f"difference to the reference {found.rms}, "
+                f"RMSE to the reference {found.rms}, "
                 f"on {found.pictures} pictures it was not chosen by"
             )
             if found.distance:

@@ -161,22 +161,35 @@ class Worker(threading.Thread):
     def _draw(self, shared: _Drawing) -> None:
         """Take pictures and move them, until the server closes."""
         while not self._abandoned.is_set():
-            if not self._fill(shared):
-                return
-            if not self._manager.alive:
-                with shared.lock:
-                    jobs = [run.unit.job for run in shared.runs.values()]
-                if jobs and not self._manager.await_network(jobs):
-                    self._drop_unwanted(shared)
-                    continue
             try:
-                frame = shared.batcher.tick()
-            except Interrupted as interruption:
-                self._lost(shared, interruption)
-            else:
-                if frame is not None:
-                    self._follow(shared, frame)
-            self._drop_unwanted(shared)
+                if not self._turn(shared):
+                    return
+            except Exception:
+                # The next start finds these jobs unfinished; this one must go on.
+                _log.exception("pictures were given up")
+                self._release(shared, list(shared.runs))
+                if self._manager.await_close(_FIRST_PAUSE):
+                    return
+
+    def _turn(self, shared: _Drawing) -> bool:
+        """Take pictures while there is room, and move some; False when the server stops."""
+        if not self._fill(shared):
+            return False
+        if not self._manager.alive:
+            with shared.lock:
+                jobs = [run.unit.job for run in shared.runs.values()]
+            if jobs and not self._manager.await_network(jobs):
+                self._drop_unwanted(shared)
+                return True
+        try:
+            frame = shared.batcher.tick()
+        except Interrupted as interruption:
+            self._lost(shared, interruption)
+        else:
+            if frame is not None:
+                self._follow(shared, frame)
+        self._drop_unwanted(shared)
+        return True
 
     def _fill(self, shared: _Drawing) -> bool:
         """Add pictures to the batcher while it has room; False when the server stops."""
@@ -219,22 +232,17 @@ class Worker(threading.Thread):
     def _follow(self, shared: _Drawing, frame: Frame) -> None:
         """Publish what pictures have done, and pass finished ones to the writer."""
         waited = remote.waited(shared.model.adapter) / max(1, len(frame.moves))
-        try:
-            self._count_exhausted(shared)
-            for move, x_0, x_t in zip(frame.moves, frame.x_0, frame.x_t, strict=True):
-                run = shared.runs.get(move.picture)
-                if run is None or run.unit.job.over:
-                    continue
-                self._note(shared.model.adapter, run, move, x_0, move.seconds - waited)
-                if move.last:
-                    self._finish_later(shared.model.adapter, run, x_t)
-            for number, error in frame.failed:
-                if (run := shared.runs.get(number)) is not None:
-                    self._fail_with(run, error)
-        except Exception:
-            # The next start finds these jobs unfinished; this one must go on.
-            _log.exception("pictures were given up")
-            self._release(shared, [move.picture for move in frame.moves])
+        self._count_exhausted(shared)
+        for move, x_0, x_t in zip(frame.moves, frame.x_0, frame.x_t, strict=True):
+            run = shared.runs.get(move.picture)
+            if run is None or run.unit.job.over:
+                continue
+            self._note(shared.model.adapter, run, move, x_0, move.seconds - waited)
+            if move.last:
+                self._finish_later(shared.model.adapter, run, x_t)
+        for number, error in frame.failed:
+            if (run := shared.runs.get(number)) is not None:
+                self._fail_with(run, error)
         over = [move.picture for move in frame.moves if move.last]
         self._release(shared, [*over, *(number for number, _ in frame.failed)])
 

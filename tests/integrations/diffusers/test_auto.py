@@ -293,9 +293,8 @@ def test_guided_pipelines_are_planned_with_cheaper_tiers(
     assert_close(sum(errors) / 4, evidence.rms.value, rtol=1e-3, atol=1e-5)
 
 
-def test_a_learned_variance_is_left_out_of_the_comparison(
-    deepfloyd: Make, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure with fewer pictures, beside eight steps of the pipeline's own sampler."""
     for name, count in {"FINE": 16, "CANDIDATES": 6, "CHOSEN": 2, "FRESH": 2}.items():
         monkeypatch.setattr(auto, name, count)
 
@@ -303,6 +302,12 @@ def test_a_learned_variance_is_left_out_of_the_comparison(
         return 8
 
     monkeypatch.setattr(original, "default_steps", eight)
+
+
+def test_a_learned_variance_is_left_out_of_the_comparison(
+    deepfloyd: Make, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quicker(monkeypatch)
     pipe = deepfloyd("DDPMScheduler", variance_type="learned_range", thresholding=True)
     fast = asymflow.accelerate(pipe, examples=[{**told, "guidance_scale": 2.0}])
     assert fast.asymflow_plan.evidence.made["original"] == "DDIMScheduler, 8 steps"
@@ -470,13 +475,7 @@ def test_prompts_are_encoded_once(
     prx: Make, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many plans are compared: the pipeline itself is called for proofs only."""
-    for name, count in {"FINE": 16, "CANDIDATES": 6, "CHOSEN": 2, "FRESH": 2}.items():
-        monkeypatch.setattr(auto, name, count)
-
-    def eight(_: object) -> int:
-        return 8
-
-    monkeypatch.setattr(original, "default_steps", eight)
+    quicker(monkeypatch)
     pipe = prx()
     calls = 0
     own = type(pipe).encode_prompt

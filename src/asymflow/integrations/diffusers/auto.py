@@ -52,8 +52,8 @@ LEAST = 0.005
 SHIFTS = (1.0, 0.5, 0.25, 0.125)
 """Of the pipeline's own grid, where others would try it: as it is, and denser near the picture."""
 CALIBRATION, CHOSEN, FRESH = 4, 4, 16
-"""Pictures to profile on, to choose a plan by, and to measure what it keeps; at least, since every
-example serves equally often."""
+"""Pictures to profile on, to choose a plan by, and to measure what it keeps. The last two are the
+least numbers: every example serves equally often."""
 LIMITS = 4
 """Pictures that the error of a limit is measured on."""
 AGREE = 0.004
@@ -155,11 +155,8 @@ class _Task:
             plan_of(refined(convention, count), solver="corrected2", name="reference")
             for count in (FINE, FINE // 2)
         )
-        probe, first = (
-            plan_of(convention.times(min(2, convention.most or 2))),
-            _samples(calls, 1, 0),
-        )
-        own, others = (each.planned(probe, first) for each in (alone, pictures))
+        probe = plan_of(convention.times(min(2, convention.most or 2)))
+        own, others = (each.planned(probe, _samples(calls, 1, 0)) for each in (alone, pictures))
         # The network alone does not know of pictures to begin with, of masks, or of other noise.
         same = float(rms(own, others)[0]) <= AGREE
         make = alone.planned if same else pictures.planned
