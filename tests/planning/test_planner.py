@@ -576,7 +576,7 @@ def test_plans_count_the_passes_of_what_they_were_measured_on(scale: str, passes
     found = Plan("two", steps, measured)
     assert found.forwards == 3 * passes
     first, _, row, *_ = str(found).splitlines()
-    assert first == f"plan two: 2 steps, {3 * passes} forwards"
+    assert first == f"plan two: 2 steps, {3 * passes} NFE"
     assert row.split()[5] == ("yes" if passes == 2 else "no")
     assert row.split()[7] == str(2 * passes)
     assert Plan("two", steps).forwards == 6

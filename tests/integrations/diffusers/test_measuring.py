@@ -343,4 +343,4 @@ def test_passes_are_counted_once_where_nothing_is_guided(unconditional: Make) ->
     pipe.unet.conv_in.register_forward_pre_hook(look)
     draw(fast)
     assert plan.forwards == len(asked)
-    assert f"{len(plan.steps)} steps, {len(asked)} forwards" in str(plan)
+    assert f"{len(plan.steps)} steps, {len(asked)} NFE" in str(plan)
