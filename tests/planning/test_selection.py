@@ -1,4 +1,4 @@
-"""Plans that keep what they promise, on models whose errors are made up or known."""
+"""The cheapest plan as near as another sampler, on models whose errors are made up."""
 
 from __future__ import annotations
 
@@ -10,141 +10,118 @@ import pytest
 import torch
 from torch import Tensor
 
-from asymflow.core.errors import InputError
+from asymflow.core.adapter import Adapter
 from asymflow.core.schedules import plan_of, uniform
-from asymflow.core.types import Plan
+from asymflow.core.types import Plan, Request
 from asymflow.planning import selection
-from asymflow.planning.selection import Limit, Proof, Search, evenly
+from asymflow.planning.selection import Search, evenly, limit_plan
+from asymflow.planning.verifier import Evaluator
+from tests.fakes import FakeModel
+from tests.fakes import FakeModel
 from tests.helpers import draw
 
-FINE, COARSE = plan_of(uniform(64)), plan_of(uniform(32))
+ADAPTER = FakeModel()
 
 
 def picture(seed: int) -> Tensor:
     return draw(seed, 1, 2, 2).clamp(-1, 1)
 
 
-def maker(error: Callable[[Plan, int], float]) -> selection.Make[int]:
-    """Pictures that are so far from the limit, as a function of plan and seed."""
+def judge(error: Callable[[Plan, int], float], count: int) -> Evaluator:
+    """Pictures that are so far from the reference, as a function of plan and seed."""
 
-    def make(plan: Plan, samples: Sequence[int]) -> Tensor:
-        return torch.stack([picture(seed) + error(plan, seed) for seed in samples])
+    def roll(_: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+        return torch.stack([picture(r.seed) + error(plan, r.seed) for r in requests])
 
-    return make
+    requests = tuple(Request({}, (2, 2), seed) for seed in range(count))
+    reference = torch.stack([picture(seed) for seed in range(count)])
+    return Evaluator(ADAPTER, requests, reference, roll=roll)
 
 
 def second_order(scale: float) -> Callable[[Plan, int], float]:
     return lambda plan, seed: scale * (1 + 0.2 * math.sin(seed)) / len(plan.steps) ** 2
 
 
-def kinds(steps: int) -> list[Plan]:
-    return [plan_of(uniform(steps), name=kind) for kind in ("worst", "good", "bad", "worse")]
+def kinds(steps: int) -> dict[str, Plan]:
+    names = ("worst", "good", "bad", "worse", "poor", "awful")
+    return {
+        name: plan_of((1.0, (1 + i / 1000) * uniform(steps)[1], *uniform(steps)[2:]), name=name)
+        for i, name in enumerate(names)
+    }
 
 
 def by_kind(scale: float) -> Callable[[Plan, int], float]:
     factor = {"good": 1, "bad": 2, "worse": 3, "worst": 4}
     own = second_order(scale)
-    return lambda plan, seed: factor.get(plan.name, 1) * own(plan, seed)
+    return lambda plan, seed: factor.get(plan.name, 5) * own(plan, seed)
 
 
-def test_the_error_of_the_limit_is_measured() -> None:
-    limit = Limit.of(maker(second_order(8.0)), FINE, COARSE, range(6), 4)
-    assert limit.errors == pytest.approx([second_order(8.0)(FINE, s) for s in range(4)], rel=1e-3)
-    assert limit.error == max(limit.errors)
-    assert 0.3 < limit.apart < 2
-
-    def broken(plan: Plan, seed: int) -> float:
-        return math.nan if seed == 3 else 0.0
-
-    with pytest.raises(InputError, match="not finite in 64 steps"):
-        Limit.of(maker(broken), FINE, COARSE, range(6), 4)
-
-
+@pytest.mark.parametrize("begin", [2, 12, 40])
 @pytest.mark.parametrize("scale", [0.3, 2.0, 20.0])
-def test_the_least_price_is_found_in_a_few_tries(scale: float) -> None:
-    make = maker(by_kind(scale))
-    limit = Limit.of(make, FINE, FINE, range(4), 2)
-    others = np.full(4, 0.03)
-    search = Search(make, kinds, range(4), limit)
-    price = search.near(others, 50)
+def test_the_least_price_is_found_in_a_few_tries(scale: float, begin: int) -> None:
+    search = Search(judge(by_kind(scale), 4), kinds)
+    price = search.near(np.full(4, 0.03), 50, begin)
     right = next(n for n in range(2, 50) if second_order(scale)(plan_of(uniform(n)), 2) <= 0.03)
     assert price is not None
     assert 0.85 * right <= price <= max(right + 2, 1.25 * right)  # by a standard error more, too
     assert len(search.found) <= selection.ROUNDS + 1
-    assert search.best(price).plan.name == "good"
+    assert search.best(price).name == "good"
 
 
 def test_where_nothing_is_as_near_there_is_no_price() -> None:
-    make = maker(lambda plan, seed: 0.5)
-    limit = Limit.of(maker(lambda plan, seed: 0.0), FINE, COARSE, range(4), 2)
-    assert Search(make, kinds, range(4), limit).near(np.full(4, 0.1), 50) is None
+    search = Search(judge(lambda plan, seed: 0.5, 4), kinds)
+    assert search.near(np.full(4, 0.1), 50, 12) is None
 
 
-def test_plans_are_screened_on_few_pictures_and_none_is_made_twice() -> None:
-    asked: list[tuple[str, int, int]] = []
+def test_a_price_that_begins_beyond_the_end_is_tried_before_it() -> None:
+    search = Search(judge(by_kind(0.3), 4), kinds)
+    price = search.near(np.full(4, 0.03), 5, 40)
+    assert price is not None
+    assert price < 5
+
+
+def test_all_kinds_are_screened_once_and_the_best_of_them_at_other_prices() -> None:
+    screened: list[tuple[str, int, int]] = []
     own = by_kind(2.0)
+    inner = judge(own, 6)
 
-    def make(plan: Plan, samples: Sequence[int]) -> Tensor:
-        asked.append((plan.name, len(plan.steps), len(samples)))
-        return maker(own)(plan, samples)
+    def roll(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+        screened.append((plan.name, len(plan.steps), len(requests)))
+        return inner.roll(adapter, plan, requests)
 
-    limit = Limit.of(maker(own), FINE, COARSE, range(6), 2)
-    search = Search(make, kinds, range(6), limit)
+    search = Search(Evaluator(ADAPTER, inner.requests, inner.reference, roll=roll), kinds)
     search.best(10)
     search.best(20)
     search.best(10)
-    expected: list[tuple[str, int, int]] = []
-    for n in (10, 20):
-        expected += [(plan.name, n, selection.FEW) for plan in kinds(n)]
-        expected += [(name, n, 6 - selection.FEW) for name in ("good", "bad", "worse")]
-    assert asked == expected
+    rest = 6 - selection.FEW
+    expected = [(name, 10, selection.FEW) for name in kinds(10)]
+    expected += [(name, 10, rest) for name in ("good", "bad")]
+    expected += [(name, 20, selection.FEW) for name in ("good", "bad", "worse", "worst")]
+    expected += [(name, 20, rest) for name in ("good", "bad")]
+    assert screened == expected
 
 
-def proof(errors: Sequence[float], others: Sequence[float] | None, error: float = 0.001) -> Proof:
-    states = torch.stack([picture(seed) for seed in range(len(errors))])
-    limit = Limit(states, np.array([error]), apart=1.0)
-    return Proof(np.array(errors), None if others is None else np.array(others), limit)
+LIMITS = [plan_of(uniform(n)) for n in (8, 16, 24, 32)]
 
 
-def test_a_promise_is_kept_where_the_mean_is_no_larger() -> None:
-    own = [0.02] * 16
-    assert proof([0.019] * 16, own).kept
-    assert not proof([0.021] * 16, own).kept
-    # One level of a byte is no difference.
-    assert proof([0.007] * 16, [0.0001] * 16).kept
-    assert proof([0.007] * 16, None).kept
-    assert not proof([0.009] * 16, None).kept
-    assert not proof([math.nan] * 16, own).kept
+@pytest.mark.parametrize(
+    ("error", "moves", "tried"),
+    [(1.0, 8, {8}), (0.02, 16, {8, 16}), (0.01, 24, {8, 24}), (0.001, 32, {8})],
+)
+def test_the_limit_has_as_many_moves_as_the_error_needs(
+    error: float, moves: int, tried: set[int]
+) -> None:
+    """Errors of all limits are 1 / n^2."""
+    seen: set[int] = set()
 
+    def off(plan: Plan, _: int) -> float:
+        seen.add(len(plan.steps))
+        return 1 / len(plan.steps) ** 2 - 1 / 64**2
 
-def test_a_picture_that_becomes_another_breaks_the_promise() -> None:
-    """A mean hides it: seven pictures of eight are nearer than the other sampler's."""
-    errors = [0.002] * 15 + [0.66]
-    found = proof(errors, [0.05] * 16)
-    assert float(np.mean(errors)) < 0.05
-    assert found.changed == 1
-    assert not found.kept
-    assert proof(errors, [0.05] * 15 + [0.7]).kept  # the other sampler loses it, too
-
-
-def test_the_interval_of_skew_errors_is_never_below_zero_and_holds_the_limit() -> None:
-    errors = [0.002] * 15 + [0.66]
-    found = proof(errors, None, error=0.01).mean
-    assert 0 <= found.low <= found.value <= found.high
-    assert found.high > float(np.mean(errors)) + 0.01
-    even = proof([0.02] * 16, None, error=0.01).mean
-    assert even.low == pytest.approx(0.02)
-    assert even.high == pytest.approx(0.03)
-
-
-def test_intervals_hold_the_mean_of_skew_errors() -> None:
-    rng = np.random.default_rng(0)
-    expected = math.exp(0.5)
-    held = sum(
-        found.low <= expected <= found.high
-        for found in (proof(list(rng.lognormal(size=16)), None, 0.0).mean for _ in range(300))
-    )
-    assert held > 0.8 * 300  # of 16 values of so skew a distribution
+    plan, estimated = limit_plan(judge(off, 4), LIMITS, error, few=2, moves=64)
+    assert len(plan.steps) == moves
+    assert seen == tried
+    assert estimated == pytest.approx(1 / moves**2, rel=1e-4)
 
 
 def test_every_example_serves_equally_often() -> None:

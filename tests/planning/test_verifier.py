@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from asymflow.core import schedules
+from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
 from asymflow.core.flow import enlarge
 from asymflow.core.types import (
@@ -64,9 +68,37 @@ def test_errors_are_per_picture_and_their_mean_is_kept(judge: verifier.Evaluator
     errors = judge.errors(plan)
     assert errors.shape == (3,)
     assert judge.error(plan) == pytest.approx(float(errors.mean()))
-    assert judge.known[plan.steps] == judge.error(plan)
-    few = judge.first(2)
-    assert few.error(plan) == pytest.approx(float(errors[:2].mean()))
+    assert judge.error(plan, 2) == pytest.approx(float(errors[:2].mean()))
+
+
+def test_no_picture_of_a_plan_is_made_twice(judge: verifier.Evaluator) -> None:
+    made: list[int] = []
+
+    def roll(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+        made.append(len(requests))
+        return verifier.rollout(adapter, plan, requests)
+
+    plan = schedules.plan_of(schedules.uniform(4))
+    counting = replace(judge, roll=roll, known={})
+    assert counting.errors(plan, 1).shape == (1,)
+    assert counting.errors(plan) == pytest.approx(judge.errors(plan))
+    counting.errors(plan, 2)
+    assert made == [1, 2]
+
+
+def test_errors_that_are_not_finite_are_infinitely_bad(judge: verifier.Evaluator) -> None:
+    def roll(_: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+        return torch.full((len(requests), 3, 8, 8), math.nan)
+
+    broken = replace(judge, roll=roll, known={})
+    assert broken.error(schedules.plan_of(schedules.uniform(4))) == math.inf
+
+
+def test_half_the_moves() -> None:
+    plan = schedules.plan_of(schedules.uniform(5), guidance_interval=(0.5, 1.0))
+    half = verifier.halved(plan)
+    assert half.times == pytest.approx((1.0, 0.6, 0.2, 0.0))
+    assert [step.tier for step in half.steps] == [plan.steps[i].tier for i in (0, 2, 4)]
 
 
 def test_price_counts_every_estimate(profile: Profile) -> None:
@@ -154,6 +186,14 @@ def test_proof_is_measured_on_the_pictures_it_is_given(
     evidence = proved.evidence
     assert proved == plan
     assert evidence is not None
+    assert evidence.made["limit_rms"] == "0.0000"
+    assert float(evidence.made["worst_rms"]) == pytest.approx(fresh.errors(plan).max(), abs=1e-4)
+    reference = schedules.fine_plan((8, 8))
+    with_limit = verifier.measure_evidence(fresh, plan, profile, reference=reference).evidence
+    assert with_limit is not None
+    off = fresh.error(verifier.halved(reference)) / 3
+    assert float(with_limit.made["limit_rms"]) == pytest.approx(off, abs=1e-4)
+    assert with_limit.rms.high == pytest.approx(evidence.rms.high + off)
     assert evidence.rms.value == pytest.approx(float(fresh.errors(plan).mean()))
     assert evidence.rms.low < evidence.rms.value < evidence.rms.high
     assert evidence.distance is not None

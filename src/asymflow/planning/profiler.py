@@ -42,8 +42,6 @@ from asymflow.planning.replay import recorded
 
 FINER = 2
 """Moves of the reference between two candidate times."""
-PERTURBED = 6
-"""Candidate times at which amplification is measured; between them it is interpolated."""
 LATE = 5
 """Minimal number of moves in the second half of the candidates, for a disturbance in the first."""
 DISTURBANCES = (0.02, 0.2)
@@ -58,6 +56,22 @@ _NEVER = 1e3
 Progress = Callable[[str, int, int], None]
 """Progress callback, called with the activity, the units done and their total."""
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How the growth of errors is measured.
+
+    Attributes:
+        pictures: that it is measured on.
+        times: candidate times at which it is measured; between them it is interpolated.
+        moves: of every trajectory, at most; by default one per candidate time, and fewer where
+            errors hardly grow.
+    """
+
+    pictures: int
+    times: int = 6
+    moves: int | None = None
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -78,6 +92,40 @@ def profile(
 ) -> Profile:
     """Measure a lattice on calibration requests of one size and one guidance scale.
 
+    See `measure`, which also returns where the reference ends.
+
+    Raises:
+        InputError: the requests are of different sizes or guidance scales, or have an image.
+    """
+    found, _ = measure(
+        adapter,
+        requests,
+        times=times,
+        tiers=tiers,
+        guidance_interval=guidance_interval,
+        repeats=repeats,
+        memory=memory,
+        progress=progress,
+        partial=partial,
+    )
+    return found
+
+
+def measure(
+    adapter: Adapter,
+    requests: Sequence[Request],
+    *,
+    times: Sequence[float] | None = None,
+    tiers: Sequence[Tier] | None = None,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    repeats: int = 9,
+    memory: bool = True,
+    growth: Growth | None = None,
+    progress: Progress = no_progress,
+    partial: Path | str | None = None,
+) -> tuple[Profile, Tensor]:
+    """A profile, and x_0 [b, c, h, w] that the reference reaches, in `FINER` moves a candidate.
+
     Args:
         adapter: the model.
         requests: calibration requests, without images.
@@ -87,6 +135,7 @@ def profile(
             reference is the conditional estimate, and guided tiers have no moves.
         repeats: of each timing; the median is used.
         memory: measure `peak_bytes`, which stay 0 otherwise.
+        growth: how the growth of errors is measured; by default on all pictures.
         progress: called before every measurement.
         partial: a file that records the outputs of the network, so that an interrupted profile
             resumes from there. Remove it when the profile is saved.
@@ -118,7 +167,9 @@ def profile(
         else recorded(adapter, as_path("partial", partial)) as asked
     ):
         answers = reference(asked, requests, times, tiers, guidance_interval, progress)
-        amplification, saturation = _growth(answers, progress)
+        growth = growth or Growth(len(requests))
+        few = answers.first(asked, requests[: growth.pictures])
+        amplification, saturation = _growth(few, growth, progress)
     cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress, memory)
     weights = np.zeros((len(times),) * 3)
     second = np.zeros_like(weights)
@@ -132,7 +183,7 @@ def profile(
     for i, t in enumerate(times):
         if not low <= t <= high:
             local_error[[tier.guided for tier in tiers], :, i] = np.inf
-    return Profile(
+    found = Profile(
         times=times,
         tiers=tiers,
         cost_ms=cost_ms,
@@ -145,6 +196,7 @@ def profile(
         drift=np.stack([_drift(answers, tier) for tier in tiers]),
         made=_made(adapter, requests, guidance_interval),
     )
+    return found, answers.x[-1]
 
 
 def measure_costs(
@@ -209,6 +261,14 @@ class ReferenceOutputs:
     def clipped_estimate(self, x_0: Tensor) -> Tensor:
         """An estimate as a solver receives it."""
         return clipped_estimate(self.models.guided.adapter, x_0)
+
+    def first(self, adapter: Adapter, requests: Sequence[Request]) -> ReferenceOutputs:
+        """The same of the first pictures only, which are those of the requests."""
+        count = len(requests)
+        memories = tuple(Memory(each.x_0[:count], each.guidance[:count]) for each in self.memories)
+        cheap = {tier: tuple(x[:count] for x in each) for tier, each in self.cheap.items()}
+        models = ReferenceRun.of(adapter, requests, self.models.guidance_interval)
+        return ReferenceOutputs(models, self.times, self.x[:, :count], memories, cheap)
 
 
 @torch.inference_mode()
@@ -328,10 +388,10 @@ def _drift(answers: ReferenceOutputs, tier: Tier) -> Array:
 
 
 @torch.inference_mode()
-def _growth(answers: ReferenceOutputs, progress: Progress) -> tuple[Array, float]:
+def _growth(answers: ReferenceOutputs, growth: Growth, progress: Progress) -> tuple[Array, float]:
     """Amplification and saturation, from the growth of a real error, that of one Euler move."""
     count = len(answers.times)
-    nodes = sorted({round(1 + (count - 2) * k / PERTURBED) for k in range(PERTURBED)})
+    nodes = sorted({round(1 + (count - 2) * k / growth.times) for k in range(growth.times)})
     grown: list[float] = []
     limits: list[float] = []
     for number, j in enumerate(nodes):
@@ -340,13 +400,14 @@ def _growth(answers: ReferenceOutputs, progress: Progress) -> tuple[Array, float
         euler = (s / t) * answers.x[j - 1] + (1 - s / t) * x_0
         error = euler - answers.x[j]
         size = error.square().mean().sqrt().clamp_min(_FORGOTTEN)
-        disturbed = [answers.x[j] + error * (each / size) for each in (0, *DISTURBANCES)]
-        end, *ends = [follow(answers, x_t, j) for x_t in disturbed]
-        distances = [float((each - end).square().mean().sqrt()) for each in ends]
-        small, large = (d / by for d, by in zip(distances, DISTURBANCES, strict=True))
+        little, much = DISTURBANCES
+        direction = error / size
+        end = follow(answers, answers.x[j], j, growth.moves)
+        small = _factor(answers, j, direction, little, end, growth.moves)
         grown.append(small)
         if small > _GROWING:
-            limits.append(saturating(small, large, DISTURBANCES[1]))
+            large = _factor(answers, j, direction, much, end, growth.moves)
+            limits.append(saturating(small, large, much))
         progress("measuring how errors grow", number + 1, len(nodes))
     logs = np.interp(
         np.arange(count), [*nodes, count - 1], [*np.log(np.maximum(grown, _FORGOTTEN)), 0.0]
@@ -354,6 +415,14 @@ def _growth(answers: ReferenceOutputs, progress: Progress) -> tuple[Array, float
     # Times at which errors do not saturate give no information about the saturation.
     found = [each for each in limits if each < _NEVER] or [_NEVER]
     return np.exp(logs).astype(np.float32), statistics.median(found)
+
+
+def _factor(
+    answers: ReferenceOutputs, j: int, direction: Tensor, by: float, end: Tensor, moves: int | None
+) -> float:
+    """Factor by which a disturbance of a size at `times[j]` grows until t = 0."""
+    ended = follow(answers, answers.x[j] + by * direction, j, moves)
+    return float((ended - end).square().mean().sqrt()) / by
 
 
 def saturating(amplification: float, growth: float, error: float) -> float:
@@ -370,15 +439,17 @@ def saturating(amplification: float, growth: float, error: float) -> float:
     return min(amplification * error * part / math.sqrt(1 - part**2), _NEVER)
 
 
-def follow(answers: ReferenceOutputs, x_t: Tensor, begin: int) -> Tensor:
+def follow(answers: ReferenceOutputs, x_t: Tensor, begin: int, moves: int | None = None) -> Tensor:
     """x_0 [b, c, h, w] that the full tier reaches from x_t [b, c, h, w] at `times[begin]`.
 
     Visits all candidates; from the first half, only some of the second half, where errors hardly
-    grow and which would be most of the cost.
+    grow and which would be most of the cost. Of these, `moves` are taken at most.
     """
     times, half = answers.times, len(answers.times) // 2
     stride = max(half // LATE, 1) if begin < half else 1
     nodes = (*times[begin:half], *times[max(begin, half) : -1 : stride], times[-1])
+    if moves is not None and len(nodes) - 1 > moves:
+        nodes = tuple(nodes[round(k * (len(nodes) - 1) / moves)] for k in range(moves + 1))
     *_, (end, _) = _walk(answers.models, x_t, nodes)
     return end
 

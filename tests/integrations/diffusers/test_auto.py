@@ -27,7 +27,7 @@ diffusers: Any = pytest.importorskip("diffusers")
 
 Make = Callable[..., Any]
 SIDE = 4
-QUICK = {"CALIBRATION": 2, "CHOSEN": 3, "FRESH": 4, "CANDIDATES": 16}
+QUICK = {"CALIBRATION": 3, "FRESH": 4}
 
 
 class GaussianNet(diffusers.ModelMixin, diffusers.ConfigMixin):
@@ -266,8 +266,9 @@ def test_guided_pipelines_are_planned_with_cheaper_tiers(
     prx: Make, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan knows two passes from one, and its numbers are those of the pipeline itself."""
-    for name, count in {"FINE": 40, "CANDIDATES": 8, "CHOSEN": 2}.items():
+    for name, count in {"FINE": 40, "CANDIDATES": 8, "CALIBRATION": 2}.items():
         monkeypatch.setattr(auto, name, count)
+    monkeypatch.setattr(auto, "COARSER", ())  # so that the limit is the one below
 
     def twelve(_: object) -> int:
         return 12
@@ -295,7 +296,7 @@ def test_guided_pipelines_are_planned_with_cheaper_tiers(
 
 def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure with fewer pictures, beside eight steps of the pipeline's own sampler."""
-    for name, count in {"FINE": 16, "CANDIDATES": 6, "CHOSEN": 2, "FRESH": 2}.items():
+    for name, count in {"FINE": 16, "CANDIDATES": 6, "CALIBRATION": 2, "FRESH": 2}.items():
         monkeypatch.setattr(auto, name, count)
 
     def eight(_: object) -> int:

@@ -36,7 +36,7 @@ PLAN = plan_of(uniform(3), solver="corrected2")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    counts = {"CALIBRATION": 1, "CHOSEN": 2, "FRESH": 2, "CANDIDATES": 4, "FINE": 8}
+    counts = {"CALIBRATION": 2, "FRESH": 2, "CANDIDATES": 4, "FINE": 8}
     for name, count in counts.items():
         monkeypatch.setattr(auto, name, count)
     monkeypatch.setattr(original, "ENOUGH", 6)

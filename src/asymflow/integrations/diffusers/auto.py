@@ -14,19 +14,27 @@ import statistics
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
+from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
 from asymflow.core.flow import fine_time
 from asymflow.core.schedules import plan_of
 from asymflow.core.statistics import mean_interval
-from asymflow.core.types import FULL, Evidence, Plan, Profile, Request, Tier
-from asymflow.integrations.diffusers.measuring import Pictures, Rollouts, Sample
-from asymflow.integrations.diffusers.original import Baseline, draws_noise, original
+from asymflow.core.types import FULL, Evidence, Plan, Profile, Request
+from asymflow.integrations.diffusers.measuring import Pictures, as_pictures, rolled
+from asymflow.integrations.diffusers.original import (
+    Baseline,
+    clips,
+    default_steps,
+    draws_noise,
+    original,
+)
 from asymflow.models.diffusers.conventions import Convention
 from asymflow.models.diffusers.pipelines import (
     Call,
@@ -37,25 +45,34 @@ from asymflow.models.diffusers.pipelines import (
     guidance,
     listen,
 )
-from asymflow.planning import planner, selection
+from asymflow.planning import planner, profiler, selection
 from asymflow.planning.encoded import Encoded
-from asymflow.planning.profiler import profile
-from asymflow.planning.selection import Limit, Make, Proof, Search, evenly
-from asymflow.planning.verifier import corrected, only, rms
+from asymflow.planning.journal import Journal
+from asymflow.planning.proof import UNSEEN, Errors, Limit, Proof, rms
+from asymflow.planning.selection import Search, evenly, limit_plan
+from asymflow.planning.verifier import Evaluator, Roll, corrected, only
 
-CANDIDATES = 24
+CANDIDATES = 32
 """Moves between candidate times."""
 FINE = 64
-"""Moves of the reference; half as many tell how far that is from the limit."""
+"""Moves of the limit where it counts most."""
+COARSER = (24, 28, 32, 40)
+"""Moves of limits that may do as well, which is measured."""
 LEAST = 0.005
 """Time below which nothing is seen: levels of a byte are 2 / 255 apart."""
 SHIFTS = (1.0, 0.5, 0.25, 0.125)
 """Of the pipeline's own grid, where others would try it: as it is, and denser near the picture."""
-CALIBRATION, CHOSEN, FRESH = 4, 4, 16
-"""Pictures to profile on, to choose a plan by, and to measure what it keeps. The last two are the
-least numbers: every example serves equally often."""
-LIMITS = 4
-"""Pictures that the error of a limit is measured on."""
+CALIBRATION, FRESH, OWN = 4, 16, 4
+"""Pictures to profile on and to choose a plan by, to measure what it keeps, and of these those
+that the pipeline's own sampler makes as well. The first two are the least numbers: every example
+serves equally often."""
+GROWTH = profiler.Growth(pictures=2, times=4, moves=8)
+"""How the growth of errors is measured. Less exactly than for a profile that is kept, since plans
+are compared by running them."""
+FEW = 2
+"""Pictures that limits are compared on."""
+RECORDED = 2**30
+"""Bytes up to which the outputs of the network are kept, so that even a profile resumes."""
 AGREE = 0.004
 """Root mean square up to which the network alone makes the pictures of the pipeline."""
 DEARER = 1.25
@@ -70,8 +87,6 @@ PROMPTS = (
 """Of pipelines that take prompts, when no examples are given."""
 
 _log = logging.getLogger("asymflow")
-
-Errors = NDArray[np.float64]
 
 
 def examples_of(pipe: Any, examples: Sequence[Call]) -> tuple[Call, ...]:
@@ -128,45 +143,53 @@ class _Task:
     """What a pipeline is measured with.
 
     Attributes:
-        make: makes pictures by plans.
-        fine, coarse: plans of the limit.
+        adapter: of the network; it encodes requests once.
+        roll: makes pictures by plans.
+        limits: plans of the limit, from the cheapest.
         calls: examples, as the pipeline is called with them on its own.
+        request: what all requests have in common.
     """
 
     baseline: Baseline
     pictures: Pictures
-    make: Make[Sample]
-    fine: Plan
-    coarse: Plan
+    adapter: Adapter
+    roll: Roll
+    limits: Sequence[Plan]
     calls: Sequence[Call]
+    request: Request
+    journal: Journal
 
-    @classmethod
-    def of(
-        cls,
-        baseline: Baseline,
-        pictures: Pictures,
-        alone: Rollouts,
-        convention: Convention,
-        examples: Sequence[Call],
-    ) -> _Task:
-        # A pipeline that begins with a picture begins at the same noise with plans and on its own.
-        calls = [{**each, "num_inference_steps": baseline.steps} for each in examples]
-        fine, coarse = (
-            plan_of(refined(convention, count), solver="corrected2", name="reference")
-            for count in (FINE, FINE // 2)
+    def requests(self, count: int, seed: int) -> tuple[Request, ...]:
+        """At least so many, with every example equally often."""
+        return tuple(
+            replace(self.request, inputs=self.calls[i % len(self.calls)], seed=seed + i)
+            for i in range(evenly(count, len(self.calls)))
         )
-        probe = plan_of(convention.times(min(2, convention.most or 2)))
-        own, others = (each.planned(probe, _samples(calls, 1, 0)) for each in (alone, pictures))
-        # The network alone does not know of pictures to begin with, of masks, or of other noise.
-        same = float(rms(own, others)[0]) <= AGREE
-        make = alone.planned if same else pictures.planned
-        return cls(baseline, pictures, make, fine, coarse, calls)
 
-    def samples(self, count: int, seed: int) -> list[Sample]:
-        return _samples(self.calls, evenly(count, len(self.calls)), seed)
+    def states(self, name: str, plan: Plan, requests: Sequence[Request]) -> Tensor:
+        """Where a plan leads, kept under a name."""
+        return self.journal.states(name, lambda: self.roll(self.adapter, plan, requests))
 
-    def limit(self, samples: Sequence[Sample]) -> Limit:
-        return Limit.of(self.make, self.fine, self.coarse, samples, LIMITS)
+    def judge(self, name: str, requests: tuple[Request, ...], limit: Limit) -> Evaluator:
+        """Compares plans with a limit; what it measures is kept under a name."""
+        known = self.journal.errors(name)
+        return Evaluator(self.adapter, requests, limit.states, roll=self.roll, known=known)
+
+    def by_pipeline(self, name: str, judge: Evaluator) -> Evaluator:
+        """The same with pictures that the pipeline makes itself."""
+
+        def roll(_: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+            return self.pictures.planned(plan, requests)
+
+        return replace(judge, roll=roll, known=self.journal.errors(name))
+
+    def by_baseline(self, name: str, judge: Evaluator) -> Evaluator:
+        """The same with pictures of the baseline, whatever the plan."""
+
+        def roll(_: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+            return self.pictures.original(self.baseline, requests)
+
+        return replace(judge, roll=roll, known=self.journal.errors(name))
 
 
 def make(
@@ -175,6 +198,7 @@ def make(
     adapter: PipelineAdapter,
     examples: Sequence[Call],
     steps: int | None = None,
+    folder: Path | None = None,
 ) -> Plan:
     """The plan and its evidence.
 
@@ -186,6 +210,8 @@ def make(
         adapter: of the pipeline's network.
         examples: calls of the pipeline.
         steps: in the place of that search, the price of the plan in full estimates.
+        folder: keeps what was measured until the plan is made, so that an interrupted search
+            resumes.
     """
     baseline, pictures = Baseline.of(pipe), Pictures(pipe, family)
     convention = adapter.convention
@@ -194,35 +220,43 @@ def make(
     scale = guidance(bound(pipe, examples[0]))
     height, width = listen(pipe, family, examples[0]).z.shape[-2:]
     passes = 2 if scale != 1 else 1
-    expected = passes * _estimates(baseline.steps, steps, len(examples))
+    expected = {
+        name: passes * count
+        for name, count in _expected(baseline.steps, steps, len(examples)).items()
+    }
     _log.info(
         "Measuring %s once, which takes about %d forward passes: as many as %d of its pictures.",
         type(pipe).__name__,
-        expected,
-        math.ceil(expected / (passes * baseline.steps)),
+        sum(expected.values()),
+        math.ceil(sum(expected.values()) / (passes * default_steps(pipe))),
     )
     with pictures.counting(expected) as counted:
         network = replace(adapter, pipe=counted, ask=getattr(counted, family.network))
-        encoded = Encoded(network)
-        calibration = [
-            Request(each.call, (height, width), each.seed, scale)
-            for each in _samples(examples, CALIBRATION, 0)
-        ]
-        times = refined(convention, CANDIDATES)
-        measured = profile(encoded, calibration, times=times, memory=False)
-        alone = Rollouts(encoded, (height, width), scale)
-        task = _Task.of(baseline, pictures, alone, convention, examples)
-        chosen = task.samples(CHOSEN, 1000)
-        limit = task.limit(chosen)
-        own = _own(task, chosen, limit)
+        request = Request({}, (height, width), 0, scale)
+        task = _task(baseline, pictures, Encoded(network), convention, examples, request, folder)
+        with pictures.stage("profile"):
+            measured, ends = _profiled(task, convention)
+        chosen = task.requests(CALIBRATION, 0)
+        with pictures.stage("limit"):
+            if task.roll is not rolled:  # the network alone leads elsewhere
+                ends = task.states("limit", task.limits[-1], chosen)
+            limit = Limit.of(ends, 0.0)
+        judge = task.judge("errors", chosen, limit)
+        with pictures.stage("own"):
+            own = _own(task, judge)
 
-        def kinds(count: int) -> list[Plan]:
+        def kinds(count: int) -> dict[str, Plan]:
             return _proposals(measured, count, convention.times(count))
 
-        search = Search(task.make, kinds, chosen, limit)
-        proved = _as_near(task, search, own) if steps is None else _priced(task, search, own, steps)
+        search = Search(judge, kinds)
+        proved = (
+            _as_near(task, search, own, _predicted(measured, own, baseline.steps))
+            if steps is None
+            else _priced(task, search, own, steps)
+        )
         plan = proved.plan
         evidence = _evidence(proved, own, baseline, measured)
+    task.journal.remove()
     made = {**evidence.made, "measuring_forwards": str(pictures.forwards)}
     _log.info(
         "Measured with %d forward passes: %s s per picture instead of %s s; difference to the "
@@ -236,6 +270,55 @@ def make(
     return Plan("auto", plan.steps, replace(evidence, made=made))
 
 
+def _task(
+    baseline: Baseline,
+    pictures: Pictures,
+    adapter: Adapter,
+    convention: Convention,
+    examples: Sequence[Call],
+    request: Request,
+    folder: Path | None,
+) -> _Task:
+    # A pipeline that begins with a picture begins at the same noise with plans and on its own.
+    calls = [{**each, "num_inference_steps": baseline.steps} for each in examples]
+    limits = [
+        plan_of(refined(convention, count), solver="corrected2", name="limit")
+        for count in (*(each for each in COARSER if each < FINE), FINE)
+    ]
+    probe = plan_of(convention.times(min(2, convention.most or 2)))
+    first = [replace(request, inputs=calls[0])]
+    same = float(rms(rolled(adapter, probe, first), pictures.planned(probe, first))[0]) <= AGREE
+
+    def by_pipeline(_: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+        return pictures.planned(plan, requests)
+
+    # The network alone does not know of pictures to begin with, of masks, or of other noise.
+    roll = rolled if same else by_pipeline
+    return _Task(baseline, pictures, adapter, roll, limits, calls, request, Journal(folder))
+
+
+def _profiled(task: _Task, convention: Convention) -> tuple[Profile, Tensor]:
+    """The profile, and where its reference leads as the pictures of `CALIBRATION` requests."""
+
+    def measure() -> tuple[Profile, Tensor]:
+        found, ends = profiler.measure(
+            task.adapter,
+            task.requests(CALIBRATION, 0),
+            times=refined(convention, CANDIDATES),
+            memory=False,
+            growth=GROWTH,
+            partial=partial,
+        )
+        return found, as_pictures(ends)
+
+    height, width = task.request.size
+    outputs = CALIBRATION * CANDIDATES * profiler.FINER
+    small = outputs * 4 * task.adapter.channels * height * width <= RECORDED
+    partial = task.journal.path("profile.partial") if small else None
+
+    return task.journal.profile(measure)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Proved:
     """A plan with its proof, and the median seconds of a picture of its own and of the baseline."""
@@ -246,7 +329,7 @@ class _Proved:
     own_seconds: float | None
 
 
-def _own(task: _Task, chosen: Sequence[Sample], limit: Limit) -> _Own:
+def _own(task: _Task, judge: Evaluator) -> _Own:
     """The pipeline's own sampler, measured on the pictures that candidates are compared on.
 
     Where `DDIMScheduler` cuts x_0 it keeps the noise that fits what it has cut off. At no number of
@@ -262,27 +345,30 @@ def _own(task: _Task, chosen: Sequence[Sample], limit: Limit) -> _Own:
             name,
         )
         return _Own(note="draws noise at every step")
-    errors = _distances(task, chosen, limit)
+    errors = _distances(task, task.by_baseline("own", judge))
     if errors is None:
         return _Own(note="makes no picture in this pipeline")
-    with suppress(InputError):
+    try:
         plan = original(pipe, pictures.family, task.baseline.steps)
-        others = rms(task.make(_fitting(plan), chosen), limit.states)
-        if others.mean() >= errors.mean():
-            return _Own(plan, errors)
-        if errors.mean() <= max(2 * others.mean(), selection.UNSEEN):
-            return _Own(plan, others, consistent=True)
-        _log.warning(
-            "%s keeps the noise of values that are clipped, and leads elsewhere than the model "
-            "does in many steps: its pictures are %.3f from that limit, and %.3f with the noise "
-            "that fits. Accelerated pictures are near to the limit, and differ from its own.",
-            name,
-            errors.mean(),
-            others.mean(),
-        )
-        note = f"keeps the noise of clipped values: {errors.mean():.3f} from the limit"
-        return _Own(plan, others, consistent=True, note=note)
-    return _Own(None, errors)
+    except InputError:
+        return _Own(None, errors)
+    if not clips(pipe.scheduler):
+        return _Own(plan, errors)
+    others = judge.errors(_fitting(plan))
+    if others.mean() >= errors.mean():
+        return _Own(plan, errors)
+    if errors.mean() <= max(2 * others.mean(), UNSEEN):
+        return _Own(plan, others, consistent=True)
+    _log.warning(
+        "%s keeps the noise of values that are clipped, and leads elsewhere than the model "
+        "does in many steps: its pictures are %.3f from that limit, and %.3f with the noise "
+        "that fits. Accelerated pictures are near to the limit, and differ from its own.",
+        name,
+        errors.mean(),
+        others.mean(),
+    )
+    note = f"keeps the noise of clipped values: {errors.mean():.3f} from the limit"
+    return _Own(plan, others, consistent=True, note=note)
 
 
 def _fitting(plan: Plan) -> Plan:
@@ -290,16 +376,20 @@ def _fitting(plan: Plan) -> Plan:
     return plan_of(plan.times, solver="multistep1")
 
 
-def _distances(task: _Task, samples: Sequence[Sample], limit: Limit) -> Errors | None:
+_ANY = plan_of((1.0, 0.0), name="baseline")
+"""Stands for the baseline, which is no plan, where errors are kept by plan."""
+
+
+def _distances(task: _Task, baseline: Evaluator, count: int | None = None) -> Errors | None:
     """How far the pipeline's own sampler is from the limit [b]; None where it makes no picture."""
     name = task.baseline.name
     try:
-        made = task.pictures.original(task.baseline, samples)
+        errors = baseline.errors(_ANY, count)
     except Exception as error:  # whatever a scheduler of another library may raise
         reason = f"{type(error).__name__}: {error}"
     else:
-        if made.isfinite().all():
-            return rms(made, limit.states)
+        if np.isfinite(errors).all():
+            return errors
         reason = "its pictures are not finite"
     _log.warning(
         "%s makes no picture in this pipeline (%s), so plans are compared with the limit alone.",
@@ -309,14 +399,24 @@ def _distances(task: _Task, samples: Sequence[Sample], limit: Limit) -> Errors |
     return None
 
 
-def _as_near(task: _Task, search: Search[Sample], own: _Own) -> _Proved:
+def _predicted(measured: Profile, own: _Own, most: int) -> int:
+    """The number of steps that a plan as near as the own sampler is predicted to need."""
+    allowed = UNSEEN if own.errors is None else float(own.errors.mean())
+    with suppress(InputError):
+        found = planner.plan(only(measured, (FULL,)), error=max(allowed, UNSEEN))
+        return min(len(found.steps), most // 2)
+    return most // 4
+
+
+def _as_near(task: _Task, search: Search, own: _Own, begin: int) -> _Proved:
     """The cheapest plan that is as near to the limit as the pipeline's own sampler, proved."""
     most, name = task.baseline.steps, task.baseline.name
-    allowed = np.zeros(len(search.samples)) if own.errors is None else own.errors
-    prove = _prover(task, own)
-    price = search.near(allowed, most)
+    allowed = np.zeros(len(search.judge.requests)) if own.errors is None else own.errors
+    with task.pictures.stage("search"):
+        price = search.near(allowed, most, begin)
+    prove = _prover(task, search.judge, own, max(float(allowed.mean()), UNSEEN))
     while price is not None and price < most:
-        found = prove(search.best(price).plan)
+        found = prove(search.best(price))
         if found.proof.kept:
             return found
         _log.info(
@@ -333,30 +433,62 @@ def _as_near(task: _Task, search: Search[Sample], own: _Own) -> _Proved:
         far = DEARER if found.proof.changed or not missed >= 1 else math.sqrt(missed)
         price = max(price + 1, math.ceil(price * min(far, DEARER)))
     _log.warning("No cheaper plan comes as near to the limit as %s.", name)
-    return prove(search.best(most).plan if own.plan is None else own.plan)
+    return prove(search.best(most) if own.plan is None else own.plan)
 
 
-def _priced(task: _Task, search: Search[Sample], own: _Own, steps: int) -> _Proved:
+def _priced(task: _Task, search: Search, own: _Own, steps: int) -> _Proved:
     """The best plan of a price, with what it keeps."""
-    return _prover(task, own)(search.best(steps).plan)
+    with task.pictures.stage("search"):
+        plan = search.best(steps)
+    error = max(search.judge.error(plan), UNSEEN)
+    return _prover(task, search.judge, own, error)(plan)
 
 
-def _prover(task: _Task, own: _Own) -> Callable[[Plan], _Proved]:
-    """Measures plans on pictures that none was chosen by, made by the pipeline itself."""
-    fresh = task.samples(FRESH, 2000)
-    limit = task.limit(fresh)
+def _prover(task: _Task, chosen: Evaluator, own: _Own, error: float) -> Callable[[Plan], _Proved]:
+    """Measures plans on pictures that none was chosen by, made by the pipeline itself.
+
+    Args:
+        chosen: compares plans on other pictures.
+        error: that is about to be measured. The limit need not be much nearer.
+    """
+    fresh = task.requests(FRESH, 2000)
+    with task.pictures.stage("fresh limit"):
+        moves = profiler.FINER * CANDIDATES if task.roll is rolled else FINE
+        plan, off = limit_plan(chosen, task.limits, error, few=FEW, moves=moves)
+        limit = Limit.of(task.states(f"fresh-{len(plan.steps)}", plan, fresh), off)
+    judge = task.judge("fresh", fresh, limit)
     before, seconds = None, None
-    if own.errors is not None and (before := _distances(task, fresh, limit)) is not None:
-        seconds = statistics.median(task.pictures.seconds)
-        if own.consistent and own.plan is not None:
-            before = rms(task.make(_fitting(own.plan), fresh), limit.states)
+    with task.pictures.stage("fresh own"):
+        if own.errors is not None:
+            before = _distances(task, task.by_baseline("fresh-own", judge), OWN)
+        if before is not None and own.errors is not None:
+            seconds = _seconds(task, None, fresh)
+            if own.consistent and own.plan is not None:
+                before = judge.errors(_fitting(own.plan), OWN)
+            before = np.concatenate([own.errors, before])
+    proving = task.by_pipeline("proof", judge)
 
     def prove(plan: Plan) -> _Proved:
-        made = task.pictures.planned(plan, fresh)
-        proof = Proof(rms(made, limit.states), before, limit)
-        return _Proved(plan, proof, statistics.median(task.pictures.seconds), seconds)
+        with task.pictures.stage(f"proof of {len(plan.steps)}", proof=0):
+            proof = Proof(proving.errors(plan), before, limit)
+            return _Proved(plan, proof, _seconds(task, plan, fresh), seconds)
 
     return prove
+
+
+def _seconds(task: _Task, plan: Plan | None, requests: Sequence[Request]) -> float:
+    """Median seconds of a picture of the plan, or of the baseline, that were just made.
+
+    Where what they showed was known from before, another one is made.
+    """
+    if not task.pictures.seconds:
+        if plan is None:
+            task.pictures.original(task.baseline, requests[:1])
+        else:
+            task.pictures.planned(plan, requests[:1])
+    seconds = statistics.median(task.pictures.seconds)
+    task.pictures.seconds = []
+    return seconds
 
 
 def _evidence(found: _Proved, own: _Own, baseline: Baseline, measured: Profile) -> Evidence:
@@ -372,10 +504,7 @@ def _evidence(found: _Proved, own: _Own, baseline: Baseline, measured: Profile) 
         **measured.made,
         "pictures": str(count),
         "seconds": f"{found.seconds:.3g}",
-        "median_rms": f"{np.median(proof.errors):.4f}",
-        "worst_rms": f"{proof.errors.max():.4f}",
-        "changed": f"{proof.changed} of {count}",
-        "limit_rms": f"{proof.limit.error:.4f}",
+        **proof.stated,
     }
     if proof.others is not None:
         made["original"] = baseline.name
@@ -411,33 +540,38 @@ def refined(convention: Convention, count: int) -> tuple[float, ...]:
     return (*nodes, last)
 
 
-def _estimates(own: int, steps: int | None, examples: int) -> int:
-    """About how many full estimates measuring takes, of a pipeline of `own` steps."""
-    chosen, fresh = evenly(CHOSEN, examples), evenly(FRESH, examples)
-    profiling = CALIBRATION * CANDIDATES * 4
-    limits = FINE * (chosen + fresh) + FINE // 2 * 2 * LIMITS
-    tried = selection.FEW * 11 + (chosen - selection.FEW) * selection.KINDS
-    price = own / 4 if steps is None else steps
-    searched = price * tried * (1 if steps is not None else 4)
-    return round(profiling + limits + own * (chosen + fresh) + searched + fresh * price)
+def _expected(own: int, steps: int | None, examples: int) -> dict[str, int]:
+    """About how many full estimates every stage takes, of a pipeline of `own` steps."""
+    chosen, fresh = evenly(CALIBRATION, examples), evenly(FRESH, examples)
+    price = own // 4 if steps is None else steps
+    first = 12 * selection.FEW + selection.FINALISTS * (chosen - selection.FEW)
+    further = selection.KEPT * selection.FEW + selection.FINALISTS * (chosen - selection.FEW)
+    growth = GROWTH.pictures * GROWTH.times * 2 * (GROWTH.moves or 0)
+    return {
+        "profile": chosen * CANDIDATES * profiler.FINER + growth,
+        "own": own * chosen,
+        "search": price * (first + (3 * further if steps is None else 0)),
+        "fresh limit": FINE * 3 // 4 * fresh + sum(COARSER[:2]) * FEW,
+        "fresh own": own * OWN,
+        "proof": price * fresh,
+    }
 
 
-def _samples(examples: Sequence[Call], count: int, seed: int) -> list[Sample]:
-    return [Sample(examples[i % len(examples)], seed + i) for i in range(count)]
-
-
-def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> list[Plan]:
+def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> dict[str, Plan]:
     """Plans for the price of so many full estimates: by the profile, and what others would run."""
     budget = 1.0001 * steps * measured.cost_ms[0]
     unreduced = tuple(tier for tier in measured.tiers if tier.unreduced)
-    kinds: dict[tuple[Tier, ...], None] = dict.fromkeys((measured.tiers, unreduced, (FULL,)))
-    found: list[Plan] = []
-    for tiers in kinds:
+    tiers = {"planned": measured.tiers, "planned, unreduced": unreduced, "planned, full": (FULL,)}
+    found: dict[str, Plan] = {}
+    for name, allowed in tiers.items():
         with suppress(InputError):  # nothing of that kind fits
-            plan = planner.plan(only(measured, tiers), budget=budget)
-            found += [plan, corrected(plan)]
+            plan = planner.plan(only(measured, allowed), budget=budget)
+            found |= {name: plan, f"{name}, corrected": corrected(plan)}
     for shift in SHIFTS:
         inner = fine_time(torch.tensor(grid[1:], dtype=torch.float64), shift).tolist()
-        found += [plan_of((grid[0], *inner), solver=each) for each in ("damped2", "corrected2")]
-    found.append(plan_of(grid, solver="multistep2"))
-    return list({plan.steps: plan for plan in found}.values())
+        for solver in ("damped2", "corrected2"):
+            found[f"own grid / {shift}, {solver}"] = plan_of((grid[0], *inner), solver=solver)
+    found["own grid, multistep2"] = plan_of(grid, solver="multistep2")
+    # The same plan by another name is not another kind.
+    unique = {plan.steps: name for name, plan in reversed(found.items())}
+    return {name: plan for name, plan in found.items() if unique[plan.steps] == name}

@@ -30,7 +30,7 @@ from asymflow.core.types import Plan
 from asymflow.integrations.diffusers import pipeline
 from asymflow.integrations.diffusers.auto import FINE, refined
 from asymflow.integrations.diffusers.families import family_of
-from asymflow.integrations.diffusers.measuring import Pictures, Sample, measuring
+from asymflow.integrations.diffusers.measuring import Pictures, measuring
 from asymflow.models.diffusers.pipelines import Call, bound, copy_of
 from asymflow.planning.verifier import rms
 
@@ -176,6 +176,14 @@ def choose(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """A call of a stage, and the seed of its noise."""
+
+    inputs: Call
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Stage:
     """A pipeline as it is measured."""
 
@@ -206,7 +214,7 @@ class _Stage:
             images: [b, c, h, w] of the stage before.
         """
         samples = [
-            Sample(call if images is None else {**call, "image": images[i : i + 1]}, i)
+            _Sample(call if images is None else {**call, "image": images[i : i + 1]}, i)
             for i, call in enumerate(calls)
         ]
         made = self.pictures.planned(plan, samples)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -54,29 +54,42 @@ def measuring(*pipes: Any) -> Generator[None]:
                 part.training = True
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One picture: a call of the pipeline, and its seed."""
+class Sample(Protocol):
+    """What a picture is made from; a `Request` is one."""
 
-    call: Call
-    seed: int
+    @property
+    def inputs(self) -> Call:
+        """The call of the pipeline."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the noise."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
 class Pictures:
-    """Makes pictures with a pipeline, and counts what they cost."""
+    """Makes pictures with a pipeline, and counts what they cost.
+
+    Attributes:
+        forwards: network passes up to now, one for each row.
+        seconds: of each of the last pictures.
+    """
 
     pipe: Any
     family: Family
     forwards: int = 0
     seconds: list[float] = field(default_factory=list[float])
+    _expected: dict[str, int] = field(default_factory=dict[str, int])
+    _bar: Any = None
 
     def planned(self, plan: Plan, samples: Sequence[Sample]) -> Tensor:
         """States x_0 [b, c, h, w] of the pictures of a plan."""
         return self._make(partial(run, self.pipe, type(self.pipe), self.family, plan), samples)
 
     def original(self, baseline: Baseline, samples: Sequence[Sample]) -> Tensor:
-        """Those of the pipeline's own sampler, in as many steps as the samples say."""
+        """Those of the pipeline's own sampler, in as many steps as the calls say."""
         pipe = copy_of(self.pipe, scheduler=baseline.scheduler)
         return self._make(lambda arguments: pipe(**arguments), samples)
 
@@ -86,63 +99,71 @@ class Pictures:
         for sample in samples:
             began = time.perf_counter()
             generator = torch.Generator().manual_seed(sample.seed)
-            given = {**sample.call, "generator": generator, "output_type": "pt"}
+            given = {**sample.inputs, "generator": generator, "output_type": "pt"}
             made = call(bound(self.pipe, given))
             images: Tensor = made.images.float().cpu()
-            if not images.isfinite().all():  # of which clamping would leave something
-                images = torch.full_like(images, math.nan)
             self.seconds.append(time.perf_counter() - began)
-            states.append((2 * images - 1 if self.family.unit else images).clamp(-1, 1))
-        return torch.cat(states)
+            states.append(2 * images - 1 if self.family.unit else images)
+        return as_pictures(torch.cat(states))
 
     @contextmanager
-    def counting(self, total: int) -> Generator[Any]:
+    def counting(self, expected: Mapping[str, int]) -> Generator[Any]:
         """Make the pictures with a copy of the pipeline, which is what is yielded.
 
-        It counts the network's passes per picture on the pipeline's progress bar.
+        It counts the network's passes on the pipeline's progress bar.
+
+        Args:
+            expected: passes of the stages of the measurement.
         """
         pipe = self.pipe
 
         def answer(forward: Callable[..., Any], named: Mapping[str, Any]) -> Tensor:
             rows = len(named[self.family.state])
             self.forwards += rows
-            bar.update(rows)
+            self._bar.update(rows)
             return forward(**{**named, "return_dict": False})[0]
 
         counted = capture_call(getattr(pipe, self.family.network), answer)
         self.pipe = copy_of(pipe, **{self.family.network: counted}, **quiet(pipe))
+        self._expected = dict(expected)
         try:
-            with pipe.progress_bar(total=total) as bar:
+            with pipe.progress_bar(total=sum(expected.values())) as self._bar:
                 yield self.pipe
         finally:
             self.pipe = pipe
 
+    @contextmanager
+    def stage(self, name: str, **expected: int) -> Generator[None]:
+        """A stage of the measurement. What it really took replaces what was expected of it.
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rollouts:
-    """Makes pictures with the network alone, many at a time.
+        Args:
+            name: of the stage.
+            expected: passes of stages that more is known of now.
+        """
+        before = self.forwards
+        self._expected |= expected
+        self._forecast()
+        yield
+        self._expected[name] = self.forwards - before
+        self._forecast()
 
-    Attributes:
-        adapter: of the network; it should encode requests once.
-        size: (height, width).
-        guidance_scale: of all pictures.
-    """
+    def _forecast(self) -> None:
+        self._bar.total = sum(self._expected.values())
+        self._bar.refresh()
 
-    adapter: Adapter
-    size: tuple[int, int]
-    guidance_scale: float
 
-    def planned(self, plan: Plan, samples: Sequence[Sample]) -> Tensor:
-        """States x_0 [b, c, h, w] of the pictures of a plan."""
-        requests = [
-            Request(each.call, self.size, each.seed, self.guidance_scale) for each in samples
-        ]
-        ends = [
-            end.x_0
-            for begin in range(0, len(requests), TOGETHER)
-            for end in engine.rollout(self.adapter, plan, requests[begin : begin + TOGETHER])
-        ]
-        # As pictures are: clamping would leave something of what is not finite.
-        states = torch.stack(ends).cpu()
-        kept = states.flatten(1).isfinite().all(1).view(-1, 1, 1, 1)
-        return torch.where(kept, states.clamp(-1, 1), math.nan)
+def rolled(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+    """States x_0 [b, c, h, w] of the pictures of a plan, by the network alone, many at a time."""
+    ends = [
+        end.x_0
+        for begin in range(0, len(requests), TOGETHER)
+        for end in engine.rollout(adapter, plan, requests[begin : begin + TOGETHER])
+    ]
+    return as_pictures(torch.stack(ends))
+
+
+def as_pictures(states: Tensor) -> Tensor:
+    """States [b, c, h, w] clamped to [-1, 1]; NaN where a picture is not finite."""
+    states = states.float().cpu()  # clamping would leave something of what is not finite
+    kept = states.flatten(1).isfinite().all(1).view(-1, 1, 1, 1)
+    return torch.where(kept, states.clamp(-1, 1), math.nan)

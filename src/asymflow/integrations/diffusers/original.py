@@ -83,6 +83,12 @@ def _deterministic(pipe: Any) -> str:
     return found
 
 
+def clips(scheduler: Any) -> bool:
+    """Whether a scheduler cuts estimates of x_0."""
+    config = scheduler.config
+    return bool(config.get("clip_sample") or config.get("thresholding"))
+
+
 def default_steps(pipe: Any) -> int:
     """Steps that the pipeline makes when it is not told how many, or `ENOUGH` if it has to be."""
     default = inspect.signature(pipe.__call__).parameters["num_inference_steps"].default

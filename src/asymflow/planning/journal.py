@@ -1,0 +1,124 @@
+"""What a search has measured, in a folder, so that it resumes where it was interrupted.
+
+A search asks for the same plans in the same order every time, so it keeps no position: what it asks
+for again is known. Kept are the errors of plans, which are small, and the few states that they are
+compared with, and not the pictures of plans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from asymflow.core.types import Plan, Profile, Step
+from asymflow.io.files import replacing
+from asymflow.planning import plan_files
+from asymflow.planning.proof import Errors
+from asymflow.planning.verifier import Known
+
+_log = logging.getLogger("asymflow")
+
+
+class Journal:
+    """Measurements of one job in a folder; of several, each has its own folder.
+
+    Without a folder, or where it cannot be written to, nothing is kept.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                _log.info("Measurements cannot be kept in %s (%s).", folder, error.strerror)
+                self._folder = None
+
+    def path(self, name: str) -> Path | None:
+        """Where something is kept under a name; None if nothing is."""
+        return None if self._folder is None else self._folder / name
+
+    def errors(self, name: str) -> Known:
+        """Errors of plans, to be kept as they are measured."""
+        path = self.path(f"{name}.jsonl")
+        return dict[tuple[Step, ...], Errors]() if path is None else _Errors(path)
+
+    def states(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """States [b, c, h, w] that are known, or else made and kept."""
+        path = self.path(f"{name}.safetensors")
+        if path is not None and path.exists():
+            try:
+                return load_file(path)["states"]
+            except (SafetensorError, KeyError, OSError):
+                _log.info("%s is damaged and is made again.", path)
+        made = make()
+        if path is not None:
+            with replacing(path) as file:
+                file.write(save({"states": made.contiguous()}))
+        return made
+
+    def profile(self, make: Callable[[], tuple[Profile, Tensor]]) -> tuple[Profile, Tensor]:
+        """A profile and where its reference leads, that are known, or else made and kept."""
+        path = self.path("profile.safetensors")
+        made: list[Profile] = []
+
+        def states() -> Tensor:
+            profile, ends = make()
+            made.append(profile)
+            if path is not None:
+                plan_files.save_profile(profile, path)
+            return ends
+
+        ends = self.states("reference", states)
+        if not made and path is not None:
+            made.append(plan_files.load_profile(path))
+        return made[0], ends
+
+    def remove(self) -> None:
+        """Forget everything: the job is done."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _Errors:
+    """Errors of plans, appended to a file of one JSON object per line. The last one counts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, Errors] = {}
+        text = path.read_text("utf-8") if path.exists() else ""
+        for line in text.splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # stopped while it wrote
+                row = json.loads(line)
+                self._known[row["plan"]] = np.array(row["errors"], np.float64)
+        self._begin = "\n" if text and not text.endswith("\n") else ""
+
+    def get(self, steps: tuple[Step, ...], /) -> Errors | None:
+        return self._known.get(_name(steps))
+
+    def __setitem__(self, steps: tuple[Step, ...], errors: Errors, /) -> None:
+        self._known[_name(steps)] = errors
+        with self._path.open("a", encoding="utf-8") as file:
+            row = json.dumps({"plan": _name(steps), "errors": errors.tolist()})
+            file.write(f"{self._begin}{row}\n")
+            self._begin = ""
+
+
+def _name(steps: tuple[Step, ...]) -> str:
+    return plan_files.plan_hash(Plan("any", steps))
+
+
+def fingerprint(facts: Mapping[str, str]) -> str:
+    """A name of a job by what it depends on."""
+    text = json.dumps(dict(sorted(facts.items())), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
