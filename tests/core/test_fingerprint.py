@@ -32,9 +32,9 @@ def test_both_roundings_of_a_number_match(value: float) -> None:
 @pytest.mark.parametrize("value", [0.1, -3.7e-3, 1.0, 0.0123])
 def test_the_next_numbers_do_not(value: float) -> None:
     half, brain = rounded(value, torch.float16), rounded(value, torch.bfloat16)
-    # bfloat16 keeps 8 bits. One and a half units in the last place are more than roundings do.
+    # bfloat16 keeps 8 bits, and float16 three more: roundings differ by at most 9/16 of a unit.
     unit = 2.0 ** (np.floor(np.log2(abs(brain))) - 7)
-    for moved in (half + 1.6 * unit, half - 1.6 * unit):
+    for moved in (brain + 0.7 * unit, brain - 0.7 * unit):
         assert not alike(rounded(moved, torch.float16), brain)
     assert not alike(half, rounded(brain + 2 * unit, torch.bfloat16))
 

@@ -129,28 +129,36 @@ def _version(tensor: Tensor) -> int | None:
 
 
 def _sample(state: Mapping[str, Tensor]) -> tuple[float, ...]:
-    """Values of all tensors of numbers, evenly spaced in each and as many of each."""
-    with torch.no_grad():
-        flat = [
-            value.detach().reshape(-1)
-            for _, value in sorted(state.items())
-            if value.is_floating_point() and value.numel()
-        ]
-        count = max(1, SAMPLED // max(1, len(flat)))
-        taken: dict[torch.device, list[tuple[int, Tensor]]] = {}
-        for place, values in enumerate(flat):
-            n = min(count, len(values))
-            picked = torch.tensor([(2 * i + 1) * len(values) // (2 * n) for i in range(n)])
-            part = values[picked.to(values.device)].float()
-            taken.setdefault(values.device, []).append((place, part))
-        # One transfer per device, since each of them waits for it.
-        parts: dict[int, Tensor] = {}
-        for each in taken.values():
-            joined = torch.cat([part for _, part in each]).cpu()
-            lengths = [len(part) for _, part in each]
-            places = [place for place, _ in each]
-            parts |= dict(zip(places, joined.split(lengths), strict=True))
-    return tuple(value for place in sorted(parts) for value in parts[place].tolist())
+    """Values of all tensors of numbers, evenly spaced in each and as many of each.
+
+    This is done at every call of a pipeline: tensors are not copied, and devices waited for once.
+    """
+    numbers = [
+        value.detach()
+        for _, value in sorted(state.items())
+        if value.is_floating_point() and value.numel()
+    ]
+    count = max(1, SAMPLED // max(1, len(numbers)))
+    parts = [_spaced(value, min(count, value.numel())) for value in numbers]
+    kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for place, part in enumerate(parts):
+        kinds.setdefault((part.device, part.dtype), []).append(place)
+    found: dict[int, list[float]] = {}
+    for places in kinds.values():
+        joined = torch.cat([parts[place] for place in places]).float().tolist()
+        for place in places:
+            size = len(parts[place])
+            found[place], joined = joined[:size], joined[size:]
+    return tuple(value for place in range(len(parts)) for value in found[place])
+
+
+def _spaced(value: Tensor, count: int) -> Tensor:
+    """Evenly spaced values [count] of a tensor."""
+    stride = value.numel() // count
+    if value.is_contiguous():
+        return value.as_strided((count,), (stride,), value.storage_offset() + stride // 2)
+    places = torch.arange(count) * stride + stride // 2
+    return value[torch.unravel_index(places.to(value.device), value.shape)]
 
 
 def _rounded(state: Mapping[str, Tensor]) -> Rounded | None:

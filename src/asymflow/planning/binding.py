@@ -58,7 +58,7 @@ def match(plan: Plan, model: ModelDescription, size: tuple[int, int] | None = No
     if bound.weights is None:
         return Match("compatible", f"was made for all models of the kind {bound.family!r}")
     measured = "made for" if plan.evidence is None else "measured on"
-    if not _same_weights(bound, model):
+    if not same_weights(bound, model):
         return Match("compatible", f"was {measured} {bound}, and this model is {model}")
     changed = _changed(bound, model)
     if changed is not None:
@@ -74,8 +74,11 @@ def bound(plan: Plan, model: ModelDescription) -> Plan:
     return replace(plan, evidence=evidence, binding=model.binding, requires=requires)
 
 
-def _same_weights(bound: Binding, model: ModelDescription) -> bool:
-    """Whether a plan was measured on these weights, in whatever precision."""
+def same_weights(bound: Binding, model: ModelDescription) -> bool:
+    """Whether a plan was measured on the weights of a model, in whatever precision.
+
+    The families are not compared.
+    """
     weights = bound.weights or ""
     same = model.weights.startswith(weights) or weights.startswith(model.weights)
     if len(weights) >= _SHORTEST and same:
