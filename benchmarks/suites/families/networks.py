@@ -385,7 +385,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         reports.append(report)
         result = {
             "model": adapter.name,
-            "prediction": adapter.prediction,
+            "prediction": config["prediction_type"],
             "weights": sum(each.numel() for each in adapter.model.parameters()),
             "most_noise": adapter.convention.times(1)[0],
             "pictures": given.pictures,

@@ -180,9 +180,12 @@ def test_other_examples_are_another_use(
     assert len(measured) == 2
     assert warnings(caplog) == []
     # Who does not say what for takes what there is, and is told.
-    monkeypatch.setattr(
-        auto, "examples_of", lambda *_: ({**first, "prompt_embeds": draw(8, 1, 5, 8)},)
-    )
+    third = {**first, "prompt_embeds": draw(8, 1, 5, 8)}
+
+    def defaults(pipe: Any, examples: Sequence[Any]) -> tuple[dict[str, Any]]:
+        return (third,)
+
+    monkeypatch.setattr(auto, "examples_of", defaults)
     fast = asymflow.accelerate(pipe, folder=tmp_path)
     assert fast.asymflow_plan.name == "number 0"
     [line] = warnings(caplog)
