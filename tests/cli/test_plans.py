@@ -52,6 +52,13 @@ def test_a_plan_is_shown_with_its_evidence_and_binding(type_: Type) -> None:
     assert "8 steps" in type_("plan", "show", "balanced", "--size", "96").out
 
 
+def test_a_plan_shows_the_settings_that_it_was_made_with(type_: Type) -> None:
+    bound = Binding("UNet2DModel", 64 * "a", settings={"clip": "1", "schedule": "0f"})
+    save_plan(replace(PLAN, binding=bound), "bound.json")
+    out = type_("plan", "show", "bound.json").out
+    assert "bound to UNet2DModel:aaaaaaaaaaaa\nmade with clip 1, schedule 0f\n" in out
+
+
 def test_a_plan_shows_what_it_needs_and_what_is_unknown(type_: Type) -> None:
     steps = (replace(PLAN.steps[0], extra={"colour": 1}), *PLAN.steps[1:])
     requires = Requirements(size=(64, 96), extra={"mood": "good"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from asymflow.core import engine
 from asymflow.core.adapter import (
     Adapter,
     Context,
+    Described,
     Wrapped,
     begun,
     clipped_estimate,
@@ -42,6 +43,8 @@ from asymflow.models.empirical import EmpiricalAdapter
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.models.jit.adapter import JitAdapter
 from asymflow.models.jit.network import JitConfig, JitModel
+from asymflow.planning.binding import bound, match
+from asymflow.planning.plan_json import plan_from_json, plan_to_json
 from tests.helpers import draw
 
 SQUARES = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)
@@ -279,6 +282,26 @@ def test_it_has_the_shape_of_an_adapter(case: Case) -> None:
     assert case.adapter.name
     assert case.adapter.template.dtype.is_floating_point
     assert case.adapter.batch is None or case.adapter.batch >= 1
+
+
+def test_plans_can_be_bound_to_every_network(case: Case) -> None:
+    adapter = case.adapter
+    if isinstance(adapter, GaussianAdapter | EmpiricalAdapter):
+        return  # closed forms, which have no weights
+    assert isinstance(adapter, Described)
+    model = adapter.description
+    assert (model.guidance == "cfg") is case.guided
+    plan = plan_from_json(plan_to_json(bound(plan_of(shifted(3, 2.0)), model)))
+    assert match(plan, model, case.size).level == "exact"
+    tuned = replace(model, weights=64 * "f", fingerprint=None)
+    assert match(plan, tuned).level == "compatible"
+    assert match(plan, replace(model, family="another")).level == "other"
+    assert match(plan, replace(model, parameterisation="another")).level == "other"
+    if model.settings:
+        name = next(iter(model.settings))
+        found = match(plan, replace(model, settings={**model.settings, name: "another"}))
+        assert found.level == "compatible"
+        assert found.line.endswith(f"{name} {model.settings[name]}, and it is another here")
 
 
 @exact

@@ -16,7 +16,7 @@ from asymflow.core.flow import interpolate
 from asymflow.core.schedules import karras, plan_of
 from asymflow.core.types import Request
 from asymflow.models import edm
-from asymflow.models.diffusers.networks import Prediction
+from asymflow.models.diffusers.schedule import Prediction
 from tests.helpers import draw
 
 SQUARES = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)

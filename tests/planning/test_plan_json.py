@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from asymflow.core import engine
 from asymflow.core.binding import Binding, Requirements
 from asymflow.core.errors import FileFormatError
+from asymflow.core.fingerprint import ROUNDED, Fingerprint
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.statistics import Interval
 from asymflow.core.types import (
@@ -63,6 +64,10 @@ values: st.SearchStrategy[Any] = st.recursive(
 )
 extras = st.dictionaries(texts.map("new {}".format), values, max_size=2)
 intervals = st.builds(Interval, finite, finite, finite)
+samples = st.lists(st.floats(width=32, allow_nan=False), max_size=4).map(tuple)
+fingerprints = st.builds(Fingerprint, texts) | st.builds(
+    Fingerprint, texts, st.sampled_from(ROUNDED), samples
+)
 
 
 @st.composite
@@ -136,7 +141,18 @@ def all_plans(draw: st.DrawFn) -> Plan:
         draw(st.none() | evidence),
         rules,
         draw(st.none() | requires),
-        draw(st.none() | st.builds(Binding, texts, st.none() | texts, st.none() | texts, extras)),
+        draw(
+            st.none()
+            | st.builds(
+                Binding,
+                texts,
+                st.none() | texts,
+                st.none() | texts,
+                st.none() | fingerprints,
+                st.none() | st.dictionaries(texts, texts, max_size=2),
+                extras,
+            )
+        ),
         draw(extras),
     )
 
@@ -234,6 +250,25 @@ def test_what_the_json_schema_refuses_is_refused(changes: dict[str, Any]) -> Non
     assert not VALID.is_valid(edited(**changes))
     with pytest.raises(FileFormatError):
         plan_from_json(edited(**changes))
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "by_schema"),
+    [
+        ({"sample": ""}, True),
+        ({"float16": "a", "rounded": "int8", "sample": ""}, True),
+        ({"float16": "a", "rounded": "float16"}, True),
+        ({"float16": "a", "sample": ""}, True),
+        ({"float16": "a", "rounded": "float16", "sample": "?"}, False),
+        ({"float16": "a", "rounded": "float16", "sample": "AAAA"}, False),
+    ],
+)
+def test_damaged_fingerprints_are_refused(fingerprint: dict[str, str], by_schema: bool) -> None:
+    binding = {"family": "net", "weights": "0" * 64, "fingerprint": fingerprint}
+    data = plan_to_json(plan_of(uniform(3))) | {"binding": binding}
+    assert VALID.is_valid(data) is not by_schema
+    with pytest.raises(FileFormatError, match=r"the plan: binding: fingerprint has"):
+        plan_from_json(data)
 
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "plan-files.md").read_text("utf-8")

@@ -213,10 +213,10 @@ def compare(
         )
     )
     profile = profiler.profile(
-        together, calibration, times=adapter.schedule.times(given.candidates)
+        together, calibration, times=adapter.convention.times(given.candidates)
     )
     say(f"profile: a full estimate takes {profile.cost_ms[0]:.1f} ms")
-    fine, finer = (schedules.plan_of(adapter.schedule.times(n)) for n in (FINE, 2 * FINE))
+    fine, finer = (schedules.plan_of(adapter.convention.times(n)) for n in (FINE, 2 * FINE))
     evaluator, limit = (
         verifier.Evaluator(
             together, tuple(group), verifier.rollout(together, fine, group), rms_seen
@@ -229,7 +229,7 @@ def compare(
     )
     say(f"references: {floor:.4f} from finer ones")
 
-    samplers, plans = others(config, adapter.schedule.limits[1], guided), list[Plan]()
+    samplers, plans = others(config, adapter.convention.times(1)[0], guided), list[Plan]()
     for n in STEPS:
         budget = (n + 0.01) * profile.cost_ms[0]
         plan = verifier.best_within(
@@ -385,9 +385,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         reports.append(report)
         result = {
             "model": adapter.name,
-            "prediction": adapter.prediction,
+            "prediction": config["prediction_type"],
             "weights": sum(each.numel() for each in adapter.model.parameters()),
-            "most_noise": adapter.schedule.limits[1],
+            "most_noise": adapter.convention.times(1)[0],
             "pictures": given.pictures,
             "timed": given.timed,
             "runs": reports,

@@ -51,6 +51,8 @@ def _provenance(plan: Plan) -> Iterator[str]:
     """Lines on where a plan is from and what it needs."""
     bound = binding.binding_of(plan)
     yield "bound to no weights: it fits every model" if bound is None else f"bound to {bound}"
+    if bound is not None and bound.settings:
+        yield f"made with {', '.join(f'{name} {value}' for name, value in bound.settings.items())}"
     if plan.requires is not None:
         needs = plan.requires
         size = None if needs.size is None else f"{needs.size[1]}x{needs.size[0]}"

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from asymflow.core.binding import ModelDescription
 from asymflow.core.types import Picture, Request
 
 R = TypeVar("R")
@@ -81,6 +82,16 @@ class Adapter(Protocol):
 
     def to_picture(self, x_0: Tensor) -> Picture:
         """x_0 [c, h, w] as a picture [h, w, c], clipped to [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """An adapter that plans can be bound to (`asymflow.planning.binding`); all of ours are."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """What plans have to know of the model."""
         ...
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asymflow.core.checks import instance, number, whole
+from asymflow.core.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,8 @@ class Requirements:
     """What a plan needs of a model; None where it does not matter.
 
     Attributes:
-        parameterisation: what the network predicts: "x_0", "eps" or "v".
+        parameterisation: what the network predicts: "x_0", "eps", "v", or "flow", which is the
+            velocity of flow matching.
         noise_scale: standard deviation of the noise at t = 1, where pictures fill [-1, 1].
         shift_rule: how times depend on the size of the picture, such as "side / 64".
         size: (height, width) of the pictures that the plan is for.
@@ -53,12 +55,17 @@ class Binding:
         family: of the model, such as "embedded".
         weights: hash of the weights, or its first digits; None for a plan of the whole family.
         name: of the weights, for people.
+        fingerprint: by which the weights are recognised in other precisions.
+        settings: what else changes the pictures of the model, by name: how estimates are clipped,
+            the noise schedule; None where the plan does not say.
         extra: entries of the file that this version does not know.
     """
 
     family: str
     weights: str | None = None
     name: str | None = None
+    fingerprint: Fingerprint | None = None
+    settings: Mapping[str, str] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -73,11 +80,15 @@ class ModelDescription:
     Attributes:
         family: models that share a way of sampling, such as "embedded".
         weights: hash of the weights.
-        parameterisation: what the network predicts: "x_0", "eps" or "v".
+        parameterisation: what the network predicts: "x_0", "eps", "v", or "flow", which is the
+            velocity of flow matching.
         guidance: how it is guided: "cfg", or "none".
         shift_rule: how times depend on the size of the picture; None if they do not.
         noise_scale: standard deviation of the noise at t = 1, where pictures fill [-1, 1].
         alpha: whether pictures have transparency.
+        fingerprint: by which the weights are recognised in other precisions; None where the hash
+            does not depend on the precision that they are loaded in.
+        settings: what else changes pictures, by name.
     """
 
     family: str
@@ -87,11 +98,18 @@ class ModelDescription:
     shift_rule: str | None = None
     noise_scale: float = 1.0
     alpha: bool = False
+    fingerprint: Fingerprint | None = None
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def binding(self) -> Binding:
         """The binding of a plan that was measured on this model."""
-        return Binding(self.family, self.weights)
+        return Binding(
+            self.family,
+            self.weights,
+            fingerprint=self.fingerprint,
+            settings=self.settings or None,
+        )
 
     @property
     def requirements(self) -> Requirements:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -19,13 +19,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from asymflow.core.adapter import Context
+from asymflow.core.binding import ModelDescription
 from asymflow.core.checks import instance, whole
 from asymflow.core.errors import InputError
 from asymflow.core.flow import per_image, to_ve
 from asymflow.core.types import Picture, Request
-from asymflow.models.diffusers.networks import X_0, Prediction, Schedule, label_of
+from asymflow.models.diffusers.conventions import Clip, Diffusion, estimated
+from asymflow.models.diffusers.networks import label_of
+from asymflow.models.diffusers.schedule import X_0, Prediction, Schedule
 from asymflow.models.gaussian import to_picture, to_state
-from asymflow.models.hashing import hash_weights
+from asymflow.models.hashing import digest_of, identity_of
 
 _CPU = torch.device("cpu")
 
@@ -50,7 +53,11 @@ class CallableAdapter:
         null: the label that means no class; guidance needs it.
         device: of the network; by default a CPU.
         factors: by which pictures may be pooled; the network was trained on these sizes, too.
-        clip: x_0 is clipped to [-clip, clip] after guidance; None does not clip.
+        kind: of the network's interface, the family of its plans.
+        net: the network, if it has weights that tell which one it is; else `name` does.
+        parameterisation: what it predicts, as in `asymflow.core.binding.Requirements`.
+        settings: what else changes pictures, by name.
+        clip: of estimates, after guidance.
         start: factor of the noise draw eps in the initial state at a time t; None is t.
     """
 
@@ -62,8 +69,28 @@ class CallableAdapter:
     null: int | None = None
     device: torch.device = _CPU
     factors: tuple[int, ...] = ()
-    clip: float | None = None
+    kind: str = "callable"
+    net: torch.nn.Module | None = None
+    parameterisation: str = "x_0"
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    clip: Clip = field(default_factory=Clip)
     start: Callable[[float], float] | None = None
+
+    @property
+    def description(self) -> ModelDescription:
+        """What plans have to know of the model."""
+        identity = None if self.net is None else identity_of(self.net)
+        null = {} if self.null is None else {"null": str(self.null)}
+        return ModelDescription(
+            family=self.kind,
+            weights=hashlib.sha256(self.name.encode()).hexdigest()
+            if identity is None
+            else identity.weights,
+            parameterisation=self.parameterisation,
+            guidance="none" if self.null is None else "cfg",
+            fingerprint=None if identity is None else identity.fingerprint,
+            settings={**self.settings, **null},
+        )
 
     @property
     def template(self) -> Tensor:
@@ -102,7 +129,7 @@ class CallableAdapter:
         return self.estimate(x_t, t.cpu().double(), context.get("label")).to(x_t)
 
     def clip_estimate(self, x_0: Tensor) -> Tensor:
-        return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
+        return self.clip(x_0)
 
     def begin(self, eps: Tensor, t: float) -> Tensor:
         return (t if self.start is None else self.start(t)) * eps
@@ -179,16 +206,18 @@ def edm(
         one_hot = functional.one_hot(label, classes + 1)[:, :classes].to(x_t)
         return net(x, level, one_hot)
 
-    settings = ("edm", low, high, classes, null)
     return CallableAdapter(
         estimate,
-        _name(net, settings, name),
+        _name(net, ("edm", low, high, classes, null), name),
         whole("channels", channels, 1),
         whole("grain", grain, 1),
         whole("classes", classes, 0),
         classes if null else None,
         torch.device(device),
         _factors(factors),
+        kind="edm",
+        net=net if isinstance(net, torch.nn.Module) else None,
+        settings={"sigma": f"{low:g} to {high:g}"},
     )
 
 
@@ -232,13 +261,14 @@ def guided_diffusion(
             f"Prediction {prediction!r} is not supported. Choose one of {', '.join(X_0)}."
         )
     schedule = Schedule.of(alphas_cumprod)
+    convention = Diffusion(schedule, prediction, Clip(1.0 if clip_denoised else None))
     scale = 1000 / len(schedule.log_snr) if rescale_timesteps else 1.0
 
     def estimate(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
-        alpha, sigma, k = (per_image(each, x_t) for each in schedule.scaled(t))
-        tau, z = (scale * schedule.timestep(t)).to(x_t), k * x_t
-        output = net(z, tau) if label is None else net(z, tau, y=label)
-        return X_0[prediction](z, output[:, :channels].to(x_t), alpha, sigma)
+        def network(z: Tensor, tau: Tensor) -> Tensor:
+            return net(z, scale * tau) if label is None else net(z, scale * tau, y=label)
+
+        return estimated(convention, network, x_t, t)
 
     log_snr = [f"{each:.6f}" for each in schedule.log_snr.tolist()]
     settings: tuple[object, ...] = ("guided-diffusion", prediction, classes, null, log_snr)
@@ -253,8 +283,12 @@ def guided_diffusion(
         null,
         torch.device(device),
         _factors(factors),
-        1.0 if clip_denoised else None,
-        schedule.beginning,
+        kind="guided-diffusion",
+        net=net if isinstance(net, torch.nn.Module) else None,
+        parameterisation=convention.parameterisation,
+        settings={**convention.settings, "timesteps": f"{scale:g} each"},
+        clip=convention.clip,
+        start=convention.beginning,
     )
 
 
@@ -276,9 +310,7 @@ def _name(net: Callable[..., Tensor], settings: object, name: str | None) -> str
     if isinstance(net, torch.nn.Module):
         net.eval()
         if name is None:
-            digest = hashlib.sha256(repr(settings).encode())
-            hash_weights(digest, net.state_dict())
-            name = f"callable:{digest.hexdigest()[:12]}"
+            name = f"callable:{digest_of(net, repr(settings).encode())[:12]}"
     if not isinstance(name, str) or not name:
         raise InputError(
             "A network that is a plain function has no weights to be named after, and plans are "

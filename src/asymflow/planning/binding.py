@@ -1,7 +1,7 @@
 """Whether a plan may run on a model: at one of three levels.
 
-exact        the same weights: what was measured holds
-compatible   other weights of the same kind: it runs, and what was measured may not hold
+exact        the same weights and settings, in whatever precision: what was measured holds
+compatible   other weights or settings of the same kind: it runs, and what was measured may not hold
 other        another kind of model: refused
 """
 
@@ -57,13 +57,13 @@ def match(plan: Plan, model: ModelDescription, size: tuple[int, int] | None = No
         return Match("compatible")
     if bound.weights is None:
         return Match("compatible", f"was made for all models of the kind {bound.family!r}")
-    if len(bound.weights) >= _SHORTEST and (
-        model.weights.startswith(bound.weights) or bound.weights.startswith(model.weights)
-    ):
-        return Match("exact")
-    if plan.evidence is None:
-        return Match("compatible", f"was made for {bound}, and this model is {model}")
-    return Match("compatible", f"was measured on {bound}, and this model is {model}")
+    measured = "made for" if plan.evidence is None else "measured on"
+    if not same_weights(bound, model):
+        return Match("compatible", f"was {measured} {bound}, and this model is {model}")
+    changed = _changed(bound, model)
+    if changed is not None:
+        return Match("compatible", f"was {measured} this model with {changed}")
+    return Match("exact")
 
 
 def bound(plan: Plan, model: ModelDescription) -> Plan:
@@ -72,6 +72,30 @@ def bound(plan: Plan, model: ModelDescription) -> Plan:
     size = None if plan.requires is None else plan.requires.size
     requires = replace(model.requirements, size=size)
     return replace(plan, evidence=evidence, binding=model.binding, requires=requires)
+
+
+def same_weights(bound: Binding, model: ModelDescription) -> bool:
+    """Whether a plan was measured on the weights of a model, in whatever precision.
+
+    The families are not compared.
+    """
+    weights = bound.weights or ""
+    same = model.weights.startswith(weights) or weights.startswith(model.weights)
+    if len(weights) >= _SHORTEST and same:
+        return True
+    one, other = bound.fingerprint, model.fingerprint
+    return one is not None and other is not None and one.matches(other)
+
+
+def _changed(bound: Binding, model: ModelDescription) -> str | None:
+    """The first setting that is another one than when a plan was measured, in words."""
+    if bound.settings is None:
+        return None
+    for name in sorted({*bound.settings, *model.settings}):
+        was, now = (each.get(name, "none") for each in (bound.settings, model.settings))
+        if was != now:
+            return f"{name} {was}, and it is {now} here"
+    return None
 
 
 def _missing(

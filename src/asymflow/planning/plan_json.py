@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any
 
 from asymflow.core.binding import Binding, Requirements
 from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.fingerprint import ROUNDED, Fingerprint
 from asymflow.core.statistics import Interval
 from asymflow.core.types import ACTIONS, FULL, SOLVERS, Evidence, Plan, Rule, Step, Tier
 from asymflow.io.json_reader import Fields
@@ -35,7 +38,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     if plan.requires is not None:
         data["requires"] = _requirements_to_json(plan.requires)
     if plan.binding is not None:
-        data["binding"] = _given(plan.binding, ("family", "weights", "name"))
+        data["binding"] = _binding_to_json(plan.binding)
     data["steps"] = [_step_to_json(step) for step in plan.steps]
     if plan.adaptive:
         data["adaptive"] = [
@@ -281,10 +284,44 @@ def _requirements(fields: Fields) -> Requirements:
     )
 
 
+def _binding_to_json(binding: Binding) -> dict[str, Any]:
+    data = _given(binding, ("family", "weights", "name"))
+    if binding.fingerprint is not None:
+        data["fingerprint"] = _fingerprint_to_json(binding.fingerprint)
+    if binding.settings is not None:
+        data["settings"] = dict(binding.settings)
+    return data
+
+
 def _binding(fields: Fields) -> Binding:
     family = fields.text("family")
     weights, name = (fields.text(key) if key in fields else None for key in ("weights", "name"))
-    return Binding(family, weights, name, fields.rest())
+    of_weights = fields.fields("fingerprint") if "fingerprint" in fields else None
+    fingerprint = None if of_weights is None else _fingerprint(of_weights)
+    settings = fields.texts("settings") if "settings" in fields else None
+    return Binding(family, weights, name, fingerprint, settings, fields.rest())
+
+
+def _fingerprint_to_json(found: Fingerprint) -> dict[str, Any]:
+    data = {"float16": found.float16}
+    if found.rounded is not None:
+        packed = struct.pack(f"<{len(found.sample)}f", *found.sample)
+        data |= {"rounded": found.rounded, "sample": b64encode(packed).decode()}
+    return data
+
+
+def _fingerprint(fields: Fields) -> Fingerprint:
+    float16, rounded, raw = fields.text("float16"), None, b""
+    if "rounded" in fields:
+        rounded, packed = fields.choice("rounded", ROUNDED), fields.text("sample")
+        try:
+            raw = b64decode(packed, validate=True)
+        except ValueError:
+            fields.refuse("has a sample that is not in base64")
+    fields.finish()
+    if len(raw) % 4:
+        fields.refuse("has a sample that is not of float32")
+    return Fingerprint(float16, rounded, struct.unpack(f"<{len(raw) // 4}f", raw))
 
 
 def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:

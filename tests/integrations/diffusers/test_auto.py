@@ -145,9 +145,10 @@ def test_a_price_can_be_given_instead(kept: Path) -> None:
             asymflow.accelerate(pipe, plan, steps=steps)
 
 
-def test_a_model_loaded_in_half_precision_is_the_same_model(kept: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_loaded_in_half_precision_is_the_same_model(kept: Path, dtype: torch.dtype) -> None:
     pipe = pipeline()
-    pipe.unet.to(torch.bfloat16)
+    pipe.unet.to(dtype)
     seen = pipe.unet.asked
     asymflow.accelerate(pipe, folder=kept)
     assert seen == []
@@ -177,26 +178,13 @@ def test_what_it_costs_is_said_before_and_after(
     assert seen == []
 
 
-def test_a_plan_for_other_weights_is_refused_and_made_again(kept: Path, tmp_path: Path) -> None:
-    path = kept / "asymflow" / "plan.json"
-    other = pipeline(2)
-    with pytest.raises(InputError, match=r"made for pipeline:.* and this model is pipeline:"):
-        asymflow.accelerate(other, path)
-    plan = plan_files.load_plan(path)
-    bare = asymflow.accelerate(other, Plan(plan.name, plan.steps))
-    assert bare(output_type="np").images.shape == (1, SIDE, SIDE, 3)
+def test_a_plan_for_other_weights_is_made_again(kept: Path, tmp_path: Path) -> None:
+    plan = plan_files.load_plan(kept / "asymflow" / "plan.json")
     copy = tmp_path / "asymflow" / "plan.json"
     plan_files.save_plan(plan, copy)
-    made = asymflow.accelerate(other, folder=tmp_path).asymflow_plan
+    made = asymflow.accelerate(pipeline(2), folder=tmp_path).asymflow_plan
     assert made.evidence.made["adapter"] != plan.evidence.made["adapter"]  # pyright: ignore
     assert plan_files.load_plan(copy) == made
-
-
-def test_a_plan_for_another_schedule_is_refused(kept: Path) -> None:
-    pipe = pipeline()
-    pipe.scheduler = diffusers.DDIMScheduler(beta_end=0.01)
-    with pytest.raises(InputError, match="its schedule"):
-        asymflow.accelerate(pipe, kept / "asymflow" / "plan.json")
 
 
 def test_plans_for_several_uses_are_kept_side_by_side(

@@ -7,7 +7,7 @@ import inspect
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +18,21 @@ from asymflow.core.types import Plan
 from asymflow.integrations.diffusers import auto, hub
 from asymflow.integrations.diffusers.families import family_of
 from asymflow.integrations.diffusers.hub import FOLDER
+from asymflow.integrations.diffusers.kept import Shelf
 from asymflow.integrations.diffusers.measuring import measuring
 from asymflow.integrations.diffusers.original import NAME, default_steps, original
 from asymflow.integrations.diffusers.runs import run
-from asymflow.io import folders
-from asymflow.models.diffusers.pipelines import STRENGTH, Call, Family, adapt, bound, flat, name_of
+from asymflow.integrations.diffusers.uses import use_of
+from asymflow.models.diffusers.pipelines import (
+    Call,
+    Family,
+    adapt,
+    description_of,
+    flat,
+    name_of,
+    unwrapped,
+)
+from asymflow.planning import binding
 from asymflow.planning.plan_files import load_plan, save_plan
 
 P = TypeVar("P")
@@ -41,11 +51,13 @@ class Acceleration:
     Attributes:
         base: that pipeline.
         plan: None for its own schedule, whose steps every call chooses.
+        told: what was said of how the plan fits the model.
     """
 
     base: Any
     family: Family
     plan: Plan | None
+    told: set[str] = field(default_factory=set[str])
 
 
 def accelerate(
@@ -77,10 +89,14 @@ def accelerate(
         family: how an unknown pipeline calls its network.
         folder: of the model; by default the one that the pipeline was loaded from.
 
+    A plan that was measured on other weights of the same kind, such as those that this model was
+    tuned from, runs, and a warning says so; `plan="auto"` measures one for these weights. It is
+    compared again at every call, since weights, network and scheduler can be replaced.
+
     Raises:
         MissingExtra: diffusers is not installed.
-        InputError: the pipeline cannot be translated, the plan was made for another model, or
-            `steps` are asked of a plan that has its own.
+        InputError: the pipeline cannot be translated, the plan was made for another kind of model,
+            or `steps` are asked of a plan that has its own.
         FileFormatError: a plan file is missing or damaged.
     """
     if steps is not None and (plan != AUTO or whole("steps", steps, -(2**63)) < 2):
@@ -113,7 +129,10 @@ def accelerate(
                 f"plan={plan!r} is no plan. Pass an asymflow.Plan, the path of a plan file, "
                 f"{AUTO!r}, {NAME!r}, or the name of a plan."
             )
-    return _revived(type(base), {**vars(base), "_asymflow": Acceleration(base, family, found)})
+    known = Acceleration(base, family, found)
+    if found is not None:
+        _match(found, base, family, known.told)
+    return _revived(type(base), {**vars(base), "_asymflow": known})
 
 
 def _auto(
@@ -126,78 +145,21 @@ def _auto(
             "Say how you call it: examples=[{'prompt': ..., 'image': ...}, ...]."
         )
     calls = auto.examples_of(base, examples)
-    uses = [{**auto.conditions(base, family, call), **_beginning(base, call)} for call in calls]
-    for index, use in enumerate(uses):
-        if use != uses[0]:
-            raise InputError(
-                f"examples[{index}] is called for {_told(use)}, and examples[0] for "
-                f"{_told(uses[0])}. A plan is made for one use: give examples that share it, and "
-                "make a plan for each."
-            )
-    begun = {**_beginning(base, calls[0]), "steps": "" if steps is None else str(steps)}
-    wanted = {"adapter": name_of(base, family), **auto.conditions(base, family, calls[0]), **begun}
-    places = _places(wanted, folder)
-    kept = _kept(places, wanted)
+    use = use_of(base, family, calls, steps, given=bool(examples))
+    shelf = Shelf(description_of(base, family), name_of(base, family), use, folder)
+    kept = shelf.find()
     if kept is not None:
         return kept
     with measuring(base):
-        kept = _kept(places, wanted)  # by another thread, meanwhile
+        kept = shelf.find()  # by another thread, meanwhile
         if kept is not None:
             return kept
         plan = auto.make(base, family, adapt(base, family), calls, steps)
-    if plan.evidence is not None:
-        made = {**plan.evidence.made, **{key: value for key, value in begun.items() if value}}
-        plan = replace(plan, evidence=replace(plan.evidence, made=made))
-    for path in places:
-        # A plan for another use of the same weights stays; one for other weights is of no more use.
-        if path.exists() and _made_for(load_plan(path), {"adapter": wanted["adapter"]}):
-            continue
-        try:
-            save_plan(plan, path)
-        except OSError as error:
-            _log.info("Cannot keep the plan as %s (%s).", path, error.strerror)
-        else:
-            _log.info("Kept as %s.", path)
-            return plan
-    _log.warning("The plan is not kept: cannot write any of %s.", ", ".join(map(str, places)))
-    return plan
-
-
-def _told(use: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in use.items())
-
-
-def _kept(places: Sequence[Path], wanted: Mapping[str, str]) -> Plan | None:
-    """The plan that was made for this model and use."""
-    known = [load_plan(path) for path in places if path.exists()]
-    return next((plan for plan in known if _made_for(plan, wanted)), None)
-
-
-def _beginning(base: Any, call: Call) -> dict[str, str]:
-    """What a plan is made for besides, where the pipeline is given a picture to begin with."""
-    arguments = bound(base, call)
-    if "image" not in arguments:
-        return {}
-    told = {name: arguments[name] for name in (STRENGTH, "noise_level") if name in arguments}
-    return {"pipeline": type(base).__name__, **{name: f"{told[name]:g}" for name in told}}
-
-
-def _places(wanted: Mapping[str, str], folder: Path | None) -> list[Path]:
-    """Where a plan may be kept: beside the model, or else with the user's caches."""
-    use = "-".join(value for key, value in wanted.items() if value and key != "adapter")
-    own = folders.cache() / "plans" / f"{wanted['adapter'].replace(':', '-')}-{use}.json"
-    if folder is None:
-        return [own]
-    return [folder / FOLDER / "plan.json", folder / FOLDER / f"plan-{use}.json", own]
-
-
-def _made_for(plan: Plan, wanted: Mapping[str, str]) -> bool:
-    made = plan.evidence.made if plan.evidence is not None else {}
-    return all(made.get(key, "") == value for key, value in wanted.items())
+    return shelf.keep(plan)
 
 
 def _checked(plan: Plan, base: Any, family: Family) -> Plan:
-    """The plan, if it can run and was not measured on another model."""
+    """The plan, if it can run and is for models of this kind."""
     for step in plan.steps:
         if step.tier.pool_factor not in (1, *family.factors):
             raise InputError(
@@ -205,8 +167,9 @@ def _checked(plan: Plan, base: Any, family: Family) -> Plan:
                 f"{step.tier.pool_factor}, and {type(base).__name__} is not declared to have "
                 "learnt that. Make a plan for it with plan='auto', or declare Family(factors=...)."
             )
-    if plan.evidence is None:
+    if plan.binding is not None or plan.evidence is None:
         return plan
+    # Version 0.1: the name stands for weights, schedule and noise together.
     name, made = name_of(base, family), plan.evidence.made.get("adapter")
     if made != name:
         raise InputError(
@@ -215,6 +178,27 @@ def _checked(plan: Plan, base: Any, family: Family) -> Plan:
             "was measured and try it anyway: Plan(plan.name, plan.steps)."
         )
     return plan
+
+
+def _match(plan: Plan, pipe: Any, family: Family, told: set[str]) -> None:
+    """Refuse a plan for another kind of model; say once on which weights it was measured.
+
+    Args:
+        told: what was said already.
+    """
+    if plan.binding is None and plan.requires is None:
+        return
+    found = binding.match(plan, description_of(pipe, family))
+    if found.level == "other":
+        raise InputError(
+            f"Plan {plan.name!r} {found.line}. Make one for it with plan='auto', or drop what it "
+            "is bound to and try it anyway: Plan(plan.name, plan.steps)."
+        )
+    if found.line and found.line not in told:
+        told.add(found.line)
+        _log.warning(
+            "Plan %r %s: errors that were measured may differ here.", plan.name, found.line
+        )
 
 
 def _named(plan: str, base: Any, folder: Path | None) -> Plan:
@@ -243,6 +227,12 @@ def _home(pipe: Any) -> Path | None:
     return Path(path) if path and Path(path).is_dir() else None
 
 
+def _offloaded(pipe: Any, family: Family) -> bool:
+    """Whether weights of the network are nowhere between calls, as with sequential offloading."""
+    network = unwrapped(getattr(pipe, family.network))
+    return any(parameter.is_meta for parameter in network.parameters())
+
+
 @cache
 def _subclass(kind: type[Any]) -> type[Any]:
     """The pipeline's class with another `__call__`, under its name: files say what they always did.
@@ -261,6 +251,9 @@ def _subclass(kind: type[Any]) -> type[Any]:
         plan = known.plan
         if plan is None:
             plan = original(self, known.family, arguments["num_inference_steps"])
+        elif not _offloaded(self, known.family):
+            # Weights, network and scheduler may have been replaced meanwhile.
+            _match(plan, self, known.family, known.told)
         return run(self, kind, known.family, plan, arguments)
 
     def save_pretrained(self: Any, save_directory: str | Path, **kwargs: Any) -> None:

@@ -17,7 +17,6 @@ low-resolution tier, because the quality of this network below 1024 pixels is un
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -31,12 +30,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from asymflow.core.adapter import Context
+from asymflow.core.binding import ModelDescription
 from asymflow.core.checks import as_path
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Picture, Plan, Request, Solver
 from asymflow.models.asymflux.oklab import oklab_of, srgb_of
-from asymflow.models.hashing import hash_weights
+from asymflow.models.hashing import digest_of, identity_of
 from asymflow.models.patches import patchify, unpatchify
 from asymflow.models.subspace import calibrated, recovered
 
@@ -93,6 +93,20 @@ class AsymFluxAdapter:
     @property
     def name(self) -> str:
         return f"asymflux:{self.digest[:12]}"
+
+    @property
+    def description(self) -> ModelDescription:
+        """What plans have to know of the model."""
+        identity = identity_of(self.transformer, _beside(self.basis, self.scale))
+        return ModelDescription(
+            family="asymflux",
+            weights=identity.weights,
+            parameterisation="flow",
+            guidance="cfg",
+            shift_rule="17 side / 1024",
+            fingerprint=identity.fingerprint,
+            settings={"colours": f"Oklab, {self.colours.mean}, {self.colours.std:g}"},
+        )
 
     @property
     def channels(self) -> int:
@@ -269,9 +283,14 @@ def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> As
         )
     transformer.register_to_config(in_channels=width[0], out_channels=width[1])
     transformer.eval().requires_grad_(False)
-    digest = hashlib.sha256(b"asymflux")
-    hash_weights(digest, {**transformer.state_dict(), "proj_buffer": basis, "scale_buffer": scale})
-    return AsymFluxAdapter(transformer, prompts, basis, scale.float(), digest.hexdigest())
+    scale = scale.float()
+    digest = digest_of(transformer, b"asymflux", _beside(basis, scale))
+    return AsymFluxAdapter(transformer, prompts, basis, scale, digest)
+
+
+def _beside(basis: Tensor, scale: Tensor) -> Mapping[str, Tensor]:
+    """Weights of an adapter that are not in the network, as its file calls them."""
+    return {"proj_buffer": basis, "scale_buffer": scale}
 
 
 def _add(transformer: nn.Module, name: str, a: Tensor | None, b: Tensor | None) -> None:

@@ -8,11 +8,13 @@ asymflow, with k = alpha + sigma (`core.flow.from_vp`). Two kinds of schedule co
 
 A scheduler converts the output of the network to x_0: from eps, v or x_0 itself, or from the
 velocity dz/du = n eps - x_0. The conversion here is that of diffusers' own schedulers, clipping and
-dynamic thresholding included.
+dynamic thresholding included. All adapters of this package that share these conventions use it
+(`estimated`), and estimates are cut after guidance, as by these schedulers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, get_args
 
@@ -20,9 +22,16 @@ import torch
 from torch import Tensor
 
 from asymflow.core.errors import InputError
-from asymflow.core.flow import Time, coarse_time, fine_time
+from asymflow.core.flow import Time, coarse_time, fine_time, per_image
 from asymflow.core.schedules import shifted
-from asymflow.models.diffusers.networks import X_0, Prediction, Schedule
+from asymflow.models.diffusers.schedule import X_0, Prediction, Schedule
+
+PARAMETERISATIONS: Mapping[Prediction, str] = {
+    "epsilon": "eps",
+    "v_prediction": "v",
+    "sample": "x_0",
+}
+"""What plan files call the prediction of a network."""
 
 
 class Convention(Protocol):
@@ -38,6 +47,28 @@ class Convention(Protocol):
 
     def scaled(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(alpha, sigma, k) of the network's input z = k x_t."""
+        ...
+
+    def beginning(self, t: float) -> float:
+        """The factor of the noise draw eps in the initial state at time t.
+
+        Pipelines begin with that much noise, whatever their first timestep is.
+        """
+        ...
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise where nothing else is left."""
+        ...
+
+    @property
+    def parameterisation(self) -> str:
+        """What the network predicts, as in `asymflow.core.binding.Requirements`."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What else changes pictures, by name."""
         ...
 
     @property
@@ -80,18 +111,55 @@ class Threshold:
         return x_0.clamp(-s, s) / s
 
 
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """How estimates are cut, after guidance.
+
+    Attributes:
+        limit: x_0 is clipped to [-limit, limit]; None does not clip.
+        threshold: in the place of that.
+    """
+
+    limit: float | None = None
+    threshold: Threshold | None = None
+
+    def __call__(self, x_0: Tensor) -> Tensor:
+        if self.threshold is not None:
+            return self.threshold(x_0)
+        return x_0 if self.limit is None else x_0.clamp(-self.limit, self.limit)
+
+    def __str__(self) -> str:
+        if self.threshold is not None:
+            return f"threshold {self.threshold.ratio:g} up to {self.threshold.most:g}"
+        return "none" if self.limit is None else f"{self.limit:g}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Diffusion:
     """A variance-preserving model.
 
     Attributes:
-        clip: x_0 is clipped to [-clip, clip], unless there is a `threshold`.
+        clip: of estimates.
     """
 
     schedule: Schedule
     prediction: Prediction
-    clip: float | None = None
-    threshold: Threshold | None = None
+    clip: Clip = Clip()
+
+    @property
+    def noise(self) -> float:
+        return 1.0
+
+    @property
+    def parameterisation(self) -> str:
+        return PARAMETERISATIONS[self.prediction]
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return {"schedule": self.schedule.digest[:12], "clip": str(self.clip)}
+
+    def beginning(self, t: float) -> float:
+        return self.schedule.beginning(t)
 
     def time(self, tau: Tensor) -> Tensor:
         return self.schedule.time(tau)
@@ -114,9 +182,7 @@ class Diffusion:
         return X_0[self.prediction](z, answer[:, : z.shape[1]], alpha, sigma)
 
     def clip_estimate(self, x_0: Tensor) -> Tensor:
-        if self.threshold is not None:
-            return self.threshold(x_0)
-        return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
+        return self.clip(x_0)
 
     def level(self, alpha: float, sigma: float) -> float:
         return sigma / alpha
@@ -135,6 +201,17 @@ class Flow:
     noise: float = 1.0
     steps: int = 1000
     shift: float = 1.0
+
+    @property
+    def parameterisation(self) -> str:
+        return "flow"
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return {"schedule": f"flow of {self.steps} timesteps"}
+
+    def beginning(self, t: float) -> float:
+        return self.noise / float(self.scaled(torch.tensor([t], dtype=torch.float64))[2])
 
     def time(self, tau: Tensor) -> Tensor:
         return fine_time(tau.cpu().double() / self.steps, self.noise)
@@ -162,6 +239,23 @@ class Flow:
 
     def level(self, alpha: float, sigma: float) -> float:
         return 1 - alpha
+
+
+def estimated(
+    convention: Convention, network: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, t: Tensor
+) -> Tensor:
+    """The estimate of x_0 [b, c, h, w] at states x_t and times t [b], before it is cut.
+
+    Args:
+        network: of the state z [b, c, h, w] and the timestep tau [b], in the dtype of x_t; returns
+            what the scheduler receives.
+    """
+    # A few numbers per call: on the CPU, where there is always float64.
+    time = t.cpu().double()
+    alpha, sigma, k = (per_image(each, x_t) for each in convention.scaled(time))
+    z = k * x_t
+    answer = network(z, convention.timestep(time).to(x_t)).to(x_t)
+    return convention.x_0(z, answer, alpha, sigma)
 
 
 def convention_of(scheduler: Any, *, noise: float = 1.0) -> Convention:
@@ -203,9 +297,7 @@ def convention_of(scheduler: Any, *, noise: float = 1.0) -> Convention:
     if config.get("thresholding"):
         ratio, most = config["dynamic_thresholding_ratio"], config["sample_max_value"]
         threshold = Threshold(float(ratio), float(most))
+    limit = float(config["clip_sample_range"]) if config.get("clip_sample") else None
     return Diffusion(
-        Schedule.of(alphas_cumprod),
-        cast("Prediction", prediction),
-        float(config["clip_sample_range"]) if config.get("clip_sample") else None,
-        threshold,
+        Schedule.of(alphas_cumprod), cast("Prediction", prediction), Clip(limit, threshold)
     )

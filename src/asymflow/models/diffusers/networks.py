@@ -1,19 +1,7 @@
 """Pixel-space models of the library diffusers: a `UNet2DModel` and the noise it was trained with.
 
-Their states are variance preserving, z = alpha x_0 + sigma eps with alpha^2 + sigma^2 = 1, at one
-of some thousand noise levels that are numbered by timesteps tau. States of asymflow differ in scale
-(`asymflow.core.flow.from_vp`),
-
-    t = sigma / (alpha + sigma)        x_t = z / (alpha + sigma)
-
-so plans, solvers and profiles apply unchanged. Between two timesteps tau is interpolated in the
-log-SNR; networks embed it as a real number. DDIM without noise is our `euler` over the same nodes.
-
-Training stops short of both ends. Plans begin at t = 1, where the linear schedule of DDPM has only
-reached 0.994: there the network is evaluated at its largest trained noise, with the state scaled so
-that its *noise* is what that timestep expects; the signal is weaker. Below its smallest noise the
-*signal* is matched, and the noise is weaker than expected. Both are approximations outside of the
-training range.
+The scheduler says how to translate states, times and answers (`models.diffusers.conventions`). DDIM
+without noise is our `euler` over the same nodes.
 """
 
 from __future__ import annotations
@@ -21,129 +9,24 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from asymflow.core.adapter import Context
+from asymflow.core.binding import ModelDescription
 from asymflow.core.checks import as_path, whole
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
-from asymflow.core.flow import log_snr, per_image, time_of_log_snr, to_vp
 from asymflow.core.types import Picture, Request
+from asymflow.models.diffusers.conventions import Convention, Diffusion, convention_of, estimated
 from asymflow.models.gaussian import to_picture, to_state
-
-Prediction = Literal["epsilon", "v_prediction", "sample"]
-"""What the network predicts: eps, v = alpha eps - sigma x_0, or x_0."""
+from asymflow.models.hashing import identity_of
 
 _LATENT = ("vae", "vqvae", "vqgan", "movq", "text_encoder", "prior")  # parts of pipelines
-_SMALLEST_SNR = 1e-12  # instead of 0, so that the logarithm can be interpolated
-
-# x_0 from the state z, the network output, alpha and sigma.
-X_0: Mapping[str, Callable[[Tensor, Tensor, Any, Any], Tensor]] = {
-    "epsilon": lambda z, eps, alpha, sigma: (z - sigma * eps) / alpha,
-    "v_prediction": lambda z, v, alpha, sigma: alpha * z - sigma * v,
-    "sample": lambda z, x_0, alpha, sigma: x_0,
-}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Schedule:
-    """The noise levels of a variance-preserving model.
-
-    Attributes:
-        log_snr: log(alpha / sigma) at timesteps 0, 1, ... [n], falling; float64, on the CPU.
-    """
-
-    log_snr: Tensor
-
-    @classmethod
-    def of(cls, alphas_cumprod: Tensor) -> Schedule:
-        """From the alpha^2 [n] that schedulers of diffusers keep.
-
-        Raises:
-            InputError: they do not fall from nearly 1 to nearly 0.
-        """
-        try:
-            squares = torch.as_tensor(alphas_cumprod).detach().cpu().double()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"alphas_cumprod is a {type(alphas_cumprod).__name__}, which holds no numbers "
-                f"({error}). Pass alpha^2 at timesteps 0, 1, ... as a tensor."
-            ) from error
-        falling = squares.ndim == 1 and len(squares) > 0 and bool((squares.diff() <= 0).all())
-        if not falling or not bool(((squares >= 0) & (squares <= 1)).all()):
-            ends = f"{float(squares.view(-1)[0]):.4g} to {float(squares.view(-1)[-1]):.4g}"
-            raise InputError(
-                f"alphas_cumprod of shape {tuple(squares.shape)}, from {ends}, is no schedule: "
-                "alpha^2 falls with the timestep, within [0, 1]. Of betas, which rise, make it by "
-                "(1 - betas).cumprod(0)."
-            )
-        squares = squares.clamp(_SMALLEST_SNR, 1 - _SMALLEST_SNR)
-        return cls(torch.logit(squares) / 2)
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The smallest and largest trained noise, as times t."""
-        low, high = time_of_log_snr(self.log_snr[[0, -1]]).tolist()
-        return low, high
-
-    def times(self, count: int) -> tuple[float, ...]:
-        """`count` moves with equal steps in tau from the most trained noise, the last to 0.
-
-        Diffusers' "trailing" grid. As candidates for a profile it is dense where a network that
-        predicts eps needs it to be: near noise, where small errors in eps are large ones in x_0.
-
-        Raises:
-            InputError: there are not so many timesteps.
-        """
-        total = len(self.log_snr)
-        if not 1 <= count <= total:
-            raise InputError(
-                f"{count} moves do not fit into a schedule of {total} timesteps. "
-                f"Choose 1 to {total}."
-            )
-        tau = np.array([total * (1 - i / count) - 1 for i in range(count)])
-        lam = np.interp(tau, np.arange(total), self.log_snr.numpy())
-        return (*time_of_log_snr(torch.from_numpy(lam)).tolist(), 0.0)
-
-    def time(self, tau: Tensor) -> Tensor:
-        """t [b] at timesteps tau [b], which may lie between whole ones."""
-        lam = np.interp(
-            tau.cpu().double().numpy(), np.arange(len(self.log_snr)), self.log_snr.numpy()
-        )
-        return time_of_log_snr(torch.from_numpy(np.atleast_1d(lam)))
-
-    def timestep(self, t: Tensor) -> Tensor:
-        """tau [b] at times t [b], a real number from 0 to n - 1."""
-        if len(self.log_snr) == 1:
-            return torch.zeros_like(t, dtype=torch.float64)
-        rising = self.log_snr.flip(0)
-        lam = log_snr(t.double()).clamp(rising[0], rising[-1])
-        above = torch.searchsorted(rising, lam).clamp(1, len(rising) - 1)
-        low, high = rising[above - 1], rising[above]
-        return len(rising) - above - (lam - low) / (high - low)
-
-    def beginning(self, t: float) -> float:
-        """The factor of the noise draw eps in the initial state at time t.
-
-        Pipelines begin with z = eps at any timestep, instead of sigma eps.
-        """
-        return 1 / float(self.scaled(torch.tensor([t], dtype=torch.float64))[2])
-
-    def scaled(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(alpha, sigma, k) [b] of the network's input k x_t at times t [b].
-
-        Outside of the trained noise range, alpha and sigma are those of the limit.
-        """
-        t = t.double()
-        alpha, sigma, _ = to_vp(t.clamp(*self.limits))
-        # Inside the limits the two are equal. Outside, the stronger component is matched.
-        return alpha, sigma, torch.minimum(alpha / (1 - t), sigma / t)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,24 +37,35 @@ class DiffusersAdapter:
     trained one are served, as far as the network can be evaluated on them.
 
     Attributes:
-        clip: `clip_sample_range` of diffusers' DDPM and DDIM schedulers: x_0 is clipped to
-            [-clip, clip]. With guidance both estimates are clipped before they are combined,
-            not after. None does not clip.
+        weights_hash: of the weights and of all settings of the estimates.
         null: the class that means "no class"; guidance needs it.
         factors: by which pictures may be pooled; the network was trained on these sizes, too.
     """
 
     model: Any
-    schedule: Schedule
-    prediction: Prediction
+    convention: Convention
     weights_hash: str
-    clip: float | None = None
     null: int | None = None
     factors: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         return f"diffusers:{self.weights_hash[:12]}"
+
+    @property
+    def description(self) -> ModelDescription:
+        """What plans have to know of the model."""
+        identity = identity_of(self.model)
+        null = {} if self.null is None else {"null": str(self.null)}
+        return ModelDescription(
+            family=type(self.model).__name__,
+            weights=identity.weights,
+            parameterisation=self.convention.parameterisation,
+            guidance="none" if self.null is None else "cfg",
+            noise_scale=self.convention.noise,
+            fingerprint=identity.fingerprint,
+            settings={**self.convention.settings, **null},
+        )
 
     @property
     def channels(self) -> int:
@@ -219,20 +113,17 @@ class DiffusersAdapter:
         return {"label": labels}, {"label": torch.full_like(labels, self.null or 0)}
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        # A few numbers per call: on the CPU, where there is always float64.
-        time = t.cpu()
-        alpha, sigma, k = (per_image(each, x_t) for each in self.schedule.scaled(time))
-        tau = self.schedule.timestep(time).to(x_t)
-        z = k * x_t
-        answer: Tensor = self.model(
-            z.to(self.model.dtype), tau, class_labels=context.get("label"), return_dict=False
-        )[0]
-        # Models with a learned variance append it.
-        x_0 = X_0[self.prediction](z, answer[:, : self.channels].to(x_t), alpha, sigma)
-        return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
+        def network(z: Tensor, tau: Tensor) -> Tensor:
+            label = context.get("label")
+            return self.model(z.to(self.model.dtype), tau, class_labels=label, return_dict=False)[0]
+
+        return estimated(self.convention, network, x_t, t)
+
+    def clip_estimate(self, x_0: Tensor) -> Tensor:
+        return self.convention.clip_estimate(x_0)
 
     def begin(self, eps: Tensor, t: float) -> Tensor:
-        return self.schedule.beginning(t) * eps
+        return self.convention.beginning(t) * eps
 
     def to_state(self, picture: Picture) -> Tensor:
         return to_state(picture).to(self.template)
@@ -317,11 +208,10 @@ def adapt(
             f"null={null} is not one of the {config.num_class_embeds or 0} classes of this model. "
             "Name the class that stands for none, or leave it out."
         )
-    schedule, prediction, clip = _read(scheduler)
+    convention = convention_of(scheduler)
     model.eval().requires_grad_(False)
-    digest = _digest(model, schedule, (prediction, clip, null))
     factors = tuple(whole("each of shrinks", factor, 2) for factor in pool_factors)
-    return DiffusersAdapter(model, schedule, prediction, digest, clip, null, factors)
+    return DiffusersAdapter(model, convention, _digest(model, convention, null), null, factors)
 
 
 def load(
@@ -375,31 +265,6 @@ def load(
     return adapter
 
 
-def _read(scheduler: Any) -> tuple[Schedule, Prediction, float | None]:
-    """The settings of a scheduler that matter here."""
-    kind, config = type(scheduler).__name__, scheduler.config
-    alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
-    prediction = config.get("prediction_type")
-    if not isinstance(alphas_cumprod, Tensor):
-        raise InputError(
-            f"{kind} has no alphas_cumprod, so its model is not variance preserving. Pass the "
-            "scheduler that the model was trained with, such as DDPMScheduler."
-        )
-    if prediction not in get_args(Prediction):
-        raise InputError(
-            f"{kind} says that the network predicts {prediction!r}, which is not supported. "
-            f"Supported are {', '.join(get_args(Prediction))}. Wrap the network in a function that "
-            "says one of them (asymflow.models.edm)."
-        )
-    if config.get("thresholding"):
-        raise InputError(
-            f"{kind} uses dynamic thresholding, which no plan can account for. Set thresholding to "
-            "False in its configuration; clip_sample is supported."
-        )
-    clip = float(config["clip_sample_range"]) if config.get("clip_sample") else None
-    return Schedule.of(alphas_cumprod), cast("Prediction", prediction), clip
-
-
 def _check_parts(index: Path) -> None:
     """Check that a pipeline consists of a network and a scheduler in pixel space.
 
@@ -439,11 +304,19 @@ def _json(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def _digest(model: Any, schedule: Schedule, settings: object) -> str:
+def _digest(model: Any, convention: Convention, null: int | None) -> str:
     """SHA-256 of the weights and all settings of the estimates."""
-    digest = hashlib.sha256(repr(settings).encode())
     state: dict[str, Tensor] = model.state_dict()
-    for name, value in sorted({**state, "log_snr": schedule.log_snr}.items()):
+    settings: tuple[object, ...]
+    if isinstance(convention, Diffusion):
+        state = {**state, "log_snr": convention.schedule.log_snr}
+        settings = (convention.prediction, convention.clip.limit, null)
+        if convention.clip.threshold is not None:
+            settings = (*settings, convention.clip.threshold)
+    else:
+        settings = (convention, null)
+    digest = hashlib.sha256(repr(settings).encode())
+    for name, value in sorted(state.items()):
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().double().numpy().tobytes())
     return digest.hexdigest()

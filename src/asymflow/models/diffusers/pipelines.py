@@ -8,7 +8,6 @@ embeddings and masks are treated exactly as by the pipeline.
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -22,12 +21,13 @@ import torch
 from torch import Tensor
 
 from asymflow.core.adapter import Context
+from asymflow.core.binding import ModelDescription
 from asymflow.core.errors import InputError
 from asymflow.core.flow import per_image
 from asymflow.core.types import Picture, Request
-from asymflow.models.diffusers.conventions import Convention, convention_of
+from asymflow.models.diffusers.conventions import Convention, convention_of, estimated
 from asymflow.models.gaussian import to_picture, to_state
-from asymflow.models.hashing import hash_weights
+from asymflow.models.hashing import digest_of, identity_of
 
 Call = Mapping[str, Any]
 """Arguments of a pipeline, e.g. {"prompt": "a fox"}."""
@@ -286,6 +286,11 @@ class PipelineAdapter:
     others: Mapping[str, Any] = field(default_factory=lambda: _NONE)
 
     @property
+    def description(self) -> ModelDescription:
+        """What plans have to know of the model."""
+        return description_of(self.pipe, self.family)
+
+    @property
     def network(self) -> Any:
         return getattr(self.pipe, self.family.network)
 
@@ -338,33 +343,27 @@ class PipelineAdapter:
         )
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        # A few numbers per call: on the CPU, where there is always float64.
-        time = t.cpu().double()
-        alpha, sigma, k = (per_image(each, x_t) for each in self.convention.scaled(time))
-        tau = self.convention.timestep(time).to(x_t)
-        z = k * x_t
         steps = int(self.pipe.scheduler.config["num_train_timesteps"])
         conditions = dict(context)
-        shown = z.to(self.network.dtype)
-        if self.family.beside:
-            shown = torch.cat([shown, conditions.pop(BESIDE)], dim=1)
-        arguments = {
-            **self.others,
-            **conditions,
-            self.family.state: shown,
-            self.family.time: tau / steps if self.family.normalised else tau,
-        }
-        output: Tensor = self.ask(**arguments, return_dict=False)[0].to(x_t)
-        scheduler_input = self.family.scheduler_input(output, z, tau, steps)
-        return self.convention.x_0(z, scheduler_input, alpha, sigma)
+        beside = [conditions.pop(BESIDE)] if self.family.beside else []
+
+        def network(z: Tensor, tau: Tensor) -> Tensor:
+            arguments = {
+                **self.others,
+                **conditions,
+                self.family.state: torch.cat([z.to(self.network.dtype), *beside], dim=1),
+                self.family.time: tau / steps if self.family.normalised else tau,
+            }
+            output: Tensor = self.ask(**arguments, return_dict=False)[0].to(x_t)
+            return self.family.scheduler_input(output, z, tau, steps)
+
+        return estimated(self.convention, network, x_t, t)
 
     def clip_estimate(self, x_0: Tensor) -> Tensor:
         return self.convention.clip_estimate(x_0)
 
     def begin(self, eps: Tensor, t: float) -> Tensor:
-        # Pipelines begin with that much noise, whatever their first timestep is.
-        k = self.convention.scaled(torch.tensor([t], dtype=torch.float64))[2]
-        return self.family.noise_of(self.pipe) / float(k) * eps
+        return self.convention.beginning(t) * eps
 
     def to_state(self, picture: Picture) -> Tensor:
         return to_state(picture).to(self.template)
@@ -413,12 +412,43 @@ def adapt(pipe: Any, family: Family) -> PipelineAdapter:
 def name_of(pipe: Any, family: Family) -> str:
     """A name that identifies the weights and their training schedule."""
     convention = family.convention(pipe)
-    digest = hashlib.sha256(repr((family, family.noise_of(pipe))).encode())
     grid = convention.times(min(50, int(pipe.scheduler.config["num_train_timesteps"])))
-    digest.update(repr((type(convention).__name__, [f"{t:.6f}" for t in grid])).encode())
-    digest.update(str(pipe.scheduler.config.get("prediction_type")).encode())
-    hash_weights(digest, unwrapped(getattr(pipe, family.network)).state_dict())
-    return f"pipeline:{digest.hexdigest()[:12]}"
+    settings = (
+        repr((family, family.noise_of(pipe)))
+        + repr((type(convention).__name__, [f"{t:.6f}" for t in grid]))
+        + str(pipe.scheduler.config.get("prediction_type"))
+    )
+    network = unwrapped(getattr(pipe, family.network))
+    return f"pipeline:{digest_of(network, settings.encode())[:12]}"
+
+
+def description_of(pipe: Any, family: Family) -> ModelDescription:
+    """What plans have to know of a pipeline: all that changes the pictures that they make.
+
+    Its kind is that of its network, which other pipelines and `models.diffusers.networks` share.
+
+    Raises:
+        InputError: the scheduler cannot be translated, or weights are offloaded to "meta".
+    """
+    convention = family.convention(pipe)
+    network = unwrapped(getattr(pipe, family.network))
+    identity = identity_of(network)
+    guided = "guidance_scale" in inspect.signature(pipe.__call__).parameters
+    settings = dict(convention.settings)
+    if family.normalised:
+        settings["time"] = "normalised"
+    if family.floor is not None:
+        settings["floor"] = f"{family.floor:g}"
+    return ModelDescription(
+        family=type(network).__name__,
+        weights=identity.weights,
+        # A network whose output the pipeline converts to a velocity predicts x_0.
+        parameterisation=convention.parameterisation if family.floor is None else "x_0",
+        guidance="cfg" if guided else "none",
+        noise_scale=convention.noise,
+        fingerprint=identity.fingerprint,
+        settings=settings,
+    )
 
 
 def _stacked(rows: Sequence[Context]) -> Context:

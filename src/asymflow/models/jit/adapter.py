@@ -17,7 +17,6 @@ embedding and the noise scale are specific to one size.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -33,11 +32,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from asymflow.core.adapter import Context
+from asymflow.core.binding import ModelDescription
 from asymflow.core.checks import as_path, number, whole
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.schedules import uniform
 from asymflow.core.types import CONDITIONAL, FULL, Picture, Plan, Request, Solver, Step
-from asymflow.models.hashing import hash_weights
+from asymflow.models.hashing import digest_of, identity_of
 from asymflow.models.jit import checkpoint
 from asymflow.models.jit.network import JitModel
 
@@ -88,6 +88,25 @@ class JitAdapter:
     @property
     def name(self) -> str:
         return f"jit:{self.digest[:12]}"
+
+    @property
+    def description(self) -> ModelDescription:
+        """What plans have to know of the model."""
+        config, identity = self.model.config, identity_of(self.model)
+        low, high = self.guidance_interval
+        return ModelDescription(
+            family="jit",
+            weights=identity.weights,
+            parameterisation="x_0" if config.rank is None else "flow",
+            guidance="cfg",
+            noise_scale=config.noise_scale,
+            fingerprint=identity.fingerprint,
+            settings={
+                "class_start": str(config.class_start),
+                "floor": f"{self.floor:g}",
+                "guidance_interval": f"{low:g} to {high:g}",
+            },
+        )
 
     @property
     def channels(self) -> int:
@@ -255,9 +274,8 @@ def adapt(
         guidance_interval = ASYMMETRIC_GUIDANCE_INTERVAL if asymmetric else GUIDANCE_INTERVAL
     if floor is None:
         floor = ASYMMETRIC_FLOOR if asymmetric else FLOOR
-    digest = hashlib.sha256(repr((model.config, guidance_interval, floor)).encode())
-    hash_weights(digest, model.state_dict())
-    return JitAdapter(model, digest.hexdigest(), guidance_interval, floor)
+    digest = digest_of(model, repr((model.config, guidance_interval, floor)).encode())
+    return JitAdapter(model, digest, guidance_interval, floor)
 
 
 @dataclass(frozen=True, slots=True)
