@@ -17,7 +17,6 @@ from asymflow.planning import selection
 from asymflow.planning.selection import Search, evenly, limit_plan
 from asymflow.planning.verifier import Evaluator
 from tests.fakes import FakeModel
-from tests.fakes import FakeModel
 from tests.helpers import draw
 
 ADAPTER = FakeModel()

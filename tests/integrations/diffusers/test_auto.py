@@ -18,10 +18,10 @@ from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.statistics import Interval
 from asymflow.core.types import Evidence, Plan
-from asymflow.integrations.diffusers import auto, original
+from asymflow.integrations.diffusers import auto, original, proposals
 from asymflow.integrations.diffusers.families import UNCONDITIONAL
 from asymflow.models.diffusers.conventions import Flow
-from asymflow.planning import plan_files, selection
+from asymflow.planning import plan_files, proof, selection
 
 diffusers: Any = pytest.importorskip("diffusers")
 
@@ -46,11 +46,14 @@ class GaussianNet(diffusers.ModelMixin, diffusers.ConfigMixin):
         self.std = torch.nn.Parameter(std, requires_grad=False)
         self.squares = diffusers.DDPMScheduler().alphas_cumprod.double()
         self.asked: list[int] = []
+        self.stop_at: int | None = None
 
     def forward(
         self, sample: Tensor, timestep: Any, class_labels: None = None, return_dict: bool = True
     ) -> Any:
         self.asked.append(len(sample))
+        if len(self.asked) == self.stop_at:
+            raise Stopped
         tau = torch.as_tensor(timestep).double().reshape(-1)
         low = tau.floor().long().clamp(max=len(self.squares) - 2)
         below, above = (torch.logit(self.squares[low + i]) / 2 for i in (0, 1))
@@ -123,6 +126,62 @@ def test_it_is_measured_once(kept: Path, caplog: pytest.LogCaptureFixture) -> No
     assert fast.asymflow_plan == plan_files.load_plan(kept / "asymflow" / "plan.json")
     fast(output_type="np")
     assert len(seen) == len(fast.asymflow_plan.steps)
+
+
+class Stopped(KeyboardInterrupt):
+    """What Ctrl-C raises."""
+
+
+@pytest.mark.parametrize("price", [None, 4])
+def test_an_interrupted_measurement_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, price: int | None
+) -> None:
+    """Wherever it was stopped: the plan and what it states are those of an undisturbed one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "undisturbed"))
+    pipe = pipeline()
+    whole = asymflow.accelerate(pipe, steps=price).asymflow_plan
+    asked = len(pipe.unet.asked)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "interrupted"))
+    unfinished = tmp_path / "interrupted" / "asymflow" / "measuring"
+    again = 0
+    for part in (0.1, 0.3, 0.6, 0.8, 0.95):
+        pipe = pipeline()
+        pipe.unet.stop_at = int(part * asked) - again
+        with pytest.raises(Stopped):
+            asymflow.accelerate(pipe, steps=price)
+        again += len(pipe.unet.asked)
+        assert list(unfinished.iterdir())
+    pipe = pipeline()
+    resumed = asymflow.accelerate(pipe, steps=price).asymflow_plan
+    again += len(pipe.unet.asked)
+    assert resumed.steps == whole.steps
+    assert resumed.evidence.rms == whole.evidence.rms
+    assert resumed.evidence.made["original_rms"] == whole.evidence.made["original_rms"]
+    # Of every stop at most one stage of a few pictures is made twice.
+    assert again < 1.6 * asked
+    assert list(unfinished.iterdir()) == []
+
+
+def test_the_default_plan_needs_no_measuring_and_is_nearer_than_as_many_steps() -> None:
+    pipe = pipeline()
+    fast = asymflow.accelerate(pipe, "default")
+    plan = fast.asymflow_plan
+    assert pipe.unet.asked == []
+    assert plan.evidence is None
+    assert plan.name == "default"
+    assert len(plan.steps) <= 0.4 * 50
+
+    def state(made: Any, seed: int, **call: Any) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return 2 * made(generator=generator, output_type="pt", **call).images - 1
+
+    fine = asymflow.accelerate(pipe, "original")
+    errors = {"default": 0.0, "own": 0.0}
+    for seed in range(50, 54):
+        limit = state(fine, seed, num_inference_steps=500)
+        errors["default"] += float((state(fast, seed) - limit).square().mean().sqrt())
+        errors["own"] += float((state(pipe, seed) - limit).square().mean().sqrt())
+    assert errors["default"] < errors["own"]
 
 
 def test_a_price_can_be_given_instead(kept: Path) -> None:
@@ -269,7 +328,7 @@ def test_guided_pipelines_are_planned_with_cheaper_tiers(
     assert evidence.made["guidance_scale"] == "3"
     assert evidence.made["size"] == "16x16"
     assert fast.asymflow_plan.forwards < 2 * 12
-    grid = auto.refined(Flow(noise=2.0), 40)
+    grid = proposals.refined(Flow(noise=2.0), 40)
     fine = asymflow.accelerate(pipe, plan_of(grid, solver="corrected2"))
     errors: list[float] = []
     for seed in range(2000, 2004):
@@ -321,7 +380,7 @@ def test_what_clipping_does_to_ddim_is_not_allowed_to_a_plan() -> None:
     convention = UNCONDITIONAL.convention(pipe)
     tau = torch.arange(980, -1, -20)
     grid = (*convention.time(tau).tolist(), 0.0)
-    fine = asymflow.accelerate(pipe, plan_of(auto.refined(convention, 100)))
+    fine = asymflow.accelerate(pipe, plan_of(proposals.refined(convention, 100)))
     fitting = asymflow.accelerate(pipe, plan_of(grid, solver="multistep1"))
 
     def error(made: Any, seed: int) -> float:
@@ -358,12 +417,13 @@ def test_what_no_picture_file_tells_is_not_paid_for(
     pipe.scheduler = diffusers.DPMSolverMultistepScheduler()
     plans: list[Plan] = []
     for unseen in (0.0, 0.03):  # the second is far above what this sampler is off by
-        monkeypatch.setattr(selection, "UNSEEN", unseen)
+        for module in (proof, selection, auto):
+            monkeypatch.setattr(module, "UNSEEN", unseen)
         plans.append(asymflow.accelerate(pipe, folder=tmp_path / str(unseen)).asymflow_plan)
     nearest, near = plans
     assert len(near.steps) < len(nearest.steps)
     assert near.evidence is not None
-    assert near.evidence.rms.low <= selection.UNSEEN
+    assert near.evidence.rms.low <= proof.UNSEEN
 
 
 def test_weights_that_are_not_in_memory_cannot_be_recognised() -> None:
@@ -385,6 +445,8 @@ class SixPictures(GaussianNet):
         self, sample: Tensor, timestep: Any, class_labels: None = None, return_dict: bool = True
     ) -> Any:
         self.asked.append(len(sample))
+        if len(self.asked) == self.stop_at:
+            raise Stopped
         tau = torch.as_tensor(timestep).double().reshape(-1)
         low = tau.floor().long().clamp(max=len(self.squares) - 2)
         below, above = (torch.logit(self.squares[low + i]) / 2 for i in (0, 1))

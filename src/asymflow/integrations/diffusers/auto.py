@@ -12,21 +12,18 @@ import logging
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
-from asymflow.core.flow import fine_time
 from asymflow.core.schedules import plan_of
 from asymflow.core.statistics import mean_interval
-from asymflow.core.types import FULL, Evidence, Plan, Profile, Request
+from asymflow.core.types import Evidence, Plan, Profile, Request
 from asymflow.integrations.diffusers.measuring import Pictures, as_pictures, rolled
 from asymflow.integrations.diffusers.original import (
     Baseline,
@@ -35,6 +32,7 @@ from asymflow.integrations.diffusers.original import (
     draws_noise,
     original,
 )
+from asymflow.integrations.diffusers.proposals import predicted, proposals, refined
 from asymflow.models.diffusers.conventions import Convention
 from asymflow.models.diffusers.pipelines import (
     Call,
@@ -45,12 +43,12 @@ from asymflow.models.diffusers.pipelines import (
     guidance,
     listen,
 )
-from asymflow.planning import planner, profiler, selection
+from asymflow.planning import profiler, selection
 from asymflow.planning.encoded import Encoded
 from asymflow.planning.journal import Journal
 from asymflow.planning.proof import UNSEEN, Errors, Limit, Proof, rms
 from asymflow.planning.selection import Search, evenly, limit_plan
-from asymflow.planning.verifier import Evaluator, Roll, corrected, only
+from asymflow.planning.verifier import Evaluator, Roll
 
 CANDIDATES = 32
 """Moves between candidate times."""
@@ -58,10 +56,6 @@ FINE = 64
 """Moves of the limit where it counts most."""
 COARSER = (24, 28, 32, 40)
 """Moves of limits that may do as well, which is measured."""
-LEAST = 0.005
-"""Time below which nothing is seen: levels of a byte are 2 / 255 apart."""
-SHIFTS = (1.0, 0.5, 0.25, 0.125)
-"""Of the pipeline's own grid, where others would try it: as it is, and denser near the picture."""
 CALIBRATION, FRESH, OWN = 4, 16, 4
 """Pictures to profile on and to choose a plan by, to measure what it keeps, and of these those
 that the pipeline's own sampler makes as well. The first two are the least numbers: every example
@@ -136,6 +130,11 @@ class _Own:
     errors: Errors | None = None
     consistent: bool = False
     note: str = ""
+
+    @property
+    def allowed(self) -> float:
+        """The mean error that a plan may have."""
+        return UNSEEN if self.errors is None else max(float(self.errors.mean()), UNSEEN)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,11 +245,11 @@ def make(
             own = _own(task, judge)
 
         def kinds(count: int) -> dict[str, Plan]:
-            return _proposals(measured, count, convention.times(count))
+            return proposals(measured, count, convention.times(count))
 
         search = Search(judge, kinds)
         proved = (
-            _as_near(task, search, own, _predicted(measured, own, baseline.steps))
+            _as_near(task, search, own, predicted(measured, own.allowed, baseline.steps))
             if steps is None
             else _priced(task, search, own, steps)
         )
@@ -399,22 +398,13 @@ def _distances(task: _Task, baseline: Evaluator, count: int | None = None) -> Er
     return None
 
 
-def _predicted(measured: Profile, own: _Own, most: int) -> int:
-    """The number of steps that a plan as near as the own sampler is predicted to need."""
-    allowed = UNSEEN if own.errors is None else float(own.errors.mean())
-    with suppress(InputError):
-        found = planner.plan(only(measured, (FULL,)), error=max(allowed, UNSEEN))
-        return min(len(found.steps), most // 2)
-    return most // 4
-
-
 def _as_near(task: _Task, search: Search, own: _Own, begin: int) -> _Proved:
     """The cheapest plan that is as near to the limit as the pipeline's own sampler, proved."""
     most, name = task.baseline.steps, task.baseline.name
     allowed = np.zeros(len(search.judge.requests)) if own.errors is None else own.errors
     with task.pictures.stage("search"):
         price = search.near(allowed, most, begin)
-    prove = _prover(task, search.judge, own, max(float(allowed.mean()), UNSEEN))
+    prove = _prover(task, search.judge, own, own.allowed)
     while price is not None and price < most:
         found = prove(search.best(price))
         if found.proof.kept:
@@ -526,20 +516,6 @@ def _evidence(found: _Proved, own: _Own, baseline: Baseline, measured: Profile) 
     )
 
 
-def refined(convention: Convention, count: int) -> tuple[float, ...]:
-    """The grid of so many moves, its last one halved down to the least noise that was trained.
-
-    Of fewer moves, where the model was trained at fewer levels of noise. Equal steps of timesteps
-    end with a leap over the noise that the finest detail hides behind.
-    """
-    most = convention.most
-    *nodes, last = convention.times(count if most is None else min(count, most))
-    least = max(float(convention.time(torch.zeros(1))), LEAST)
-    while nodes[-1] > 2 * least:
-        nodes.append(nodes[-1] / 2)
-    return (*nodes, last)
-
-
 def _expected(own: int, steps: int | None, examples: int) -> dict[str, int]:
     """About how many full estimates every stage takes, of a pipeline of `own` steps."""
     chosen, fresh = evenly(CALIBRATION, examples), evenly(FRESH, examples)
@@ -555,23 +531,3 @@ def _expected(own: int, steps: int | None, examples: int) -> dict[str, int]:
         "fresh own": own * OWN,
         "proof": price * fresh,
     }
-
-
-def _proposals(measured: Profile, steps: int, grid: Sequence[float]) -> dict[str, Plan]:
-    """Plans for the price of so many full estimates: by the profile, and what others would run."""
-    budget = 1.0001 * steps * measured.cost_ms[0]
-    unreduced = tuple(tier for tier in measured.tiers if tier.unreduced)
-    tiers = {"planned": measured.tiers, "planned, unreduced": unreduced, "planned, full": (FULL,)}
-    found: dict[str, Plan] = {}
-    for name, allowed in tiers.items():
-        with suppress(InputError):  # nothing of that kind fits
-            plan = planner.plan(only(measured, allowed), budget=budget)
-            found |= {name: plan, f"{name}, corrected": corrected(plan)}
-    for shift in SHIFTS:
-        inner = fine_time(torch.tensor(grid[1:], dtype=torch.float64), shift).tolist()
-        for solver in ("damped2", "corrected2"):
-            found[f"own grid / {shift}, {solver}"] = plan_of((grid[0], *inner), solver=solver)
-    found["own grid, multistep2"] = plan_of(grid, solver="multistep2")
-    # The same plan by another name is not another kind.
-    unique = {plan.steps: name for name, plan in reversed(found.items())}
-    return {name: plan for name, plan in found.items() if unique[plan.steps] == name}

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from asymflow._version import __version__
 from asymflow.core.binding import ModelDescription
 from asymflow.core.types import Plan
 from asymflow.integrations.diffusers.hub import FOLDER
 from asymflow.integrations.diffusers.uses import Use
 from asymflow.io import folders
 from asymflow.planning import binding
+from asymflow.planning.journal import fingerprint
 from asymflow.planning.plan_files import load_plan, save_plan
 
 _log = logging.getLogger("asymflow")
@@ -80,6 +82,17 @@ class Shelf:
                 return plan
         _log.warning("The plan is not kept: cannot write any of %s.", ", ".join(map(str, places)))
         return plan
+
+    @property
+    def unfinished(self) -> Path:
+        """Folder of what was measured for a plan that is not made yet."""
+        facts = {
+            "model": self.name,
+            "settings": repr(sorted(self.model.settings.items())),
+            "asymflow": __version__,
+            **self.use.made,
+        }
+        return folders.cache() / "measuring" / fingerprint(facts)
 
     def _candidates(self) -> Iterator[Path]:
         """Files that may hold the plan; those in the cache have the names of all models."""

@@ -20,7 +20,7 @@ from asymflow.core.schedules import plan_of
 from asymflow.core.types import Plan
 from asymflow.models.diffusers.pipelines import Call, Family, capture_call, copy_of
 
-NAME = "original"
+ORIGINAL = "original"
 ENOUGH = 50
 """Steps of a sampler that a plan is compared with, at most: more are hardly seen."""
 
@@ -70,7 +70,7 @@ def original(pipe: Any, family: Family, steps: int) -> Plan:
     else:
         tau = scheduler.sigmas[:-1].double() * config["num_train_timesteps"]
     times = family.convention(pipe).time(torch.as_tensor(tau)).tolist()
-    return plan_of((*times, 0.0), solver="euler", name=NAME)
+    return plan_of((*times, 0.0), solver="euler", name=ORIGINAL)
 
 
 def _deterministic(pipe: Any) -> str:

@@ -16,11 +16,12 @@ from asymflow.core.checks import as_path, each_instance, whole
 from asymflow.core.errors import InputError
 from asymflow.core.types import Plan
 from asymflow.integrations.diffusers import auto, hub
+from asymflow.integrations.diffusers.default import DEFAULT, default
 from asymflow.integrations.diffusers.families import family_of
 from asymflow.integrations.diffusers.hub import FOLDER
 from asymflow.integrations.diffusers.kept import Shelf
 from asymflow.integrations.diffusers.measuring import measuring
-from asymflow.integrations.diffusers.original import NAME, default_steps, original
+from asymflow.integrations.diffusers.original import ORIGINAL, default_steps, original
 from asymflow.integrations.diffusers.runs import run
 from asymflow.integrations.diffusers.uses import use_of
 from asymflow.models.diffusers.pipelines import (
@@ -79,9 +80,11 @@ def accelerate(
         pipe: a pixel-space pipeline of diffusers.
         plan: "auto" measures the model once, for the cheapest plan that comes as near to its limit
             as the pipeline's own sampler, and keeps it beside the model, or in the user's cache
-            where the model has no folder that can be written to; "original" is the
-            pipeline's own schedule. Or a plan, a plan file, the name of one beside the model, in
-            its folder or on the hub it was loaded from, or a repository with one, "owner/name".
+            where the model has no folder that can be written to. If that is interrupted, the next
+            try resumes. "default" is there at once: a better solver on the pipeline's own grid, of
+            which nothing is known on these weights. "original" is the pipeline's own schedule. Or
+            a plan, a plan file, the name of one beside the model, in its folder or on the hub it
+            was loaded from, or a repository with one, "owner/name".
         steps: of "auto", where that is not fast enough: the best plan for the price of so many full
             estimates (two passes of the network where it is guided). What it keeps is in the plan.
         examples: arguments that the pipeline is called with while it is measured, all of the size
@@ -119,6 +122,8 @@ def accelerate(
         case "auto":
             price = None if steps is None else whole("steps", steps, 2)
             found = _auto(base, family, examples, folder, price)
+        case "default":
+            found = default(base, family)
         case "original":
             original(base, family, default_steps(base))
             found = None
@@ -127,7 +132,7 @@ def accelerate(
         case _:  # pyright: ignore[reportUnnecessaryComparison]: whoever calls may not check types
             raise InputError(
                 f"plan={plan!r} is no plan. Pass an asymflow.Plan, the path of a plan file, "
-                f"{AUTO!r}, {NAME!r}, or the name of a plan."
+                f"{AUTO!r}, {DEFAULT!r}, {ORIGINAL!r}, or the name of a plan."
             )
     known = Acceleration(base, family, found)
     if found is not None:
@@ -154,7 +159,11 @@ def _auto(
         kept = shelf.find()  # by another thread, meanwhile
         if kept is not None:
             return kept
-        plan = auto.make(base, family, adapt(base, family), calls, steps)
+        try:
+            plan = auto.make(base, family, adapt(base, family), calls, steps, shelf.unfinished)
+        except KeyboardInterrupt:
+            _log.warning("Measurements are kept in %s: the next try resumes.", shelf.unfinished)
+            raise
     return shelf.keep(plan)
 
 
@@ -216,8 +225,8 @@ def _named(plan: str, base: Any, folder: Path | None) -> Plan:
     names = sorted(path.stem for path in beside.glob("*.json")) if beside is not None else []
     raise InputError(
         f"There is no plan called {plan!r} beside this model. Choose one of "
-        f"{', '.join([AUTO, NAME, *names])}, or give the path of a plan file or a repository with "
-        "a plan, 'owner/name'."
+        f"{', '.join([AUTO, DEFAULT, ORIGINAL, *names])}, or give the path of a plan file or a "
+        "repository with a plan, 'owner/name'."
     )
 
 
