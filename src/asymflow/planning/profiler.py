@@ -115,9 +115,9 @@ def profile(
     with (
         nullcontext(adapter)
         if partial is None
-        else recorded(adapter, as_path("partial", partial)) as asked
+        else recorded(adapter, as_path("partial", partial)) as replaying
     ):
-        answers = reference(asked, requests, times, tiers, guidance_interval, progress)
+        answers = reference(replaying, requests, times, tiers, guidance_interval, progress)
         amplification, saturation = _growth(answers, progress)
     cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress, memory)
     weights = np.zeros((len(times),) * 3)
