@@ -47,7 +47,7 @@ _OUR_FAULT = "Something went wrong in the server. Its log says what."
 _TOGETHER = 8
 """Pictures per network call until its cost is known, if the model supports several."""
 _NO_MEMORY = (
-    "There is not enough memory for this picture. Ask for a smaller one, or stop other programs "
+    "There is not enough memory for this picture. Request a smaller one, or stop other programs "
     "that use the device."
 )
 _TRIES = 3
@@ -304,7 +304,7 @@ class Worker(threading.Thread):
             if not lost.memory:
                 code = "network_lost"
                 message = (
-                    f"{lost} So it did {_TRIES} times with this picture. Ask for it again; where "
+                    f"{lost} So it did {_TRIES} times with this picture. Request it again; where "
                     "that does not help, the server's log says more."
                 )
             self._fail([run], message, code)
@@ -320,7 +320,7 @@ class Worker(threading.Thread):
                 self._manager.fail(
                     run.unit.job,
                     ProblemDetail(
-                        f"A picture took more than {limit:g} seconds, which is too long. Ask for a "
+                        f"A picture took more than {limit:g} seconds, which is too long. Request a "
                         "smaller one, or for less quality.",
                         "server_error",
                         code="timeout",
@@ -400,8 +400,8 @@ class Worker(threading.Thread):
             "forwards": before["forwards"] + move.step.evaluations * (2 if guided else 1),
         }
         run.facts[move.index] = facts
-        [look] = engine.pictures(adapter, [request], x_0[None])
-        self._manager.step(run.unit, move.index, facts, look)
+        [preview] = engine.pictures(adapter, [request], x_0[None])
+        self._manager.step(run.unit, move.index, facts, preview)
         if move.action == "skip":
             left_out = run.plan.steps[move.index + 1]
             skipped = {
