@@ -18,7 +18,8 @@ picture takes beyond its estimates.
 `poisoned` makes 32 pictures together of which one becomes NaN. `engine` is the time of the engine
 beside network calls and beside the schedulers of diffusers: processor time, each pair or group
 alternating, as medians with 95% intervals. A `run` has, beside its `ticks`, the encoding of the
-prompt by the model's own text encoder and the conversion to a picture. Other work on the machine
+prompt by the model's own text encoder and the conversion to a picture; `parts` is that ratio from
+the parts, which are measured alone and are short. Other work on the machine
 widens the intervals: `load_average` is that of the machine before and after.
 """
 
@@ -279,10 +280,13 @@ def timed(rows: Sequence[int], repeats: int) -> dict[str, Any]:
     plan = schedules.plan_of(schedules.uniform(15))  # as many passes as the default plan
     one = [Request({"prompt": "a fox"}, embedded.DEFAULT_SIZE)]
     found["embedded"] = overhead.over_calls(model, plan, one, repeats)
-    ticks, whole = (found["embedded"][f"{name}_to_calls"]["value"] for name in ("ticks", "run"))
+    measured = {
+        name: found["embedded"][f"{name}_to_calls"]["value"] for name in ("ticks", "run", "parts")
+    }
     found |= {
         "target": MOST_OVERHEAD,
-        "reached": {"ticks": ticks <= MOST_OVERHEAD, "run": whole <= MOST_OVERHEAD},
+        "reached": {name: value <= MOST_OVERHEAD for name, value in measured.items()},
     }
-    print(f"engine: ticks {ticks:.4f}, run {whole:.4f} times bare calls", flush=True)
+    text = ", ".join(f"{name} {value:.4f}" for name, value in measured.items())
+    print(f"engine: {text} times bare calls", flush=True)
     return found

@@ -8,6 +8,8 @@ starts `asymflow serve` on loopback and writes server.json:
   their events and read everything else meanwhile. Counts jobs that were lost or made twice, and
   measures the calls that make no picture, memory, and pictures per second against the engine
   alone, which runs the same plan on as many pictures per call before and after.
+- `turns`: pictures per second of the server against the engine alone, in turn: each is stopped
+  while the other runs, so that other work on the machine costs both the same.
 - `soak`: hundreds of the quickest jobs, until memory shows whether it is bounded.
 - `killed`: a server that is killed while it draws, again and again. Counts finished pictures that
   are gone, jobs that were not made to their end, and files that are not whole.
@@ -39,14 +41,18 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from PIL import Image
 
 from asymflow.bench import provenance
+from asymflow.core.batcher import Frame
+from asymflow.core.statistics import bootstrap_interval
 from asymflow.models.embedded import plans
 from benchmarks import results
 
@@ -54,8 +60,8 @@ SIDE = 64
 PROMPTS = ("a red apple", "a sleepy fox", "a blue umbrella", "a castle on a cloud")
 THINKING = 2.0
 """Seconds between two calls of a client that waits for its picture, on average."""
-PARTS = ("load", "soak", "killed", "damaged")
-TARGETS = {"lost": 0, "twice": 0, "p95_ms": 100.0, "against_engine": 0.9}
+PARTS = ("load", "turns", "soak", "killed", "damaged")
+TARGETS = {"lost": 0, "twice": 0, "p95_ms": 100.0, "against_engine": 0.955}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +86,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         report.pop(provenance.KEY, None)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "load": lambda: load(given.clients, given.seconds, given.quality),
+        "turns": lambda: turns(given.clients, given.seconds / 24, 12, given.quality),
         "soak": lambda: soak(2 if given.quick else 24),
         "killed": lambda: killed(given.kills),
         "damaged": lambda: damaged(given.damaged),
@@ -414,6 +421,119 @@ async def _timed(
     answer = await http.request(method, path, **more)
     seen.calls[name].append(1000 * (time.perf_counter() - begun))
     seen.statuses[answer.status_code] += 1
+
+
+# Turns.
+
+
+def _counted(quality: str, pictures: Synchronized[float]) -> None:
+    """Count the pictures of the engine alone, for ever; every step is its share of one."""
+    from asymflow.core import engine, presets
+    from asymflow.core.types import Request
+    from asymflow.generation import pipeline
+    from asymflow.server import requests
+
+    model = pipeline.load(None, dtype=None, device=None)
+    plan = requests.chosen_plan(model, quality, (SIDE, SIDE))
+
+    def observe(frame: Frame) -> None:
+        pictures.value += len(frame.moves) / len(plan.steps)
+
+    for seed in range(10**9):
+        prompt = PROMPTS[seed % len(PROMPTS)]
+        wanted = Request({"prompt": prompt}, (SIDE, SIDE), seed, presets.GUIDANCE)
+        engine.run(model.adapter, plan, [wanted], observer=observe)
+
+
+def turns(clients: int, seconds: float, count: int, quality: str) -> dict[str, Any]:
+    """Server and engine in turn, for so many seconds each."""
+    context = multiprocessing.get_context("spawn")
+    pictures = context.Value("d", 0.0)
+    alone = context.Process(target=_counted, args=(quality, pictures), daemon=True)
+    alone.start()
+    while pictures.value < 1:
+        time.sleep(0.1)
+    assert alone.pid is not None, "it has started"
+    engine = [alone.pid]
+    _signal(engine, signal.SIGSTOP)
+    seen = Seen()
+    try:
+        with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "data") as server:
+            server.ready()
+            own = _family(server.process.pid)
+            rates = asyncio.run(
+                _in_turn(server, clients, (own, engine), seconds, count, quality, seen, pictures)
+            )
+    finally:
+        alone.kill()
+    found = bootstrap_interval(np.array(rates), _ratio)
+    return {
+        "seconds of a turn": round(seconds, 1),
+        "turns": count,
+        "pictures per second": {
+            "server": round(statistics.fmean(a for a, _ in rates), 3),
+            "engine alone": round(statistics.fmean(b for _, b in rates), 3),
+        },
+        "ratio": {name: round(value, 3) for name, value in asdict(found).items()},
+        "load average after": round(os.getloadavg()[0], 1),
+    }
+
+
+def _ratio(rates: Any, axis: int) -> Any:
+    """Of the totals of all turns [..., 2]: a turn ends in the middle of pictures."""
+    return rates[..., 0].sum(axis) / rates[..., 1].sum(axis)
+
+
+async def _in_turn(
+    server: Server,
+    clients: int,
+    processes: tuple[Sequence[int], Sequence[int]],
+    seconds: float,
+    count: int,
+    quality: str,
+    seen: Seen,
+    pictures: Synchronized[float],
+) -> list[tuple[float, float]]:
+    """Pictures per second of both, in each turn."""
+    own, engine = processes
+    end = time.monotonic() + 2 * count * seconds + 60
+    crowd = [
+        asyncio.create_task(_client(server.url, number, end, quality, seen))
+        for number in range(clients)
+    ]
+    await asyncio.sleep(5)  # until all of them wait
+
+    async def rate(made: Callable[[], float]) -> float:
+        before, since = made(), time.monotonic()
+        await asyncio.sleep(seconds)
+        return (made() - before) / (time.monotonic() - since)
+
+    found: list[tuple[float, float]] = []
+    for _ in range(count):
+        first = await rate(lambda: len(seen.finished))
+        _signal(own, signal.SIGSTOP)
+        _signal(engine, signal.SIGCONT)
+        second = await rate(lambda: pictures.value)
+        _signal(engine, signal.SIGSTOP)
+        _signal(own, signal.SIGCONT)
+        found.append((first, second))
+    for task in crowd:
+        task.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    return found
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that it has started."""
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    return [pid, *(each for child in children for each in _family(int(child)))]
+
+
+def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+    for process in processes:
+        os.kill(process, number)
 
 
 # Soak.

@@ -9,11 +9,14 @@ The models stay unmodified; more compute is spent on the sampling steps that mat
     request = asymflow.Request({"prompt": "a fox"}, size=(64, 64), guidance_scale=presets.GUIDANCE)
     [result] = asymflow.run(model, presets.DEFAULT.plan(request.size), [request])
 
-Names are loaded when they are first used: importing asymflow takes no time and loads no torch.
+Names are loaded when they are first used: importing asymflow takes no time and loads no torch. An
+import before torch's limits how long torch's threads spin, see `asymflow.core.threads`.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
     from asymflow.planning.profiler import profile
 
 from asymflow._version import __version__ as __version__
+from asymflow.core.threads import limit_spinning
+
+limit_spinning(os.environ, sys.modules)
 
 __all__ = [
     "CONDITIONAL",

@@ -199,3 +199,14 @@ def test_make_is_the_default(type_: Type) -> None:
     assert "Cannot read the profile profile.safetensors" in type_("plan", "--budget", "3").err
     assert " verify " in type_("plan", "--help").out
     assert "--budget" in type_("plan", "make", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("shwo", "show"), ("verfy", "verify"), ("migrat", "migrate")]
+)
+def test_a_mistyped_command_is_not_a_profile(type_: Type, typed: str, meant: str) -> None:
+    result = type_("plan", typed, "balanced")
+    assert result.code == 2
+    assert f"No such command '{typed}', and no such profile. Did you mean '{meant}'?" in result.err
+    Path(typed).touch()
+    assert f"Cannot read the profile {typed}" in type_("plan", typed).err

@@ -99,6 +99,16 @@ def test_calls_are_filled_whatever_the_plans() -> None:
     assert len(model.shapes) == stages / 8
 
 
+def test_a_size_may_have_a_limit_of_its_own() -> None:
+    model = watched()
+    batcher = Batcher(model, 2, limits={(4, 4): 3})
+    batcher.add([PLANS[0]] * 6, [request(i) for i in range(6)])
+    batcher.add([PLANS[0]] * 6, [Request({"label": 1}, (4, 4), i) for i in range(6)])
+    finished(batcher)
+    assert {(rows, side) for rows, _, _, side in model.shapes} == {(2 * 2, 8), (3, 4)}
+    assert batcher.limits == {(4, 4): 3}
+
+
 def test_pictures_of_other_sizes_and_resolutions_ask_apart() -> None:
     model = watched()
     batcher = Batcher(model)

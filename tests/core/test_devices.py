@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -45,3 +47,21 @@ def test_waiting_and_releasing_ask_the_device_that_is_there(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     devices.synchronize_all()
     assert asked == ["cuda:1", "mps", "mps"]
+
+
+def test_free_memory_includes_what_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(value: object) -> Callable[[torch.device], object]:
+        return lambda device: value
+
+    cuda = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", of(500))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", of(300))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", of((1000, 8000)))
+    monkeypatch.setattr(torch.cuda, "get_device_name", of("H200"))
+    assert devices.free_bytes(cuda) == 1200
+    assert devices.name(cuda) == "cuda:1 H200"
+
+
+def test_the_memory_of_other_devices_is_unknown() -> None:
+    assert devices.free_bytes(torch.device("cpu")) is None
+    assert devices.name(torch.device("cpu")) == "cpu"

@@ -285,3 +285,12 @@ def test_pictures_with_and_without_memory_do_not_join() -> None:
     first, second = (compile_requests(model, [PLANS[0]], [request(i)]) for i in range(2))
     with pytest.raises(ValueError, match="cannot join"):
         State.join([ticked(*first), second[1]])
+
+
+def test_pictures_of_one_plan_share_its_stages_whenever_they_come() -> None:
+    plan = replace(PLANS[0])  # equal, not the same
+    parts = [begin([each])[0] for each in (PLANS[0], plan, PLANS[1])]
+    joined = Program.join(parts)
+    assert joined.trajectory.rows[0] is joined.trajectory.rows[1]
+    distinct = [parts[0].trajectory, parts[2].trajectory]
+    assert len(joined.trajectory.table) == sum(len(each.table) for each in distinct)

@@ -121,8 +121,8 @@ def test_steps_that_ask_less_cost_less(profile: Profile) -> None:
     assert prices[3] < prices[0]
 
 
-def test_peers_fill_the_budget_and_never_exceed_it(profile: Profile) -> None:
-    found = list(verifier.peers(profile, 21.0, (8, 8)))
+def test_baselines_fill_the_budget_and_never_exceed_it(profile: Profile) -> None:
+    found = list(verifier.baselines(profile, 21.0, (8, 8)))
     solvers = {step.solver for plan in found for step in plan.steps}
     assert solvers == {"multistep2", "damped2", "corrected2"}
     for plan in found:
@@ -131,7 +131,7 @@ def test_peers_fill_the_budget_and_never_exceed_it(profile: Profile) -> None:
     assert any(CONDITIONAL in [step.tier for step in plan.steps] for plan in found)
 
 
-def test_what_is_chosen_beats_its_start_and_every_peer(
+def test_what_is_chosen_beats_its_start_and_every_baseline(
     judge: verifier.Evaluator, profile: Profile
 ) -> None:
     budget = 16.0
@@ -139,9 +139,9 @@ def test_what_is_chosen_beats_its_start_and_every_peer(
     assert plan.name == "mine"
     assert prediction.price(profile, plan) <= budget
     predicted = planner.plan(profile, budget=budget)
-    peers = list(verifier.peers(profile, budget, (8, 8)))
+    others = list(verifier.baselines(profile, budget, (8, 8)))
     assert judge.error(plan) < judge.error(predicted)
-    assert all(judge.error(plan) <= judge.error(peer) for peer in peers)
+    assert all(judge.error(plan) <= judge.error(other) for other in others)
 
 
 def test_a_larger_budget_is_no_worse_where_the_smaller_one_is_known(
@@ -223,17 +223,21 @@ def test_only_what_was_profiled_and_is_paid_for_is_tried(
 ) -> None:
     unguided = verifier.only(profile, [tier for tier in profile.tiers if tier.guided])
     assert all(
-        step.tier == FULL for plan in verifier.peers(unguided, 40.0, (8, 8)) for step in plan.steps
+        step.tier == FULL
+        for plan in verifier.baselines(unguided, 40.0, (8, 8))
+        for step in plan.steps
     )
-    # Where guidance in turn is all that memory allows, peers take it so too.
+    # Where guidance in turn is all that memory allows, baselines have it too.
     light = verifier.only(profile, [tier for tier in profile.tiers if tier != FULL])
-    assert {step.tier for plan in verifier.peers(light, 40.0, (8, 8)) for step in plan.steps} == {
+    assert {
+        step.tier for plan in verifier.baselines(light, 40.0, (8, 8)) for step in plan.steps
+    } == {
         SEQUENTIAL_CFG,
         CONDITIONAL,
     }
     # Less than a full estimate, and no full tier at all.
     small = verifier.only(profile, [CONDITIONAL])
-    assert list(verifier.peers(small, 40.0, (8, 8))) == []
+    assert list(verifier.baselines(small, 40.0, (8, 8))) == []
     for some, budget in ((profile, 3.0), (light, 12.0), (small, 6.0)):
         plan = verifier.best_within(judge, some, budget, rollouts=3)
         assert prediction.price(some, plan) <= budget

@@ -188,7 +188,7 @@ def test_a_model_that_cannot_be_loaded_yet_is_tried_again(
 def test_a_fault_of_the_server_costs_the_pictures_at_hand_only(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it is: the worker goes on, and the next start finds the job unfinished."""
+    """Whatever it is: their jobs fail at once with a reason, and the worker goes on."""
     server = serve()
     monkeypatch.setattr("asymflow.server.worker._FIRST_PAUSE", 0.1)
     own, faults = Worker._drop_unwanted, itertools.count()  # pyright: ignore[reportPrivateUsage]
@@ -202,5 +202,7 @@ def test_a_fault_of_the_server_costs_the_pictures_at_hand_only(
     first = server.ask("a fox")
     second = server.over(server.ask("a cat")["id"])
     assert second["state"] == "done"
-    assert server.job(first["id"])["state"] != "done"
-    assert not server.job(first["id"])["pictures"]
+    failed = server.over(first["id"])
+    assert failed["state"] == "failed"
+    assert failed["error"]["code"] == "internal_error"
+    assert not failed["pictures"]

@@ -47,7 +47,7 @@ def watched(faults: Path, answer: float = 2.0, start: float = 20.0) -> Supervise
 
 
 def ask(process: Supervised[None]) -> list[float]:
-    answer = load(process.ask(lambda memory: QUESTION))
+    answer = load(process.request(lambda memory: QUESTION))
     return answer["x_0"][0, :, 0, 0].tolist()
 
 
@@ -64,7 +64,7 @@ def test_it_answers_in_the_order_of_the_questions(process: Supervised[None]) -> 
     def one(number: int) -> float:
         colour = tensor([[float(number), 0, 0, 0]])
         message = {"x_t": zeros(1, 4, 8, 8), "number": tensor(0), ".colour": colour}
-        return load(process.ask(lambda memory: save(message)))["x_0"][0, 0, 0, 0].item()
+        return load(process.request(lambda memory: save(message)))["x_0"][0, 0, 0, 0].item()
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(one, range(40)))
@@ -110,7 +110,7 @@ def test_one_that_gives_no_answer_is_ended(faults: Path) -> None:
     assert ask(process) == ANSWER
     first = pid(process)
     os.kill(first, signal.SIGSTOP)
-    with pytest.raises(Lost, match=r"no sign of life for 0\.6 seconds"):
+    with pytest.raises(Lost, match=r"did not respond for 0\.6 seconds"):
         ask(process)
     assert ask(process) == ANSWER
     assert pid(process) != first
@@ -224,6 +224,6 @@ def test_a_question_that_cannot_be_written_harms_no_other(process: Supervised[No
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        process.ask(broken)
+        process.request(broken)
     wait_until(lambda: process.restarts == 1)  # what it was told is not known
     assert ask(process) == ANSWER

@@ -39,7 +39,7 @@ def variants(shop: Workshop, name: str, rollouts: int) -> dict[str, Plan]:
     shipped = plans.load(name, shop.size)
     budget = BUDGETS[name] * profile.cost_ms[0]
     whole = [tier for tier in profile.tiers if tier.full or tier == CONDITIONAL]
-    others = verifier.peers(
+    others = verifier.baselines(
         profile, budget, shop.size, guidance_interval=evaluator.guidance_interval
     )
     return {

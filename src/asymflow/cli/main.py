@@ -6,7 +6,6 @@ numpy, and invalid options are rejected at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -30,12 +29,6 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the command `asymflow`."""
-    # PyTorch's threads spin while they wait for each other, and on a busy machine take the time
-    # from one another: yield sooner. Read once, when torch is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    os.environ.setdefault(
-        "KINETO_LOG_LEVEL", "99"
-    )  # the log of torch's profiler, which counts memory
     sys.exit(run(sys.argv[1:]))
 
 

@@ -151,6 +151,8 @@ class Batcher:
     Attributes:
         adapter: the model.
         limit: pictures per tick, or None for all.
+        limits: the same by (height, width), for sizes where it is known; may be added to at any
+            time.
         buckets: numbers of rows that network calls may have, see `calls.ask`.
         isolated: report failures in frames, for the picture at fault only, instead of raising
             them; a call that fails is repeated with halves of its pictures.
@@ -165,6 +167,7 @@ class Batcher:
     isolated: bool = False
     fatal: tuple[type[Exception], ...] = ()
     exhausted: int = 0
+    limits: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     _waiting: list[_Cohort] = field(default_factory=list[_Cohort])
     _lock: Any = field(default_factory=threading.Lock)
     _numbers: Iterator[int] = field(default_factory=count)
@@ -270,7 +273,9 @@ class Batcher:
 
     def _limit(self, key: Any) -> int:
         """Pictures per tick; fewer where more did not fit into memory."""
-        return min(self.limit or sys.maxsize, self._most.get(key, sys.maxsize))
+        (_, height, width, *_), *_ = key
+        limit = self.limits.get((height, width), self.limit)
+        return min(limit or sys.maxsize, self._most.get(key, sys.maxsize))
 
     def _drop(self) -> None:
         """Leave out the pictures that were cancelled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from asymflow.core import calls
 from asymflow.core.adapter import Adapter, begun
 from asymflow.core.estimators import InpaintConstraint
 from asymflow.core.flow import interpolate
-from asymflow.core.stages import OLDER, Trajectory, compile_steps
+from asymflow.core.stages import OLDER, Stage, Trajectory, compile_steps
 from asymflow.core.state import Program, State
 from asymflow.core.types import Plan, Request
 
@@ -29,27 +30,40 @@ def compile_requests(
     template = adapter.template
     shape = (adapter.channels, *requests[0].size)
     eps = torch.stack([noise(request.seed, shape) for request in requests]).to(template)
-    given = torch.stack([_given(adapter, request, shape) for request in requests])
     known = None
     if any(request.mask is not None for request in requests):
+        given = torch.stack([_given(adapter, request, shape) for request in requests])
         masks = torch.stack([_mask(request) for request in requests])
         known = InpaintConstraint(given, masks.to(template))
-    keys = [(plan, request.guidance_scale) for plan, request in zip(plans, requests, strict=True)]
-    compiled = {
-        (plan, scale): compile_steps(plan.steps, scale, keep=OLDER if plan.adaptive else 0)
-        for plan, scale in dict.fromkeys(keys)
-    }
-    trajectory = Trajectory.of([compiled[key] for key in keys], template)
+    pairs = zip(plans, requests, strict=True)
+    stages = [_compiled(plan, request.guidance_scale) for plan, request in pairs]
+    trajectory = Trajectory.of(stages, template)
     contexts = calls.split(adapter, *adapter.encode(requests), len(requests))
-    starts: dict[float, list[int]] = {}
-    for row, plan in enumerate(plans):
-        starts.setdefault(plan.steps[0].t, []).append(row)
-    x_t = torch.empty_like(eps)
-    for t, rows in starts.items():
-        x_t[rows] = interpolate(given[rows], eps[rows], t)
-        alone = [row for row in rows if requests[row].image is None]
-        x_t[alone] = begun(adapter, eps[alone], t)
-    return Program(adapter, trajectory, contexts, known), State((0,) * len(requests), x_t)
+    begins = {plan.steps[0].t for plan in plans}
+    if len(begins) == 1 and all(request.image is None for request in requests):
+        x_t = begun(adapter, eps, *begins)
+    else:
+        x_t = torch.stack(
+            [
+                _begun(adapter, request, row, plan.steps[0].t)
+                for plan, request, row in zip(plans, requests, eps, strict=True)
+            ]
+        )
+    state = State((0,) * len(requests), x_t.to(template))
+    return Program(adapter, trajectory, contexts, known), state
+
+
+@lru_cache(maxsize=256)
+def _compiled(plan: Plan, guidance_scale: float) -> tuple[Stage, ...]:
+    """The stages of a plan. Pictures of one plan share them, whenever they are added."""
+    return compile_steps(plan.steps, guidance_scale, keep=OLDER if plan.adaptive else 0)
+
+
+def _begun(adapter: Adapter, request: Request, eps: Tensor, t: float) -> Tensor:
+    """The state [c, h, w] at which a picture begins."""
+    if request.image is None:
+        return begun(adapter, eps[None], t)[0]
+    return interpolate(_given(adapter, request, tuple(eps.shape)), eps, t)
 
 
 def noise(seed: int, shape: Sequence[int]) -> Tensor:

@@ -35,6 +35,24 @@ def available() -> list[str]:
     return [*found, "mps (untested)"] if torch.backends.mps.is_available() else found
 
 
+def name(device: torch.device) -> str:
+    """The device with the name of its hardware, where that is known."""
+    if device.type != "cuda":
+        return str(device)
+    return f"{device} {torch.cuda.get_device_name(device)}"
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that a network call could get; None where it is unknown.
+
+    What PyTorch caches counts as free.
+    """
+    if device.type != "cuda":
+        return None
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
+
+
 def synchronize(device: torch.device) -> None:
     """Wait for all work queued on the device."""
     if device.type == "cuda":

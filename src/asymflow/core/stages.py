@@ -231,13 +231,12 @@ class Trajectory:
         distinct = {id(stages): stages for stages in rows}
         width = max((len(stage.weights) for stages in rows for stage in stages), default=1)
         begins: dict[int, int] = {}
-        lines: list[Tensor] = []
+        lines: list[Sequence[Time]] = []
         for key, stages in distinct.items():
             begins[key] = len(lines)
             lines += [_line(stage, width) for stage in stages]
         dtype = torch.promote_types(template.dtype, torch.float32)
-        table = torch.stack(lines) if lines else torch.zeros(0, 5 + width)
-        table = table.to(template.device, dtype)
+        table = _table(lines, 5 + width).to(template.device, dtype)
         return cls(rows, table, tuple(begins[id(stages)] for stages in rows))
 
     def select(self, rows: Sequence[int]) -> Trajectory:
@@ -273,14 +272,25 @@ class Trajectory:
         return found.unbind(0)
 
 
-def _line(stage: Stage, width: int) -> Tensor:
-    values = (
+def _line(stage: Stage, width: int) -> Sequence[Time]:
+    return (
         stage.t,
         stage.guidance,
         *(stage.base or (0.0, 0.0, 0.0)),
         *stage.weights,
         *[0.0] * (width - len(stage.weights)),
     )
-    if any(isinstance(value, Tensor) for value in values):
-        return torch.stack([torch.as_tensor(value, dtype=torch.float64) for value in values])
-    return torch.tensor(values, dtype=torch.float64)
+
+
+def _table(lines: Sequence[Sequence[Time]], width: int) -> Tensor:
+    """Lines of numbers, some of which may be tensors that gradients are to reach."""
+    if not lines:
+        return torch.zeros(0, width, dtype=torch.float64)
+    if any(isinstance(value, Tensor) for line in lines for value in line):
+        return torch.stack(
+            [
+                torch.stack([torch.as_tensor(value, dtype=torch.float64) for value in line])
+                for line in lines
+            ]
+        )
+    return torch.tensor(lines, dtype=torch.float64)

@@ -23,7 +23,7 @@ from asymflow.core.adapter import Adapter, Context, Wrapped
 from asymflow.core.errors import InputError
 from asymflow.core.types import ACTIONS, Action, Decision, Plan, Rule
 from asymflow.planning.profiler import Progress, no_progress
-from asymflow.planning.replay import question
+from asymflow.planning.replay import call_hash
 from asymflow.planning.verifier import Evaluator
 
 LEVELS = 8
@@ -190,17 +190,17 @@ class _Remembering(Wrapped):
 
     def __init__(self, inner: Adapter) -> None:
         super().__init__(inner)
-        self._answers: dict[bytes, Tensor] = {}
+        self._outputs: dict[bytes, Tensor] = {}
         self.learns = True
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        asked = question(self.name, x_t, t, context)
-        if asked in self._answers:
-            return self._answers[asked]
-        answer = self.inner.denoise(x_t, t, context)
+        key = call_hash(self.name, x_t, t, context)
+        if key in self._outputs:
+            return self._outputs[key]
+        x_0 = self.inner.denoise(x_t, t, context)
         if self.learns:
-            self._answers[asked] = answer
-        return answer
+            self._outputs[key] = x_0
+        return x_0
 
 
 def _ways(plan: Plan, actions: Sequence[Action]) -> Iterator[Way]:

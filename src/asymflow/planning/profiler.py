@@ -164,11 +164,11 @@ def measure(
     with (
         nullcontext(adapter)
         if partial is None
-        else recorded(adapter, as_path("partial", partial)) as asked
+        else recorded(adapter, as_path("partial", partial)) as replaying
     ):
-        answers = reference(asked, requests, times, tiers, guidance_interval, progress)
+        answers = reference(replaying, requests, times, tiers, guidance_interval, progress)
         growth = growth or Growth(len(requests))
-        few = answers.first(asked, requests[: growth.pictures])
+        few = answers.first(replaying, requests[: growth.pictures])
         amplification, saturation = _growth(few, growth, progress)
     cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress, memory)
     weights = np.zeros((len(times),) * 3)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from asymflow.core.adapter import Adapter, Context, Wrapped
 
-_QUESTION, _CHECK = 16, 4
+_HASH, _CHECK = 16, 4
 """Bytes before an output: a hash of the inputs, and a checksum of the output."""
 
 
@@ -44,50 +44,48 @@ class ReplayAdapter(Wrapped):
     """An adapter that replays outputs from a file while they match, then calls and records.
 
     Attributes:
-        heard: number of outputs that came from the file.
-        asked: number of outputs that came from the network.
+        replayed: number of outputs that came from the file.
+        computed: number of outputs that came from the network.
     """
 
     def __init__(self, inner: Adapter, file: BinaryIO) -> None:
         super().__init__(inner)
-        self.heard = 0
-        self.asked = 0
+        self.replayed = 0
+        self.computed = 0
         self._file = file
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        asked = question(self.name, x_t, t, context)
-        if self.asked == 0:
-            found = self._read(asked, x_t)
+        key = call_hash(self.name, x_t, t, context)
+        if self.computed == 0:
+            found = self._read(key, x_t)
             if found is not None:
-                self.heard += 1
+                self.replayed += 1
                 return found
-        self.asked += 1
+        self.computed += 1
         x_0 = self.inner.denoise(x_t, t, context)
-        answer = _bytes(x_0)
-        self._file.write(asked + zlib.crc32(answer).to_bytes(_CHECK, "big") + answer)
+        output = _bytes(x_0)
+        self._file.write(key + zlib.crc32(output).to_bytes(_CHECK, "big") + output)
         self._file.flush()
         return x_0
 
-    def _read(self, asked: bytes, x_t: Tensor) -> Tensor | None:
+    def _read(self, key: bytes, x_t: Tensor) -> Tensor | None:
         """The next output, shaped like x_t; None if it does not match, which drops all records."""
         begin = self._file.tell()
-        head = self._file.read(_QUESTION + _CHECK)
-        answer = bytearray(self._file.read(x_t.numel() * x_t.element_size()))
-        check = zlib.crc32(answer).to_bytes(_CHECK, "big")
+        head = self._file.read(_HASH + _CHECK)
+        output = bytearray(self._file.read(x_t.numel() * x_t.element_size()))
+        check = zlib.crc32(output).to_bytes(_CHECK, "big")
         # The last record may be incomplete: the program was stopped while it wrote.
-        if answer and head == asked + check:
-            values = torch.frombuffer(answer, dtype=torch.uint8).view(x_t.dtype)
+        if output and head == key + check:
+            values = torch.frombuffer(output, dtype=torch.uint8).view(x_t.dtype)
             return values.view(x_t.shape).to(x_t.device)
         self._file.seek(begin)
         self._file.truncate()
         return None
 
 
-def question(name: str, x_t: Tensor, t: Tensor, context: Context) -> bytes:
+def call_hash(name: str, x_t: Tensor, t: Tensor, context: Context) -> bytes:
     """A hash, 16 bytes, of the inputs of `Adapter.denoise` and of the adapter's name."""
-    found = hashlib.blake2b(
-        f"{name} {x_t.dtype} {tuple(x_t.shape)}".encode(), digest_size=_QUESTION
-    )
+    found = hashlib.blake2b(f"{name} {x_t.dtype} {tuple(x_t.shape)}".encode(), digest_size=_HASH)
     for tensor in (x_t, t, *(context[key] for key in sorted(context))):
         found.update(_bytes(tensor))
     return found.digest()

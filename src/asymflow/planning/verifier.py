@@ -123,7 +123,7 @@ class Evaluator:
         return math.inf if math.isnan(mean) else mean
 
 
-def peers(
+def baselines(
     profile: Profile,
     budget: float,
     size: tuple[int, int],
@@ -291,7 +291,7 @@ def best_within(
     """Find the best plan within a budget by real rollouts on the judge's requests.
 
     Starts from the plans that the profile predicts to be best, of all tiers and of subsets, and
-    from baselines (`peers`) at full and lower resolution, and climbs from the best of them.
+    from `baselines` at full and lower resolution, and climbs from the best of them.
 
     Args:
         judge: has the calibration requests and their reference.
@@ -319,7 +319,7 @@ def best_within(
     starts += [corrected(plan) for plan in starts]
     size, interval = judge.requests[0].size, judge.guidance_interval
     for pool_factor in sorted({tier.pool_factor for tier in profile.tiers}):
-        starts += peers(
+        starts += baselines(
             profile, budget, size, guidance_interval=interval, pool_factor=pool_factor, cost=cost
         )
     begin = min((best_of(judge, starts, progress, few=few), *known), key=judge.error)

@@ -114,7 +114,7 @@ class Connection(H11Protocol):
         self._began, self._fed = self.loop.time(), 0
         super().on_response_complete()
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Close the connection if it exceeds a time limit."""
         unsent = self.transport.get_write_buffer_size()
         # While the application is writing, the server does not wait for the client.
@@ -191,7 +191,7 @@ def look_after(connections: Iterable[Any], settings: Settings, now: float) -> No
     """Close connections that exceed time limits, or the limit of unsent bytes."""
     found = [each for each in connections if isinstance(each, Connection)]
     for each in found:
-        each.look(now)
+        each.check(now)
     held = sum(each.unsent for each in found)
     for each in sorted(found, key=lambda each: (each.moved, -each.unsent)):
         if held <= settings.answer_space:

@@ -1,6 +1,6 @@
 """Logging: one JSON object per line on standard error, without prompts, tokens and queries.
 
-Messages of libraries, Python warnings and uncaught exceptions are included. Repeated complaints
+Messages of libraries, Python warnings and uncaught exceptions are included. Repeated messages
 are limited to a few per minute, with the number of omitted ones.
 """
 
@@ -42,8 +42,8 @@ class JsonFormatter(logging.Formatter):
 
 
 @dataclass(slots=True)
-class _Said:
-    """Number of complaints of a line of code since a time."""
+class _Count:
+    """Number of messages of a line of code since a time."""
 
     since: float
     times: int = 0
@@ -57,19 +57,19 @@ class Sparing(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[tuple[str, int], _Said] = {}
+        self._counts: dict[tuple[str, int], _Count] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
         now = time.monotonic()
-        said = self._said.setdefault((record.pathname, record.lineno), _Said(now))
-        if now - said.since >= _MINUTE:
-            if said.times > _AT_ONCE:
-                record.left_out = said.times - _AT_ONCE
-            said.since, said.times = now, 0
-        said.times += 1
-        return said.times <= _AT_ONCE
+        count = self._counts.setdefault((record.pathname, record.lineno), _Count(now))
+        if now - count.since >= _MINUTE:
+            if count.times > _AT_ONCE:
+                record.left_out = count.times - _AT_ONCE
+            count.since, count.times = now, 0
+        count.times += 1
+        return count.times <= _AT_ONCE
 
 
 def set_up(level: int) -> None:

@@ -38,7 +38,7 @@ _EPOCH = 1_000_000
 _DOWN = "The process that draws is not there, and is being started again. Try again in a moment."
 _CHANGES = 1000
 """Number of job changes kept for pages that reconnect."""
-_TOLD = 5000
+_EVENTS = 5000
 """Number of events of all jobs that a subscriber may lag behind."""
 
 
@@ -58,8 +58,8 @@ class JobManager:
         self.closing = False
         self.changes: deque[Event] = deque(maxlen=_CHANGES)
         self.changed = Broadcast()
-        self.told: deque[tuple[Job, Event]] = deque(maxlen=_TOLD)
-        self.telling = Broadcast()
+        self.job_events: deque[tuple[Job, Event]] = deque(maxlen=_EVENTS)
+        self.job_event_added = Broadcast()
         self.opened = Broadcast()
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
@@ -108,21 +108,21 @@ class JobManager:
                 return again
             if self.stopping:
                 raise stopping()
-            clipped_estimate, slots = requests.clipped_estimate(request, literal)
-            requests.check(model, self.store, clipped_estimate)
+            completed, slots = requests.completed(request, literal)
+            requests.check(model, self.store, completed)
             if request.live:
                 self._supersede(client)
             self._admit(client, len(slots))
             self.check_disk()
-            plan = requests.plan(model, clipped_estimate)
+            plan = requests.plan(model, completed)
             job = Job(
                 id=new_id(),
                 client=client,
                 kind=kind,
-                request=clipped_estimate,
+                request=completed,
                 slots=slots,
                 created=time.time(),
-                cost=requests.work(plan, clipped_estimate.size, clipped_estimate.guidance),
+                cost=requests.work(plan, completed.size, completed.guidance),
                 steps=len(plan.steps),
                 keep=keep,
                 callers=1,
@@ -191,17 +191,17 @@ class JobManager:
         with self._lock:
             return [event for event in self.changes if event.number > number]
 
-    def told_after(self, number: int) -> list[tuple[Job, Event]]:
+    def job_events_after(self, number: int) -> list[tuple[Job, Event]]:
         """Events of all jobs of the studio after a number, in order."""
         found: list[tuple[Job, Event]] = []
         with self._lock:
-            for job, event in reversed(self.told):
+            for job, event in reversed(self.job_events):
                 if event.number <= number:
                     break
                 found.append((job, event))
         return found[::-1]
 
-    def last_told(self) -> int:
+    def last_event(self) -> int:
         """The number of the newest event of all."""
         with self._lock:
             return self._next
@@ -362,21 +362,23 @@ class JobManager:
             job.state = "running"
             job.started = time.time()
             self.metrics.wait.observe(job.started - job.created)
-            self._tell(job, "started", {})
+            self._record(job, "started", {})
             self._announce(job)
 
-    def step(self, unit: Unit, index: int, facts: Mapping[str, Any], look: Picture | None) -> None:
-        """Record a finished step of a picture; `look` is its preview."""
+    def step(
+        self, unit: Unit, index: int, facts: Mapping[str, Any], preview: Picture | None
+    ) -> None:
+        """Record a finished step of a picture, with its preview."""
         job = unit.job
         with self._lock:
             if job.over:
                 return
             job.done[unit.slot] = index + 1
-            if look is not None:
-                job.previews[unit.slot] = (index, look)
+            if preview is not None:
+                job.previews[unit.slot] = (index, preview)
                 if index in job.keep:
-                    job.kept[unit.slot, index] = look
-            preview = f"/api/jobs/{job.id}/preview/{unit.slot}?v={index}"
+                    job.kept[unit.slot, index] = preview
+            address = f"/api/jobs/{job.id}/preview/{unit.slot}?v={index}"
             data = {
                 "slot": unit.slot,
                 "step": index,
@@ -384,9 +386,9 @@ class JobManager:
                 **facts,
                 "progress": round(job.progress, 4),
                 "eta_seconds": self._outlook(job)[1],
-                "preview": None if look is None else preview,
+                "preview": None if preview is None else address,
             }
-            self._tell(job, "step", data)
+            self._record(job, "step", data)
 
     def picture(self, unit: Unit, data: bytes, facts: Mapping[str, Any]) -> None:
         """Store a finished picture."""
@@ -400,7 +402,7 @@ class JobManager:
             row = self.store.add_picture(id, job.id, unit.slot, facts, listed=listed)
             job.pictures[unit.slot] = row
             job.previews.pop(unit.slot, None)
-            self._tell(job, "picture", {"slot": unit.slot, "picture": picture_json(row)})
+            self._record(job, "picture", {"slot": unit.slot, "picture": picture_json(row)})
             self.metrics.pictures.labels(job.kind, job.request.quality).inc()
             if len(job.pictures) == len(job.slots):
                 self._end(
@@ -459,7 +461,7 @@ class JobManager:
             for job in self._jobs.values():
                 job.broadcast.ring()
             self.changed.ring()
-            self.telling.ring()
+            self.job_event_added.ring()
             self.opened.ring()
 
     # The methods below are called with the lock held.
@@ -521,7 +523,7 @@ class JobManager:
             if slot not in job.pictures:
                 self._queue.push(Unit(job, slot), job.client, job.cost)
         job.position, eta = self._outlook(job)
-        self._tell(job, "queued", {"position": job.position, "eta_seconds": eta})
+        self._record(job, "queued", {"position": job.position, "eta_seconds": eta})
         self._announce(job)
         self.metrics.queue.set(len(self._queue))
         self._work.notify_all()
@@ -533,7 +535,7 @@ class JobManager:
             if job.state == "queued" and position != job.position:
                 job.position = position
                 eta = round(work * self.seconds_per_work, 3)
-                self._tell(job, "queued", {"position": position, "eta_seconds": eta})
+                self._record(job, "queued", {"position": position, "eta_seconds": eta})
 
     def _end(self, job: Job, state: State, name: str, data: Mapping[str, Any]) -> None:
         self._queue.remove(lambda unit: unit.job is job)
@@ -543,7 +545,7 @@ class JobManager:
         self._write(job)
         self.metrics.jobs.labels(job.kind, state).inc()
         self.metrics.queue.set(len(self._queue))
-        self._tell(job, name, data)
+        self._record(job, name, data)
         self._announce(job)
         over = [each for each in self._jobs.values() if each.over]
         for old in over[:-_REMEMBERED]:
@@ -612,7 +614,7 @@ class JobManager:
         self._next += 1
         return self._next
 
-    def _tell(self, job: Job, name: str, data: Mapping[str, Any]) -> None:
+    def _record(self, job: Job, name: str, data: Mapping[str, Any]) -> None:
         event = Event(self._number(), name, data)
         job.log.append(event)
         job.broadcast.ring()
@@ -628,8 +630,8 @@ class JobManager:
     def _spread(self, job: Job, event: Event) -> None:
         """Publish an event to subscribers of all jobs of the studio."""
         if job.kind == "studio":
-            self.told.append((job, event))
-            self.telling.ring()
+            self.job_events.append((job, event))
+            self.job_event_added.ring()
 
     def json(self, job: Job) -> dict[str, Any]:
         """A job as JSON of the API."""
@@ -668,8 +670,8 @@ class JobManager:
                 self._end(job, "cancelled", "cancelled", {})
             elif strange := unknown(JobRequest, row.request):
                 job.error = ProblemDetail(
-                    "This job comes from another version of asymflow, and asks for what this one "
-                    f"does not know: {', '.join(strange)}. Ask for it again.",
+                    "This job comes from another version of asymflow, and has fields that this "
+                    f"one does not know: {', '.join(strange)}. Request it again.",
                     "server_error",
                     code="other_version",
                 )
@@ -708,15 +710,15 @@ class JobManager:
             pictures={picture.slot: picture for picture in self.store.pictures_of(row.id)},
         )
         base = self.store.start * _EPOCH
-        told: list[tuple[str, dict[str, Any]]] = [
+        entries: list[tuple[str, dict[str, Any]]] = [
             ("picture", {"slot": slot, "picture": picture_json(picture)})
             for slot, picture in sorted(job.pictures.items())
         ]
         if job.state == "done":
-            told.append(("done", {"seconds": round(job.seconds, 4), "forwards": job.forwards}))
+            entries.append(("done", {"seconds": round(job.seconds, 4), "forwards": job.forwards}))
         elif job.state == "failed" and job.error is not None:
-            told.append(("failed", {"error": job.error.as_json()}))
+            entries.append(("failed", {"error": job.error.as_json()}))
         elif job.state == "cancelled":
-            told.append(("cancelled", {}))
-        job.log = [Event(base + i, name, data) for i, (name, data) in enumerate(told)]
+            entries.append(("cancelled", {}))
+        job.log = [Event(base + i, name, data) for i, (name, data) in enumerate(entries)]
         return job

@@ -69,7 +69,7 @@ class _Order:
         ignored: names of unknown fields.
     """
 
-    asked: ImageRequest
+    request: ImageRequest
     quality: Quality
     size: tuple[int, int]
     drawn: tuple[int, int]
@@ -99,7 +99,7 @@ class _Order:
         """Effective values of the settings that all pictures share."""
         return {
             "background": "transparent" if self.transparent else "opaque",
-            "output_format": self.asked.output_format,
+            "output_format": self.request.output_format,
             "quality": QUALITIES[self.quality],
             "size": f"{self.size[1]}x{self.size[0]}",
         }
@@ -130,11 +130,11 @@ async def generate(
     studio: Here,
     model: Loaded,
     client: Client,
-    asked: ImageRequest,
+    request: ImageRequest,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Response:
     """Make pictures from words."""
-    order = _order(call, model, asked, "image_generation", None)
+    order = _order(call, model, request, "image_generation", None)
     job = await run_in_threadpool(_submit, studio, order, client, idempotency_key)
     return await _answer(call, studio, order, job)
 
@@ -171,7 +171,7 @@ async def edit(
             param="mask",
             code="invalid_value",
         )
-    asked = ImageRequest.model_validate(texts)
+    request = ImageRequest.model_validate(texts)
     caller = caller_of(call)
     await run_in_threadpool(studio.manager.check_disk)
     pixels = studio.settings.upload_pixels
@@ -184,7 +184,7 @@ async def edit(
         kept = await run_in_threadpool(studio.store.add_upload, png, *size)
         mask_id, shown = kept.id, "white" if white else "transparent"
     strange = [name for name, _ in files if name not in (*_IMAGE, *_MASK)]
-    order = _order(call, model, asked, "image_edit", (height, width), shown, strange)
+    order = _order(call, model, request, "image_edit", (height, width), shown, strange)
     sent = hashlib.sha256(image + b"\0" + (mask or b"")).hexdigest()
     job = await run_in_threadpool(
         _submit, studio, order, client, idempotency_key, upload.id, mask_id, sent
@@ -268,51 +268,51 @@ def _received_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]
 def _order(
     call: Request,
     model: Model,
-    asked: ImageRequest,
+    request: ImageRequest,
     kind: str,
     given: tuple[int, int] | None,
     mask: str | None = None,
     strange: Sequence[str] = (),
 ) -> _Order:
-    if asked.plan is None and asked.quality not in PLANS:
+    if request.plan is None and request.quality not in PLANS:
         raise ApiError(
             400,
-            f"Unknown quality {asked.quality[:40]!r}. Choose one of {', '.join(PLANS)}.",
+            f"Unknown quality {request.quality[:40]!r}. Choose one of {', '.join(PLANS)}.",
             param="quality",
             code="invalid_value",
         )
-    if asked.background == "transparent" and asked.output_format == "jpeg":
+    if request.background == "transparent" and request.output_format == "jpeg":
         raise ApiError(
             400,
-            "JPEG knows no transparency. Ask for png or webp, or for an opaque background.",
+            "JPEG knows no transparency. Request png or webp, or an opaque background.",
             param="background",
             code="invalid_value",
         )
-    texts = {"prompt": asked.prompt, "negative_prompt": asked.negative_prompt}
+    texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
     long = {name: text for name, text in texts.items() if len(text) > MAX_PROMPT}
     short = {name: cut_text(text) for name, text in long.items()}
-    asked = asked.model_copy(update=short)
+    request = request.model_copy(update=short)
     cut = {
         name: {"sent": len(text), "taken": len(short[name])}
         for name, text in long.items()
         if len(" ".join(text.split())) > MAX_PROMPT
     }
-    size, drawn = sizes(asked.size, given)
-    transparent = asked.background == "transparent" or (
-        asked.background == "auto" and asked.output_format != "jpeg"
+    size, drawn = sizes(request.size, given)
+    transparent = request.background == "transparent" or (
+        request.background == "auto" and request.output_format != "jpeg"
     )
     return _Order(
-        asked=asked,
-        quality=asked.plan or PLANS[asked.quality],
+        request=request,
+        quality=request.plan or PLANS[request.quality],
         size=size,
         drawn=drawn,
         transparent=transparent,
-        tokens=usage(model, asked, drawn, given is not None),
+        tokens=usage(model, request, drawn, given is not None),
         call=kind,
         base=str(call.base_url).rstrip("/"),
         cut=cut,
         mask=mask,
-        ignored=sorted({*(asked.model_extra or {}), *strange} - WITHOUT_EFFECT),
+        ignored=sorted({*(request.model_extra or {}), *strange} - WITHOUT_EFFECT),
     )
 
 
@@ -325,31 +325,31 @@ def _submit(
     mask: str | None = None,
     sent: str = "",
 ) -> Job:
-    asked = order.asked
-    style = None if asked.style in (None, *MOOD) else asked.style
+    request = order.request
+    style = None if request.style in (None, *MOOD) else request.style
     named = {name: each.id for each in STYLES for name in (each.id, *each.names)}
-    request = JobRequest(
-        prompt=asked.prompt,
-        negative_prompt=asked.negative_prompt,
+    job_request = JobRequest(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
         style=style and named.get(style.strip().lower(), style),
         width=order.drawn[1],
         height=order.drawn[0],
         quality=order.quality,
-        seed=asked.seed,
-        guidance_scale=asked.guidance_scale,
+        seed=request.seed,
+        guidance_scale=request.guidance_scale,
         image=image,
         mask=mask,
-        strength=asked.strength if image is not None else None,
-        fit=asked.fit,
+        strength=request.strength if image is not None else None,
+        fit=request.fit,
     )
-    steps = len(requests.plan(studio.manager.loaded(), request).steps)
+    steps = len(requests.plan(studio.manager.loaded(), job_request).steps)
     return studio.manager.submit(
-        request,
+        job_request,
         client=client,
         kind="api",
         key=key,
-        keep=_partial_steps(steps, asked.partial_images) if asked.stream else frozenset(),
-        literal=asked.n,
+        keep=_partial_steps(steps, request.partial_images) if request.stream else frozenset(),
+        literal=request.n,
         sent=sent,
     )
 
@@ -361,7 +361,7 @@ def _partial_steps(steps: int, count: int) -> frozenset[int]:
 
 
 async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Response:
-    if order.asked.stream:
+    if order.request.stream:
         return _Stream(call, studio, order, job)
     await _finished(call, studio.manager, job)
     rows = [job.pictures[slot] for slot in range(len(job.slots))]
@@ -408,7 +408,7 @@ def _failure(job: Job) -> ApiError:
     return refused(
         job.error
         or ProblemDetail(
-            "The pictures were cancelled. Ask again.", "server_error", code="cancelled"
+            "The pictures were cancelled. Send the request again.", "server_error", code="cancelled"
         )
     )
 
@@ -451,9 +451,9 @@ async def _events(call: Request, studio: Studio, order: _Order, job: Job) -> Asy
             if event is None:
                 yield streams.KEEP_ALIVE
             elif event.name == "step":
-                look = manager.kept(job, event.data["slot"], event.data["step"])
-                if look is not None:
-                    data = await _made(call, studio, order, _partial, order, job, look)
+                preview = manager.kept(job, event.data["slot"], event.data["step"])
+                if preview is not None:
+                    data = await _made(call, studio, order, _partial, order, job, preview)
                     yield _message(order, "partial_image", data | {"partial_image_index": partials})
                     partials += 1
             elif event.name == "picture":
@@ -487,41 +487,41 @@ def _common(order: _Order, data: bytes) -> dict[str, Any]:
     }
 
 
-def _partial(order: _Order, job: Job, look: Picture) -> dict[str, Any]:
+def _partial(order: _Order, job: Job, preview: Picture) -> dict[str, Any]:
     """A partial picture, also marked as AI-generated."""
     size = None if order.size == order.drawn else order.size
     data = media.marked(
-        look,
-        order.asked.output_format,
+        preview,
+        order.request.output_format,
         composite=job.request.mask is not None,
         background=None if order.transparent else (1.0, 1.0, 1.0),
         size=size,
-        quality=_compression(order.asked),
+        quality=_compression(order.request),
     )
     return _common(order, data)
 
 
 def _item(store: Store, order: _Order, row: PictureRow) -> dict[str, Any]:
     data = _encoded(store, order, row)
-    if not order.asked.by_url:
+    if not order.request.by_url:
         return {"b64_json": base64.b64encode(data).decode()}
-    name = store.add_result(data, media.SUFFIXES[order.asked.output_format])
+    name = store.add_result(data, media.SUFFIXES[order.request.output_format])
     return {"url": f"{order.base}{RESULTS}{name}"}
 
 
 def _encoded(store: Store, order: _Order, row: PictureRow) -> bytes:
     return media.converted(
         store.picture_path(row.id),
-        order.asked.output_format,
+        order.request.output_format,
         background=None if order.transparent else (1.0, 1.0, 1.0),
         size=None if order.size == order.drawn else order.size,
-        quality=_compression(order.asked),
+        quality=_compression(order.request),
     )
 
 
-def _compression(asked: ImageRequest) -> int | None:
+def _compression(request: ImageRequest) -> int | None:
     """The quality of lossy formats; None for the best."""
-    return None if asked.output_compression == 100 else asked.output_compression
+    return None if request.output_compression == 100 else request.output_compression
 
 
 def _told(order: _Order, rows: list[PictureRow]) -> dict[str, Any]:

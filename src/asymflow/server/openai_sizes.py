@@ -72,14 +72,16 @@ def _near(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return height, width
 
 
-def usage(model: Model, asked: ImageRequest, drawn: tuple[int, int], edits: bool) -> dict[str, Any]:
+def usage(
+    model: Model, request: ImageRequest, drawn: tuple[int, int], edits: bool
+) -> dict[str, Any]:
     """Token usage: word pieces of the prompt, and patches of the pictures."""
-    _, mask = tokenize(model.adapter.tokenizer, [emoji_to_words(asked.prompt)])
+    _, mask = tokenize(model.adapter.tokenizer, [emoji_to_words(request.prompt)])
     text = int(mask.sum())
     patch = model.adapter.model.config.transformer.patch
     patches = drawn[0] * drawn[1] // patch**2
     given = patches if edits else 0
-    made = patches * asked.n
+    made = patches * request.n
     return {
         "input_tokens": text + given,
         "input_tokens_details": {"text_tokens": text, "image_tokens": given},

@@ -121,8 +121,7 @@ def stopping() -> ApiError:
     """The error for calls to a server that is stopping."""
     return ApiError(
         503,
-        "The server is stopping, and what was asked for is not made any more. Ask again in a "
-        "moment.",
+        "The server is stopping, and makes no more pictures. Send the request again in a moment.",
         code="stopping",
         retry_after=5,
     )

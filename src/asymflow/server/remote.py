@@ -92,12 +92,14 @@ class Network:
             Lost: there is no child, or it ended before it responded.
             RuntimeError: an error in the child.
         """
-        answer = load(
-            self.process.ask(lambda known: _message({"x_t": x_t, "t": t} | known.named(context)))
+        response = load(
+            self.process.request(
+                lambda known: _message({"x_t": x_t, "t": t} | known.named(context))
+            )
         )
-        if "error" in answer:
-            raise RuntimeError(bytes(answer["error"].tolist()).decode())
-        return answer["x_0"]
+        if "error" in response:
+            raise RuntimeError(bytes(response["error"].tolist()).decode())
+        return response["x_0"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,13 +159,13 @@ def _message(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 @torch.inference_mode()
-def _answer(adapter: EmbeddedAdapter, asked: IO[bytes], told: IO[bytes]) -> None:
+def _serve(adapter: EmbeddedAdapter, requests: IO[bytes], responses: IO[bytes]) -> None:
     """Serve requests until the input ends."""
     contexts: OrderedDict[int, Context] = OrderedDict()
-    write(told, b"")
-    while (sent := read(asked)) is not None:
+    write(responses, b"")
+    while (sent := read(requests)) is not None:
         if not sent:
-            write(told, b"")
+            write(responses, b"")
             continue
         message = load(sent)
         number = int(message["number"])
@@ -174,21 +176,21 @@ def _answer(adapter: EmbeddedAdapter, asked: IO[bytes], told: IO[bytes]) -> None
             contexts.popitem(last=False)
         try:
             x_0 = adapter.denoise(message["x_t"], message["t"], contexts[number])
-            answer = {"x_0": x_0}
+            response = {"x_0": x_0}
         except (RuntimeError, MemoryError) as error:
-            answer = {"error": torch.tensor(list(f"{error!r}".encode()), dtype=torch.uint8)}
-        write(told, _message(answer))
+            response = {"error": torch.tensor(list(f"{error!r}".encode()), dtype=torch.uint8)}
+        write(responses, _message(response))
 
 
 def _main(weights: str, dtype: str, threads: str) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this too
     # Output printed by libraries must not be mistaken for a response.
-    told = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    responses = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(int(threads))
     adapter = embedded.load(Path(weights), dtype=_TYPES[dtype])
-    _answer(adapter, sys.stdin.buffer, told)
+    _serve(adapter, sys.stdin.buffer, responses)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,7 @@ from asymflow.server.settings import COMBINATIONS
 from asymflow.server.store import Store
 
 
-def clipped_estimate(
-    request: JobRequest, literal: int | None
-) -> tuple[JobRequest, tuple[Slot, ...]]:
+def completed(request: JobRequest, literal: int | None) -> tuple[JobRequest, tuple[Slot, ...]]:
     """The request with its seed filled in, and its pictures, grouped by combination.
 
     Args:

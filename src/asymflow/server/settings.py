@@ -30,7 +30,8 @@ class Settings:
         host: address to listen on. Off loopback, a token is needed.
         hosts: allowed host names of requests; on loopback its own ones are always required, and
             elsewhere all are allowed if this is empty.
-        together: pictures per batch; by default as many as the model supports in one call.
+        together: pictures per network call; by default the number from which more gain nothing, as
+            measured, and as memory permits (`asymflow.server.call_sizes`).
         queue: maximal number of queued pictures; `queue_of_one` is that of a single client.
         picture_seconds: time limit of a picture; `wait_seconds` is that of a queued job.
         network_seconds: time limit of one network pass, after which its process counts as hung.

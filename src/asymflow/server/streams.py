@@ -103,10 +103,10 @@ class _Previews:
         self._next[slot] = now + seconds * together / _PREVIEW_SHARE
         return url
 
-    def _encoded(self, look: Picture) -> tuple[str, float]:
+    def _encoded(self, preview: Picture) -> tuple[str, float]:
         """A data URL, and its processor time in seconds."""
         before = time.thread_time()
-        data = media.preview(look, composite=self._job.request.mask is not None)
+        data = media.preview(preview, composite=self._job.request.mask is not None)
         url = f"data:image/webp;base64,{base64.b64encode(data).decode()}"
         return url, time.thread_time() - before
 
@@ -124,27 +124,27 @@ async def everything(manager: JobManager, *, previews: bool = False) -> AsyncGen
     """
     shown: dict[str, _Previews] = {}
 
-    async def said(job: Job, event: Event) -> bytes:
+    async def encoded(job: Job, event: Event) -> bytes:
         data = event.data
         if previews and event.name == "step":
-            looks = shown.setdefault(job.id, _Previews(manager, job))
-            data = {**data, "preview": await looks.of(data["slot"], data["step"])}
+            previewer = shown.setdefault(job.id, _Previews(manager, job))
+            data = {**data, "preview": await previewer.of(data["slot"], data["step"])}
         if event.name in FINAL:
             shown.pop(job.id, None)
         return message(event.name, data if event.name == "job" else {"job": job.id, **data})
 
-    with manager.telling.listen() as listener:
-        after = manager.last_told()
+    with manager.job_event_added.listen() as listener:
+        after = manager.last_event()
         yield message("beat", {})
         for job in manager.active():
             yield message("job", {"job": manager.json(job)})
             for event in manager.events(job, -1):
                 if event.number <= after:
-                    yield await said(job, event)
+                    yield await encoded(job, event)
         while not manager.closing:
-            for job, event in manager.told_after(after):
+            for job, event in manager.job_events_after(after):
                 after = event.number
-                yield await said(job, event)
+                yield await encoded(job, event)
             if not await listener.wait(_QUIET):
                 yield message("beat", {})
 

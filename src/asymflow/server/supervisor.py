@@ -58,12 +58,12 @@ class Lost(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class _Question:
-    """A request; `answer` stays None if the process ended before."""
+class _Request:
+    """A request; `response` stays None if the process ended before."""
 
     done: threading.Event = field(default_factory=threading.Event)
-    answer: bytes | None = None
-    answered: float = 0.0
+    response: bytes | None = None
+    responded: float = 0.0
 
 
 class _Process(Generic[Memory]):
@@ -74,51 +74,51 @@ class _Process(Generic[Memory]):
     """
 
     def __init__(
-        self, command: Sequence[str], memory: Memory, greeted: Callable[[_Process[Memory]], None]
+        self, command: Sequence[str], memory: Memory, started: Callable[[_Process[Memory]], None]
     ) -> None:
         self.memory = memory
-        self.heard = 0
+        self.received = 0
         """Number of messages from it, the first of which means that it is ready."""
         self.ended = threading.Event()
-        self.complaint = ""
+        self.reason = ""
         """The reason, if it is killed here."""
-        self._greeted = greeted
+        self._started = started
         self._lock = threading.Lock()
         self._sending = threading.Lock()
-        self._pending: deque[_Question] = deque()
+        self._pending: deque[_Request] = deque()
         self._reclaimed = _reclaimed()
-        self._last: _Question | None = None
+        self._last: _Request | None = None
         # Popen would leave its own pipes open if it failed between two of them.
         with ExitStack() as undo, ExitStack() as its_ends:
-            its_in, self._asked = _pipe(its_ends, undo)
-            self._told, its_out = _pipe(undo, its_ends)
+            its_in, self._input = _pipe(its_ends, undo)
+            self._output, its_out = _pipe(undo, its_ends)
             self.process = subprocess.Popen(command, stdin=its_in, stdout=its_out)
             undo.callback(self._discard)
-            threading.Thread(target=self._listen, name="asymflow-network", daemon=True).start()
+            threading.Thread(target=self._receive, name="asymflow-network", daemon=True).start()
             undo.pop_all()
 
     def _discard(self) -> None:
         self.process.kill()
         self.process.wait()
 
-    def send(self, compose: Callable[[Memory], bytes]) -> tuple[_Question, _Question | None] | None:
+    def send(self, compose: Callable[[Memory], bytes]) -> tuple[_Request, _Request | None] | None:
         """Send a request; return it and the one before it, or None if the process has ended."""
-        question = _Question()
+        request = _Request()
         with self._sending:
             try:
                 message = compose(self.memory)
             except BaseException:
                 # Its cached state is unknown now.
-                self.kill("could not be asked and was ended")
+                self.kill("could not be sent a request and was ended")
                 raise
             with self._lock:
                 if self.ended.is_set():
                     return None
-                self._pending.append(question)
-                before, self._last = self._last, question
+                self._pending.append(request)
+                before, self._last = self._last, request
             with suppress(OSError, ValueError):  # it has ended, which the reader will notice
-                write(self._asked, message)
-        return question, before
+                write(self._input, message)
+        return request, before
 
     def ping(self) -> None:
         """Send a ping, if no request is pending."""
@@ -127,40 +127,40 @@ class _Process(Generic[Memory]):
 
     @property
     def waiting(self) -> int:
-        """Questions that are not answered yet."""
+        """Requests without a response."""
         return len(self._pending)
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         try:
-            while (message := read(self._told)) is not None:
-                self.heard += 1
-                if self.heard == 1:
-                    self._greeted(self)
+            while (message := read(self._output)) is not None:
+                self.received += 1
+                if self.received == 1:
+                    self._started(self)
                     continue
                 with self._lock:
-                    question = self._pending.popleft()
-                question.answer = message
-                question.answered = time.perf_counter()
-                question.done.set()
+                    request = self._pending.popleft()
+                request.response = message
+                request.responded = time.perf_counter()
+                request.done.set()
         except (OSError, ValueError, MemoryError, IndexError) as error:
-            self.complaint = self.complaint or f"said what is no answer ({error!r})"
+            self.reason = self.reason or f"sent an invalid response ({error!r})"
         self.process.kill()  # it may have closed its output only
         self.process.wait()
         with self._lock:
             self.ended.set()
             left = list(self._pending)
             self._pending.clear()
-        for question in left:
-            question.answered = time.perf_counter()
-            question.done.set()
+        for request in left:
+            request.responded = time.perf_counter()
+            request.done.set()
         with self._sending:  # no writer is active
-            for stream in (self._asked, self._told):
+            for stream in (self._input, self._output):
                 with suppress(OSError):
                     stream.close()
 
-    def kill(self, complaint: str) -> None:
+    def kill(self, reason: str) -> None:
         """End it at once."""
-        self.complaint = complaint
+        self.reason = reason
         self.process.kill()
 
     def close(self) -> None:
@@ -168,7 +168,7 @@ class _Process(Generic[Memory]):
         if self._sending.acquire(timeout=_END):
             try:
                 with suppress(OSError, ValueError):
-                    self._asked.close()
+                    self._input.close()
             finally:
                 self._sending.release()
         if not self.ended.wait(_END):
@@ -178,8 +178,8 @@ class _Process(Generic[Memory]):
     def lost(self) -> Lost:
         """The error that describes why it ended."""
         code = self.process.returncode
-        if self.complaint:
-            return Lost(f"The process of the network {self.complaint}.")
+        if self.reason:
+            return Lost(f"The process of the network {self.reason}.")
         if code is None or code >= 0:
             return Lost(f"The process of the network ended with {code}; see above.")
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
@@ -223,21 +223,21 @@ class Supervised(Generic[Memory]):
     @property
     def live(self) -> bool:
         """Whether there is a process that is ready."""
-        return self._answering() is not None
+        return self._ready() is not None
 
     @property
     def pid(self) -> int | None:
         """The id of the process that is ready."""
-        process = self._answering()
+        process = self._ready()
         return None if process is None else process.process.pid
 
     @property
     def waiting(self) -> int:
-        """Questions that are not answered yet."""
-        process = self._answering()
+        """Requests without a response."""
+        process = self._ready()
         return 0 if process is None else process.waiting
 
-    def ask(self, compose: Callable[[Memory], bytes]) -> bytes:
+    def request(self, compose: Callable[[Memory], bytes]) -> bytes:
         """Send a request and return the response.
 
         Args:
@@ -251,15 +251,15 @@ class Supervised(Generic[Memory]):
             since = time.perf_counter()
             if (sent := process.send(compose)) is not None:
                 break
-        question, before = sent
-        question.done.wait()
-        free = since if before is None else max(since, before.answered)
+        request, before = sent
+        request.done.wait()
+        free = since if before is None else max(since, before.responded)
         self._local.waited = free - since
-        if question.answer is None:
+        if request.response is None:
             raise process.lost()
-        return question.answer
+        return request.response
 
-    def _answering(self) -> _Process[Memory] | None:
+    def _ready(self) -> _Process[Memory] | None:
         process = self._process
         return None if process is None or process.ended.is_set() else process
 
@@ -271,9 +271,9 @@ class Supervised(Generic[Memory]):
         """
         with self._change:
             self._change.wait_for(
-                lambda: self._answering() is not None or self._closing.is_set(), self._limits[0]
+                lambda: self._ready() is not None or self._closing.is_set(), self._limits[0]
             )
-            process = self._answering()
+            process = self._ready()
         if process is None or self._closing.is_set():
             raise Lost("The process of the network cannot be started; the log says why.")
         return process
@@ -307,7 +307,7 @@ class Supervised(Generic[Memory]):
                 reason, failed = f"The process of the network cannot be started: {error}.", True
             else:
                 self._watch(process)
-                reason, failed = str(process.lost()), process.heard < 2
+                reason, failed = str(process.lost()), process.received < 2
             if not self._closing.is_set():
                 self.restarts += 1
             self._publish(None)  # also after a failed start, so that metrics count it
@@ -326,7 +326,7 @@ class Supervised(Generic[Memory]):
     def _watch(self, process: _Process[Memory]) -> None:
         """Wait for the end of a process, and kill it if it does not respond."""
         silent = idle = 0.0
-        heard = 0
+        received = 0
         before = time.monotonic()
         while not process.ended.wait(_TICK):
             if self._closing.is_set():
@@ -335,17 +335,17 @@ class Supervised(Generic[Memory]):
             now = time.monotonic()
             # This process may have been suspended itself, which must not count.
             passed, before = min(now - before, 2 * _TICK), now
-            if process.heard != heard or (heard and not process.waiting):
-                idle = idle + passed if process.heard == heard else 0.0
-                heard, silent = process.heard, 0.0
+            if process.received != received or (received and not process.waiting):
+                idle = idle + passed if process.received == received else 0.0
+                received, silent = process.received, 0.0
                 if idle > _PING:
                     process.ping()
                     idle = 0.0
                 continue
             silent += passed
-            limit = self._limits[heard > 0]
+            limit = self._limits[received > 0]
             if silent > limit:
-                process.kill(f"gave no sign of life for {limit:g} seconds and was ended")
+                process.kill(f"did not respond for {limit:g} seconds and was ended")
 
 
 def end_with_parent() -> None:

@@ -32,8 +32,10 @@ from asymflow.core.transforms import truncated
 from asymflow.core.types import Decision, Picture, Plan, Request
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
+from asymflow.io import folders
 from asymflow.models.embedded import plans
 from asymflow.server import media, remote, requests
+from asymflow.server.call_sizes import CallSizes
 from asymflow.server.jobs import Unit
 from asymflow.server.manager import JobManager
 from asymflow.server.problems import NO_ROOM, ApiError, ProblemDetail, disk_is_full
@@ -43,9 +45,9 @@ _log = logging.getLogger("asymflow.server")
 
 _OUR_FAULT = "Something went wrong in the server. Its log says what."
 _TOGETHER = 8
-"""Pictures per network call, if the model supports several."""
+"""Pictures per network call until its cost is known, if the model supports several."""
 _NO_MEMORY = (
-    "There is not enough memory for this picture. Ask for a smaller one, or stop other programs "
+    "There is not enough memory for this picture. Request a smaller one, or stop other programs "
     "that use the device."
 )
 _TRIES = 3
@@ -76,19 +78,42 @@ class _Run:
 
 @dataclass(slots=True, eq=False)
 class _Drawing:
-    """What the threads that draw share: the batcher, and its pictures by their number.
+    """State shared by the threads that draw: the batcher, and its pictures by their number.
 
     Attributes:
-        capacity: pictures in the batcher at most.
+        threads: number of those threads.
+        sizes: sets the batcher's limits by size; None if the settings fix the limit.
+        reserved: pictures that threads are about to add.
         exhausted: calls without enough memory that have been counted.
     """
 
     model: Model
     batcher: Batcher
-    capacity: int
+    threads: int
+    sizes: CallSizes | None = None
     runs: dict[int, _Run] = field(default_factory=lambda: dict[int, _Run]())
     lock: threading.Lock = field(default_factory=threading.Lock)
+    reserved: int = 0
     exhausted: int = 0
+
+    def reserve(self) -> int:
+        """Reserve room in the batcher for the pictures of one call, or less if it has less."""
+        limit = max(self.batcher.limit or 1, *self.batcher.limits.values(), 1)
+        with self.lock:
+            free = self.threads * limit - len(self.runs) - self.reserved
+            room = max(0, min(free, limit))
+            self.reserved += room
+        return room
+
+    def release(self, room: int) -> None:
+        """End a reservation."""
+        with self.lock:
+            self.reserved -= room
+
+    @property
+    def measuring(self) -> bool:
+        """Whether the cost of calls is to be measured."""
+        return self.sizes is not None and self.sizes.pending
 
 
 class Worker(threading.Thread):
@@ -152,7 +177,9 @@ class Worker(threading.Thread):
                 _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
                 limit = self._manager.settings.together or model.adapter.batch or _TOGETHER
                 batcher = Batcher(model.adapter, limit, isolated=True, fatal=(Lost,))
-                shared = _Drawing(model, batcher, count * limit)
+                shared = _Drawing(model, batcher, count)
+                if self._manager.settings.together is None:
+                    shared.sizes = CallSizes(model, batcher, folders.cache() / "calls")
                 for each in [drawing.submit(self._draw, shared) for _ in range(count)]:
                     each.result()
         finally:
@@ -165,9 +192,12 @@ class Worker(threading.Thread):
                 if not self._turn(shared):
                     return
             except Exception:
-                # The next start finds these jobs unfinished; this one must go on.
+                # It may be the fault of any of them; later pictures are made all the same.
                 _log.exception("pictures were given up")
-                self._release(shared, list(shared.runs))
+                with shared.lock:
+                    runs = dict(shared.runs)
+                self._give_up(list(runs.values()), _OUR_FAULT, None)
+                self._release(shared, list(runs))
                 if self._manager.await_close(_FIRST_PAUSE):
                     return
 
@@ -189,16 +219,25 @@ class Worker(threading.Thread):
             if frame is not None:
                 self._follow(shared, frame)
         self._drop_unwanted(shared)
+        if shared.sizes is not None:
+            shared.sizes.measure()
         return True
 
     def _fill(self, shared: _Drawing) -> bool:
         """Add pictures to the batcher while it has room; False when the server stops."""
-        batcher, manager = shared.batcher, self._manager
-        room = min(shared.capacity - len(shared.runs), batcher.limit or shared.capacity)
-        if room <= 0:
+        room = shared.reserve()
+        if not room:
             return True
+        try:
+            return self._take(shared, room)
+        finally:
+            shared.release(room)
+
+    def _take(self, shared: _Drawing, room: int) -> bool:
+        """Add at most `room` pictures to the batcher; False when the server stops."""
+        batcher, manager = shared.batcher, self._manager
         # While this thread waits for jobs, the other one draws what it has.
-        units = manager.take(room, wait=batcher.waiting == 0)
+        units = manager.take(room, wait=batcher.waiting == 0 and not shared.measuring)
         if units is None:
             return batcher.waiting > 0
         runs = [run for unit in units if (run := self._prepared(shared.model, unit)) is not None]
@@ -240,6 +279,8 @@ class Worker(threading.Thread):
             self._note(shared.model.adapter, run, move, x_0, move.seconds - waited)
             if move.last:
                 self._finish_later(shared.model.adapter, run, x_t)
+                if shared.sizes is not None:
+                    shared.sizes.finished(run.made.request)
         for number, error in frame.failed:
             if (run := shared.runs.get(number)) is not None:
                 self._fail_with(run, error)
@@ -263,7 +304,7 @@ class Worker(threading.Thread):
             if not lost.memory:
                 code = "network_lost"
                 message = (
-                    f"{lost} So it did {_TRIES} times with this picture. Ask for it again; where "
+                    f"{lost} So it did {_TRIES} times with this picture. Request it again; where "
                     "that does not help, the server's log says more."
                 )
             self._fail([run], message, code)
@@ -279,7 +320,7 @@ class Worker(threading.Thread):
                 self._manager.fail(
                     run.unit.job,
                     ProblemDetail(
-                        f"A picture took more than {limit:g} seconds, which is too long. Ask for a "
+                        f"A picture took more than {limit:g} seconds, which is too long. Request a "
                         "smaller one, or for less quality.",
                         "server_error",
                         code="timeout",
@@ -359,8 +400,8 @@ class Worker(threading.Thread):
             "forwards": before["forwards"] + move.step.evaluations * (2 if guided else 1),
         }
         run.facts[move.index] = facts
-        [look] = engine.pictures(adapter, [request], x_0[None])
-        self._manager.step(run.unit, move.index, facts, look)
+        [preview] = engine.pictures(adapter, [request], x_0[None])
+        self._manager.step(run.unit, move.index, facts, preview)
         if move.action == "skip":
             left_out = run.plan.steps[move.index + 1]
             skipped = {
@@ -382,12 +423,7 @@ class Worker(threading.Thread):
         except Exception as error:
             _log.exception("a picture could not be written")
             message, code = (NO_ROOM, "disk_full") if disk_is_full(error) else (_OUR_FAULT, None)
-            try:
-                self._fail([run], message, code)
-            except Exception:
-                # On a full disk, for example, not even that can be written. The next start finds
-                # the job unfinished.
-                _log.exception("a picture was given up")
+            self._give_up([run], message, code)
 
     def _write(self, run: _Run, picture: Picture) -> None:
         job = run.unit.job
@@ -425,6 +461,14 @@ class Worker(threading.Thread):
             self._manager.fail(
                 run.unit.job, ProblemDetail(message, "server_error", code=code or "internal_error")
             )
+
+    def _give_up(self, runs: Sequence[_Run], message: str, code: str | None) -> None:
+        """Fail pictures after a fault, which may be one of the job manager itself."""
+        for run in runs:
+            try:
+                self._fail([run], message, code)
+            except Exception:
+                _log.exception("a job could not be failed; the next start makes it again")
 
 
 def _warm_up(model: Model) -> float:

@@ -56,7 +56,6 @@ export interface JobRequest {
   mask: string | null;
   parent: string | null;
   live: boolean;
-  exact: boolean;
 }
 
 /** What one step of a plan did: how big, guided or not, left out or not, and how long it took. */

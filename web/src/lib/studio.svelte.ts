@@ -235,7 +235,6 @@ class Studio {
       mask: null,
       parent: null,
       live: false,
-      exact: false,
     };
   }
 
@@ -586,7 +585,6 @@ class Studio {
       mask: null,
       parent: null,
       live: false,
-      exact: false,
     };
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,12 +20,22 @@ PROFILE = Path("profile.safetensors")
 
 
 class _Plans(TyperGroup):
-    """A group with a default: what is not the name of a command are the arguments of `make`."""
+    """A group with a default: what is not the name of a command are the arguments of `make`.
+
+    A word that is similar to the name of a command is not taken for a profile, unless it is a file.
+    """
 
     default = "make"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            if args and not Path(args[0]).exists():
+                close = difflib.get_close_matches(args[0], self.commands, 1)
+                if close:
+                    ctx.fail(
+                        f"No such command '{args[0]}', and no such profile. "
+                        f"Did you mean '{close[0]}'?"
+                    )
             args = [self.default, *args]
         return super().parse_args(ctx, args)
 
