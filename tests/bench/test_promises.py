@@ -20,7 +20,7 @@ from benchmarks.results import ROOT
 from torch import Tensor
 
 import asymflow
-from asymflow.core.statistics import rms
+from asymflow.core.statistics import Interval, rms
 
 diffusers: Any = pytest.importorskip("diffusers")
 
@@ -118,7 +118,7 @@ def plan(evidence: Any) -> Any:
     return SimpleNamespace(steps=[step] * 5, evidence=evidence)
 
 
-EVIDENCE = SimpleNamespace(rms=asymflow.core.statistics.Interval(0.02, 0.01, 0.03), made={"a": 1})
+EVIDENCE = SimpleNamespace(rms=Interval(0.02, 0.01, 0.03), made={"a": 1})
 
 
 def test_passes_of_a_plan_are_counted_exactly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ network, the posterior mean itself is integrated, in double precision. Verdicts:
 
 With `--against`, the library of another commit is measured in the same run, with the same networks.
 What was measured is kept in `--work` under names with a hash of the code that it depends on: a run
-that was interrupted continues, `--fresh` measures again, and trained networks stay with the user's
-caches. Seconds are those of the machine as it is; compare passes.
+that was interrupted continues, and `--fresh` measures the library again. Trained networks and their
+limits stay with the user's caches. Seconds are those of the machine as it is; compare passes.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ MOVES = {name: 1000 if name == "exact" else 256 for name in LOAD}
 HELD = ("kept", "pictures")
 """Verdicts of a plan that does what it promises."""
 CODE = Path(__file__).parent
+LIMIT_CODE = (CODE / "limits.py", CODE / "small.py")
 
 Errors = NDArray[np.float64]
 
@@ -237,7 +238,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     def say(what: str) -> None:
         print(f"{time.monotonic() - began:7.0f} s  {what}", flush=True)
 
-    given.work.mkdir(parents=True, exist_ok=True)
+    for folder in (given.networks, given.work):
+        folder.mkdir(parents=True, exist_ok=True)
     reports: dict[str, Any] = {}
     weights: list[str] = []
     with tree_of(given.against) as earlier:
@@ -245,18 +247,11 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         for name in given.only:
             one = LOAD[name](given.networks, given.steps)
             asked = f"{name}-{given.steps}-{given.pictures}"
-
-            def keeping(
-                what: str, make: Callable[[], dict[str, Any]], *code: Path, asked: str = asked
-            ) -> dict[str, Any]:
-                path = given.work / f"{asked}-{what}-{digest(*code)}.pt"
-                return once(path, given.fresh, make)
-
-            limit = keeping(
-                "limit",
+            # Beside the networks, since it is the same for all versions of the library.
+            limit = once(
+                given.networks / f"{asked}-limit-{MOVES[name]}-{digest(*LIMIT_CODE)}.pt",
+                False,
                 partial(limits.limit_of, one, seeds(given.pictures), MOVES[name]),
-                CODE / "limits.py",
-                CODE / "small.py",
             )
             say(f"{name}: limit, {limit['errors'].mean():.5f} from half as many moves")
             report: dict[str, Any] = {
@@ -269,12 +264,11 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
                 },
             }
             for when, tree in trees.items():
-                found = keeping(
-                    "library",
+                code = digest(tree / "src" / "asymflow", CODE / "promised.py", CODE / "small.py")
+                found = once(
+                    given.work / f"{asked}-{code}.pt",
+                    given.fresh,
                     partial(measured, name, tree, given),
-                    tree / "src" / "asymflow",
-                    CODE / "promised.py",
-                    CODE / "small.py",
                 )
                 report[when] = judge(found, limit)
                 say("\n".join([f"{name}, {when}:", *told(report[when])]))
