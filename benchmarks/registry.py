@@ -168,6 +168,7 @@ SUITES = (
         "families promises",
         "What accelerate() states of its plans, beside fresh seeds, on four small networks",
         f"{_ONE} {_RUN} families promises --against 6f057cd",
+        ("trained/promises.json",),
     ),
     # Training and the design of the embedded model.
     Suite(
