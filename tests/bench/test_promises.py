@@ -268,8 +268,26 @@ def test_versions_are_compared_on_the_same_seeds() -> None:
     assert not promises.compared(now, before)["verdicts"]["equal_or_better"]
 
 
+REPOSITORY = pytest.mark.skipif(
+    not (ROOT / ".git").exists(), reason="an earlier version takes a repository"
+)
+
+
+@REPOSITORY
+def test_a_tree_of_a_commit_is_there_and_goes() -> None:
+    promises = part("promises")
+    with promises.tree_of("HEAD") as tree:
+        assert tree != ROOT
+        assert (tree / "src/asymflow/__init__.py").exists()
+        # The same code has the same name, wherever it is.
+        code = promises.digest(tree / "src/asymflow")
+        (tree / "src/asymflow/one_more.py").write_text("")
+        assert promises.digest(tree / "src/asymflow") != code
+    assert not tree.exists()
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an earlier version takes a repository")
+@REPOSITORY
 def test_the_suite_measures_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +301,10 @@ def test_the_suite_measures_and_goes_on_where_it_was(
     # What is committed may differ from what is here, and not by that much.
     assert 0.1 < report["compared"]["passes_ratio"] < 10
     assert report["now"]["plan"]["passes_per_picture"] < 50
-    monkeypatch.setattr(promises, "measured", None)
+
+    def measured(*args: Any) -> None:
+        pytest.fail("it was measured again")
+
+    monkeypatch.setattr(promises, "measured", measured)
     again = promises.run(given)["networks"]["exact"]
     assert again == report
