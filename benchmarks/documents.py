@@ -41,6 +41,8 @@ README, PLANNING = "README.md", "docs/planning.md"
 DIFFUSERS, JIT = "docs/guide/diffusers.md", "docs/guide/jit.md"
 SERVER, STUDIO, TRAINING = "docs/guide/server.md", "docs/guide/studio.md", "docs/guide/training.md"
 SMALL = "On one small model in one run"
+SAID = ("stated", "kept", "pictures")
+"""Verdicts of `families promises` that the table of its result has."""
 
 
 def row(*cells: str) -> str:
@@ -535,6 +537,34 @@ def networks(result: Result) -> Iterator[str]:
         "grid"
     )
     yield f"with 20, {errors('asymflow 20')} against {errors(many)}."
+
+
+@passages("benchmarks/README.md", "trained/promises.json", note="on four small networks")
+def promises(result: Result) -> Iterator[str]:
+    names = {"velocity": "UNet, v", "noise": "UNet, eps", "exact": "exact", "guided": "guided"}
+    assert result["networks"].keys() == names.keys()
+    yield f"on {number(result['pictures'])} seeds that"
+    for name, label in names.items():
+        each = result["networks"][name]
+        now, before = each["now"], each["before"]
+        broken = [verdict for verdict in SAID if not now["verdicts"][verdict]]
+
+        def rmse(value: Mapping[str, float]) -> str:
+            return (
+                f"{bare(value['value'], 4)} ({bare(value['low'], 4)} to {bare(value['high'], 4)})"
+            )
+
+        yield row(
+            label,
+            f"{fixed(now['measuring']['passes'])} / {fixed(before['measuring']['passes'])}",
+            f"{number(now['plan']['passes_per_picture'])} / "
+            f"{number(before['plan']['passes_per_picture'])}",
+            rmse(now["stated"]["rms"]),
+            rmse(now["fresh"]["rms"]),
+            rmse(now["own"]["rms"]),
+            f"{number(now['fresh']['changed'])} / {number(now['own']['changed'])}",
+            f"not {', '.join(f'`{each}`' for each in broken)}" if broken else "all",
+        )
 
 
 # --- docs/guide: server, studio, training ------------------------------------------------------

@@ -164,6 +164,12 @@ SUITES = (
         f"{_RUN} families networks runs/families/told data/emoji",
         ("trained/networks.json",),
     ),
+    Suite(
+        "families promises",
+        "What accelerate() states of its plans, beside fresh seeds, on four small networks",
+        f"{_ONE} {_RUN} families promises --against 6f057cd",
+        ("trained/promises.json",),
+    ),
     # Training and the design of the embedded model.
     Suite(
         "parameterisation",
