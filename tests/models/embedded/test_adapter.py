@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +87,27 @@ def test_a_picture_is_the_same_alone_in_any_batch_and_twice(weights: Path) -> No
             index = next(i for i, r in enumerate(requests) if r is result.request)
             assert np.array_equal(result.picture, together[index].picture)
     assert not np.array_equal(together[0].picture, together[3].picture)
+
+
+def test_unconditional_contexts_are_computed_once(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    own = embedded.tokenize
+
+    def tokenize(tokenizer: Any, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        texts.extend(prompts)
+        return own(tokenizer, prompts)
+
+    monkeypatch.setattr(embedded, "tokenize", tokenize)
+    adapter = embedded.load(weights)
+    wanted = [request("a fox"), request("a cat", negative="red"), request("a dog", side=40)]
+    first = [adapter.encode([each])[1] for each in wanted]
+    again = [adapter.encode([each])[1] for each in wanted]
+    assert texts == ["", "a fox", "red", "a cat", "", "a dog", "a fox", "a cat", "a dog"]
+    fresh = [embedded.load(weights).encode([each])[1] for each in wanted]
+    for one, other, third in zip(first, again, fresh, strict=True):
+        assert all(torch.equal(one[k], other[k]) and torch.equal(one[k], third[k]) for k in one)
 
 
 def test_an_emoji_is_read_as_its_name(weights: Path) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -47,6 +48,7 @@ SMALLEST = 32
 """Side of the smallest pictures that the model was trained on."""
 NATIVE = 64
 """Side of the pictures that most training steps used."""
+_NULLS = 64
 SIDE_LIMITS = (16, 512)
 """Smallest and largest side in pixels; quality is measured at the trained sizes only."""
 
@@ -67,6 +69,10 @@ class EmbeddedAdapter:
     tokenizer: Any
     library: Library | None
     """The library that prompts are looked up in, for a model with references."""
+    _nulls: OrderedDict[tuple[str, tuple[int, int]], Context] = dataclasses.field(
+        default_factory=OrderedDict[tuple[str, tuple[int, int]], Context], init=False, repr=False
+    )
+    """The newest unconditional contexts; nearly all pictures have the same one."""
 
     @property
     def name(self) -> str:
@@ -127,16 +133,26 @@ class EmbeddedAdapter:
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
         prompts = [emoji_to_words(str(request.inputs.get("prompt", ""))) for request in requests]
-        negatives = [
-            emoji_to_words(str(request.inputs.get("negative", ""))) for request in requests
-        ]
         styles = torch.tensor([self._style(request) for request in requests])
         drawings = [self.find_references(request)[0] for request in requests]
-        nothing = [drawing[:0] for drawing in drawings]
+        nulls = [self._null(request) for request in requests]
         return (
             self._context(prompts, styles, drawings),
-            self._context(negatives, torch.zeros_like(styles), nothing),
+            {key: torch.cat([null[key] for null in nulls]) for key in nulls[0]},
         )
+
+    def _null(self, request: Request) -> Context:
+        """The unconditional context of one picture."""
+        text = emoji_to_words(str(request.inputs.get("negative", "")))
+        key = text, request.size
+        found = self._nulls.get(key)
+        if found is None:
+            nothing = np.zeros((0, *request.size, 4), np.float32)
+            found = self._context([text], torch.zeros(1, dtype=torch.long), [nothing])
+            self._nulls[key] = found
+            while len(self._nulls) > _NULLS:
+                self._nulls.popitem(last=False)
+        return found
 
     def find_references(self, request: Request) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         """The references of a request, and their names.
