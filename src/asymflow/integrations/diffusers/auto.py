@@ -245,7 +245,7 @@ def make(
             own = _own(task, judge)
 
         def kinds(count: int) -> dict[str, Plan]:
-            return proposals(measured, count, convention.times(count))
+            return proposals(measured, count, convention)
 
         search = Search(judge, kinds)
         proved = (
