@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +16,9 @@ import torch
 from benchmarks.__main__ import parser_of
 from benchmarks.registry import SUITES
 from benchmarks.results import ROOT
-from torch import Tensor
 
 import asymflow
+from asymflow import InputError
 from asymflow.core.statistics import Interval, rms
 
 diffusers: Any = pytest.importorskip("diffusers")
@@ -124,9 +123,13 @@ EVIDENCE = SimpleNamespace(rms=Interval(0.02, 0.01, 0.03), made={"a": 1})
 def test_passes_of_a_plan_are_counted_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     promised, one = part("promised"), part("small").exact(Path(), 0, side=4, components=2)
 
-    def accelerate(pipe: Any, examples: Any) -> Fast:
+    def accelerate(pipe: Any, plan: str = "auto", examples: Any = ()) -> Fast:
+        if plan != "auto":
+            raise InputError("There is no plan called 'default'.")
         pipe(batch_size=3, num_inference_steps=7)
-        return Fast(pipe, plan(EVIDENCE))
+        return Fast(pipe, measured)
+
+    measured = plan(EVIDENCE)
 
     monkeypatch.setattr(asymflow, "accelerate", accelerate)
     found = promised.measure(one, 3)
@@ -141,35 +144,23 @@ def test_passes_of_a_plan_are_counted_exactly(monkeypatch: pytest.MonkeyPatch) -
     assert torch.allclose(promised.drawn(one, one.pipe, 3), found["own_states"], atol=1e-5)
 
 
-def test_a_first_plan_is_timed_and_its_picture_is_no_part_of_the_measurement(
+def test_a_plan_that_needs_no_measuring_is_timed_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     promised, one = part("promised"), part("small").exact(Path(), 0, side=4, components=2)
-    drawn = threading.Event()
 
-    def accelerate(pipe: Any, examples: Any, wait: bool = True) -> Fast:
-        assert not wait
-        made = Fast(pipe, plan(None))
+    def accelerate(pipe: Any, plan: str = "auto", examples: Any = ()) -> Fast:
+        if plan == "auto":
+            pipe(batch_size=3, num_inference_steps=7)
+        return Fast(pipe, wanted)
 
-        def behind() -> None:
-            assert drawn.wait(10)
-            type(pipe)(pipe.unet, pipe.scheduler)(batch_size=3, num_inference_steps=7)
-            made.asymflow_plan = plan(EVIDENCE)
-
-        threading.Thread(target=behind).start()
-        return made
-
-    def draw(*args: Any) -> Tensor:
-        states = original(*args)
-        drawn.set()
-        return states
-
-    original = promised.drawn
+    wanted = plan(EVIDENCE)
     monkeypatch.setattr(asymflow, "accelerate", accelerate)
-    monkeypatch.setattr(promised, "drawn", draw)
-    _, took = promised.accelerated(one)
-    assert took["passes"] == 21
-    assert 0 < took["first_seconds"] < took["seconds"]
+    found = promised.measure(one, 3)
+    assert found["passes"] == 21
+    assert found["first_seconds"] > 0
+    assert found["default_passes_per_picture"] == 5
+    assert torch.equal(found["default_states"], found["states"])
 
 
 def test_a_plan_that_was_kept_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +203,8 @@ def found(plan: float, own: float, low: float, high: float) -> dict[str, Any]:
         "made": {"pictures": "16", "adapter": "pipeline:0"},
         "states": LIMIT + plan,
         "own_states": LIMIT - own,
+        "default_states": LIMIT + 2 * plan,
+        "default_passes_per_picture": 20,
     }
 
 

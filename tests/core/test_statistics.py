@@ -16,6 +16,7 @@ from asymflow.core.statistics import (
     bootstrap_interval,
     mean_interval,
     rms,
+    share_bound,
     t_interval,
     t_quantile,
 )
@@ -151,3 +152,9 @@ def test_intervals_print_themselves() -> None:
 def test_rms_of_each_row() -> None:
     differences = np.stack([np.full((2, 2), 3.0), np.zeros((2, 2)), np.array([[1, -7], [5, -5]])])
     assert rms(differences) == pytest.approx([3, 0, 5])
+
+
+def test_the_bound_of_a_share_is_that_of_the_binomial_distribution() -> None:
+    assert share_bound(0, 16) == pytest.approx(1 - 0.05 ** (1 / 16))
+    assert share_bound(1, 16) == pytest.approx(0.2640, abs=1e-4)  # of a table
+    assert share_bound(16, 16) == 1.0

@@ -28,10 +28,12 @@ def test_pictures_of_a_limit_are_finite_and_apart() -> None:
         Limit.of(states, 0.0)
 
 
-def proof(errors: Sequence[float], others: Sequence[float] | None, error: float = 0.001) -> Proof:
+def proof(
+    errors: Sequence[float], others: Sequence[float] | None, error: float = 0.001, paired: int = 0
+) -> Proof:
     states = torch.stack([picture(seed) for seed in range(len(errors))])
     limit = Limit(states, error, apart=1.0)
-    return Proof(np.array(errors), None if others is None else np.array(others), limit)
+    return Proof(np.array(errors), None if others is None else np.array(others), limit, paired)
 
 
 def test_a_promise_is_kept_where_the_mean_is_no_larger() -> None:
@@ -52,7 +54,11 @@ def test_a_picture_that_becomes_another_breaks_the_promise() -> None:
     assert float(np.mean(errors)) < 0.05
     assert found.changed == 1
     assert not found.kept
-    assert proof(errors, [0.05] * 15 + [0.7]).kept  # the other sampler loses it, too
+    assert found.stated["changed"] == "1 of 16"
+    assert found.stated["changed_at_most"] == "26%"
+    assert not proof(errors, [0.05] * 15 + [0.7]).kept  # perhaps of another picture
+    assert proof(errors, [0.05] * 15 + [0.7], paired=16).kept  # the other sampler loses it, too
+    assert not proof(errors, [0.05] * 14 + [0.7, 0.05], paired=16).kept  # that is another one
 
 
 def test_the_interval_of_skew_errors_is_never_below_zero_and_holds_the_limit() -> None:
@@ -66,8 +72,9 @@ def test_the_interval_of_skew_errors_is_never_below_zero_and_holds_the_limit() -
 
 
 def test_the_other_sampler_may_have_made_fewer_pictures() -> None:
-    assert proof([0.002] * 15 + [0.66], [0.05] * 7 + [0.7]).kept  # it loses one of 8
-    assert not proof([0.002] * 14 + [0.66] * 2, [0.05] * 15 + [0.7]).kept
+    errors = [0.66] + [0.002] * 15
+    assert proof(errors, [0.05] * 4 + [0.7] + [0.05] * 3, paired=4).kept
+    assert not proof(errors[::-1], [0.05] * 4 + [0.7] + [0.05] * 3, paired=4).kept
 
 
 def test_intervals_hold_the_mean_of_skew_errors() -> None:

@@ -11,8 +11,6 @@ pipeline's own sampler for the same seeds.
 from __future__ import annotations
 
 import argparse
-import inspect
-import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -32,10 +30,8 @@ FIRST_SEED = 1_000_000
 OWN_STEPS = 50
 """Of the pipeline's own sampler: as many as `accelerate` compares with."""
 TOGETHER = 16
-PATIENCE = 3600.0
-"""Seconds that a plan may be measured for."""
-BEHIND = {"wait": False}
-"""How versions of asymflow that can measure behind a first plan are asked to; others know none."""
+DEFAULT = "default"
+"""The plan that needs no measuring, of versions that have one."""
 
 
 def seeds(count: int) -> range:
@@ -44,12 +40,12 @@ def seeds(count: int) -> range:
 
 
 @contextmanager
-def rows_of(module: nn.Module) -> Generator[Counter[int]]:
-    """Count the rows that a module has answered, for every thread by its number."""
-    rows = Counter[int]()
+def rows_of(module: nn.Module) -> Generator[Counter[str]]:
+    """Count the rows that a module has answered."""
+    rows = Counter[str]()
 
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        rows[threading.get_ident()] += len(output)
+        rows["all"] += len(output)
 
     handle = module.register_forward_hook(hook)
     try:
@@ -74,34 +70,27 @@ def drawn(small: Small, pipe: Any, count: int) -> Tensor:
 
 
 def accelerated(small: Small) -> tuple[Any, dict[str, Any]]:
-    """The accelerated pipeline once its plan is measured, and what that took.
-
-    `first_seconds` is when the pipeline had drawn its first picture, where it could do so before
-    its plan was measured; otherwise None.
-    """
-    known = inspect.signature(asymflow.accelerate).parameters
-    behind: dict[str, Any] = BEHIND if BEHIND.keys() <= known.keys() else {}
+    """The accelerated pipeline, and what measuring its plan took."""
     with rows_of(small.counted) as rows:
         began = time.perf_counter()
-        pipe: Any = asymflow.accelerate(small.pipe, examples=small.examples, **behind)
-        first_seconds, drawing = None, 0
-        if not _measured(pipe):
-            before = rows[threading.get_ident()]
-            drawn(small, pipe, 1)
-            first_seconds = time.perf_counter() - began
-            drawing = rows[threading.get_ident()] - before  # which is no part of the measurement
-        while not _measured(pipe):
-            if time.perf_counter() - began > PATIENCE:
-                raise TimeoutError(f"the plan was not measured within {PATIENCE:g} s")
-            time.sleep(0.01)
+        pipe: Any = asymflow.accelerate(small.pipe, examples=small.examples)
         seconds = time.perf_counter() - began
-    passes = rows.total() - drawing
-    assert passes, "the plan was kept by an earlier run"
-    return pipe, {"passes": passes, "seconds": seconds, "first_seconds": first_seconds}
+    assert rows.total(), "the plan was kept by an earlier run"
+    return pipe, {"passes": rows.total(), "seconds": seconds}
 
 
-def _measured(pipe: Any) -> bool:
-    return pipe.asymflow_plan is not None and pipe.asymflow_plan.evidence is not None
+def at_once(small: Small) -> tuple[Any, float] | None:
+    """The pipeline with a plan that is not measured, and the seconds until its first picture.
+
+    None of versions of asymflow that have no such plan.
+    """
+    began = time.perf_counter()
+    try:
+        pipe: Any = asymflow.accelerate(small.pipe, DEFAULT)
+    except asymflow.InputError:
+        return None
+    drawn(small, pipe, 1)
+    return pipe, time.perf_counter() - began
 
 
 def measure(small: Small, pictures: int) -> dict[str, Any]:
@@ -110,7 +99,11 @@ def measure(small: Small, pictures: int) -> dict[str, Any]:
     plan = pipe.asymflow_plan
     passes: dict[str, int] = {}
     states: dict[str, Tensor] = {}
-    for name, made_by in (("plan", pipe), ("own", small.pipe)):
+    pipes: dict[str, Any] = {"plan": pipe, "own": small.pipe}
+    first_seconds = None
+    if (ready := at_once(small)) is not None:
+        pipes[DEFAULT], first_seconds = ready
+    for name, made_by in pipes.items():
         with rows_of(small.counted) as rows:
             states[name] = drawn(small, made_by, pictures)
         whole, rest = divmod(rows.total(), pictures)
@@ -118,6 +111,7 @@ def measure(small: Small, pictures: int) -> dict[str, Any]:
         passes[name] = whole
     return {
         **took,
+        "first_seconds": first_seconds,
         "asymflow": str(Path(asymflow.__file__).parent),
         "steps": len(plan.steps),
         "solvers": _unique([step.solver for step in plan.steps]),
@@ -128,6 +122,8 @@ def measure(small: Small, pictures: int) -> dict[str, Any]:
         "made": {key: str(value) for key, value in plan.evidence.made.items()},
         "states": states["plan"],
         "own_states": states["own"],
+        "default_states": states.get(DEFAULT),
+        "default_passes_per_picture": passes.get(DEFAULT),
     }
 
 

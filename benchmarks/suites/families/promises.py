@@ -111,6 +111,7 @@ def judge(found: Mapping[str, Any], limit: Mapping[str, Any]) -> dict[str, Any]:
         },
         "fresh": _summary(plan, fresh, changed),
         "own": _summary(own, of_own, own_changed),
+        "default": _default(found, reference, apart),
         "apart": apart,
         "difference": asdict(difference),
         "promise": promise,
@@ -123,6 +124,16 @@ def judge(found: Mapping[str, Any], limit: Mapping[str, Any]) -> dict[str, Any]:
         # Of 64 pictures a mean that is a little above may be chance.
         "broken_beyond_chance": fresh.value > BYTE and difference.low > 0,
     }
+
+
+def _default(found: Mapping[str, Any], reference: Tensor, apart: float) -> dict[str, Any] | None:
+    """The plan that needs no measuring; None of versions that have none."""
+    if found["default_states"] is None:
+        return None
+    errors = rms((found["default_states"].double() - reference).numpy())
+    changed = int((errors > ANOTHER * apart).sum())
+    passes = found["default_passes_per_picture"]
+    return {"passes_per_picture": passes, **_summary(errors, _mean(errors), changed)}
 
 
 def _summary(errors: Errors, mean: Interval, changed: int) -> dict[str, Any]:
@@ -296,7 +307,7 @@ def told(report: Mapping[str, Any]) -> list[str]:
     stated, fresh, own = (Interval(**report[key]["rms"]) for key in ("stated", "fresh", "own"))
     return [
         f"  {measuring['passes']} passes, {measuring['seconds']:.0f} s; first picture after "
-        f"{measuring['first_seconds']} s",
+        f"{measuring['first_seconds']} s without",
         f"  {plan['steps']} steps of {', '.join(plan['solvers'])}: {plan['passes_per_picture']} "
         f"passes instead of {plan['own_passes_per_picture']}",
         f"  stated {stated.value:.5f} ({stated.low:.5f} to {stated.high:.5f}), {report['stated']}",
@@ -304,5 +315,13 @@ def told(report: Mapping[str, Any]) -> list[str]:
         f"{report['fresh']['worst']:.4f}, {report['fresh']['changed']} others",
         f"  own    {own.value:.5f} ({own.low:.5f} to {own.high:.5f}), worst "
         f"{report['own']['worst']:.4f}, {report['own']['changed']} others",
+        *(
+            []
+            if (default := report["default"]) is None
+            else [
+                f"  without measuring {default['rms']['value']:.5f}, "
+                f"{default['passes_per_picture']} passes"
+            ]
+        ),
         f"  {report['verdicts']}",
     ]

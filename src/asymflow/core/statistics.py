@@ -98,6 +98,21 @@ def bootstrap_interval(
 
 
 @cache
+def share_bound(count: int, of: int, probability: float = 0.95) -> float:
+    """The upper bound of a share that was `count` of `of`, after Clopper and Pearson; one-sided.
+
+    With that share, no more than `count` are seen with a probability of 1 - `probability`.
+    """
+    low, high = count / of, 1.0
+    if count >= of:
+        return 1.0
+    for _ in range(50):
+        share = (low + high) / 2
+        seen = sum(math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(count + 1))
+        low, high = (share, high) if seen > 1 - probability else (low, share)
+    return high
+
+
 def t_quantile(probability: float, freedom: int) -> float:
     """Where Student's t with `freedom` degrees of freedom is lower with a `probability`.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from asymflow.core import statistics
 from asymflow.core.errors import InputError
-from asymflow.core.statistics import Interval, bootstrap_interval, mean_interval
+from asymflow.core.statistics import Interval, bootstrap_interval, mean_interval, share_bound
 
 Errors = NDArray[np.float64]
 
@@ -72,14 +72,16 @@ class Proof:
 
     Attributes:
         errors: root mean square of each picture against the limit [b].
-        others: those of the sampler it is compared with, on as many pictures or fewer; None if
+        others: those of the sampler it is compared with, which may be of other pictures; None if
             that makes no pictures.
         limit: of these pictures.
+        paired: the last so many of `others` are of the first so many pictures.
     """
 
     errors: Errors
     others: Errors | None
     limit: Limit
+    paired: int = 0
 
     @property
     def mean(self) -> Interval:
@@ -97,7 +99,7 @@ class Proof:
     @property
     def changed(self) -> int:
         """Number of pictures that have become another."""
-        return self._changed(self.errors)
+        return int(self._changed(self.errors).sum())
 
     @property
     def stated(self) -> dict[str, str]:
@@ -106,6 +108,7 @@ class Proof:
             "median_rms": f"{np.median(self.errors):.4f}",
             "worst_rms": f"{self.errors.max():.4f}",
             "changed": f"{self.changed} of {len(self.errors)}",
+            "changed_at_most": f"{share_bound(self.changed, len(self.errors)):.0%}",
             "limit_rms": f"{self.limit.error:.4f}",
         }
 
@@ -116,10 +119,16 @@ class Proof:
 
     @property
     def kept(self) -> bool:
-        """Whether the plan is as near to the limit as the other sampler, and loses no picture."""
-        lost = 0.0 if self.others is None else self._changed(self.others) / len(self.others)
-        near = float(self.errors.mean()) <= self.promised
-        return near and self.changed <= lost * len(self.errors)
+        """Whether the plan is as near to the limit as the other sampler, and loses no picture.
 
-    def _changed(self, errors: Errors) -> int:
-        return int((errors > ANOTHER * self.limit.apart).sum())
+        One that the other sampler is known to lose as well does not count.
+        """
+        first = slice(self.paired)
+        both = 0
+        if self.others is not None and self.paired:
+            lost = self._changed(self.others[-self.paired :])
+            both = int((lost & self._changed(self.errors[first])).sum())
+        return float(self.errors.mean()) <= self.promised and self.changed <= both
+
+    def _changed(self, errors: Errors) -> NDArray[np.bool_]:
+        return errors > ANOTHER * self.limit.apart

@@ -27,7 +27,7 @@ ROUNDS = 5
 """Numbers of steps that are tried after the first."""
 CLOSE = 0.08
 """The search ends when fewer steps could save no more than this share."""
-COARSER = 0.25
+COARSER = 1 / 3
 """Share of an error up to which the limit that it is measured against may be off."""
 
 

@@ -447,7 +447,7 @@ def _prover(task: _Task, chosen: Evaluator, own: _Own, error: float) -> Callable
         plan, off = limit_plan(chosen, task.limits, error, few=FEW, moves=moves)
         limit = Limit.of(task.states(f"fresh-{len(plan.steps)}", plan, fresh), off)
     judge = task.judge("fresh", fresh, limit)
-    before, seconds = None, None
+    before, seconds, paired = None, None, 0
     with task.pictures.stage("fresh own"):
         if own.errors is not None:
             before = _distances(task, task.by_baseline("fresh-own", judge), OWN)
@@ -455,12 +455,13 @@ def _prover(task: _Task, chosen: Evaluator, own: _Own, error: float) -> Callable
             seconds = _seconds(task, None, fresh)
             if own.consistent and own.plan is not None:
                 before = judge.errors(_fitting(own.plan), OWN)
+            paired = len(before)
             before = np.concatenate([own.errors, before])
     proving = task.by_pipeline("proof", judge)
 
     def prove(plan: Plan) -> _Proved:
         with task.pictures.stage(f"proof of {len(plan.steps)}", proof=0):
-            proof = Proof(proving.errors(plan), before, limit)
+            proof = Proof(proving.errors(plan), before, limit, paired)
             return _Proved(plan, proof, _seconds(task, plan, fresh), seconds)
 
     return prove
