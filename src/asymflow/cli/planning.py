@@ -221,7 +221,10 @@ def _verify(
         chosen = verifier.best_within(
             chooser, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report
         )
-        measured = verifier.measure_evidence(fresh, chosen, profile, perceptual(model))
+        fine = schedules.fine_plan((height, width), guidance_interval=guided)
+        measured = verifier.measure_evidence(
+            fresh, chosen, profile, perceptual(model), reference=fine
+        )
         return binding.bound(measured, model.adapter.description)
 
 

@@ -146,11 +146,14 @@ def verify(
         )
         report("measuring costs", 1, 1)
         report("computing references", 0, 1)
-        reference = verifier.rollout(model.adapter, pipeline.reference(model, size), requests)
+        fine = pipeline.reference(model, size)
+        reference = verifier.rollout(model.adapter, fine, requests)
         report("computing references", 1, 1)
-        judge = verifier.Evaluator(model.adapter, tuple(requests), reference, verifier.rms)
+        judge = verifier.Evaluator(model.adapter, tuple(requests), reference)
         costs = replace(costs, made={**costs.made, "dtype": model.dtype})
-        measured = verifier.measure_evidence(judge, plan, costs, planning.perceptual(model))
+        measured = verifier.measure_evidence(
+            judge, plan, costs, planning.perceptual(model), reference=fine
+        )
     assert measured.evidence is not None
     commit, dirty = provenance.checkout()
     if commit is not None and not dirty:
