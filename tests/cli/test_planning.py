@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import pytest
 from PIL import Image
 
 from asymflow.cli import planning
+from asymflow.core import engine
+from asymflow.core.adapter import Adapter
 from asymflow.core.binding import Binding
+from asymflow.core.engine import End
+from asymflow.core.types import Plan, Request
 from asymflow.models.embedded import adapter as embedded
 from asymflow.planning import plan_files, prediction, profiler
 from asymflow.planning.plan_files import save_plan
@@ -140,6 +145,40 @@ def test_a_verified_plan_carries_evidence_and_is_bound_to_its_weights(
     assert refused.code == 2
     assert "The plan 'planned' was made for jit:000000000000, and this model is" in refused.err
     assert type_(*words, "--verify", "--weights", other).code == 2
+
+
+def test_an_interrupted_verification_resumes(
+    profile: Path, tiny: Path, tmp_path: Path, type_: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = ("plan", profile, "--budget", "6", "--cost", "forwards", "--verify", "--json")
+    words = (*words, "--rollouts", "4", "--pictures", "2", "--weights", tiny)
+    made: list[int] = []
+    inner = engine.rollout
+
+    def counting(stop_at: int | None) -> None:
+        def rollout(adapter: Adapter, plan: Plan, wanted: Sequence[Request]) -> list[End]:
+            made.append(len(wanted))
+            if len(made) == stop_at:
+                raise KeyboardInterrupt
+            return inner(adapter, plan, wanted)
+
+        monkeypatch.setattr(engine, "rollout", rollout)
+
+    counting(40)
+    typed = type_(*words)
+    assert typed.code == 130
+    assert "the next try resumes" in " ".join(typed.err.split())
+    stopped = len(made)
+    counting(None)
+    again = type_(*words)
+    assert again.code == 0
+    resumed = len(made) - stopped
+    made.clear()
+    assert not list((tmp_path / "cache" / "asymflow" / "measuring").iterdir())
+    whole = type_(*words)
+    assert json.loads(whole.out)["steps"] == json.loads(again.out)["steps"]
+    assert resumed < len(made) - 35
 
 
 def test_costs_alone_can_be_measured_again(profile: Path, tiny: Path, type_: Type) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asymflow._version import __version__
 from asymflow.bench import protocol
 from asymflow.bench.protocol import PROFILED, PROVED, VERIFIED, check_fits, requests
 from asymflow.cli.outputs import require_writable
@@ -16,6 +17,7 @@ from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.core import presets, schedules
 from asymflow.core.errors import InputError, MissingExtra
 from asymflow.core.types import Plan, Profile
+from asymflow.io import folders
 from asymflow.io.files import replacing
 from asymflow.io.plots import new_figure
 from asymflow.io.progress import bars
@@ -192,6 +194,8 @@ def _verify(
     pictures: int,
 ) -> Plan:
     from asymflow.planning import profiler, verifier
+    from asymflow.planning.encoded import Encoded
+    from asymflow.planning.journal import Journal, fingerprint
 
     check_fits(profile, model.adapter.name)
     here = profiler.machine(model.adapter)["device"]
@@ -206,25 +210,38 @@ def _verify(
     if max_bytes is not None:
         peaks = zip(profile.tiers, profile.peak_bytes, strict=True)
         fitting = verifier.only(profile, [tier for tier, peak in peaks if peak <= max_bytes])
-    sets = [
-        requests(model.adapter.styles, (height, width), scale, count, purpose)
-        for count, purpose in ((8, VERIFIED), (pictures, PROVED))
-    ]
-    with progress() as report:
-        report("computing references", 0, 2)
-        guided = presets.guidance_interval((height, width))
-        chooser, fresh = (
-            verifier.Evaluator.of(model.adapter, each, verifier.rms, guidance_interval=guided)
-            for each in sets
+    facts = {"model": model.adapter.name, "dtype": model.dtype, "asymflow": __version__}
+    facts |= {key: profile.made[key] for key in ("size", "guidance_scale")}
+    journal = Journal(folders.cache() / "measuring" / fingerprint(facts))
+    guided = presets.guidance_interval((height, width))
+    fine = schedules.fine_plan((height, width), guidance_interval=guided)
+
+    def evaluator(kept: str, count: int, purpose: int) -> verifier.Evaluator:
+        wanted = requests(model.adapter.styles, (height, width), scale, count, purpose)
+        adapter = Encoded(model.adapter)
+        reference = journal.states(
+            f"{kept}-{count}", lambda: verifier.rollout(adapter, fine, wanted)
         )
+        return verifier.Evaluator(
+            adapter,
+            tuple(wanted),
+            reference,
+            guidance_interval=guided,
+            known=journal.errors(f"{kept}-{count}"),
+        )
+
+    with progress() as report, journal.kept_on_interruption(print_note):
+        report("computing references", 0, 2)
+        chooser = evaluator("chosen", 8, VERIFIED)
+        fresh = evaluator("proof", pictures, PROVED)
         report("computing references", 2, 2)
         chosen = verifier.best_within(
             chooser, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report
         )
-        fine = schedules.fine_plan((height, width), guidance_interval=guided)
         measured = verifier.measure_evidence(
             fresh, chosen, profile, perceptual(model), reference=fine
         )
+        journal.remove()
         return binding.bound(measured, model.adapter.description)
 
 

@@ -11,8 +11,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,16 @@ class Journal:
             except OSError as error:
                 _log.info("Measurements cannot be kept in %s (%s).", folder, error.strerror)
                 self._folder = None
+
+    @contextmanager
+    def kept_on_interruption(self, say: Callable[[str], None]) -> Generator[None]:
+        """Say where measurements are kept, where the block is interrupted."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._folder is not None:
+                say(f"Measurements are kept in {self._folder}: the next try resumes.")
+            raise
 
     def path(self, name: str) -> Path | None:
         """Where something is kept under a name; None if nothing is."""

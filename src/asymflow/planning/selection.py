@@ -117,6 +117,8 @@ class Search:
             allowed = max(float(others.mean()), UNSEEN)
             expected = steps * math.sqrt(self.judge.error(plan) / allowed)
             aimed = math.ceil(expected) if math.isfinite(expected) else high
+            if steps == low and high < most:  # or a price that fails barely is followed by the next
+                aimed = max(aimed, math.ceil(math.sqrt(low * high)))
             steps = min(max(aimed, low + 1), high - 1)
         passed = [n for n, each in self.found.items() if n < most and self._as_near(each, others)]
         return min(passed, default=None)

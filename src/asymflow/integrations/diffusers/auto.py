@@ -13,7 +13,6 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -197,7 +196,7 @@ def make(
     adapter: PipelineAdapter,
     examples: Sequence[Call],
     steps: int | None = None,
-    folder: Path | None = None,
+    journal: Journal | None = None,
 ) -> Plan:
     """The plan and its evidence.
 
@@ -209,7 +208,7 @@ def make(
         adapter: of the pipeline's network.
         examples: calls of the pipeline.
         steps: in the place of that search, the price of the plan in full estimates.
-        folder: keeps what was measured until the plan is made, so that an interrupted search
+        journal: keeps what was measured until the plan is made, so that an interrupted search
             resumes.
     """
     baseline, pictures = Baseline.of(pipe), Pictures(pipe, family)
@@ -229,10 +228,11 @@ def make(
         sum(expected.values()),
         math.ceil(sum(expected.values()) / (passes * default_steps(pipe))),
     )
+    journal = Journal(None) if journal is None else journal
     with pictures.counting(expected) as counted:
         network = replace(adapter, pipe=counted, ask=getattr(counted, family.network))
         request = Request({}, (height, width), 0, scale)
-        task = _task(baseline, pictures, Encoded(network), convention, examples, request, folder)
+        task = _task(baseline, pictures, Encoded(network), convention, examples, request, journal)
         with pictures.stage("profile"):
             measured, ends = _profiled(task, convention)
         chosen = task.requests(CALIBRATION, 0)
@@ -276,7 +276,7 @@ def _task(
     convention: Convention,
     examples: Sequence[Call],
     request: Request,
-    folder: Path | None,
+    journal: Journal,
 ) -> _Task:
     # A pipeline that begins with a picture begins at the same noise with plans and on its own.
     calls = [{**each, "num_inference_steps": baseline.steps} for each in examples]
@@ -293,7 +293,7 @@ def _task(
 
     # The network alone does not know of pictures to begin with, of masks, or of other noise.
     roll = rolled if same else by_pipeline
-    return _Task(baseline, pictures, adapter, roll, limits, calls, request, Journal(folder))
+    return _Task(baseline, pictures, adapter, roll, limits, calls, request, journal)
 
 
 def _profiled(task: _Task, convention: Convention) -> tuple[Profile, Tensor]:

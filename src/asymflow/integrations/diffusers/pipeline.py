@@ -34,6 +34,7 @@ from asymflow.models.diffusers.pipelines import (
     unwrapped,
 )
 from asymflow.planning import binding
+from asymflow.planning.journal import Journal
 from asymflow.planning.plan_files import load_plan, save_plan
 
 P = TypeVar("P")
@@ -159,11 +160,9 @@ def _auto(
         kept = shelf.find()  # by another thread, meanwhile
         if kept is not None:
             return kept
-        try:
-            plan = auto.make(base, family, adapt(base, family), calls, steps, shelf.unfinished)
-        except KeyboardInterrupt:
-            _log.warning("Measurements are kept in %s: the next try resumes.", shelf.unfinished)
-            raise
+        journal = Journal(shelf.unfinished)
+        with journal.kept_on_interruption(_log.warning):
+            plan = auto.make(base, family, adapt(base, family), calls, steps, journal)
     return shelf.keep(plan)
 
 
