@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Plan, Tier
+from asymflow.integrations.diffusers import auto, task
 from tests.helpers import draw
 
 diffusers: Any = pytest.importorskip("diffusers")
@@ -27,6 +28,13 @@ def mixed(*tiers: Tier) -> Plan:
     grid = plan_of(shifted(len(tiers), 3.0), solver="corrected2")
     steps = zip(grid.steps, tiers, strict=True)
     return Plan("mixed", tuple(replace(step, tier=tier) for step, tier in steps))
+
+
+def measured_with(patch: pytest.MonkeyPatch, **values: object) -> None:
+    """Let plans be measured with other numbers of pictures, moves and times."""
+    for module in (auto, task):
+        for name in values.keys() & vars(module).keys():
+            patch.setattr(module, name, values[name])
 
 
 def seeded(seed: int = 3) -> torch.Generator:

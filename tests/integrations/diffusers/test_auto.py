@@ -18,10 +18,12 @@ from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.statistics import Interval
 from asymflow.core.types import Evidence, Plan
-from asymflow.integrations.diffusers import auto, original, proposals
+from asymflow.integrations.diffusers import auto, comparison, original, proposals
 from asymflow.integrations.diffusers.families import UNCONDITIONAL
 from asymflow.models.diffusers.conventions import Flow
 from asymflow.planning import plan_files, proof, selection
+
+from .conftest import measured_with
 
 diffusers: Any = pytest.importorskip("diffusers")
 
@@ -74,8 +76,7 @@ def pipeline(seed: int = 0, kind: str = "DDIM") -> Any:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name, count in QUICK.items():
-        monkeypatch.setattr(auto, name, count)
+    measured_with(monkeypatch, **QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        for name, count in QUICK.items():
-            patch.setattr(auto, name, count)
+        measured_with(patch, **QUICK)
         asymflow.accelerate(pipeline(), folder=folder)
     return folder
 
@@ -251,7 +251,7 @@ def test_plans_for_several_uses_are_kept_side_by_side(
 ) -> None:
     asked: list[str] = []
 
-    def make(pipe: Any, family: Any, adapter: Any, calls: Any, steps: Any) -> Plan:
+    def make(pipe: Any, family: Any, adapter: Any, calls: Any, steps: Any, *_: object) -> Plan:
         assert steps is None
         conditions = auto.conditions(pipe, family, calls[0])
         asked.append(conditions["guidance_scale"])
@@ -313,9 +313,8 @@ def test_guided_pipelines_are_planned_with_cheaper_tiers(
     prx: Make, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan knows two passes from one, and its numbers are those of the pipeline itself."""
-    for name, count in {"FINE": 40, "CANDIDATES": 8, "CALIBRATION": 2}.items():
-        monkeypatch.setattr(auto, name, count)
-    monkeypatch.setattr(auto, "COARSER", ())  # so that the limit is the one below
+    measured_with(monkeypatch, FINE=40, CANDIDATES=8, CALIBRATION=2)
+    measured_with(monkeypatch, COARSER=())  # so that the limit is the one below
 
     def twelve(_: object) -> int:
         return 12
@@ -343,8 +342,7 @@ def test_guided_pipelines_are_planned_with_cheaper_tiers(
 
 def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure with fewer pictures, beside eight steps of the pipeline's own sampler."""
-    for name, count in {"FINE": 16, "CANDIDATES": 6, "CALIBRATION": 2, "FRESH": 2}.items():
-        monkeypatch.setattr(auto, name, count)
+    measured_with(monkeypatch, FINE=16, CANDIDATES=6, CALIBRATION=2, FRESH=2)
 
     def eight(_: object) -> int:
         return 8
@@ -417,7 +415,7 @@ def test_what_no_picture_file_tells_is_not_paid_for(
     pipe.scheduler = diffusers.DPMSolverMultistepScheduler()
     plans: list[Plan] = []
     for unseen in (0.0, 0.03):  # the second is far above what this sampler is off by
-        for module in (proof, selection, auto):
+        for module in (proof, selection, comparison, auto):
             monkeypatch.setattr(module, "UNSEEN", unseen)
         plans.append(asymflow.accelerate(pipe, folder=tmp_path / str(unseen)).asymflow_plan)
     nearest, near = plans
@@ -462,7 +460,7 @@ class SixPictures(GaussianNet):
 
 def test_a_plan_that_breaks_its_promise_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or is the pipeline's own schedule."""
-    monkeypatch.setattr(auto, "FRESH", 16)
+    measured_with(monkeypatch, FRESH=16)
     pipe = pipeline()
     pipe.unet = SixPictures()
     plan = asymflow.accelerate(pipe).asymflow_plan

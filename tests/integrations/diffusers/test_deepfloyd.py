@@ -207,7 +207,9 @@ def test_measured_plans_are_for_what_they_begin_with(
     """The same weights, asked to do something else, have a plan of their own."""
     asked: list[str] = []
 
-    def make(pipe: Any, family: Family, adapter: PipelineAdapter, calls: Any, steps: Any) -> Plan:
+    def make(
+        pipe: Any, family: Family, adapter: PipelineAdapter, calls: Any, steps: Any, *_: object
+    ) -> Plan:
         assert steps is None
         asked.append(type(pipe).__name__)
         made = {"adapter": adapter.name, **auto.conditions(pipe, family, calls[0])}

@@ -38,7 +38,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Plan]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made: list[Plan] = []
 
-    def make(pipe: Any, family: Any, adapter: Any, calls: Sequence[Any], steps: int | None) -> Plan:
+    def make(
+        pipe: Any, family: Any, adapter: Any, calls: Sequence[Any], steps: int | None, *_: object
+    ) -> Plan:
         evidence = Evidence(
             {"adapter": adapter.name, **auto.conditions(pipe, family, calls[0])},
             (1.0,) * 4,

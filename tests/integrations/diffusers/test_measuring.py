@@ -20,12 +20,12 @@ import asymflow
 from asymflow import InputError
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.types import Plan, Request
-from asymflow.integrations.diffusers import auto, cascade, original
+from asymflow.integrations.diffusers import cascade, original
 from asymflow.integrations.diffusers.families import UNCONDITIONAL
 from asymflow.models.diffusers.pipelines import Family, adapt
 from asymflow.planning.profiler import profile
 
-from .conftest import mixed, seeded
+from .conftest import measured_with, mixed, seeded
 
 diffusers: Any = pytest.importorskip("diffusers")
 
@@ -36,9 +36,7 @@ PLAN = plan_of(uniform(3), solver="corrected2")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    counts = {"CALIBRATION": 2, "FRESH": 2, "CANDIDATES": 4, "FINE": 8}
-    for name, count in counts.items():
-        monkeypatch.setattr(auto, name, count)
+    measured_with(monkeypatch, CALIBRATION=2, FRESH=2, CANDIDATES=4, FINE=8)
     monkeypatch.setattr(original, "ENOUGH", 6)
 
 

@@ -448,7 +448,8 @@ def test_it_is_saved_as_what_it_was_with_the_plan_beside(
     assert_close(first, second, rtol=0, atol=1e-5)
     by_path = asymflow.accelerate(loaded, tmp_path / "asymflow" / "plan.json")
     assert by_path.asymflow_plan == plan
-    with pytest.raises(InputError, match=r"'fast' beside this model.*auto, original, plan"):
+    listed = r"'fast' beside this model.*auto, default, original, plan"
+    with pytest.raises(InputError, match=listed):
         asymflow.accelerate(loaded, "fast")
     with pytest.raises(FileFormatError, match=r"missing\.json"):
         asymflow.accelerate(loaded, str(tmp_path / "missing.json"))

@@ -20,9 +20,9 @@ from asymflow import AsymFlowScheduler
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of, shifted, uniform
 from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, SOLVERS, Plan
-from asymflow.integrations.diffusers import auto, original
+from asymflow.integrations.diffusers import original
 
-from .conftest import CARRIED, seeded
+from .conftest import CARRIED, measured_with, seeded
 
 diffusers: Any = pytest.importorskip("diffusers")
 
@@ -125,9 +125,7 @@ def test_planning_in_the_background_is_not_noticed(
     unconditional: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    counts = {"CALIBRATION": 2, "FRESH": 2, "CANDIDATES": 4, "FINE": 6}
-    for name, count in counts.items():
-        monkeypatch.setattr(auto, name, count)
+    measured_with(monkeypatch, CALIBRATION=2, FRESH=2, CANDIDATES=4, FINE=6)
     monkeypatch.setattr(original, "ENOUGH", 6)
     pipe = unconditional("DDPMPipeline")
     fast = asymflow.accelerate(pipe, plan_of(uniform(3)))

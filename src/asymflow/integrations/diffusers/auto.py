@@ -18,43 +18,29 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
-from asymflow.core.schedules import plan_of
 from asymflow.core.statistics import mean_interval
 from asymflow.core.types import Evidence, Plan, Profile, Request
-from asymflow.integrations.diffusers.measuring import Pictures, as_pictures, rolled
-from asymflow.integrations.diffusers.original import (
-    Baseline,
-    clips,
-    default_steps,
-    draws_noise,
-    original,
-)
-from asymflow.integrations.diffusers.proposals import predicted, proposals, refined
-from asymflow.models.diffusers.conventions import Convention
+from asymflow.integrations.diffusers.comparison import Own, distances, fitting, own_sampler
+from asymflow.integrations.diffusers.measuring import Pictures, as_pictures
+from asymflow.integrations.diffusers.original import Baseline, default_steps
+from asymflow.integrations.diffusers.proposals import predicted, proposals
+from asymflow.integrations.diffusers.task import CANDIDATES, COARSER, FINE, Task
 from asymflow.models.diffusers.pipelines import (
     Call,
     Family,
     PipelineAdapter,
     bound,
-    copy_of,
     guidance,
     listen,
 )
 from asymflow.planning import profiler, selection
 from asymflow.planning.encoded import Encoded
 from asymflow.planning.journal import Journal
-from asymflow.planning.proof import UNSEEN, Errors, Limit, Proof, rms
+from asymflow.planning.proof import UNSEEN, Limit, Proof
 from asymflow.planning.selection import Search, evenly, limit_plan
-from asymflow.planning.verifier import Evaluator, Roll
+from asymflow.planning.verifier import Evaluator
 
-CANDIDATES = 32
-"""Moves between candidate times."""
-FINE = 64
-"""Moves of the limit where it counts most."""
-COARSER = (24, 28, 32, 40)
-"""Moves of limits that may do as well, which is measured."""
 CALIBRATION, FRESH, OWN = 4, 16, 4
 """Pictures to profile on and to choose a plan by, to measure what it keeps, and of these those
 that the pipeline's own sampler makes as well. The first two are the least numbers: every example
@@ -66,8 +52,6 @@ FEW = 2
 """Pictures that limits are compared on."""
 RECORDED = 2**30
 """Bytes up to which the outputs of the network are kept, so that even a profile resumes."""
-AGREE = 0.004
-"""Root mean square up to which the network alone makes the pictures of the pipeline."""
 DEARER = 1.25
 """Largest factor of the price of the next plan that is tried, where a proof fails."""
 
@@ -113,83 +97,6 @@ def conditions(pipe: Any, family: Family, call: Call) -> dict[str, str]:
     return {"size": f"{width}x{height}", "guidance_scale": f"{scale:g}"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Own:
-    """The pipeline's own sampler.
-
-    Attributes:
-        plan: the same as a plan, if it is one.
-        errors: how far it is from the limit [b]; None where nothing can be compared with it.
-        consistent: whether `errors` are those of its grid with the noise that fits clipped
-            estimates, which leads nearer to the limit than what the scheduler does.
-        note: for the evidence, why that is so.
-    """
-
-    plan: Plan | None = None
-    errors: Errors | None = None
-    consistent: bool = False
-    note: str = ""
-
-    @property
-    def allowed(self) -> float:
-        """The mean error that a plan may have."""
-        return UNSEEN if self.errors is None else max(float(self.errors.mean()), UNSEEN)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Task:
-    """What a pipeline is measured with.
-
-    Attributes:
-        adapter: of the network; it encodes requests once.
-        roll: makes pictures by plans.
-        limits: plans of the limit, from the cheapest.
-        calls: examples, as the pipeline is called with them on its own.
-        request: what all requests have in common.
-    """
-
-    baseline: Baseline
-    pictures: Pictures
-    adapter: Adapter
-    roll: Roll
-    limits: Sequence[Plan]
-    calls: Sequence[Call]
-    request: Request
-    journal: Journal
-
-    def requests(self, count: int, seed: int) -> tuple[Request, ...]:
-        """At least so many, with every example equally often."""
-        return tuple(
-            replace(self.request, inputs=self.calls[i % len(self.calls)], seed=seed + i)
-            for i in range(evenly(count, len(self.calls)))
-        )
-
-    def states(self, name: str, plan: Plan, requests: Sequence[Request]) -> Tensor:
-        """Where a plan leads, kept under a name."""
-        return self.journal.states(name, lambda: self.roll(self.adapter, plan, requests))
-
-    def judge(self, name: str, requests: tuple[Request, ...], limit: Limit) -> Evaluator:
-        """Compares plans with a limit; what it measures is kept under a name."""
-        known = self.journal.errors(name)
-        return Evaluator(self.adapter, requests, limit.states, roll=self.roll, known=known)
-
-    def by_pipeline(self, name: str, judge: Evaluator) -> Evaluator:
-        """The same with pictures that the pipeline makes itself."""
-
-        def roll(_: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
-            return self.pictures.planned(plan, requests)
-
-        return replace(judge, roll=roll, known=self.journal.errors(name))
-
-    def by_baseline(self, name: str, judge: Evaluator) -> Evaluator:
-        """The same with pictures of the baseline, whatever the plan."""
-
-        def roll(_: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
-            return self.pictures.original(self.baseline, requests)
-
-        return replace(judge, roll=roll, known=self.journal.errors(name))
-
-
 def make(
     pipe: Any,
     family: Family,
@@ -232,17 +139,17 @@ def make(
     with pictures.counting(expected) as counted:
         network = replace(adapter, pipe=counted, ask=getattr(counted, family.network))
         request = Request({}, (height, width), 0, scale)
-        task = _task(baseline, pictures, Encoded(network), convention, examples, request, journal)
+        task = Task.of(baseline, pictures, Encoded(network), convention, examples, request, journal)
         with pictures.stage("profile"):
-            measured, ends = _profiled(task, convention)
+            measured, ends = _profiled(task)
         chosen = task.requests(CALIBRATION, 0)
         with pictures.stage("limit"):
-            if task.roll is not rolled:  # the network alone leads elsewhere
+            if not task.alone:  # the network alone leads elsewhere
                 ends = task.states("limit", task.limits[-1], chosen)
             limit = Limit.of(ends, 0.0)
         judge = task.judge("errors", chosen, limit)
         with pictures.stage("own"):
-            own = _own(task, judge)
+            own = own_sampler(task, judge)
 
         def kinds(count: int) -> dict[str, Plan]:
             return proposals(measured, count, convention)
@@ -255,7 +162,6 @@ def make(
         )
         plan = proved.plan
         evidence = _evidence(proved, own, baseline, measured)
-    task.journal.remove()
     made = {**evidence.made, "measuring_forwards": str(pictures.forwards)}
     _log.info(
         "Measured with %d forward passes: %s s per picture instead of %s s; difference to the "
@@ -269,41 +175,14 @@ def make(
     return Plan("auto", plan.steps, replace(evidence, made=made))
 
 
-def _task(
-    baseline: Baseline,
-    pictures: Pictures,
-    adapter: Adapter,
-    convention: Convention,
-    examples: Sequence[Call],
-    request: Request,
-    journal: Journal,
-) -> _Task:
-    # A pipeline that begins with a picture begins at the same noise with plans and on its own.
-    calls = [{**each, "num_inference_steps": baseline.steps} for each in examples]
-    limits = [
-        plan_of(refined(convention, count), solver="corrected2", name="limit")
-        for count in (*(each for each in COARSER if each < FINE), FINE)
-    ]
-    probe = plan_of(convention.times(min(2, convention.most or 2)))
-    first = [replace(request, inputs=calls[0])]
-    same = float(rms(rolled(adapter, probe, first), pictures.planned(probe, first))[0]) <= AGREE
-
-    def by_pipeline(_: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
-        return pictures.planned(plan, requests)
-
-    # The network alone does not know of pictures to begin with, of masks, or of other noise.
-    roll = rolled if same else by_pipeline
-    return _Task(baseline, pictures, adapter, roll, limits, calls, request, journal)
-
-
-def _profiled(task: _Task, convention: Convention) -> tuple[Profile, Tensor]:
+def _profiled(task: Task) -> tuple[Profile, Tensor]:
     """The profile, and where its reference leads as the pictures of `CALIBRATION` requests."""
 
     def measure() -> tuple[Profile, Tensor]:
         found, ends = profiler.measure(
             task.adapter,
             task.requests(CALIBRATION, 0),
-            times=refined(convention, CANDIDATES),
+            times=task.times,
             memory=False,
             growth=GROWTH,
             partial=partial,
@@ -311,7 +190,7 @@ def _profiled(task: _Task, convention: Convention) -> tuple[Profile, Tensor]:
         return found, as_pictures(ends)
 
     height, width = task.request.size
-    outputs = CALIBRATION * CANDIDATES * profiler.FINER
+    outputs = CALIBRATION * profiler.FINER * len(task.times)
     small = outputs * 4 * task.adapter.channels * height * width <= RECORDED
     partial = task.journal.path("profile.partial") if small else None
 
@@ -328,77 +207,7 @@ class _Proved:
     own_seconds: float | None
 
 
-def _own(task: _Task, judge: Evaluator) -> _Own:
-    """The pipeline's own sampler, measured on the pictures that candidates are compared on.
-
-    Where `DDIMScheduler` cuts x_0 it keeps the noise that fits what it has cut off. At no number of
-    steps does that lead to the limit, and a plan should not be allowed the same distance. So what
-    counts is its grid, with the noise that fits, if that is nearer.
-    """
-    name, pictures = task.baseline.name, task.pictures
-    pipe = copy_of(pictures.pipe, scheduler=task.baseline.scheduler)
-    if draws_noise(pipe, pictures.family, task.calls[0]):
-        _log.warning(
-            "%s draws noise at every step, so its pictures are others each time, and plans are "
-            "compared with the limit alone.",
-            name,
-        )
-        return _Own(note="draws noise at every step")
-    errors = _distances(task, task.by_baseline("own", judge))
-    if errors is None:
-        return _Own(note="makes no picture in this pipeline")
-    try:
-        plan = original(pipe, pictures.family, task.baseline.steps)
-    except InputError:
-        return _Own(None, errors)
-    if not clips(pipe.scheduler):
-        return _Own(plan, errors)
-    others = judge.errors(_fitting(plan))
-    if others.mean() >= errors.mean():
-        return _Own(plan, errors)
-    if errors.mean() <= max(2 * others.mean(), UNSEEN):
-        return _Own(plan, others, consistent=True)
-    _log.warning(
-        "%s keeps the noise of values that are clipped, and leads elsewhere than the model "
-        "does in many steps: its pictures are %.3f from that limit, and %.3f with the noise "
-        "that fits. Accelerated pictures are near to the limit, and differ from its own.",
-        name,
-        errors.mean(),
-        others.mean(),
-    )
-    note = f"keeps the noise of clipped values: {errors.mean():.3f} from the limit"
-    return _Own(plan, others, consistent=True, note=note)
-
-
-def _fitting(plan: Plan) -> Plan:
-    """The pipeline's own grid with the noise that fits estimates that were clipped."""
-    return plan_of(plan.times, solver="multistep1")
-
-
-_ANY = plan_of((1.0, 0.0), name="baseline")
-"""Stands for the baseline, which is no plan, where errors are kept by plan."""
-
-
-def _distances(task: _Task, baseline: Evaluator, count: int | None = None) -> Errors | None:
-    """How far the pipeline's own sampler is from the limit [b]; None where it makes no picture."""
-    name = task.baseline.name
-    try:
-        errors = baseline.errors(_ANY, count)
-    except Exception as error:  # whatever a scheduler of another library may raise
-        reason = f"{type(error).__name__}: {error}"
-    else:
-        if np.isfinite(errors).all():
-            return errors
-        reason = "its pictures are not finite"
-    _log.warning(
-        "%s makes no picture in this pipeline (%s), so plans are compared with the limit alone.",
-        name,
-        reason,
-    )
-    return None
-
-
-def _as_near(task: _Task, search: Search, own: _Own, begin: int) -> _Proved:
+def _as_near(task: Task, search: Search, own: Own, begin: int) -> _Proved:
     """The cheapest plan that is as near to the limit as the pipeline's own sampler, proved."""
     most, name = task.baseline.steps, task.baseline.name
     allowed = np.zeros(len(search.judge.requests)) if own.errors is None else own.errors
@@ -426,7 +235,7 @@ def _as_near(task: _Task, search: Search, own: _Own, begin: int) -> _Proved:
     return prove(search.best(most) if own.plan is None else own.plan)
 
 
-def _priced(task: _Task, search: Search, own: _Own, steps: int) -> _Proved:
+def _priced(task: Task, search: Search, own: Own, steps: int) -> _Proved:
     """The best plan of a price, with what it keeps."""
     with task.pictures.stage("search"):
         plan = search.best(steps)
@@ -434,7 +243,7 @@ def _priced(task: _Task, search: Search, own: _Own, steps: int) -> _Proved:
     return _prover(task, search.judge, own, error)(plan)
 
 
-def _prover(task: _Task, chosen: Evaluator, own: _Own, error: float) -> Callable[[Plan], _Proved]:
+def _prover(task: Task, chosen: Evaluator, own: Own, error: float) -> Callable[[Plan], _Proved]:
     """Measures plans on pictures that none was chosen by, made by the pipeline itself.
 
     Args:
@@ -443,18 +252,17 @@ def _prover(task: _Task, chosen: Evaluator, own: _Own, error: float) -> Callable
     """
     fresh = task.requests(FRESH, 2000)
     with task.pictures.stage("fresh limit"):
-        moves = profiler.FINER * CANDIDATES if task.roll is rolled else FINE
-        plan, off = limit_plan(chosen, task.limits, error, few=FEW, moves=moves)
+        plan, off = limit_plan(chosen, task.limits, error, few=FEW, moves=task.reference_moves)
         limit = Limit.of(task.states(f"fresh-{len(plan.steps)}", plan, fresh), off)
     judge = task.judge("fresh", fresh, limit)
     before, seconds, paired = None, None, 0
     with task.pictures.stage("fresh own"):
         if own.errors is not None:
-            before = _distances(task, task.by_baseline("fresh-own", judge), OWN)
+            before = distances(task, task.by_baseline("fresh-own", judge), OWN)
         if before is not None and own.errors is not None:
             seconds = _seconds(task, None, fresh)
             if own.consistent and own.plan is not None:
-                before = judge.errors(_fitting(own.plan), OWN)
+                before = judge.errors(fitting(own.plan), OWN)
             paired = len(before)
             before = np.concatenate([own.errors, before])
     proving = task.by_pipeline("proof", judge)
@@ -467,7 +275,7 @@ def _prover(task: _Task, chosen: Evaluator, own: _Own, error: float) -> Callable
     return prove
 
 
-def _seconds(task: _Task, plan: Plan | None, requests: Sequence[Request]) -> float:
+def _seconds(task: Task, plan: Plan | None, requests: Sequence[Request]) -> float:
     """Median seconds of a picture of the plan, or of the baseline, that were just made.
 
     Where what they showed was known from before, another one is made.
@@ -477,12 +285,10 @@ def _seconds(task: _Task, plan: Plan | None, requests: Sequence[Request]) -> flo
             task.pictures.original(task.baseline, requests[:1])
         else:
             task.pictures.planned(plan, requests[:1])
-    seconds = statistics.median(task.pictures.seconds)
-    task.pictures.seconds = []
-    return seconds
+    return statistics.median(task.pictures.seconds)
 
 
-def _evidence(found: _Proved, own: _Own, baseline: Baseline, measured: Profile) -> Evidence:
+def _evidence(found: _Proved, own: Own, baseline: Baseline, measured: Profile) -> Evidence:
     """What was measured of a plan."""
     plan, proof = found.plan, found.proof
     count = len(proof.errors)

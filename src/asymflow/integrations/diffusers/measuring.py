@@ -74,7 +74,7 @@ class Pictures:
 
     Attributes:
         forwards: network passes up to now, one for each row.
-        seconds: of each of the last pictures.
+        seconds: of each of the last pictures, in this stage.
     """
 
     pipe: Any
@@ -140,7 +140,7 @@ class Pictures:
             name: of the stage.
             expected: passes of stages that more is known of now.
         """
-        before = self.forwards
+        before, self.seconds = self.forwards, []
         self._expected |= expected
         self._forecast()
         yield

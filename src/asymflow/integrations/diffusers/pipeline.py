@@ -163,7 +163,9 @@ def _auto(
         journal = Journal(shelf.unfinished)
         with journal.kept_on_interruption(_log.warning):
             plan = auto.make(base, family, adapt(base, family), calls, steps, journal)
-    return shelf.keep(plan)
+        plan = shelf.keep(plan)
+        journal.remove()
+    return plan
 
 
 def _checked(plan: Plan, base: Any, family: Family) -> Plan:

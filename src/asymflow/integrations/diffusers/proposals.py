@@ -47,7 +47,8 @@ def blended(convention: Convention, count: int) -> tuple[float, ...]:
     own = convention.times(min(DENSE, convention.most or DENSE))
     least = max(float(convention.time(torch.zeros(1))), LEAST)
     dense = np.array([*(t for t in own if t > least), least])
-    snr = np.log1p(-dense) - np.log(dense)
+    seen = np.minimum(dense, 1 - LEAST)  # of pure noise there is no logarithm
+    snr = np.log1p(-seen) - np.log(seen)
     share = (np.linspace(0, 1, len(dense)) + (snr - snr[0]) / (snr[-1] - snr[0])) / 2
     nodes = np.interp(np.linspace(0, 1, count), share, dense)
     return (float(dense[0]), *nodes[1:].tolist(), 0.0)
