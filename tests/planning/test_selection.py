@@ -104,23 +104,30 @@ LIMITS = [plan_of(uniform(n)) for n in (8, 16, 24, 32)]
 
 
 @pytest.mark.parametrize(
-    ("error", "moves", "tried"),
-    [(1.0, 8, {8}), (0.02, 16, {8, 16}), (0.01, 24, {8, 24}), (0.001, 32, {8})],
+    ("scale", "error", "moves", "tried"),
+    [
+        (1, 1.0, 8, {8}),
+        (1, 0.02, 16, {8, 16}),
+        (1, 0.01, 24, {8, 24}),
+        (1, 0.0001, 24, {8, 24}),  # what cannot be seen need not be measured
+        (20, 0.01, 32, {8}),
+    ],
 )
 def test_the_limit_has_as_many_moves_as_the_error_needs(
-    error: float, moves: int, tried: set[int]
+    scale: float, error: float, moves: int, tried: set[int]
 ) -> None:
-    """Errors of all limits are 1 / n^2."""
+    """Errors of all limits are scale / n^2."""
     seen: set[int] = set()
 
     def off(plan: Plan, _: int) -> float:
         seen.add(len(plan.steps))
-        return 1 / len(plan.steps) ** 2 - 1 / 64**2
+        return scale / len(plan.steps) ** 2 - scale / 64**2
 
-    plan, estimated = limit_plan(judge(off, 4), LIMITS, error, few=2, moves=64)
+    errors = np.array([error, error, 99, 99])
+    plan, estimated = limit_plan(judge(off, 4), LIMITS, errors, few=2, moves=64)
     assert len(plan.steps) == moves
     assert seen == tried
-    assert estimated == pytest.approx(1 / moves**2, rel=1e-4)
+    assert estimated == pytest.approx(scale / moves**2, rel=1e-4)
 
 
 def test_every_example_serves_equally_often() -> None:

@@ -36,7 +36,7 @@ from asymflow.core.schedules import candidates, interval, moments
 from asymflow.core.solvers import damped_weights
 from asymflow.core.stages import Trajectory, compile_steps
 from asymflow.core.state import State, move
-from asymflow.core.types import FULL, Profile, Request, Step, Tier, cheaper_tiers
+from asymflow.core.types import FULL, Profile, Request, Solver, Step, Tier, cheaper_tiers
 from asymflow.planning import costs
 from asymflow.planning.replay import recorded
 
@@ -121,6 +121,7 @@ def measure(
     repeats: int = 9,
     memory: bool = True,
     growth: Growth | None = None,
+    solver: Solver = "multistep2",
     progress: Progress = no_progress,
     partial: Path | str | None = None,
 ) -> tuple[Profile, Tensor]:
@@ -136,6 +137,7 @@ def measure(
         repeats: of each timing; the median is used.
         memory: measure `peak_bytes`, which stay 0 otherwise.
         growth: how the growth of errors is measured; by default on all pictures.
+        solver: of the reference.
         progress: called before every measurement.
         partial: a file that records the outputs of the network, so that an interrupted profile
             resumes from there. Remove it when the profile is saved.
@@ -166,7 +168,7 @@ def measure(
         if partial is None
         else recorded(adapter, as_path("partial", partial)) as replaying
     ):
-        answers = reference(replaying, requests, times, tiers, guidance_interval, progress)
+        answers = reference(replaying, requests, times, tiers, guidance_interval, progress, solver)
         growth = growth or Growth(len(requests))
         few = answers.first(replaying, requests[: growth.pictures])
         amplification, saturation = _growth(few, growth, progress)
@@ -279,6 +281,7 @@ def reference(
     tiers: Sequence[Tier],
     guidance_interval: tuple[float, float] = (0.0, 1.0),
     progress: Progress = no_progress,
+    solver: Solver = "multistep2",
 ) -> ReferenceOutputs:
     """Follow the full tier with `FINER` moves between candidates; evaluate all tiers at each."""
     template = adapter.template
@@ -288,7 +291,7 @@ def reference(
     cheap: dict[Tier, list[Tensor]] = {tier: [] for tier in tiers if not tier.full}
     memories: list[Memory] = []
     finer = [t + (s - t) * part / FINER for t, s in pairwise(times) for part in range(FINER)]
-    walked = _walk(models, begun(adapter, eps, times[0]), (*finer, times[-1]))
+    walked = _walk(models, begun(adapter, eps, times[0]), (*finer, times[-1]), solver)
     states = [x_t := next(walked)[0]]
     for number, (t, s) in enumerate(pairwise(times)):
         for part in range(FINER):
@@ -312,10 +315,10 @@ def reference(
 
 
 def _walk(
-    models: ReferenceRun, x_t: Tensor, nodes: Sequence[float]
+    models: ReferenceRun, x_t: Tensor, nodes: Sequence[float], solver: Solver = "multistep2"
 ) -> Generator[tuple[Tensor, Memory | None]]:
     """Follow the full tier: the first state, then every next one and the estimate behind it."""
-    steps = [Step(t, s, FULL, "multistep2") for t, s in pairwise(nodes)]
+    steps = [Step(t, s, FULL, solver) for t, s in pairwise(nodes)]
     trajectory = Trajectory.of([compile_steps(steps)] * len(x_t), x_t)
     state = State((0,) * len(x_t), x_t)
     yield x_t, None

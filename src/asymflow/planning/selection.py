@@ -32,9 +32,9 @@ COARSER = 1 / 3
 
 
 def limit_plan(
-    judge: Evaluator, plans: Sequence[Plan], error: float, *, few: int, moves: int
+    judge: Evaluator, plans: Sequence[Plan], errors: Errors, *, few: int, moves: int
 ) -> tuple[Plan, float]:
-    """The first plan that may serve as the limit that such an error is measured against.
+    """The first plan that may serve as the limit that such errors are measured against.
 
     Errors of limits are those of a solver of second order: at distance d from the reference a plan
     of n moves is off by d / (1 - r), where r = (n / moves)^2.
@@ -42,14 +42,14 @@ def limit_plan(
     Args:
         judge: has the limit as its reference.
         plans: from the cheapest, with more and more moves. The last one is good enough.
-        error: of what is measured.
+        errors: of what is measured, on the judge's pictures [b]. Of some, all plans are far off.
         few: pictures that the plans are compared on.
         moves: of the reference.
 
     Returns:
         The plan, and its root mean square error, estimated.
     """
-    allowed = COARSER * error
+    allowed = COARSER * max(float(errors[:few].mean()), UNSEEN)
     last, least = 0.0, 0.0
     for plan in plans[:-1]:
         if len(plan.steps) < least:

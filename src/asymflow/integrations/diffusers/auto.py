@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,13 @@ from torch import Tensor
 from asymflow.core.errors import InputError
 from asymflow.core.statistics import mean_interval
 from asymflow.core.types import Evidence, Plan, Profile, Request
-from asymflow.integrations.diffusers.comparison import Own, distances, fitting, own_sampler
+from asymflow.integrations.diffusers.comparison import (
+    Own,
+    distances,
+    fitting,
+    own_sampler,
+    seconds_of,
+)
 from asymflow.integrations.diffusers.measuring import Pictures, as_pictures
 from asymflow.integrations.diffusers.original import Baseline, default_steps
 from asymflow.integrations.diffusers.proposals import predicted, proposals
@@ -37,7 +42,7 @@ from asymflow.models.diffusers.pipelines import (
 from asymflow.planning import profiler, selection
 from asymflow.planning.encoded import Encoded
 from asymflow.planning.journal import Journal
-from asymflow.planning.proof import UNSEEN, Limit, Proof
+from asymflow.planning.proof import Errors, Limit, Proof
 from asymflow.planning.selection import Search, evenly, limit_plan
 from asymflow.planning.verifier import Evaluator
 
@@ -48,6 +53,8 @@ serves equally often."""
 GROWTH = profiler.Growth(pictures=2, times=4, moves=8)
 """How the growth of errors is measured. Less exactly than for a profile that is kept, since plans
 are compared by running them."""
+SOLVER = "corrected2"
+"""Of the profile's reference, which is the limit that plans are compared with."""
 FEW = 2
 """Pictures that limits are compared on."""
 RECORDED = 2**30
@@ -185,6 +192,7 @@ def _profiled(task: Task) -> tuple[Profile, Tensor]:
             times=task.times,
             memory=False,
             growth=GROWTH,
+            solver=SOLVER,
             partial=partial,
         )
         return found, as_pictures(ends)
@@ -199,12 +207,11 @@ def _profiled(task: Task) -> tuple[Profile, Tensor]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Proved:
-    """A plan with its proof, and the median seconds of a picture of its own and of the baseline."""
+    """A plan with its proof, and the median seconds of a picture."""
 
     plan: Plan
     proof: Proof
     seconds: float
-    own_seconds: float | None
 
 
 def _as_near(task: Task, search: Search, own: Own, begin: int) -> _Proved:
@@ -213,7 +220,7 @@ def _as_near(task: Task, search: Search, own: Own, begin: int) -> _Proved:
     allowed = np.zeros(len(search.judge.requests)) if own.errors is None else own.errors
     with task.pictures.stage("search"):
         price = search.near(allowed, most, begin)
-    prove = _prover(task, search.judge, own, own.allowed)
+    prove = _prover(task, search.judge, own, allowed)
     while price is not None and price < most:
         found = prove(search.best(price))
         if found.proof.kept:
@@ -239,30 +246,29 @@ def _priced(task: Task, search: Search, own: Own, steps: int) -> _Proved:
     """The best plan of a price, with what it keeps."""
     with task.pictures.stage("search"):
         plan = search.best(steps)
-    error = max(search.judge.error(plan), UNSEEN)
-    return _prover(task, search.judge, own, error)(plan)
+    return _prover(task, search.judge, own, search.judge.errors(plan))(plan)
 
 
-def _prover(task: Task, chosen: Evaluator, own: Own, error: float) -> Callable[[Plan], _Proved]:
+def _prover(task: Task, chosen: Evaluator, own: Own, errors: Errors) -> Callable[[Plan], _Proved]:
     """Measures plans on pictures that none was chosen by, made by the pipeline itself.
 
     Args:
         chosen: compares plans on other pictures.
-        error: that is about to be measured. The limit need not be much nearer.
+        errors: of `chosen`, like those that are about to be measured. The limit need not be much
+            nearer.
     """
     fresh = task.requests(FRESH, 2000)
     with task.pictures.stage("fresh limit"):
-        plan, off = limit_plan(chosen, task.limits, error, few=FEW, moves=task.reference_moves)
+        plan, off = limit_plan(chosen, task.limits, errors, few=FEW, moves=task.reference_moves)
         limit = Limit.of(task.states(f"fresh-{len(plan.steps)}", plan, fresh), off)
     judge = task.judge("fresh", fresh, limit)
-    before, seconds, paired = None, None, 0
+    before, paired = None, 0
     with task.pictures.stage("fresh own"):
-        if own.errors is not None:
+        if own.consistent and own.plan is not None:
+            before = judge.errors(fitting(own.plan), OWN)
+        elif own.errors is not None:
             before = distances(task, task.by_baseline("fresh-own", judge), OWN)
         if before is not None and own.errors is not None:
-            seconds = _seconds(task, None, fresh)
-            if own.consistent and own.plan is not None:
-                before = judge.errors(fitting(own.plan), OWN)
             paired = len(before)
             before = np.concatenate([own.errors, before])
     proving = task.by_pipeline("proof", judge)
@@ -270,22 +276,9 @@ def _prover(task: Task, chosen: Evaluator, own: Own, error: float) -> Callable[[
     def prove(plan: Plan) -> _Proved:
         with task.pictures.stage(f"proof of {len(plan.steps)}", proof=0):
             proof = Proof(proving.errors(plan), before, limit, paired)
-            return _Proved(plan, proof, _seconds(task, plan, fresh), seconds)
+            return _Proved(plan, proof, seconds_of(task, plan, fresh))
 
     return prove
-
-
-def _seconds(task: Task, plan: Plan | None, requests: Sequence[Request]) -> float:
-    """Median seconds of a picture of the plan, or of the baseline, that were just made.
-
-    Where what they showed was known from before, another one is made.
-    """
-    if not task.pictures.seconds:
-        if plan is None:
-            task.pictures.original(task.baseline, requests[:1])
-        else:
-            task.pictures.planned(plan, requests[:1])
-    return statistics.median(task.pictures.seconds)
 
 
 def _evidence(found: _Proved, own: Own, baseline: Baseline, measured: Profile) -> Evidence:
@@ -306,8 +299,8 @@ def _evidence(found: _Proved, own: Own, baseline: Baseline, measured: Profile) -
     if proof.others is not None:
         made["original"] = baseline.name
         made["original_rms"] = str(mean_interval(proof.others))
-    if found.own_seconds is not None:
-        made["original_seconds"] = f"{found.own_seconds:.3g}"
+    if own.seconds is not None:
+        made["original_seconds"] = f"{own.seconds:.3g}"
     if own.note:
         made["original_note"] = own.note
     known = dict(zip(measured.tiers, measured.cost_ms, strict=True))

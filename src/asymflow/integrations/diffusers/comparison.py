@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of
-from asymflow.core.types import Plan
+from asymflow.core.types import Plan, Request
 from asymflow.integrations.diffusers.original import clips, draws_noise, original
 from asymflow.integrations.diffusers.task import Task
 from asymflow.models.diffusers.pipelines import copy_of
@@ -29,12 +31,14 @@ class Own:
         consistent: whether `errors` are those of its grid with the noise that fits clipped
             estimates, which leads nearer to the limit than what the scheduler does.
         note: for the evidence, why that is so.
+        seconds: of one of its pictures, the median; None where it makes none.
     """
 
     plan: Plan | None = None
     errors: Errors | None = None
     consistent: bool = False
     note: str = ""
+    seconds: float | None = None
 
     @property
     def allowed(self) -> float:
@@ -61,17 +65,18 @@ def own_sampler(task: Task, judge: Evaluator) -> Own:
     errors = distances(task, task.by_baseline("own", judge))
     if errors is None:
         return Own(note="makes no picture in this pipeline")
+    seconds = seconds_of(task, None, judge.requests)
     try:
         plan = original(pipe, pictures.family, task.baseline.steps)
     except InputError:
-        return Own(None, errors)
+        return Own(None, errors, seconds=seconds)
     if not clips(pipe.scheduler):
-        return Own(plan, errors)
+        return Own(plan, errors, seconds=seconds)
     others = judge.errors(fitting(plan))
     if others.mean() >= errors.mean():
-        return Own(plan, errors)
+        return Own(plan, errors, seconds=seconds)
     if errors.mean() <= max(2 * others.mean(), UNSEEN):
-        return Own(plan, others, consistent=True)
+        return Own(plan, others, True, seconds=seconds)
     _log.warning(
         "%s keeps the noise of values that are clipped, and leads elsewhere than the model "
         "does in many steps: its pictures are %.3f from that limit, and %.3f with the noise "
@@ -81,7 +86,7 @@ def own_sampler(task: Task, judge: Evaluator) -> Own:
         others.mean(),
     )
     note = f"keeps the noise of clipped values: {errors.mean():.3f} from the limit"
-    return Own(plan, others, consistent=True, note=note)
+    return Own(plan, others, True, note, seconds)
 
 
 def fitting(plan: Plan) -> Plan:
@@ -110,3 +115,16 @@ def distances(task: Task, baseline: Evaluator, count: int | None = None) -> Erro
         reason,
     )
     return None
+
+
+def seconds_of(task: Task, plan: Plan | None, requests: Sequence[Request]) -> float:
+    """Median seconds of a picture of the plan, or of the baseline, that were just made.
+
+    Where what they showed was known from before, another one is made.
+    """
+    if not task.pictures.seconds:
+        if plan is None:
+            task.pictures.original(task.baseline, requests[:1])
+        else:
+            task.pictures.planned(plan, requests[:1])
+    return statistics.median(task.pictures.seconds)
