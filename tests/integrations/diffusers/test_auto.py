@@ -415,7 +415,7 @@ def test_what_no_picture_file_tells_is_not_paid_for(
     pipe.scheduler = diffusers.DPMSolverMultistepScheduler()
     plans: list[Plan] = []
     for unseen in (0.0, 0.03):  # the second is far above what this sampler is off by
-        for module in (proof, selection, comparison, auto):
+        for module in (proof, selection, comparison):
             monkeypatch.setattr(module, "UNSEEN", unseen)
         plans.append(asymflow.accelerate(pipe, folder=tmp_path / str(unseen)).asymflow_plan)
     nearest, near = plans
