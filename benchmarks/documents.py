@@ -562,6 +562,8 @@ def promises(result: Result) -> Iterator[str]:
             rmse(now["stated"]["rms"]),
             rmse(now["fresh"]["rms"]),
             rmse(now["own"]["rms"]),
+            f"{bare(now['default']['rms']['value'], 4)} in "
+            f"{number(now['default']['passes_per_picture'])}",
             f"{number(now['fresh']['changed'])} / {number(now['own']['changed'])}",
             f"not {', '.join(f'`{each}`' for each in broken)}" if broken else "all",
         )
