@@ -6,8 +6,8 @@ every plan of a stage runs with the other stage at its limit. Errors of two netw
 do with each other, so their squares add up, and the pair that is predicted best within the budget
 is taken. What that pair really does is measured once more, together.
 
-That shares out the work. The second stage does not go on from the state of the first: it is another
-network, with noise of its own, so a step of the first is no estimate within its trajectory.
+That shares out the work. The second stage does not continue from the state of the first: it is
+another network, with noise of its own, so a step of the first is no estimate within its trajectory.
 """
 
 from __future__ import annotations
@@ -134,26 +134,26 @@ def _best(
     """The pair for `accelerate`, and what it was measured to change together."""
     stages = tuple(_Stage.of(pipe) for pipe in (first, second))
     small, large = stages
-    told_first, told_second = ([pair[k] for pair in examples] for k in (0, 1))
+    first_calls, second_calls = ([pair[k] for pair in examples] for k in (0, 1))
     tried = tuple(list(given) or stage.ladder() for given, stage in zip(plans, stages, strict=True))
     _log.info(
         "Measuring both stages once, which takes %d estimates of the first and %d of the second.",
         len(examples) * (FINE + sum(len(plan.steps) for plan in tried[0])),
         len(examples) * ((len(tried[0]) + 1) * FINE + sum(len(plan.steps) for plan in tried[1])),
     )
-    seen, _ = small.make(small.limit, told_first)
-    limit, _ = large.make(large.limit, told_second, seen)
+    seen, _ = small.make(small.limit, first_calls)
+    limit, _ = large.make(large.limit, second_calls, seen)
     options: tuple[list[Option], list[Option]] = ([], [])
     for plan in tried[0]:
-        made, cost = small.make(plan, told_first)
-        shown, _ = large.make(large.limit, told_second, made)
+        made, cost = small.make(plan, first_calls)
+        shown, _ = large.make(large.limit, second_calls, made)
         options[0].append(Option(plan, cost, float(rms(shown, limit).mean())))
     for plan in tried[1]:
-        made, cost = large.make(plan, told_second, seen)
+        made, cost = large.make(plan, second_calls, seen)
         options[1].append(Option(plan, cost, float(rms(made, limit).mean())))
     one, other = choose(*options, seconds)
-    made, _ = small.make(one.plan, told_first)
-    made, _ = large.make(other.plan, told_second, made)
+    made, _ = small.make(one.plan, first_calls)
+    made, _ = large.make(other.plan, second_calls, made)
     return one, other, float(rms(made, limit).mean())
 
 

@@ -90,7 +90,7 @@ def pull(
     """Read a plan from a repository, or from the cache where it was read before.
 
     Args:
-        local_files_only: never asks the hub; HF_HUB_OFFLINE=1 says the same for a whole process.
+        local_files_only: makes no request to the hub; HF_HUB_OFFLINE=1 does so for a whole process.
 
     Raises:
         InputError: there is none, or it cannot be reached.

@@ -105,8 +105,8 @@ class Shelf:
     def _places(self) -> list[Path]:
         """Where the plan may be written, the best place first."""
         label, name = self.use.label, self.name.replace(":", "-")
-        told = repr((sorted(self.use.made.items()), sorted(self.model.settings.items())))
-        detail = f"{label}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+        facts = repr((sorted(self.use.made.items()), sorted(self.model.settings.items())))
+        detail = f"{label}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
         own = _cache() / f"{name}-{detail}.json"
         if self.folder is None:
             return [own]

@@ -90,7 +90,7 @@ def clips(scheduler: Any) -> bool:
 
 
 def default_steps(pipe: Any) -> int:
-    """Steps that the pipeline makes when it is not told how many, or `ENOUGH` if it has to be."""
+    """Steps that the pipeline makes by default, or `ENOUGH` if it has to be."""
     default = inspect.signature(pipe.__call__).parameters["num_inference_steps"].default
     return default if isinstance(default, int) else ENOUGH
 
@@ -108,7 +108,7 @@ class Baseline:
 
     @classmethod
     def of(cls, pipe: Any) -> Baseline:
-        """At the number of steps that the pipeline makes when it is not told one, or `ENOUGH`.
+        """At the number of steps that the pipeline makes by default, or `ENOUGH`.
 
         No more than the model has timesteps, since there would be none to ask it at.
         """

@@ -1,8 +1,8 @@
 """One call of a pipeline with another schedule than its own.
 
 The call is made on a copy of the pipeline, which has the plan as its scheduler and shares all else
-(`copy_of`). Where the plan has cheaper tiers, the copy's network is asked for those instead of what
-the pipeline asks for. All else is the pipeline's own code: its arguments, callbacks, progress bar,
+(`copy_of`). Where the plan has cheaper tiers, the copy's network computes those instead of what
+the pipeline requests. All else is the pipeline's own code: its arguments, callbacks, progress bar,
 hooks and pictures.
 
 A pipeline that begins with a picture leaves out the first part of its steps. Counted in the steps
@@ -66,7 +66,7 @@ def run(
     before = dict(vars(pipe))
     made = copy_of(pipe, **parts)
     images = kind.__call__(made, **{**arguments, **changed})
-    # What pipelines say of their last call, such as `guidance_scale`.
+    # What pipelines record of their last call, such as `guidance_scale`.
     vars(pipe).update(
         (name, value)
         for name, value in vars(made).items()
@@ -89,7 +89,7 @@ def _beginning(pipe: Any, family: Family, steps: int, strength: float) -> float:
 
 
 def _network(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: float) -> Any:
-    """The network, asked for the tiers of the plan. Where all are full the pipeline does it."""
+    """The network, computing the tiers of the plan. Where all are full the pipeline does it."""
     plan, guided = scheduler.plan, weight != 1
     network = getattr(pipe, family.network)
     plain = all(
@@ -105,19 +105,19 @@ def _network(pipe: Any, family: Family, scheduler: DrivenScheduler, weight: floa
         nonlocal memory
         tau = torch.as_tensor(named[family.time]).flatten()[0]
         tier, t = scheduler.due(tau * len(scheduler) if family.normalised else tau)
-        heard = CapturedCall.of(family, named, guided)
-        x_t = scheduler.state(heard.z)
+        captured = CapturedCall.of(family, named, guided)
+        x_t = scheduler.state(captured.z)
         rows = x_t.new_full((len(x_t),), 1.0)
         # What the scheduler cuts is the combination of both passes, not each of them.
         adapter = PipelineAdapter(
-            pipe, family, plan.name, scheduler.convention, forward, heard.others
+            pipe, family, plan.name, scheduler.convention, forward, captured.others
         )
-        model = Guided.of(adapter, heard.cond, heard.null, rows * weight)
+        model = Guided.of(adapter, captured.cond, captured.null, rows * weight)
         x_0, memory = estimate(model, tier, x_t, rows * t, memory)
-        scheduler.tell(x_0)
+        scheduler.use(x_0)
         # The pipeline combines equal rows to the same, and the scheduler knows better anyway.
-        said = heard.z.new_zeros(len(x_0), channels_out(network), *x_0.shape[2:])
-        said[:, : x_0.shape[1]] = x_0
-        return torch.cat([said, said]) if guided else said
+        output = captured.z.new_zeros(len(x_0), channels_out(network), *x_0.shape[2:])
+        output[:, : x_0.shape[1]] = x_0
+        return torch.cat([output, output]) if guided else output
 
     return capture_call(network, answer)

@@ -38,11 +38,11 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
 
         pipe.scheduler = AsymFlowScheduler.of(plan, pipe.scheduler)
 
-    The number of steps that the pipeline asks for is the plan's, whatever it says. States are those
+    The number of steps is the plan's, whatever the pipeline requests. States are those
     of the pipeline: alpha x_0 + sigma eps with unit variance, or on the line of a flow.
 
     Like every scheduler it remembers the picture that it is at, so that it makes one at a time:
-    pipelines that run at once need one each, and are told so.
+    pipelines that run at once need one each; sharing one raises an error.
 
     Attributes:
         timesteps: one for every estimate of the plan [n].
@@ -165,7 +165,7 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         generator: object = None,
         return_dict: bool = True,
     ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
-        """The state at the next timestep, from what the network said at this one.
+        """The state at the next timestep, from the output of the network at this one.
 
         Args:
             model_output: [b, c, h, w], in the parameterisation of training.
@@ -274,7 +274,7 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         if cheap is not None:
             raise InputError(
                 f"Plan {plan.name!r} asks for the tier {cheap.name!r}, and a scheduler cannot "
-                "change what a network is asked. Use asymflow.accelerate(pipe, plan), or a plan "
+                "change the input of a network. Use asymflow.accelerate(pipe, plan), or a plan "
                 "of full steps."
             )
 
@@ -306,18 +306,18 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
 
 
 class DrivenScheduler(AsymFlowScheduler):
-    """For a network whose estimates are made elsewhere, for whatever tier the plan asks for."""
+    """For a network whose estimates are made elsewhere, for any tier of the plan."""
 
-    _told: Tensor | None = None
+    _given: Tensor | None = None
 
     def due(self, timestep: float | Tensor) -> tuple[Tier, float]:
         """The tier to ask, and the time t."""
         stage = self._due(timestep)
         return stage.tier, float(stage.t)
 
-    def tell(self, x_0: Tensor) -> None:
+    def use(self, x_0: Tensor) -> None:
         """Set the estimate [b, c, h, w] for the move that is due."""
-        self._told = x_0
+        self._given = x_0
 
     @property
     def convention(self) -> Convention:
@@ -327,5 +327,5 @@ class DrivenScheduler(AsymFlowScheduler):
         """Any plan will do."""
 
     def _estimate(self, model_output: Tensor, sample: Tensor, x_t: Tensor, t: float) -> Tensor:
-        told, self._told = self._told, None
-        return super()._estimate(model_output, sample, x_t, t) if told is None else told
+        given, self._given = self._given, None
+        return super()._estimate(model_output, sample, x_t, t) if given is None else given

@@ -80,8 +80,8 @@ def use_of(
     for index, use in enumerate(uses):
         if use != uses[0]:
             raise InputError(
-                f"examples[{index}] is called for {_told(use)}, and examples[0] for "
-                f"{_told(uses[0])}. A plan is made for one use: give examples that share it, and "
+                f"examples[{index}] is called for {_text(use)}, and examples[0] for "
+                f"{_text(uses[0])}. A plan is made for one use: give examples that share it, and "
                 "make a plan for each."
             )
     price = {} if steps is None else {"steps": str(steps)}
@@ -140,9 +140,9 @@ def _beginning(pipe: Any, call: Call) -> dict[str, str]:
     arguments = bound(pipe, call)
     if "image" not in arguments:
         return {}
-    told = {name: arguments[name] for name in (STRENGTH, "noise_level") if name in arguments}
-    return {"pipeline": type(pipe).__name__, **{name: f"{told[name]:g}" for name in told}}
+    given = {name: arguments[name] for name in (STRENGTH, "noise_level") if name in arguments}
+    return {"pipeline": type(pipe).__name__, **{name: f"{given[name]:g}" for name in given}}
 
 
-def _told(use: Mapping[str, str]) -> str:
+def _text(use: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in use.items())
