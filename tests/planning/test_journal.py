@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from asymflow.core.schedules import plan_of, uniform
-from asymflow.planning.journal import Journal, fingerprint
+from asymflow.core.types import Profile, Request
+from asymflow.models.gaussian import GaussianAdapter
+from asymflow.planning import profiler
+from asymflow.planning.journal import Journal
+from tests.helpers import draw64
 
 STEPS = plan_of(uniform(4)).steps
 OTHER = plan_of(uniform(5)).steps
@@ -71,6 +75,40 @@ def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path) -> None:
         journal.remove()
 
 
-def test_jobs_differ_by_what_they_depend_on() -> None:
-    assert fingerprint({"a": "1", "b": "2"}) == fingerprint({"b": "2", "a": "1"})
-    assert fingerprint({"a": "1"}) != fingerprint({"a": "2"})
+def test_a_profile_that_is_damaged_is_measured_again(tmp_path: Path) -> None:
+    variance = torch.ones(1, 3, 8, 8, dtype=torch.float64)
+    model = GaussianAdapter(0.2 * draw64(0, 1, 3, 8, 8), variance)
+    requests = [Request({"label": 0}, (8, 8), seed) for seed in range(2)]
+    made: list[int] = []
+
+    def make() -> tuple[Profile, Tensor]:
+        made.append(1)
+        return profiler.measure(model, requests, times=uniform(4), repeats=1)
+
+    first, ends = Journal(tmp_path).profile(make)
+    again, known = Journal(tmp_path).profile(make)
+    assert len(made) == 1
+    assert again.times == first.times
+    assert torch.equal(known, ends)
+    (tmp_path / "profile.safetensors").write_bytes(b"broken")
+    Journal(tmp_path).profile(make)
+    assert len(made) == 2
+    Journal(tmp_path).profile(make)
+    assert len(made) == 2
+
+
+def test_a_full_disk_costs_what_would_be_kept_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path / "job")
+    errors = journal.errors("chosen")
+    journal.remove()  # by another process, or there is no room
+    errors[STEPS] = np.array([0.1])
+    assert errors.get(STEPS) == pytest.approx([0.1])
+    assert "cannot be kept" in caplog.text
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("asymflow.planning.journal.replacing", full)
+    assert float(journal.states("limit", lambda: torch.ones(1)).mean()) == 1

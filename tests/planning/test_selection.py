@@ -130,5 +130,11 @@ def test_the_limit_has_as_many_moves_as_the_error_needs(
     assert estimated == pytest.approx(scale / moves**2, rel=1e-4)
 
 
+def test_a_coarse_reference_says_nothing_of_finer_plans() -> None:
+    evaluator = judge(lambda plan, seed: 0.0, 4)
+    plan, _ = limit_plan(evaluator, LIMITS, np.full(4, 0.1), few=2, moves=8)
+    assert plan == LIMITS[-1]
+
+
 def test_every_example_serves_equally_often() -> None:
     assert [evenly(16, n) for n in (1, 4, 6, 20)] == [16, 16, 18, 20]

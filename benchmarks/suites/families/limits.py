@@ -25,8 +25,8 @@ TOGETHER = 64
 def grid(levels: Levels, count: int) -> NDArray[np.float64]:
     """Nodes in log(alpha / sigma), rising, as dense as both grids together.
 
-    Both in one, node by node, would have moves of all lengths by turns: of one network that made
-    the error thirty times as large.
+    Both in one, node by node, would have moves of all lengths by turns, which a multistep
+    method is bad at.
     """
     passed = np.arange(len(levels))[::-1] / (len(levels) - 1)
     risen = (levels - levels[-1]) / (levels[0] - levels[-1])

@@ -18,7 +18,7 @@ from asymflow.core import presets, schedules
 from asymflow.core.errors import InputError, MissingExtra
 from asymflow.core.types import Plan, Profile
 from asymflow.io import folders
-from asymflow.io.files import replacing
+from asymflow.io.files import key_name, replacing
 from asymflow.io.plots import new_figure
 from asymflow.io.progress import bars
 from asymflow.planning import binding, plan_files, planner, prediction
@@ -195,7 +195,7 @@ def _verify(
 ) -> Plan:
     from asymflow.planning import profiler, verifier
     from asymflow.planning.encoded import Encoded
-    from asymflow.planning.journal import Journal, fingerprint
+    from asymflow.planning.journal import Journal
 
     check_fits(profile, model.adapter.name)
     here = profiler.machine(model.adapter)["device"]
@@ -210,9 +210,10 @@ def _verify(
     if max_bytes is not None:
         peaks = zip(profile.tiers, profile.peak_bytes, strict=True)
         fitting = verifier.only(profile, [tier for tier, peak in peaks if peak <= max_bytes])
-    facts = {"model": model.adapter.name, "dtype": model.dtype, "asymflow": __version__}
+    facts = {"model": model.adapter.name, "dtype": model.dtype, "device": here}
+    facts["asymflow"] = __version__
     facts |= {key: profile.made[key] for key in ("size", "guidance_scale")}
-    journal = Journal(folders.cache() / "measuring" / fingerprint(facts))
+    journal = Journal(folders.cache() / "measuring" / key_name(facts))
     guided = presets.guidance_interval((height, width))
     fine = schedules.fine_plan((height, width), guidance_interval=guided)
 

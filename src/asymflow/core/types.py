@@ -467,6 +467,11 @@ class Plan:
                 f"RMSE to the reference {found.rms}, "
                 f"on {found.pictures} pictures it was not chosen by"
             )
+            if "changed_at_most" in found.made:
+                rows.append(
+                    f"{found.made['changed']} pictures became others, "
+                    f"which bounds their share to {found.made['changed_at_most']}"
+                )
             if found.distance:
                 rows.append(f"feature distance to the reference {found.distance}")
         return "\n".join(rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import tempfile
 import unicodedata
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -51,6 +53,12 @@ def check_writable(path: Path) -> None:
         folder = folder.parent
     with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}."):
         pass
+
+
+def key_name(facts: Mapping[str, str]) -> str:
+    """A name for what is kept, by all that it depends on: 16 hexadecimal digits."""
+    text = json.dumps(dict(facts), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def slug(prompt: str) -> str:

@@ -7,7 +7,6 @@ for each model, device and size, and kept in a file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
@@ -16,7 +15,7 @@ from pathlib import Path
 from asymflow.core.adapter import Adapter
 from asymflow.core.batcher import is_out_of_memory
 from asymflow.core.types import Request
-from asymflow.io.files import write_text
+from asymflow.io.files import key_name, write_text
 from asymflow.planning import costs
 from asymflow.planning.costs import KNEE, CallCost
 
@@ -90,8 +89,7 @@ def path(folder: Path, key: Mapping[str, str]) -> Path:
         folder: of all curves.
         key: what the curve depends on, such as weights, device and size.
     """
-    text = json.dumps(dict(key), sort_keys=True)
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    return folder / f"{key_name(key)}.json"
 
 
 def read(folder: Path, key: Mapping[str, str]) -> tuple[CallCost, ...] | None:

@@ -7,11 +7,10 @@ compared with, and not the pictures of plans.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from asymflow.core.errors import FileFormatError
 from asymflow.core.types import Plan, Profile, Step
 from asymflow.io.files import replacing
 from asymflow.planning import plan_files
@@ -65,34 +65,40 @@ class Journal:
 
     def states(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """States [b, c, h, w] that are known, or else made and kept."""
-        path = self.path(f"{name}.safetensors")
-        if path is not None and path.exists():
-            try:
-                return load_file(path)["states"]
-            except (SafetensorError, KeyError, OSError):
-                _log.info("%s is damaged and is made again.", path)
+        if (known := self._states(name)) is not None:
+            return known
         made = make()
-        if path is not None:
-            with replacing(path) as file:
-                file.write(save({"states": made.contiguous()}))
+        self._keep_states(name, made)
         return made
 
     def profile(self, make: Callable[[], tuple[Profile, Tensor]]) -> tuple[Profile, Tensor]:
         """A profile and where its reference leads, that are known, or else made and kept."""
-        path = self.path("profile.safetensors")
-        made: list[Profile] = []
-
-        def states() -> Tensor:
-            profile, ends = make()
-            made.append(profile)
-            if path is not None:
+        path, known = self.path("profile.safetensors"), self._states("reference")
+        if path is not None and known is not None and path.exists():
+            with suppress(FileFormatError):  # it is made again
+                return plan_files.load_profile(path), known
+        profile, ends = make()
+        if path is not None:
+            with _kept_if_possible(path):
                 plan_files.save_profile(profile, path)
-            return ends
+        self._keep_states("reference", ends)
+        return profile, ends
 
-        ends = self.states("reference", states)
-        if not made and path is not None:
-            made.append(plan_files.load_profile(path))
-        return made[0], ends
+    def _states(self, name: str) -> Tensor | None:
+        path = self.path(f"{name}.safetensors")
+        if path is None or not path.exists():
+            return None
+        try:
+            return load_file(path)["states"]
+        except (SafetensorError, KeyError, OSError):
+            _log.info("%s is damaged and is made again.", path)
+            return None
+
+    def _keep_states(self, name: str, states: Tensor) -> None:
+        path = self.path(f"{name}.safetensors")
+        if path is not None:
+            with _kept_if_possible(path), replacing(path) as file:
+                file.write(save({"states": states.contiguous()}))
 
     def remove(self) -> None:
         """Forget everything: the job is done."""
@@ -106,7 +112,7 @@ class _Errors:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, Errors] = {}
-        text = path.read_text("utf-8") if path.exists() else ""
+        text = path.read_text("utf-8", "replace") if path.exists() else ""
         for line in text.splitlines():
             with suppress(ValueError, KeyError, TypeError):  # stopped while it wrote
                 row = json.loads(line)
@@ -118,17 +124,20 @@ class _Errors:
 
     def __setitem__(self, steps: tuple[Step, ...], errors: Errors, /) -> None:
         self._known[_name(steps)] = errors
-        with self._path.open("a", encoding="utf-8") as file:
+        with _kept_if_possible(self._path), self._path.open("a", encoding="utf-8") as file:
             row = json.dumps({"plan": _name(steps), "errors": errors.tolist()})
             file.write(f"{self._begin}{row}\n")
             self._begin = ""
 
 
+@contextmanager
+def _kept_if_possible(path: Path) -> Generator[None]:
+    """Continue without what cannot be written: it is measured, and would be so again."""
+    try:
+        yield
+    except OSError as error:
+        _log.warning("%s cannot be kept (%s).", path, error.strerror)
+
+
 def _name(steps: tuple[Step, ...]) -> str:
     return plan_files.plan_hash(Plan("any", steps))
-
-
-def fingerprint(facts: Mapping[str, str]) -> str:
-    """A name of a job by what it depends on."""
-    text = json.dumps(dict(sorted(facts.items())), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -89,7 +89,7 @@ class Proof:
 
         Errors are skew: the lower end is that of a bootstrap, which is never below zero, and the
         upper one the larger of that and Student's t. The error of the limit is added above. Below
-        it is taken away as a square: it has nothing to do with that of the plan.
+        it is taken away as a square, as of an independent error.
         """
         found = bootstrap_interval(self.errors, np.mean)
         low = math.sqrt(max(found.low**2 - self.limit.error**2, 0.0))
@@ -123,11 +123,10 @@ class Proof:
 
         One that the other sampler is known to lose as well does not count.
         """
-        first = slice(self.paired)
         both = 0
         if self.others is not None and self.paired:
             lost = self._changed(self.others[-self.paired :])
-            both = int((lost & self._changed(self.errors[first])).sum())
+            both = int((lost & self._changed(self.errors[: self.paired])).sum())
         return float(self.errors.mean()) <= self.promised and self.changed <= both
 
     def _changed(self, errors: Errors) -> NDArray[np.bool_]:

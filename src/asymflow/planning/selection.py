@@ -52,6 +52,8 @@ def limit_plan(
     allowed = COARSER * max(float(errors[:few].mean()), UNSEEN)
     last, least = 0.0, 0.0
     for plan in plans[:-1]:
+        if len(plan.steps) >= moves:  # the reference says nothing of a plan as fine as itself
+            break
         if len(plan.steps) < least:
             continue
         off = judge.error(plan, few) / (1 - (len(plan.steps) / moves) ** 2)

@@ -314,7 +314,7 @@ def test_guided_pipelines_are_planned_with_cheaper_tiers(
 ) -> None:
     """The plan knows two passes from one, and its numbers are those of the pipeline itself."""
     measured_with(monkeypatch, FINE=40, CANDIDATES=8, CALIBRATION=2)
-    measured_with(monkeypatch, COARSER=())  # so that the limit is the one below
+    monkeypatch.setattr(selection, "COARSER", 1e-9)  # so that the limit is the one below
 
     def twelve(_: object) -> int:
         return 12

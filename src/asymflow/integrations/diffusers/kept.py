@@ -14,8 +14,8 @@ from asymflow.core.types import Plan
 from asymflow.integrations.diffusers.hub import FOLDER
 from asymflow.integrations.diffusers.uses import Use
 from asymflow.io import folders
+from asymflow.io.files import key_name
 from asymflow.planning import binding
-from asymflow.planning.journal import fingerprint
 from asymflow.planning.plan_files import load_plan, save_plan
 
 _log = logging.getLogger("asymflow")
@@ -83,16 +83,17 @@ class Shelf:
         _log.warning("The plan is not kept: cannot write any of %s.", ", ".join(map(str, places)))
         return plan
 
-    @property
-    def unfinished(self) -> Path:
-        """Folder of what was measured for a plan that is not made yet."""
+    def unfinished(self, dtype: object, device: object) -> Path:
+        """Folder of what was measured for a plan that is not made yet, in a precision there."""
         facts = {
+            "dtype": str(dtype),
+            "device": str(device),
             "model": self.name,
             "settings": repr(sorted(self.model.settings.items())),
             "asymflow": __version__,
             **self.use.made,
         }
-        return folders.cache() / "measuring" / fingerprint(facts)
+        return folders.cache() / "measuring" / key_name(facts)
 
     def _candidates(self) -> Iterator[Path]:
         """Files that may hold the plan; those in the cache have the names of all models."""

@@ -88,6 +88,10 @@ class Pictures:
         """States x_0 [b, c, h, w] of the pictures of a plan."""
         return self._make(partial(run, self.pipe, type(self.pipe), self.family, plan), samples)
 
+    def rolled(self, _: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
+        """As `planned`, in the place of the function `rolled`."""
+        return self.planned(plan, requests)
+
     def original(self, baseline: Baseline, samples: Sequence[Sample]) -> Tensor:
         """Those of the pipeline's own sampler, in as many steps as the calls say."""
         pipe = copy_of(self.pipe, scheduler=baseline.scheduler)

@@ -160,7 +160,7 @@ def _auto(
         kept = shelf.find()  # by another thread, meanwhile
         if kept is not None:
             return kept
-        journal = Journal(shelf.unfinished)
+        journal = Journal(shelf.unfinished(base.dtype, base.device))
         with journal.kept_on_interruption(_log.warning):
             plan = auto.make(base, family, adapt(base, family), calls, steps, journal)
         plan = shelf.keep(plan)

@@ -19,7 +19,7 @@ from asymflow.planning import profiler
 from asymflow.planning.journal import Journal
 from asymflow.planning.proof import Limit, rms
 from asymflow.planning.selection import evenly
-from asymflow.planning.verifier import Evaluator, Roll
+from asymflow.planning.verifier import Evaluator, Roll, halved
 
 CANDIDATES = 32
 """Moves between candidate times."""
@@ -74,19 +74,17 @@ class Task:
         grids = [refined(convention, count) for count in (*COARSER, FINE) if count <= FINE]
         # Where a model has few timesteps, many moves are the same as fewer.
         limits = [plan_of(grid, solver="corrected2", name="limit") for grid in dict.fromkeys(grids)]
+        if len(limits) == 1:  # of which half as many moves tell how far it is off
+            limits.insert(0, halved(limits[0]))
         probe = plan_of(convention.times(min(2, convention.most or 2)))
         first = [replace(request, inputs=calls[0])]
         made = pictures.planned(probe, first)
         same = float(rms(rolled(adapter, probe, first), made)[0]) <= AGREE
-
-        def by_pipeline(_: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
-            return pictures.planned(plan, requests)
-
         return cls(
             baseline,
             pictures,
             adapter,
-            rolled if same else by_pipeline,
+            rolled if same else pictures.rolled,
             refined(convention, CANDIDATES),
             limits,
             calls,
@@ -124,11 +122,7 @@ class Task:
 
     def by_pipeline(self, name: str, judge: Evaluator) -> Evaluator:
         """The same with pictures that the pipeline makes itself."""
-
-        def roll(_: Adapter, plan: Plan, requests: Sequence[Request]) -> Tensor:
-            return self.pictures.planned(plan, requests)
-
-        return replace(judge, roll=roll, known=self.journal.errors(name))
+        return replace(judge, roll=self.pictures.rolled, known=self.journal.errors(name))
 
     def by_baseline(self, name: str, judge: Evaluator) -> Evaluator:
         """The same with pictures of the baseline, whatever the plan."""
