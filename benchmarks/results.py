@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from asymflow.bench import provenance
+from asymflow.core.adapter import Adapter
 from asymflow.core.types import Plan
 from asymflow.generation.pipeline import Model
-from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.planning import profiler
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def on(model: Model, plans: Mapping[str, Plan] | None = None) -> dict[str, Any]:
 
 
 def on_adapters(
-    adapters: Sequence[EmbeddedAdapter], plans: Mapping[str, Plan] | None = None
+    adapters: Sequence[Adapter], plans: Mapping[str, Plan] | None = None
 ) -> dict[str, Any]:
     """Arguments of `save` for what was measured on adapters on one device."""
     template = adapters[0].template

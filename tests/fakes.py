@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asymflow.core import presets
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
+from asymflow.core.card import Card, Sizes, Style
 from asymflow.core.errors import InputError
-from asymflow.core.types import Picture, Request
+from asymflow.core.types import Picture, Plan, Request
 
 
 @dataclass
@@ -35,6 +37,27 @@ class FakeModel:
     @property
     def description(self) -> ModelDescription:
         return ModelDescription("fake", self.weights_hash, "x_0", "cfg", alpha=True)
+
+    @property
+    def card(self) -> Card:
+        return Card(
+            title="The fake",
+            asks="prompt",
+            sizes=Sizes((64, 64), 16, 128, multiple=8, trained=(32, 128)),
+            channels=4,
+            styles=tuple(Style(id, id, names=tuple(id.split("-")[1:])) for id in self.styles),
+            negative=True,
+            guidance=presets.GUIDANCE,
+            guided=True,
+            guidance_interval=presets.GUIDED,
+            calibration=tuple({"prompt": f"thing {i}", "style": "noto"} for i in range(64)),
+        )
+
+    def default_plan(self, size: tuple[int, int]) -> Plan:
+        return presets.DEFAULT.plan(size)
+
+    def own_plan(self, size: tuple[int, int]) -> Plan:
+        return presets.DEFAULT.plan(size)
 
     @property
     def template(self) -> Tensor:

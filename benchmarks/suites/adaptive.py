@@ -40,7 +40,7 @@ from asymflow.core.types import ACTIONS, Action, Decision, Plan, Request
 from asymflow.generation import pipeline
 from asymflow.io.plots import new_figure
 from asymflow.models.embedded import plans
-from asymflow.planning import adaptive, plan_files, verifier
+from asymflow.planning import adaptive, calibration, plan_files, verifier
 from asymflow.training.data.dataset import Dataset
 from benchmarks import results
 
@@ -92,7 +92,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     def evaluator(count: int, purpose: int) -> verifier.Evaluator:
         if given.by == "real":
             return by_real(model, size, given.data, count, purpose)
-        requests = protocol.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
+        requests = calibration.requests(adapter.card, size, presets.GUIDANCE, count, purpose)
         return by_reference(model, requests, given.work)
 
     measured: dict[str, Plan] = {}

@@ -86,16 +86,15 @@ def serve(folder: Path, port: int, child: str, answer_seconds: float) -> None:
     logs.set_up(logging.INFO)
 
     def load() -> pipeline.Model:
-        model = remote.moved(
-            pipeline.load(None, dtype="float32", device="cpu"), None, answer_seconds
-        )
+        model = remote.moved(pipeline.load(None, dtype="float32", device="cpu"), answer_seconds)
         network = remote.network_of(model)
         assert network is not None
         if child == "small":
             network.process.close()
             command = (sys.executable, str(SMALL_CHILD), str(folder / "faults"))
             network = remote.Network(command, answer_seconds=answer_seconds, start_seconds=60)
-            model = replace(model, adapter=replace(model.adapter, network=network))
+            assert isinstance(model.adapter, remote.Apart), "the network is in a process of its own"
+            model = replace(model, adapter=remote.Apart(model.adapter.inner, network))
         return model
 
     app.run(settings, started=lambda address: None, load=load)

@@ -25,13 +25,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asymflow.bench import protocol
 from asymflow.bench.evaluators import by_reference
 from asymflow.core import engine, presets, schedules
 from asymflow.core.types import Plan, Rule
 from asymflow.generation import pipeline
 from asymflow.io.plots import new_figure
-from asymflow.planning import verifier
+from asymflow.planning import calibration, verifier
 from benchmarks import results
 
 LENGTHS = tuple(range(4, 21))
@@ -134,8 +133,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> dict[str, Any]:
     model = pipeline.load(None, dtype=given.dtype, device=None)
     size = (given.side, given.side)
-    requests = protocol.requests(
-        model.adapter.styles, size, presets.GUIDANCE, given.pictures, protocol.PROVED
+    requests = calibration.requests(
+        model.adapter.card, size, presets.GUIDANCE, given.pictures, calibration.PROVED
     )
     evaluator = by_reference(model, requests, given.work)
     found = [measure(evaluator, grid(size, steps)) for steps in LENGTHS]

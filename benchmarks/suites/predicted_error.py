@@ -27,7 +27,7 @@ from asymflow.core.types import CONDITIONAL, FULL, Plan, Profile, Step, Tier
 from asymflow.generation import pipeline
 from asymflow.io.files import write_text
 from asymflow.io.plots import new_figure
-from asymflow.planning import plan_files, prediction
+from asymflow.planning import calibration, plan_files, prediction
 from benchmarks import results
 
 KINDS = {"full only": "#2f6f9f", "with carried tiers": "#5f9f4f", "with biased tiers": "#d98c2b"}
@@ -85,8 +85,8 @@ def measure(model: pipeline.Model, profile: Profile, pictures: int, work: Path) 
     protocol.check_fits(profile, model.adapter.name)
     width, height = (int(side) for side in profile.made["size"].split("x"))
     scale = float(profile.made["guidance_scale"])
-    requests = protocol.requests(
-        model.adapter.styles, (height, width), scale, pictures, protocol.PROVED
+    requests = calibration.requests(
+        model.adapter.card, (height, width), scale, pictures, calibration.PROVED
     )
     what = repr([(each.inputs, each.seed, each.size, scale) for each in requests])
     key = hashlib.sha256(f"{model.adapter.name} {what}".encode()).hexdigest()[:12]

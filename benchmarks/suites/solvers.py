@@ -30,7 +30,7 @@ from asymflow.core.types import Request, Solver
 from asymflow.generation import pipeline
 from asymflow.io.files import write_text
 from asymflow.io.plots import new_figure
-from asymflow.planning import verifier
+from asymflow.planning import calibration, verifier
 from benchmarks import results
 
 STEPS = (5, 6, 8, 12)
@@ -81,7 +81,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     given.work.mkdir(parents=True, exist_ok=True)
 
     def evaluator(count: int, purpose: int) -> verifier.Evaluator:
-        wanted = protocol.requests(adapter.styles, size, presets.GUIDANCE, count, purpose)
+        wanted = calibration.requests(adapter.card, size, presets.GUIDANCE, count, purpose)
         kept = given.work / f"reference-{adapter.name}-{given.dtype}-{purpose}-{count}.pt"
         if not kept.exists():
             made = verifier.Evaluator.of(adapter, wanted, verifier.rms, guidance_interval=interval)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from asymflow.cli import main
-from asymflow.models.embedded import adapter as embedded
+from asymflow.models import loading
 from tests.fakes import FakeModel
 
 
@@ -31,12 +31,12 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     """The fake, loaded by every command that loads a model."""
     fake = FakeModel()
 
-    def load(weights: Path | None, *, device: torch.device, dtype: torch.dtype) -> FakeModel:
+    def load(ref: str, *, device: torch.device, dtype: torch.dtype) -> FakeModel:
         fake.loads += 1
         fake.dtypes.append(dtype)
         return fake
 
-    monkeypatch.setattr(embedded, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     return fake
 
 
@@ -50,11 +50,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def type_(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Type:
+def type_(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Type:
     """Types `asymflow ...` in `here`, on a terminal that is none."""
     for variable in ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("COLUMNS", "100")
+    for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):  # plans and styles of nobody
+        monkeypatch.setenv(variable, str(tmp_path / variable))
 
     def run(*words: object) -> Typed:
         code = main.run([str(word) for word in words])

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from asymflow.core import devices
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.types import Rule
 from asymflow.generation import metadata
 from asymflow.io import images
-from asymflow.models.embedded import adapter as embedded
 from asymflow.planning import plan_files
 from tests.fakes import FakeModel
 
@@ -188,7 +188,7 @@ def test_like_refuses_other_weights_and_names_those_it_needs(
     typed = type_("generate", "--like", "first.png", "-o", "again.png")
     assert typed.code == 2
     assert "abababababab" in typed.err
-    assert "--weights" in typed.err
+    assert "--model" in typed.err
     assert not (here / "again.png").exists()
 
 
@@ -292,7 +292,7 @@ def test_the_fastest_number_type_is_the_default_and_recorded(
         def fast_dtype(device: torch.device) -> torch.dtype:
             return fastest
 
-        monkeypatch.setattr(embedded, "fast_dtype", fast_dtype)
+        monkeypatch.setattr(devices, "fast_dtype", fast_dtype)
 
     for here, elsewhere in permutations([torch.float32, torch.bfloat16]):
         machine(here)

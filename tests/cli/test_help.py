@@ -44,6 +44,7 @@ def test_no_words_show_the_help(type_: Type) -> None:
         "generate",
         "sheet",
         "styles",
+        "models",
         "doctor",
         "profile",
         "plan",
@@ -64,6 +65,7 @@ def test_version(type_: Type) -> None:
         "generate",
         "sheet",
         "styles",
+        "models",
         "doctor",
         "profile",
         "plan",
@@ -93,7 +95,7 @@ def test_help_names_every_choice_and_default(type_: Type) -> None:
     for format in set(SUFFIXES.values()):
         assert format in text
     assert f"grid, instead of a plan. [default: {presets.DEFAULT.steps}]" in text
-    assert f"[default: {presets.GUIDANCE:g}]" in text
+    assert f"embedded: {presets.GUIDANCE:g}]" in text
     assert f"[default: {presets.GUIDED[0]:g}:{presets.GUIDED[1]:g}]" in text
     for name in plans.NAMES:
         assert name in text

@@ -13,7 +13,7 @@ import pytest
 from asymflow.cli import bench, train
 from asymflow.core import presets
 from asymflow.core.errors import FileFormatError
-from asymflow.models.embedded import adapter as embedded
+from asymflow.models import loading
 from asymflow.models.embedded.styles import STYLES
 from asymflow.training.data import builder
 from asymflow.training.loop import Progress
@@ -43,10 +43,10 @@ def test_doctor_finds_a_missing_model(type_: Type, here: Path) -> None:
 
 
 def test_doctor_says_what_a_bug_report_needs(type_: Type, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path) -> object:
+    def broken(ref: str, **_: object) -> object:
         raise FileFormatError("It is damaged.")
 
-    monkeypatch.setattr(embedded, "load", broken)
+    monkeypatch.setattr(loading, "load", broken)
     typed = type_("doctor")
     assert typed.code == 1
     for word in ("asymflow", "torch", "threads", "GFLOP/s", "problem", "It is damaged."):

@@ -86,7 +86,7 @@ def made(model: pipeline.Model, plan: str, size: tuple[int, int]) -> dict[str, A
         mask=None,
         strength=1.0,
         background=None,
-        weights=None,
+        model=None,
         needs=None,
         dtype=None,
         device=None,

@@ -58,7 +58,7 @@ def test_names_that_lead_nowhere_say_so(tmp_path: Path, monkeypatch: pytest.Monk
     offer(tmp_path, "other", "twice = asymflow_example:network")
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, message in (
-        ("example2", r"'example2'; offered: example, missing, nameless, number, twice"),
+        ("example2", r"offered: example, missing, nameless, number, twice"),
         ("missing", "not_there:load cannot be loaded: No module named 'not_there'"),
         ("nameless", "asymflow_example:nothing cannot be loaded"),
         ("number", "builtins:int returned a int, which is no"),

@@ -193,7 +193,7 @@ def serve(tmp_path: Path, slow: Slow) -> Generator[Serve]:
             settings = replace(base, **more)
             adapter = cast("EmbeddedAdapter", slow)
             return stack.enter_context(
-                running(settings, lambda: Model(adapter, "float32", "cpu", 0.0))
+                running(settings, lambda: pipeline.of(adapter, dtype="float32", device="cpu"))
             )
 
         yield start

@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 from asymflow.core.adapter import Context
 from asymflow.core.types import Request
-from asymflow.generation.pipeline import Model
+from asymflow.generation import pipeline
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server import app, logs
 from asymflow.server.settings import Settings
@@ -50,7 +50,11 @@ def main(given: str, seconds: str) -> None:
 
     # The model has no words to count.
     with patch("asymflow.server.openai.usage", return_value={"total_tokens": 1}):
-        app.run(settings, started=started, load=lambda: Model(adapter, "float32", "cpu", 0.0))
+        app.run(
+            settings,
+            started=started,
+            load=lambda: pipeline.of(adapter, dtype="float32", device="cpu"),
+        )
 
 
 if __name__ == "__main__":

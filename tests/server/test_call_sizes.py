@@ -10,8 +10,8 @@ import pytest
 
 from asymflow.core.batcher import Batcher
 from asymflow.core.types import Request
+from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
-from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.planning.costs import CallCost
 from asymflow.server.call_sizes import CallSizes
 from asymflow.server.jobs import Unit
@@ -27,7 +27,7 @@ REQUEST = Request({"prompt": "a fox"}, SIZE)
 
 
 def model_of(adapter: FakeModel) -> Model:
-    return Model(cast("EmbeddedAdapter", adapter), "float32", "cpu", 0.0)
+    return pipeline.of(adapter, dtype="float32", device="cpu")
 
 
 def sizes_of(adapter: FakeModel, folder: Path) -> tuple[CallSizes, Batcher]:

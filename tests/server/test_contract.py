@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from asymflow.generation.pipeline import Model
+from asymflow.generation import pipeline
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server.settings import Settings
 
@@ -49,7 +49,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("asymflow.server.openai.usage", usage)
         with running(
-            Settings(data=data, port=0, **limits), lambda: Model(adapter, "float32", "cpu", 0.0)
+            Settings(data=data, port=0, **limits),
+            lambda: pipeline.of(adapter, dtype="float32", device="cpu"),
         ) as found:
             yield found
 

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from asymflow.generation.pipeline import Model
+from asymflow.generation import pipeline
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server.settings import Settings
 from tests.helpers import wait_until
@@ -133,7 +133,7 @@ def test_a_key_of_an_earlier_start(slow: Slow, tmp_path: Path, purged: bool) -> 
     adapter = cast("EmbeddedAdapter", slow)
     for _ in range(2):
         chosen = Settings(data=tmp_path / "data", port=0)
-        with running(chosen, lambda: Model(adapter, "float32", "cpu", 0.0)) as server:
+        with running(chosen, lambda: pipeline.of(adapter, dtype="float32", device="cpu")) as server:
             if ids and purged:
                 server.app.state.studio.store.purge(undo=3600, passing=-1, uploads=3600)
             ids += [Call(server.url, "one").id, Call(server.url, "one", stream=True).id]
@@ -175,7 +175,7 @@ class Keyed(RuleBasedStateMachine):
         adapter = cast("EmbeddedAdapter", self._slow)
         chosen = Settings(data=self.data / str(time.monotonic_ns()), port=0, burst=10_000)
         self._server = self._stack.enter_context(
-            running(chosen, lambda: Model(adapter, "float32", "cpu", 0.0))
+            running(chosen, lambda: pipeline.of(adapter, dtype="float32", device="cpu"))
         )
         self._slow.gate.clear()
         self._open: dict[str, list[Call]] = {"a": [], "b": []}

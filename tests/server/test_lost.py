@@ -12,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from asymflow.core.adapter import Context
+from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
-from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server.remote import Network
 from asymflow.server.settings import Settings
 from asymflow.server.worker import Worker
@@ -63,7 +63,7 @@ def begun(tmp_path: Path, **more: float) -> Generator[tuple[Running, Distant]]:
         data=tmp_path / "data", port=0, burst=10_000, network_seconds=answer, drain_seconds=0.3
     )
     model.seconds = more.pop("seconds", 0.0)
-    with running(settings, lambda: Model(cast("EmbeddedAdapter", model), "f", "cpu", 0.0)) as found:
+    with running(settings, lambda: pipeline.of(model, dtype="float32", device="cpu")) as found:
         yield found, model
 
 
@@ -176,7 +176,7 @@ def test_a_model_that_cannot_be_loaded_yet_is_tried_again(
     def load() -> Model:
         if next(tries) < 2:
             raise OSError(24, "Too many open files")
-        return Model(cast("EmbeddedAdapter", slow), "float32", "cpu", 0.0)
+        return pipeline.of(slow, dtype="float32", device="cpu")
 
     with running(Settings(data=tmp_path, port=0), load) as server:  # waits until it is ready
         assert next(tries) == 3

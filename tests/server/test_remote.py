@@ -32,7 +32,7 @@ PLAN = schedules.plan_of(schedules.shifted(2, 2.0))
 
 @pytest.fixture(scope="module")
 def distant(real_model: Model) -> Generator[Model]:
-    model = remote.moved(real_model, None, 60.0)
+    model = remote.moved(real_model, 60.0)
     yield model
     remote.end(model)
 
@@ -84,7 +84,7 @@ def test_all_who_ask_hear_that_it_was_killed(distant: Model) -> None:
 
 def test_a_model_on_a_gpu_stays(real_model: Model) -> None:
     model = replace(real_model, device="cuda")
-    assert remote.moved(model, None, 60.0) is model
+    assert remote.moved(model, 60.0) is model
 
 
 def test_an_error_is_told_and_the_next_question_answered(distant: Model) -> None:
@@ -137,7 +137,7 @@ def _alive(pid: int) -> bool:
 def test_a_server_draws_with_it_and_survives_its_end(
     real_model: Model, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    model = remote.moved(real_model, None, 60.0)
+    model = remote.moved(real_model, 60.0)
     settings = Settings(data=tmp_path_factory.mktemp("remote"), port=0, burst=10_000)
     with running(settings, lambda: model) as found:
         number = pid(model)

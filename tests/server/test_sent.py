@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from asymflow.generation.pipeline import Model
+from asymflow.generation import pipeline
 from asymflow.io import images
 from asymflow.io.images import RECORD_CHUNK, Notes
 from asymflow.models.embedded.adapter import EmbeddedAdapter
@@ -39,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("asymflow.server.openai.usage", usage)
         chosen = Settings(data=data, port=0, burst=100_000, queue=100_000, queue_of_one=100_000)
-        with running(chosen, lambda: Model(adapter, "float32", "cpu", 0.0)) as found:
+        with running(chosen, lambda: pipeline.of(adapter, dtype="float32", device="cpu")) as found:
             yield found
 
 

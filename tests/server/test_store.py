@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -21,8 +21,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from PIL import Image
 
 from asymflow.core.errors import FileFormatError
-from asymflow.generation.pipeline import Model
-from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.generation import pipeline
 from asymflow.server import database
 from asymflow.server.database import NAME
 from asymflow.server.settings import Settings
@@ -54,7 +53,7 @@ def names(folder: Path) -> set[str]:
 def begun(slow: Slow, tmp_path: Path) -> Generator[Running]:
     """A server, which finds what an earlier one left."""
     settings = Settings(data=tmp_path / "data", port=0, burst=10_000, drain_seconds=0.1)
-    model = Model(cast("EmbeddedAdapter", slow), "float32", "cpu", 0.0)
+    model = pipeline.of(slow, dtype="float32", device="cpu")
     slow.gate.set()
     with running(settings, lambda: model) as found:
         yield found

@@ -19,6 +19,7 @@ from asymflow.core import presets
 from asymflow.core.types import Plan
 from asymflow.generation import pipeline
 from asymflow.models.embedded import plans
+from asymflow.planning import calibration
 from benchmarks import results
 
 QUICK = {"pictures": 2, "work": results.QUICK / "plans"}
@@ -39,8 +40,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"adapter": model.adapter.name, "pictures": given.pictures}
     for side in plans.SIDES:
         size = (side, side)
-        requests = protocol.requests(
-            model.adapter.styles, size, presets.GUIDANCE, given.pictures, protocol.EVIDENCE_CHECKED
+        requests = calibration.requests(
+            model.adapter.card, size, presets.GUIDANCE, given.pictures, protocol.EVIDENCE_CHECKED
         )
         evaluator = by_reference(model, requests, given.work)
         for name in plans.NAMES:

@@ -26,7 +26,7 @@ from asymflow.core import presets, schedules, transforms
 from asymflow.core.types import Plan, Profile, Request
 from asymflow.generation import pipeline
 from asymflow.models.embedded import plans
-from asymflow.planning import binding, plan_files, profiler, verifier
+from asymflow.planning import binding, calibration, plan_files, profiler, verifier
 from asymflow.planning.verifier import Evaluator
 from benchmarks import results
 
@@ -75,22 +75,22 @@ class Workshop:
         size = (given.side, given.side)
 
         def requests(count: int, purpose: int) -> list[Request]:
-            return protocol.requests(model.adapter.styles, size, presets.GUIDANCE, count, purpose)
+            return calibration.requests(model.adapter.card, size, presets.GUIDANCE, count, purpose)
 
         path = given.work / f"profile-{given.side}.safetensors"
         if not path.exists():
-            calibration = requests(given.calibration, protocol.PROFILED)
+            profiled = requests(given.calibration, calibration.PROFILED)
             found = profiler.profile(
                 model.adapter,
-                calibration,
+                profiled,
                 times=schedules.candidates(size, given.candidates),
                 guidance_interval=presets.guidance_interval(size),
             )
             plan_files.save_profile(replace(found, made={**found.made, "dtype": model.dtype}), path)
         profile = plan_files.load_profile(path)
         protocol.check_fits(profile, model.adapter.name)
-        chosen = by_reference(model, requests(given.calibration, protocol.VERIFIED), given.work)
-        fresh = by_reference(model, requests(given.pictures, protocol.PROVED), given.work)
+        chosen = by_reference(model, requests(given.calibration, calibration.VERIFIED), given.work)
+        fresh = by_reference(model, requests(given.pictures, calibration.PROVED), given.work)
         real = by_real(model, size, given.data, given.real, REAL_SEED)
         return cls(model, size, profile, chosen, real, fresh)
 
@@ -133,8 +133,9 @@ def enlarge(given: argparse.Namespace, factor: int) -> None:
     chosen = [plan_files.load_plan(given.out / f"{name}-{small}.json") for name in plans.NAMES]
     larger = [transforms.at_larger_size(plan, factor) for plan in chosen]
     tiers = tuple(dict.fromkeys(step.tier for plan in larger for step in plan.steps))
-    styles = model.adapter.styles
-    requests = protocol.requests(styles, size, presets.GUIDANCE, given.pictures, protocol.PROVED)
+    requests = calibration.requests(
+        model.adapter.card, size, presets.GUIDANCE, given.pictures, calibration.PROVED
+    )
     # A profile of one move, for its costs; its errors are not used.
     profile = profiler.profile(model.adapter, requests[:1], times=(1.0, 0.0), tiers=tiers)
     made = {**profile.made, "dtype": model.dtype, "reference": f"at 1/{factor} of the side"}

@@ -1,26 +1,21 @@
-"""The experimental protocol: disjoint requests for profiling, selection and measurement.
+"""Purposes of measuring besides those of `planning.calibration`, and what results must fit to.
 
-All planning and measuring code takes requests from here, so that no plan is measured on pictures
-that it was selected on. `baselines.protocol` is the protocol of comparisons with other samplers.
+`baselines.protocol` is the protocol of comparisons with other samplers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from asymflow.core.errors import InputError
-from asymflow.core.types import Profile, Request
-from asymflow.training.data.prompts import everyday
+from asymflow.core.types import Profile
 
 if TYPE_CHECKING:
     from asymflow.generation.pipeline import Model
     from asymflow.planning.verifier import Distance
 
-PROFILED, VERIFIED, PROVED = 0, 1, 2
-"""Purposes of requests: profiling, verification, final evidence. They share no prompt or seed."""
 RULES_CHOSEN, RULES_MEASURED = 3, 4
 """Calibration and measurement of adaptive rules."""
 EVIDENCE_CHECKED = 5
@@ -28,30 +23,6 @@ EVIDENCE_CHECKED = 5
 GRIDS_CHOSEN, SOLVERS_MEASURED = 5, 6
 """Selection of the grid of each solver, and measurement of solvers. The first may equal
 `EVIDENCE_CHECKED`, which selects nothing."""
-MOST = 32
-"""Maximum number of requests for profiling and for verification."""
-_SEEDS = 1000
-
-
-def requests(
-    styles: Sequence[str], size: tuple[int, int], guidance: float, count: int, purpose: int
-) -> list[Request]:
-    """Requests for everyday prompts, cycling through the styles, with seeds of the purpose."""
-    return [
-        Request(
-            {"prompt": prompt, "style": styles[i % len(styles)]},
-            size,
-            _SEEDS * purpose + i,
-            guidance,
-        )
-        for i, prompt in enumerate(_prompts(count, purpose))
-    ]
-
-
-def _prompts(count: int, purpose: int) -> list[str]:
-    earlier = {prompt for each in range(purpose) for prompt in _prompts(MOST, each)}
-    ranked = everyday(count + len(earlier), purpose)
-    return [prompt for prompt in ranked if prompt not in earlier][:count]
 
 
 def check_fits(profile: Profile, adapter: str, size: tuple[int, int] | None = None) -> None:

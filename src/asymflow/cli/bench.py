@@ -20,15 +20,15 @@ from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.cli.resolve import GenerateOptions
 from asymflow.core import engine, presets
+from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
 from asymflow.core.types import Plan, Request
 from asymflow.generation import pipeline
 from asymflow.io import folders
 from asymflow.io.files import write_text
-from asymflow.models.embedded import adapter as embedded
-from asymflow.models.embedded import plans
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.planning import plan_files, profiler
+from asymflow.planning.shelf import NAMES
 
 _PAIRS, _BASELINE_PAIRS, _QUICK_PAIRS = 512, 192, 32
 _REPEATS, _QUICK_REPEATS = 20, 5
@@ -41,7 +41,7 @@ def quality(
     *,
     quick: bool,
     options: GenerateOptions,
-    weights: Path | None,
+    ref: str | None,
     dtype: str,
     device: str | None,
     as_json: bool,
@@ -52,7 +52,7 @@ def quality(
         FileFormatError: the dataset or the weights are invalid.
         MissingExtra: the feature network is not installed.
     """
-    model = pipeline.load(weights, dtype=dtype, device=device)
+    model = _embedded(ref, dtype, device)
     plan = pipeline.plan_for(model, resolve.plan(options), (size, size), note=print_note)
 
     def generate(jobs: Sequence[pairs.Job], side: int) -> NDArray[np.float32]:
@@ -69,7 +69,7 @@ def quality(
         size=size,
         pairs=_QUICK_PAIRS if quick else _PAIRS,
         config={
-            "weights": model.adapter.weights_hash,
+            "weights": model.weights,
             "dtype": model.dtype,
             "device": model.device,
             "guidance": presets.GUIDANCE,
@@ -92,7 +92,7 @@ def baselines(
     pairs: int | None,
     profile: Path | None,
     quick: bool,
-    weights: Path | None,
+    ref: str | None,
     dtype: str,
     device: str | None,
     as_json: bool,
@@ -107,16 +107,16 @@ def baselines(
     from asymflow.bench.baselines import runner
     from asymflow.bench.baselines.protocol import FULL, QUICK
 
-    model = pipeline.load(weights, dtype=dtype, device=device)
+    model = _embedded(ref, dtype, device)
     shipped = {
         name: pipeline.plan_for(
             model, resolve.plan(GenerateOptions(plan=name)), (size, size), note=print_note
         )
-        for name in plans.NAMES
+        for name in NAMES
     }
     with planning.progress() as report:
         found = runner.compare(
-            model.adapter,
+            _as_embedded(model),
             shipped,
             data,
             size=size,
@@ -141,7 +141,7 @@ def strip(options: GenerateOptions, output: Path) -> None:
 
     require_writable(output, "Choose another place with -o.")
     wanted = resolve.spec(options, "png")
-    model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
+    model = pipeline.load(wanted.model, dtype=wanted.dtype, device=wanted.device)
     [job] = pipeline.jobs(model, wanted, note=print_note)
     draw(model.adapter, job.record.plan, job.request, output)
     print_result(str(output))
@@ -167,7 +167,7 @@ def plan(options: GenerateOptions, against: str | None, output: Path) -> None:
     require_writable(output, "Choose another place with -o.")
     wanted = resolve.spec(options, "png")
     other = None if against is None else resolve.plan(GenerateOptions(plan=against))
-    model = pipeline.load(wanted.weights, dtype=wanted.dtype, device=wanted.device)
+    model = pipeline.load(wanted.model, dtype=wanted.dtype, device=wanted.device)
     [job] = pipeline.jobs(model, wanted, note=pipeline.no_note)
     size, record = job.request.size, job.record
     found = cost.account(
@@ -193,17 +193,18 @@ def plan(options: GenerateOptions, against: str | None, output: Path) -> None:
     print_result(str(output))
 
 
-def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: bool) -> None:
+def speed(*, quick: bool, ref: str | None, device: str | None, as_json: bool) -> None:
     """Measure engine overhead over bare network calls, and these against matrix products.
 
     Raises:
         FileFormatError: the weights cannot be used.
     """
     repeats = _QUICK_REPEATS if quick else _REPEATS
-    model = pipeline.load(weights, dtype="float32", device=device)
-    size = embedded.DEFAULT_SIZE
-    plan = presets.DEFAULT.plan(size)
-    request = Request({"prompt": "a fox"}, size, guidance_scale=presets.GUIDANCE)
+    model = pipeline.load(ref, dtype="float32", device=device)
+    card = model.card
+    size = card.sizes.native
+    plan = pipeline.default_plan(model, size)
+    request = Request(card.calibration[0], size, guidance_scale=card.guidance)
     overhead = speeds.ratio(
         lambda: engine.run(model.adapter, plan, [request]),
         _bare_calls(model.adapter, plan, request),
@@ -212,7 +213,7 @@ def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: boo
 
     def build(batch: int, dtype: torch.dtype) -> Callable[[], object]:
         name = str(dtype).removeprefix("torch.")
-        adapter = pipeline.load(weights, dtype=name, device=device).adapter
+        adapter = pipeline.load(ref, dtype=name, device=device).adapter
         return _call(adapter, request, batch)
 
     table = speeds.efficiency_grid(
@@ -242,6 +243,30 @@ def speed(*, quick: bool, weights: Path | None, device: str | None, as_json: boo
         )
 
 
+def _embedded(ref: str | None, dtype: str, device: str | None) -> pipeline.Model:
+    """A model of the embedded kind, which can be compared with the drawings of the dataset.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    model = pipeline.load(ref, dtype=dtype, device=device)
+    if model.card.asks != "prompt" or not model.card.styles:
+        raise InputError(
+            f"{model.card.title} makes other pictures than the drawings of this dataset, so they "
+            "cannot be compared. Give weights of the embedded kind."
+        )
+    return model
+
+
+def _as_embedded(model: pipeline.Model) -> EmbeddedAdapter:
+    if not isinstance(model.adapter, EmbeddedAdapter):
+        raise InputError(
+            f"{model.card.title} is not of the embedded kind, whose network the caching methods "
+            "change. Give weights of that kind."
+        )
+    return model.adapter
+
+
 def _header(model: pipeline.Model, plans: Mapping[str, Plan]) -> dict[str, Any]:
     """The provenance of a measurement."""
     return provenance.header(
@@ -252,14 +277,14 @@ def _header(model: pipeline.Model, plans: Mapping[str, Plan]) -> dict[str, Any]:
     )
 
 
-def _bare_calls(adapter: EmbeddedAdapter, plan: Plan, request: Request) -> Callable[[], object]:
+def _bare_calls(adapter: Adapter, plan: Plan, request: Request) -> Callable[[], object]:
     """The network calls of a picture, without the engine."""
     both, one = _call(adapter, request, 2), _call(adapter, request, 1)
     calls = [both if step.tier.guided else one for step in plan.steps]
     return lambda: [call() for call in calls]
 
 
-def _call(adapter: EmbeddedAdapter, request: Request, batch: int) -> Callable[[], object]:
+def _call(adapter: Adapter, request: Request, batch: int) -> Callable[[], object]:
     """One network call of `batch` rows."""
     context, _ = adapter.encode([request] * batch)
     x_t = torch.randn(batch, adapter.channels, *request.size).to(adapter.template)

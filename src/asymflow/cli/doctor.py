@@ -6,26 +6,32 @@ import platform
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from asymflow._version import __version__
 from asymflow.cli.report import print_json
-from asymflow.core import devices
-from asymflow.core.errors import FileFormatError
-from asymflow.models.embedded import adapter as embedded
+from asymflow.core import devices, engine
+from asymflow.core.errors import AsymflowError
+from asymflow.core.types import Plan, Request
+from asymflow.generation import pipeline
+from asymflow.models.loading import EMBEDDED
 
 _SIDE = 1024
 _UNITS = ("amx_bf16", "avx512_bf16", "avx512_f", "avx2")
 
 
-def doctor(weights: Path | None, *, as_json: bool) -> bool:
-    """Report on the machine, the installation and the model; False if the model is unusable."""
+def doctor(ref: str | None, *, as_json: bool) -> bool:
+    """Report on the machine, the installation and the model; False if the model is unusable.
+
+    The model makes a picture in two steps.
+    """
     found: dict[str, Any] = {
         "asymflow": __version__,
         "python": platform.python_version(),
@@ -40,7 +46,7 @@ def doctor(weights: Path | None, *, as_json: bool) -> bool:
             for dtype in (torch.float32, torch.bfloat16)
         },
         "extras": _extras(),
-        "model": _model(weights),
+        "model": _model(ref),
     }
     if as_json:
         print_json(found)
@@ -100,19 +106,40 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _model(weights: Path | None) -> dict[str, Any]:
-    path = weights or embedded.default_weights()
+def _model(ref: str | None) -> dict[str, Any]:
     try:
-        adapter = embedded.load(path)
-    except FileFormatError as error:
-        return {"file": str(path), "error": str(error)}
-    return {
-        "file": str(path),
-        "sha256": adapter.weights_hash,
-        "megabytes": round(path.stat().st_size / 1e6, 1),
-        "parameters": sum(parameter.numel() for parameter in adapter.model.parameters()),
-        "styles": list(adapter.styles),
+        model = pipeline.load(ref, dtype="float32", device="cpu")
+    except AsymflowError as error:
+        return {"ref": ref or EMBEDDED, "error": str(error)}
+    card, plan = model.card, pipeline.default_plan(model, model.card.sizes.native)
+    request = Request(card.calibration[0], card.sizes.native, 0, card.guidance)
+    started = time.perf_counter()
+    [made] = engine.run(model.adapter, Plan("two steps", _shortened(plan).steps), [request])
+    found: dict[str, Any] = {
+        "ref": ref or EMBEDDED,
+        "name": model.adapter.name,
+        "title": card.title,
+        "sha256": model.weights,
+        "asked with": card.asks,
+        "size": f"{card.sizes.native[1]}x{card.sizes.native[0]}",
+        "two steps": f"{time.perf_counter() - started:.2f} s",
+        "plans": list(pipeline.plans_of(model, card.sizes.native)),
+        "styles": [style.id for style in card.styles],
     }
+    if not np.isfinite(made.picture).all():
+        found["error"] = (
+            "Its pictures are not finite: the weights are damaged, or this precision overflows. "
+            "Fetch them again."
+        )
+    return found
+
+
+def _shortened(plan: Plan) -> Plan:
+    """A plan of two moves with the first estimates of another."""
+    first = plan.steps[0]
+    middle = plan.times[len(plan.times) // 2]
+    step = replace(first, s=middle, solver="euler", weights=None)
+    return Plan(plan.name, (step, replace(step, t=middle, s=0.0)))
 
 
 def _show(found: Mapping[str, Any]) -> None:
@@ -132,11 +159,15 @@ def _show(found: Mapping[str, Any]) -> None:
         "extras": ", ".join(
             f"{name} {'yes' if here else 'no'}" for name, here in found["extras"].items()
         ),
-        "model": model["file"],
+        "model": model["ref"],
     }
-    if "error" not in model:
-        rows["weights"] = f"{model['sha256'][:12]}, {model['megabytes']} MB"
-        rows["styles"] = ", ".join(model["styles"])
+    if "name" in model:
+        rows["weights"] = f"{model['title']}, {model['sha256'][:12]}"
+        for name in ("asked with", "size", "two steps"):
+            rows[name] = model[name]
+        rows["plans"] = ", ".join(model["plans"])
+        if model["styles"]:
+            rows["styles"] = ", ".join(model["styles"])
     for name, value in rows.items():
         table.add_row(name, value or "unknown")
     console = Console(highlight=False)

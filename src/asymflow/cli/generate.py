@@ -9,7 +9,7 @@ from asymflow.cli.outputs import Target
 from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.cli.screen import screen
 from asymflow.generation import metadata, pipeline
-from asymflow.generation.pipeline import GeneratedImage, Job
+from asymflow.generation.pipeline import GeneratedImage, Job, Model
 from asymflow.generation.spec import GenerationSpec
 from asymflow.io import images
 from asymflow.io.files import replacing
@@ -25,7 +25,7 @@ def generate(wanted: GenerationSpec, target: Target, *, as_json: bool, preview: 
     """
     target.check(wanted.prompt, wanted.seed)
     model = pipeline.load(
-        wanted.weights, dtype=wanted.dtype, device=wanted.device, needs=wanted.needs
+        wanted.model, dtype=wanted.dtype, device=wanted.device, needs=wanted.needs
     )
     jobs = pipeline.jobs(model, wanted, note=print_note)
     seconds = 0.0
@@ -34,7 +34,7 @@ def generate(wanted: GenerationSpec, target: Target, *, as_json: bool, preview: 
     with screen(pipeline.steps(jobs), preview=preview) as advance:
         for made in pipeline.make(model, jobs, advance):
             path = target.path(len(files), wanted.prompt, made.job.record.seed)
-            _write(made, path, target.format)
+            _write(model, made, path, target.format)
             files.append(path)
             done.append(made.job)
             seconds += made.seconds
@@ -46,9 +46,11 @@ def generate(wanted: GenerationSpec, target: Target, *, as_json: bool, preview: 
     print_note(summary.sentence(done, seconds))
 
 
-def _write(made: GeneratedImage, path: Path, format: Format) -> None:
+def _write(model: Model, made: GeneratedImage, path: Path, format: Format) -> None:
     record = made.job.record
-    background = None if record.background is None else images.colour(record.background)
+    # A picture without transparency is the same on any background, and needs no alpha in its file.
+    name = record.background or (None if model.card.alpha else "white")
+    background = None if name is None else images.colour(name)
     notes = metadata.notes(record, in_xmp=format != "png")
     with replacing(path) as file:
         images.write(file, made.picture, format=format, background=background, notes=notes)

@@ -82,6 +82,7 @@ def generate(
         typer.Argument(metavar="PROMPT", help="Prompt; [cyan]-[/] reads it from stdin."),
     ] = None,
     style: options.Style = None,
+    label: options.Label = None,
     size: options.Size = None,
     count: options.Count = 1,
     seed: options.Seed = None,
@@ -98,7 +99,7 @@ def generate(
     guidance: options.Guidance = None,
     guidance_interval: options.GuidanceInterval = None,
     plan: options.Plan = None,
-    weights: options.Weights = None,
+    model: options.Model = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     output: options.Output = None,
@@ -128,12 +129,13 @@ def generate(
             mask=mask,
             reference=reference,
             like=like,
+            label=label,
             steps=steps,
             solver=solver,
             guidance=guidance,
             guidance_interval=guidance_interval,
             plan=plan,
-            weights=weights,
+            model=model,
             dtype=dtype,
             device=device,
         ),
@@ -146,7 +148,12 @@ def generate(
 
 @app.command(rich_help_panel="Draw")
 def sheet(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="Prompts, one row each.")],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PROMPT", help="Prompts, one row each; none for a model of classes."
+        ),
+    ] = None,
     size: options.Size = None,
     count: options.Count = 1,
     seed: options.Seed = None,
@@ -156,7 +163,7 @@ def sheet(
     guidance: options.Guidance = None,
     guidance_interval: options.GuidanceInterval = None,
     plan: options.Plan = None,
-    weights: options.Weights = None,
+    model: options.Model = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     output: options.Output = None,
@@ -164,7 +171,7 @@ def sheet(
     json: options.Json = False,
     no_preview: options.NoPreview = False,
 ) -> None:
-    """Generate a contact sheet of prompts in every style."""
+    """Generate a contact sheet: of prompts in every style, or of every class."""
     from asymflow.cli import outputs, resolve
     from asymflow.generation.spec import random_seed
 
@@ -179,30 +186,43 @@ def sheet(
         guidance=guidance,
         guidance_interval=guidance_interval,
         plan=plan,
-        weights=weights,
+        model=model,
         dtype=dtype,
         device=device,
     )
-    wanted = resolve.specs(shared, prompts, target.format)
+    wanted = resolve.specs(shared, prompts or [""], target.format)
     from asymflow.cli import sheet
 
     sheet.sheet(wanted, target, as_json=json, preview=not no_preview)
 
 
 @app.command(rich_help_panel="Draw")
-def styles(json: options.Json = False) -> None:
-    """List the styles and their sources."""
+def styles(model: options.Model = None, json: options.Json = False) -> None:
+    """List the styles of a model and their sources."""
     from asymflow.cli import styles
 
-    styles.styles(as_json=json)
+    styles.styles(model, as_json=json)
 
 
 @app.command(rich_help_panel="Check")
-def doctor(weights: options.Weights = None, json: options.Json = False) -> None:
+def models(
+    refs: Annotated[
+        list[str] | None, typer.Argument(metavar="REF", help="Models to show in full.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List the models at hand, or show what some are asked with, can make, and have plans for."""
+    from asymflow.cli import models
+
+    models.models(refs or [], as_json=json)
+
+
+@app.command(rich_help_panel="Check")
+def doctor(model: options.Model = None, json: options.Json = False) -> None:
     """Check this machine, the installation and the model file."""
     from asymflow.cli import doctor
 
-    if not doctor.doctor(weights, as_json=json):
+    if not doctor.doctor(model, as_json=json):
         raise typer.Exit(1)
 
 

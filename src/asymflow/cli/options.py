@@ -37,11 +37,20 @@ Style = Annotated[
         rich_help_panel=_WHAT,
     ),
 ]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        metavar="NAME|N",
+        help="Class by name or number, for models of classes.",
+        rich_help_panel=_WHAT,
+    ),
+]
 Size = Annotated[
     str | None,
     typer.Option(
         metavar="N|WxH",
-        help="Size in pixels; sides from 32 to 128 look best." + _default(64),
+        help="Size in pixels." + _default("the model's own, embedded: 64"),
         rich_help_panel=_WHAT,
     ),
 ]
@@ -141,7 +150,8 @@ Guidance = Annotated[
     float | None,
     typer.Option(
         metavar="W",
-        help="Guidance scale (CFG); 1 disables guidance." + _default(f"{presets.GUIDANCE:g}"),
+        help="Guidance scale (CFG); 1 disables guidance."
+        + _default(f"the model's own, embedded: {presets.GUIDANCE:g}"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -158,17 +168,20 @@ Plan = Annotated[
     typer.Option(
         metavar="NAME|FILE",
         help="draft, fast, balanced, best, default (a plain grid), or a file."
-        + _default("balanced"),
+        + _default("balanced, or default where none is measured"),
         rich_help_panel=_HOW,
     ),
 ]
-Weights = Annotated[
-    Path | None,
+Model = Annotated[
+    str | None,
     typer.Option(
-        metavar="FILE", help="A model file." + _default("the built-in one"), rich_help_panel=_HOW
+        "--model", "--weights", "-m", metavar="REF",
+        help="A file, a folder, owner/name on a hub, or a package's model; see "
+        "[cyan]asymflow models[/]." + _default("embedded"),
+        rich_help_panel=_HOW,
     ),
-]
-_DTYPES = "float32 or bfloat16."
+]  # fmt: skip
+_DTYPES = "float32, bfloat16 or float16."
 Dtype = Annotated[
     str | None,
     typer.Option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asymflow._version import __version__
 from asymflow.bench import protocol
-from asymflow.bench.protocol import PROFILED, PROVED, VERIFIED, check_fits, requests
+from asymflow.bench.protocol import check_fits
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.core import presets, schedules
@@ -21,7 +21,7 @@ from asymflow.io import folders
 from asymflow.io.files import key_name, replacing
 from asymflow.io.plots import new_figure
 from asymflow.io.progress import bars
-from asymflow.planning import binding, plan_files, planner, prediction
+from asymflow.planning import binding, calibration, plan_files, planner, prediction
 
 if TYPE_CHECKING:
     from asymflow.generation.pipeline import Model
@@ -49,29 +49,32 @@ def profile(
         InputError: the size is not supported, or the file cannot be written.
         FileFormatError: with `costs_only`, the file is not a profile.
     """
-    from asymflow.models.embedded import adapter as embedded
     from asymflow.planning import profiler
 
     require_writable(output, "Choose another place with -o.")
-    size = size or embedded.DEFAULT_SIZE
+    size = size or model.card.sizes.native
     partial = output.with_name(f"{output.name}.partial")
     with progress() as report:
         if costs_only:
             old = plan_files.load_profile(output)
             check_fits(old, model.adapter.name)
             width, height = (int(side) for side in old.made["size"].split("x"))
-            [request] = requests(model.adapter.styles, (height, width), guidance, 1, PROFILED)
+            [request] = calibration.requests(
+                model.adapter.card, (height, width), guidance, 1, calibration.PROFILED
+            )
             request = replace(request, guidance_scale=float(old.made["guidance_scale"]))
             found = profiler.measure_costs(model.adapter, request, old)
         else:
-            calibration = requests(model.adapter.styles, size, guidance, count, PROFILED)
-            model.adapter.check(calibration[0])
+            profiled = calibration.requests(
+                model.adapter.card, size, guidance, count, calibration.PROFILED
+            )
+            model.adapter.check(profiled[0])
             if partial.exists():
                 print_note(f"Resuming from {partial}, if it belongs to the same profile.")
             try:
                 found = profiler.profile(
                     model.adapter,
-                    calibration,
+                    profiled,
                     times=schedules.candidates(size, candidates),
                     guidance_interval=presets.guidance_interval(size),
                     progress=report,
@@ -218,7 +221,7 @@ def _verify(
     fine = schedules.fine_plan((height, width), guidance_interval=guided)
 
     def evaluator(kept: str, count: int, purpose: int) -> verifier.Evaluator:
-        wanted = requests(model.adapter.styles, (height, width), scale, count, purpose)
+        wanted = calibration.requests(model.adapter.card, (height, width), scale, count, purpose)
         adapter = Encoded(model.adapter)
         reference = journal.states(
             f"{kept}-{count}", lambda: verifier.rollout(adapter, fine, wanted)
@@ -233,8 +236,8 @@ def _verify(
 
     with progress() as report, journal.kept_on_interruption(print_note):
         report("computing references", 0, 2)
-        chooser = evaluator("chosen", 8, VERIFIED)
-        fresh = evaluator("proof", pictures, PROVED)
+        chooser = evaluator("chosen", 8, calibration.VERIFIED)
+        fresh = evaluator("proof", pictures, calibration.PROVED)
         report("computing references", 2, 2)
         chosen = verifier.best_within(
             chooser, fitting, budget, cost=cost, name=name, rollouts=rollouts, progress=report

@@ -7,25 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asymflow.bench import protocol, provenance
+from asymflow.bench import provenance
 from asymflow.cli import planning, resolve
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import print_json, print_note, print_result
-from asymflow.core import presets
 from asymflow.core.errors import InputError
 from asymflow.core.types import FULL, Plan
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
-from asymflow.models.embedded import adapter as embedded
-from asymflow.planning import binding, plan_files, profiler, verifier
+from asymflow.planning import binding, calibration, plan_files, profiler, verifier
 from asymflow.planning.prediction import asked_tier
 
 
-def show(text: str, size: tuple[int, int] | None, *, as_json: bool) -> None:
+def show(text: str, ref: str | None, size: tuple[int, int] | None, *, as_json: bool) -> None:
     """Print a plan: its steps, cost, evidence and binding.
 
     Args:
         text: a name, or the path of a file.
+        ref: the model whose plan that name is of.
         size: (height, width) that a named plan is for.
         as_json: print it as JSON.
 
@@ -33,7 +32,7 @@ def show(text: str, size: tuple[int, int] | None, *, as_json: bool) -> None:
         InputError: there is no such plan.
         FileFormatError: the file is not a plan.
     """
-    plan = resolve.named_plan(text, size or embedded.DEFAULT_SIZE)
+    plan = _named(text, ref, size)
     digest, unknown = plan_files.plan_hash(plan), dict(_unknown(plan))
     if as_json:
         data = {"plan": plan_files.plan_to_json(plan), "hash": digest, "nfe": plan.forwards}
@@ -45,6 +44,17 @@ def show(text: str, size: tuple[int, int] | None, *, as_json: bool) -> None:
     print_result(f"hash {digest}")
     if unknown:
         print_result(f"kept, and unknown to this version: {', '.join(unknown)}")
+
+
+def _named(text: str, ref: str | None, size: tuple[int, int] | None) -> Plan:
+    """A plan by its name, or from a file."""
+    choice = resolve.plan(resolve.GenerateOptions(plan=text, model=ref))
+    if choice.plan is not None:
+        return choice.plan
+    model = pipeline.load(ref)
+    size = size or model.card.sizes.native
+    found = None if choice.preset is None else pipeline.named_plan(model, choice.preset, size)
+    return found or pipeline.plan_for(model, choice, size, note=print_note)
 
 
 def _provenance(plan: Plan) -> Iterator[str]:
@@ -122,16 +132,18 @@ def verify(
     if output is not None:
         require_writable(output, "Choose another place with -o.")
     plan = plan_files.load_plan(path)
-    size = size or _size(plan)
+    size = size or _size(plan, model)
     found = binding.match(plan, model.adapter.description, size)
     if found.level == "other":
         raise InputError(
             f"The plan {plan.name!r} {found.line}. Verify it on a model of its kind, given as "
-            "--weights FILE."
+            "--model REF."
         )
     if guidance is None:
-        guidance = _guidance(plan)
-    requests = protocol.requests(model.adapter.styles, size, guidance, pictures, protocol.PROVED)
+        guidance = _guidance(plan, model)
+    requests = calibration.requests(
+        model.adapter.card, size, guidance, pictures, calibration.PROVED
+    )
     model.adapter.check(requests[0])
     tiers = dict.fromkeys(asked_tier(step) for step in plan.steps if not step.reuse)
     with planning.progress() as report:
@@ -174,20 +186,20 @@ def verify(
         print_note(f"Draw with it: asymflow generate 'a fox' --plan {output}")
 
 
-def _size(plan: Plan) -> tuple[int, int]:
+def _size(plan: Plan, model: Model) -> tuple[int, int]:
     """The size that a plan requires or was measured at; else the model's."""
     if plan.requires is not None and plan.requires.size is not None:
         return plan.requires.size
     if plan.evidence is not None and "size" in plan.evidence.made:
         return resolve.size_of(plan.evidence.made["size"])
-    return embedded.DEFAULT_SIZE
+    return model.card.sizes.native
 
 
-def _guidance(plan: Plan) -> float:
+def _guidance(plan: Plan, model: Model) -> float:
     """The guidance scale that a plan was measured with; else the default."""
     stated = None if plan.evidence is None else plan.evidence.made.get("guidance_scale")
     try:
-        return presets.GUIDANCE if stated is None else float(stated)
+        return model.card.guidance if stated is None else float(stated)
     except ValueError:
         raise InputError(
             f"The evidence of plan {plan.name!r} has guidance_scale = {stated!r}, which is no "

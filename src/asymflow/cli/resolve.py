@@ -34,11 +34,12 @@ from asymflow.generation.spec import (
 )
 from asymflow.io import images
 from asymflow.io.images import Format
-from asymflow.models.embedded import plans
 from asymflow.planning import plan_files
 from asymflow.planning.prediction import Cost
+from asymflow.planning.shelf import DEFAULT, NAMES
 
-DTYPES = ("float32", "bfloat16")
+EMBEDDED = "embedded"
+DTYPES = ("float32", "bfloat16", "float16")
 MAX_JPEG_PLAN = 40_000
 """Bytes of a plan as JSON; the header of a JPEG has 65,502 for all of a picture's record."""
 
@@ -67,7 +68,8 @@ class GenerateOptions:
     transparent: bool = False
     reference: str | None = None
     like: Path | None = None
-    weights: Path | None = None
+    model: str | None = None
+    label: str | None = None
     dtype: str | None = None
     device: str | None = None
 
@@ -81,7 +83,8 @@ def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
     """
     like = None if options.like is None else _record(options.like)
     count = _count(options.count)
-    guidance = guidance_of(_first(options.guidance, like and like.guidance, presets.GUIDANCE))
+    guidance = _first(options.guidance, like and like.guidance, None)
+    guidance = None if guidance is None else guidance_of(guidance)
     negative = _first(options.negative, like and like.negative, "")
     if options.negative and guidance == 1:
         raise InputError(
@@ -106,12 +109,14 @@ def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
         mask=mask,
         strength=_strength(options, like, image, mask),
         background=_background(options, like, format),
-        weights=options.weights,
+        model=options.model,
         needs=like and like.weights,
         dtype=_dtype(_first(options.dtype, like and like.dtype, None)),
         device=_first(options.device, like and like.device, None),
         reference=inputs.reference(options.reference, options.like, like),
         recorded_reference=like and _recorded_reference(options, like),
+        label=_label(options, like),
+        suffix=like and _recorded_suffix(options, like),
     )
 
 
@@ -160,6 +165,17 @@ def _recorded_reference(options: GenerateOptions, like: Record) -> metadata.Refe
     return None if changed else like.reference
 
 
+def _recorded_suffix(options: GenerateOptions, like: Record) -> str | None:
+    """What a style added to the prompt then, unless another one is asked for."""
+    return None if options.style is not None else like.suffix
+
+
+def _label(options: GenerateOptions, like: Record | None) -> str | None:
+    if options.label is not None:
+        return options.label
+    return None if like is None or like.label is None else str(like.label)
+
+
 def _first(option: T | None, like: T | None, default: T) -> T:
     if option is not None:
         return option
@@ -177,16 +193,17 @@ def _record(path: Path) -> Record:
 
 
 def _prompt(options: GenerateOptions, like: Record | None) -> str:
+    """The prompt; empty for a model other than the embedded one, whose card is not known yet."""
     prompt = options.prompt
     if prompt == "-":
         prompt = sys.stdin.read(10 * MAX_PROMPT)
-    if prompt is None:
-        if like is None:
-            raise InputError('There is no prompt. Say what to draw: asymflow generate "a fox".')
-        prompt = like.prompt
-    prompt = clean_text("prompt", prompt)
-    if not prompt:
-        raise InputError('The prompt is empty. Say what to draw: asymflow generate "a fox".')
+    missing = "There is no prompt." if prompt is None else "The prompt is empty."
+    if prompt is None and like is not None:
+        prompt = "" if like.label is not None else like.prompt
+    prompt = clean_text("prompt", prompt or "")
+    needed = options.model in (None, EMBEDDED) and _label(options, like) is None
+    if not prompt and needed:
+        raise InputError(f'{missing} Say what to draw: asymflow generate "a fox".')
     return prompt
 
 
@@ -224,17 +241,19 @@ def plan(options: GenerateOptions, like: Record | None = None) -> PlanChoice:
         if changes:
             names = ", ".join("--" + name.replace("_", "-") for name in changes)
             raise InputError(f"--plan already decides {names}. Give the one or the other.")
-        if options.plan in presets.GRIDS:
-            return PlanChoice(grid=presets.GRIDS[options.plan])
-        if options.plan in plans.NAMES:
+        if options.plan in presets.GRIDS and options.model in (None, EMBEDDED):
+            return PlanChoice(grid=presets.GRIDS[options.plan])  # which a replay can change
+        if options.plan == DEFAULT:
+            return PlanChoice(preset=DEFAULT)
+        if options.plan in NAMES:
             return PlanChoice(preset=options.plan)
-        return PlanChoice(_short_enough(_load_plan(options.plan)))
+        return PlanChoice(_short_enough(load_plan(options.plan)))
     if like is not None and not changes and options.size is None:
         return PlanChoice(_short_enough(like.plan), grid=like.grid)
     base = (like and like.grid) or presets.DEFAULT
     if changes or (like and like.grid):
         return PlanChoice(grid=replace(base, **changes))
-    return PlanChoice(preset=plans.DEFAULT, grid=base)
+    return PlanChoice()
 
 
 def _grid_changes(options: GenerateOptions) -> Mapping[str, Any]:
@@ -265,26 +284,13 @@ def _interval(text: str) -> tuple[float, float]:
         ) from None
 
 
-def named_plan(text: str, size: tuple[int, int]) -> Plan:
-    """A plan by its name, for pictures of (height, width), or from a file.
-
-    Raises:
-        InputError: there is neither a plan of that name nor a file.
-        FileFormatError: the file is not a plan.
-    """
-    if text in presets.GRIDS:
-        return presets.GRIDS[text].plan(size)
-    if text in plans.NAMES:
-        return plans.load(text, size)
-    return _load_plan(text)
-
-
-def _load_plan(name: str) -> Plan:
+def load_plan(name: str) -> Plan:
+    """The plan of a file; a name that is none is answered with those there are."""
     path = Path(name)
     if not path.exists() and not path.suffix and len(path.parts) == 1:
         raise InputError(
             f"There is no plan called {name!r}, and no such file. "
-            f"{nearest(name, (*plans.NAMES, *presets.GRIDS))} Or give the path of a plan file."
+            f"{nearest(name, (*NAMES, DEFAULT))} Or give the path of a plan file."
         )
     return plan_files.load_plan(path)
 

@@ -35,7 +35,7 @@ class ServerOptions:
     data: Path | None
     hosts: tuple[str, ...]
     token_file: Path | None
-    weights: Path | None
+    model: str | None
     dtype: str | None
     device: str | None
     keep_free: int
@@ -68,7 +68,7 @@ def serve(options: ServerOptions, *, studio: bool = False, browser: bool = False
         port=options.port,
         token=token,
         hosts=options.hosts,
-        weights=options.weights,
+        model=options.model,
         dtype=options.dtype,
         device=options.device,
         spare=options.keep_free * 1_000_000,

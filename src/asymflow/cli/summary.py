@@ -25,6 +25,7 @@ def as_json(
         "files": [str(path) for path in files],
         "prompt": record.prompt,
         "style": record.style,
+        "class": record.label,
         "size": f"{record.size[1]}x{record.size[0]}",
         "seeds": [job.record.seed for job in jobs],
         "seconds": round(seconds, 4),

@@ -11,13 +11,14 @@ any parameterisation without a division that is singular near either end.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from asymflow.core.binding import ModelDescription
-from asymflow.core.types import Picture, Request
+from asymflow.core.card import Card, Carded
+from asymflow.core.types import Picture, Plan, Request
 
 R = TypeVar("R")
 
@@ -95,6 +96,10 @@ class Described(Protocol):
         ...
 
 
+class CardedAdapter(Adapter, Described, Carded, Protocol):
+    """What `asymflow.load` returns: a model that says what it is asked with, and what it is."""
+
+
 @runtime_checkable
 class ClipsEstimate(Protocol):
     """An adapter that clips estimates to a range, after guidance has been applied."""
@@ -138,6 +143,29 @@ def begun(adapter: Adapter, eps: Tensor, t: float) -> Tensor:
     """The initial state [b, c, h, w] at time t of pictures without an input image."""
     begin = _optional(adapter, Beginning.begin)
     return t * eps if begin is None else begin(eps, t)
+
+
+@runtime_checkable
+class UsesReferences(Protocol):
+    """An adapter whose network looks at drawings of what it is asked for."""
+
+    @property
+    def library_digest(self) -> str | None:
+        """SHA-256 of the library that they are looked up in, if there is one."""
+        ...
+
+    def find_references(self, request: Request) -> tuple[Picture, tuple[str, ...]]:
+        """The drawings [r, h, w, c] for a request, and their names."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """An adapter that can say how long a prompt is for it."""
+
+    def count_tokens(self, prompt: str) -> int:
+        """The tokens of a prompt that the network is shown."""
+        ...
 
 
 @runtime_checkable
@@ -221,6 +249,20 @@ class Wrapped:
     @property
     def batch(self) -> int | None:
         return self.inner.batch
+
+    @property
+    def description(self) -> ModelDescription:
+        return cast("Described", self.inner).description
+
+    @property
+    def card(self) -> Card:
+        return cast("Carded", self.inner).card
+
+    def default_plan(self, size: tuple[int, int]) -> Plan:
+        return cast("Carded", self.inner).default_plan(size)
+
+    def own_plan(self, size: tuple[int, int]) -> Plan:
+        return cast("Carded", self.inner).own_plan(size)
 
     def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         return self.inner.pool_factors(size)

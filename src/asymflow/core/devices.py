@@ -75,3 +75,11 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the machine has instructions to multiply it, else float32."""
+    cpu = torch.cpu.get_capabilities()
+    if device.type == "cuda" or cpu.get("amx_bf16", False) or cpu.get("avx512_bf16", False):
+        return torch.bfloat16
+    return torch.float32

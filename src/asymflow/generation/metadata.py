@@ -25,6 +25,7 @@ SHEET_FORMAT = "asymflow sheet"
 SCHEMA = 1
 _SIDES = range(1, 1_000_000)
 _SEEDS = range(2**63)
+_LABELS = range(10**6)
 
 _TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _XMP = """\
@@ -81,12 +82,14 @@ class Record:
         plan: the whole plan, before it is truncated to `strength`.
         grid: settings that `plan` was made from, so that a repetition can change one of them.
         model: name of the adapter.
-        weights: SHA-256 of the model file.
+        weights: hash of the weights.
         image, mask: of image-to-image and inpainting.
         background: a colour, or None for a transparent picture.
         versions: of asymflow and of its numerical libraries.
         decisions: where the picture left the plan; reproduced by the plan's rules.
         reference: None for a model without references.
+        label: class of a model that is asked with one; `prompt` is its name.
+        suffix: that the style added to the prompt, for a model that knows styles by words only.
     """
 
     prompt: str
@@ -108,6 +111,8 @@ class Record:
     versions: Mapping[str, str]
     decisions: tuple[Decision, ...] = ()
     reference: Reference | None = None
+    label: int | None = None
+    suffix: str | None = None
 
 
 def notes(record: Record, *, in_xmp: bool) -> Notes:
@@ -218,6 +223,9 @@ def to_json(record: Record) -> dict[str, Any]:
             "library": record.reference.library,
             "source": _source_to_json(record.reference.source),
         }
+    for name in ("label", "suffix"):
+        if (value := getattr(record, name)) is not None:
+            data[name] = value
     return data
 
 
@@ -260,6 +268,8 @@ def from_json(text: str, where: str) -> Record:
         reference=_reference(fields.optional_fields("reference"))
         if "reference" in fields
         else None,
+        label=fields.integer("label", _LABELS) if "label" in fields else None,
+        suffix=fields.text("suffix") if "suffix" in fields else None,
     )
     fields.finish()
     return record

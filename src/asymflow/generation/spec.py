@@ -9,7 +9,6 @@ import math
 import secrets
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -51,14 +50,15 @@ class PlanChoice:
 
     Attributes:
         plan: requested, or that of a repeated picture.
-        preset: name of a plan shipped with the model.
-        grid: makes a plan for any model. With a preset, it is the fallback for other weights;
-            with a plan, it is what that plan was made from.
+        preset: name of a plan of the model; without any of the three, the usual one.
+        grid: makes a plan for any model. With a plan, it is what that plan was made from.
+        lenient: the default plan of the family serves where there is no plan of that name.
     """
 
     plan: Plan | None = None
     preset: str | None = None
     grid: Grid | None = None
+    lenient: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,9 +66,14 @@ class GenerationSpec:
     """The pictures to generate; defaults that depend on the model are still open.
 
     Attributes:
+        prompt: empty for a model that is not asked with one.
         size: (height, width), or None for the model's own, or the nearest to `image`.
+        guidance: scale, or None for the model's own.
         background: a colour, or None for transparent pictures.
-        needs: SHA-256 that a replay requires of the weights.
+        model: what to load, as `asymflow.load` takes it; None for the embedded model.
+        needs: hash that a replay requires of the weights.
+        label: name or number of a class.
+        suffix: that the style added to the prompt of a picture that is replayed.
         recorded_reference: the reference that a replay must find in the library.
     """
 
@@ -78,16 +83,18 @@ class GenerationSpec:
     size: tuple[int, int] | None
     seed: int
     count: int
-    guidance: float
+    guidance: float | None
     plan: PlanChoice
     image: InputImage | None
     mask: InputImage | None
     strength: float
     background: str | None
-    weights: Path | None
+    model: str | None
     needs: str | None
     dtype: str | None
     device: str | None
+    label: str | None = None
+    suffix: str | None = None
     reference: Reference = "library"
     recorded_reference: metadata.Reference | None = None
 

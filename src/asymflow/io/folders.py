@@ -21,3 +21,8 @@ def studio() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     earlier = Path(base) / "asymflow" / "studio"
     return earlier if earlier.exists() and not folder.exists() else folder
+
+
+def settings() -> Path:
+    """For what a user edits, such as styles."""
+    return platformdirs.user_config_path("asymflow", appauthor=False)

@@ -12,16 +12,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 
 from asymflow._version import __version__
-from asymflow.core import presets
 from asymflow.core.types import Plan
+from asymflow.generation import pipeline, styles
 from asymflow.generation.metadata import Record
 from asymflow.generation.pipeline import Model
 from asymflow.generation.spec import MAX_PROMPT
 from asymflow.io import images
 from asymflow.io.files import slug
-from asymflow.models.embedded import plans
-from asymflow.models.embedded.styles import STYLES
 from asymflow.planning.plan_files import plan_hash
+from asymflow.planning.shelf import USUAL
 from asymflow.server import media, openapi_schema, requests, streams
 from asymflow.server.jobs import Job, picture_json
 from asymflow.server.problems import ApiError
@@ -68,11 +67,10 @@ Switch = Annotated[bool, Query()]
 @router.get("/info")
 def info(studio: Here, model: Loaded) -> dict[str, Any]:
     """What this server can do, and how long it takes."""
-    size = (64, 64)
+    size = model.card.sizes.native
     qualities: list[dict[str, Any]] = []
-    for name in plans.NAMES:
-        plan = requests.chosen_plan(model, name, size)
-        seconds = requests.work(plan, size, presets.GUIDANCE) * studio.manager.seconds_per_work
+    for name, plan in pipeline.plans_of(model, size).items():
+        seconds = requests.work(plan, size, model.card.guidance) * studio.manager.seconds_per_work
         qualities.append(
             {
                 "id": name,
@@ -81,13 +79,12 @@ def info(studio: Here, model: Loaded) -> dict[str, Any]:
                 "seconds": round(seconds, 3),
             }
         )
-    named = {style.id: style.names[0] for style in STYLES}
     return {
         "version": __version__,
-        "model": {"name": model.adapter.name, "hash": model.adapter.weights_hash},
+        "model": {"name": model.adapter.name, "hash": model.weights},
         "styles": [
-            {"id": id, "name": named.get(id, id), "thumbnail": f"/styles/{id}.webp"}
-            for id in model.adapter.styles
+            {"id": each.id, "name": each.name, "thumbnail": f"/styles/{each.id}.webp"}
+            for each in styles.styles_of(model.card)
         ],
         "sizes": [
             {"id": f"{width}x{height}", "width": width, "height": height, "label": label}
@@ -95,8 +92,8 @@ def info(studio: Here, model: Loaded) -> dict[str, Any]:
         ],
         "qualities": qualities,
         "default": {
-            "quality": plans.DEFAULT,
-            "guidance_scale": presets.GUIDANCE,
+            "quality": pipeline.usual_plan(model, size),
+            "guidance_scale": model.card.guidance,
             "size": f"{_SIZES[0][0]}x{_SIZES[0][1]}",
         },
         "limits": {
@@ -348,7 +345,7 @@ async def settings_of(studio: Here, model: Loaded, caller: Calling, data: Body) 
 
 def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
     differs: list[str] = []
-    exact_model = record.weights == model.adapter.weights_hash
+    exact_model = record.weights == model.weights
     if not exact_model:
         differs.append("model")
     quality = _quality(model, record.plan, record.size)
@@ -374,10 +371,12 @@ def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
     request = JobRequest(
         prompt=escaped(record.prompt),
         negative_prompt=record.negative,
-        style=record.style if record.style in model.adapter.styles else None,
+        style=record.style
+        if record.style in {each.id for each in styles.styles_of(model.card)}
+        else None,
         width=width,
         height=height,
-        quality=quality or plans.DEFAULT,
+        quality=quality or USUAL,
         n=1,
         seed=record.seed if record.seed < 2**53 else None,
         guidance_scale=record.guidance,
@@ -392,7 +391,7 @@ def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
 def _quality(model: Model, plan: Plan, size: tuple[int, int]) -> Any:
     """The quality that has the steps of this plan; rules of the plan are ignored."""
     steps = plan_hash(replace(plan, adaptive=()))
-    for name in plans.NAMES:
+    for name in pipeline.plans_of(model, size):
         if plan_hash(requests.chosen_plan(model, name, size)) == steps:
             return name
     return None

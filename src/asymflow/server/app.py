@@ -272,8 +272,8 @@ class _Static(StaticFiles):
 
 def _loader(settings: Settings) -> Load:
     def load() -> Model:
-        model = pipeline.load(settings.weights, dtype=settings.dtype, device=settings.device)
-        return remote.moved(model, settings.weights, settings.network_seconds)
+        model = pipeline.load(settings.model, dtype=settings.dtype, device=settings.device)
+        return remote.moved(model, settings.network_seconds)
 
     return load
 

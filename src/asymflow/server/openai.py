@@ -26,9 +26,9 @@ from starlette.types import Receive, Scope, Send
 
 from asymflow.core.errors import InputError
 from asymflow.core.types import Picture
+from asymflow.generation import styles
 from asymflow.generation.pipeline import Model
 from asymflow.generation.spec import MAX_PROMPT, cut_text
-from asymflow.models.embedded.styles import STYLES
 from asymflow.server import media, openapi_schema, requests, streams
 from asymflow.server.jobs import Job
 from asymflow.server.manager import JobManager
@@ -327,11 +327,11 @@ def _submit(
 ) -> Job:
     request = order.request
     style = None if request.style in (None, *MOOD) else request.style
-    named = {name: each.id for each in STYLES for name in (each.id, *each.names)}
+    known = styles.style_of(studio.manager.loaded().card, style or "")
     job_request = JobRequest(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        style=style and named.get(style.strip().lower(), style),
+        style=style if known is None else known.id,
         width=order.drawn[1],
         height=order.drawn[0],
         quality=order.quality,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from asymflow.core.adapter import CountsTokens
 from asymflow.generation.pipeline import Model
 from asymflow.generation.spec import batchable
-from asymflow.models.embedded.emoji import emoji_to_words
-from asymflow.models.embedded.text import tokenize
 from asymflow.server.openai_schema import ImageRequest
 from asymflow.server.problems import ApiError
 from asymflow.server.settings import LARGEST, SIDES
 
 _NATIVE = 64
+_PATCH = 8
+"""Side of the patches that pictures are counted in, at least."""
 
 
 def check_sizes(image: tuple[int, int], mask: tuple[int, int]) -> None:
@@ -75,10 +76,11 @@ def _near(size: tuple[int, int], longest: int) -> tuple[int, int]:
 def usage(
     model: Model, request: ImageRequest, drawn: tuple[int, int], edits: bool
 ) -> dict[str, Any]:
-    """Token usage: word pieces of the prompt, and patches of the pictures."""
-    _, mask = tokenize(model.adapter.tokenizer, [emoji_to_words(request.prompt)])
-    text = int(mask.sum())
-    patch = model.adapter.model.config.transformer.patch
+    """Token usage: pieces of the prompt, and patches of the pictures."""
+    text = len(request.prompt.split())
+    if isinstance(model.adapter, CountsTokens):
+        text = model.adapter.count_tokens(request.prompt)
+    patch = max(_PATCH, model.card.sizes.multiple)
     patches = drawn[0] * drawn[1] // patch**2
     given = patches if edits else 0
     made = patches * request.n

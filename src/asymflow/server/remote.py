@@ -18,17 +18,16 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from pathlib import Path
 from typing import IO
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from asymflow.core.adapter import Adapter, Context
+from asymflow.core.adapter import Adapter, Context, Wrapped
 from asymflow.generation.pipeline import Model
-from asymflow.models.embedded import adapter as embedded
-from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.models import loading
+from asymflow.models.loading import EMBEDDED
 from asymflow.server.supervisor import Supervised, end_with_parent, read, write
 
 _CONTEXTS = 8
@@ -102,37 +101,34 @@ class Network:
         return response["x_0"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Apart(EmbeddedAdapter):
-    """The embedded model with its network in another process; outputs are the same."""
+class Apart(Wrapped):
+    """A model with its network in another process; outputs are the same."""
 
-    network: Network
+    def __init__(self, inner: Adapter, network: Network) -> None:
+        super().__init__(inner)
+        self.network = network
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         return self.network.denoise(x_t, t, context)
 
 
-def command(weights: Path | None, dtype: str) -> tuple[str, ...]:
-    """The command that starts a child with a model file, by default the shipped one."""
-    file = str(weights or embedded.default_weights())
+def command(ref: str | None, dtype: str) -> tuple[str, ...]:
+    """The command that starts a child with a model, by default the embedded one."""
     threads = str(torch.get_num_threads())
-    return (sys.executable, "-m", "asymflow.server.remote", file, dtype, threads)
+    return (sys.executable, "-m", "asymflow.server.remote", ref or EMBEDDED, dtype, threads)
 
 
-def moved(model: Model, weights: Path | None, answer_seconds: float) -> Model:
+def moved(model: Model, answer_seconds: float) -> Model:
     """The model with its network in a child, if it computes on a CPU.
 
     Args:
         model: as loaded.
-        weights: the model file, by default the shipped one.
         answer_seconds: time limit for a response of the child.
     """
     if model.device != "cpu":
         return model
-    own = model.adapter
-    network = Network(command(weights, model.dtype), answer_seconds=answer_seconds)
-    adapter = Apart(own.model, own.weights_hash, own.training, own.tokenizer, own.library, network)
-    return replace(model, adapter=adapter)
+    network = Network(command(model.ref, model.dtype), answer_seconds=answer_seconds)
+    return replace(model, adapter=Apart(model.adapter, network))
 
 
 def network_of(model: Model) -> Network | None:
@@ -159,7 +155,7 @@ def _message(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 @torch.inference_mode()
-def _serve(adapter: EmbeddedAdapter, requests: IO[bytes], responses: IO[bytes]) -> None:
+def _serve(adapter: Adapter, requests: IO[bytes], responses: IO[bytes]) -> None:
     """Serve requests until the input ends."""
     contexts: OrderedDict[int, Context] = OrderedDict()
     write(responses, b"")
@@ -182,14 +178,14 @@ def _serve(adapter: EmbeddedAdapter, requests: IO[bytes], responses: IO[bytes]) 
         write(responses, _message(response))
 
 
-def _main(weights: str, dtype: str, threads: str) -> None:
+def _main(ref: str, dtype: str, threads: str) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this too
     # Output printed by libraries must not be mistaken for a response.
     responses = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(int(threads))
-    adapter = embedded.load(Path(weights), dtype=_TYPES[dtype])
+    adapter = loading.load(ref, dtype=_TYPES[dtype])
     _serve(adapter, sys.stdin.buffer, responses)
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asymflow.core import presets
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.transforms import truncated
-from asymflow.core.types import Plan, Request
+from asymflow.core.types import Plan
 from asymflow.generation import pipeline
 from asymflow.generation.metadata import Source
 from asymflow.generation.pipeline import Model
@@ -85,7 +85,13 @@ def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipe
         ApiError: one of these is gone.
     """
     image, mask = inputs(store, request)
-    wanted = GenerationSpec(
+    [job] = pipeline.jobs(model, replace(_spec(request, slot), image=image, mask=mask))
+    return job
+
+
+def _spec(request: JobRequest, slot: Slot) -> GenerationSpec:
+    """One picture, without the pictures to start from."""
+    return GenerationSpec(
         prompt=slot.prompt,
         negative=clean_text("negative prompt", request.negative_prompt),
         style=request.style,
@@ -94,17 +100,15 @@ def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipe
         count=1,
         guidance=request.guidance,
         plan=_preset(request.quality),
-        image=image,
-        mask=mask,
+        image=None,
+        mask=None,
         strength=request.path,
         background=None,
-        weights=None,
+        model=None,
         needs=None,
         dtype=None,
         device=None,
     )
-    [job] = pipeline.jobs(model, wanted)
-    return job
 
 
 def check(model: Model, store: Store, request: JobRequest) -> None:
@@ -114,8 +118,7 @@ def check(model: Model, store: Store, request: JobRequest) -> None:
         InputError: the model cannot serve it.
         ApiError: a picture that it names is gone.
     """
-    style = None if request.style is None else pipeline.style_id(request.style)
-    model.adapter.check(Request({} if style is None else {"style": style}, request.size))
+    pipeline.check(model, _spec(request, Slot(label=None, prompt=request.prompt, seed=0)))
     _source(store, request)
     if request.mask is not None and not has_upload(store, request.mask):
         raise _gone("mask", request.mask)
@@ -190,8 +193,8 @@ def _read(path: Path, read: Callable[[Path], NDArray[np.float32]]) -> NDArray[np
 
 
 def _preset(quality: str) -> PlanChoice:
-    # Other weights than the shipped ones use the grid.
-    return PlanChoice(preset=quality, grid=presets.DEFAULT)
+    # Weights without such a plan use the default one of their family.
+    return PlanChoice(preset=quality, lenient=True)
 
 
 def _padded(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from asymflow.core import presets
 from asymflow.generation.spec import MAX_PROMPT
 from asymflow.io import json_reader
-from asymflow.models.embedded import plans
+from asymflow.planning.shelf import USUAL
 from asymflow.server.settings import PICTURES, SIDES
 
 T = TypeVar("T")
-Quality = Literal["draft", "fast", "balanced", "best"]
+Quality = Literal["draft", "fast", "balanced", "best", "default"]
 Fit = Literal["crop", "pad"]
 Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1], multiple_of=SIDES.step)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -54,7 +54,7 @@ class JobRequest(Sent):
     style: str | None = None
     width: Side = 64
     height: Side = 64
-    quality: Quality = plans.DEFAULT
+    quality: Quality = USUAL
     n: Annotated[int, Field(ge=1, le=PICTURES)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     guidance_scale: Annotated[float, Field(gt=0, le=100)] | None = None

@@ -62,7 +62,7 @@ class Settings:
     port: int = 7860
     token: str | None = None
     hosts: tuple[str, ...] = ()
-    weights: Path | None = None
+    model: str | None = None
     dtype: str | None = None
     device: str | None = None
     together: int | None = None

@@ -20,7 +20,7 @@ from asymflow.generation import metadata
 from asymflow.generation.metadata import Record
 from asymflow.io import images
 from asymflow.io.files import replacing
-from asymflow.models.embedded import plans
+from asymflow.planning.shelf import NAMES, USUAL
 from asymflow.server.database import NAME, SCHEMA, copy_to, lock
 from asymflow.server.store import whole_files
 
@@ -221,7 +221,7 @@ def _facts(record: Record) -> dict[str, Any]:
         "width": record.size[1],
         "height": record.size[0],
         "seed": record.seed,
-        "quality": plan.name if plan.name in plans.NAMES else plans.DEFAULT,
+        "quality": plan.name if plan.name in NAMES else USUAL,
         "guidance_scale": record.guidance,
         "plan": plan.name,
         "seconds": 0.0,

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from asymflow.core import engine, presets
+from asymflow.core import engine
 from asymflow.core.adapter import Adapter
 from asymflow.core.batcher import (
     Batcher,
@@ -32,8 +32,8 @@ from asymflow.core.transforms import truncated
 from asymflow.core.types import Decision, Picture, Plan, Request
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
+from asymflow.generation.pixels import to_rgba
 from asymflow.io import folders
-from asymflow.models.embedded import plans
 from asymflow.server import media, remote, requests
 from asymflow.server.call_sizes import CallSizes
 from asymflow.server.jobs import Unit
@@ -358,7 +358,8 @@ class Worker(threading.Thread):
             self._fail([run], _OUR_FAULT, None)
 
     def _finish_later(self, adapter: Adapter, run: _Run, x_0: torch.Tensor) -> None:
-        [picture] = engine.pictures(adapter, [run.made.request], x_0[None])
+        [drawn] = engine.pictures(adapter, [run.made.request], x_0[None])
+        picture = to_rgba(drawn)
         # A disk that is slower than the model must not fill the memory.
         wait(getattr(self._last, "written", ()))
         self._last.written = [self._writer.submit(self._finish, run, picture)]
@@ -400,7 +401,8 @@ class Worker(threading.Thread):
             "forwards": before["forwards"] + move.step.evaluations * (2 if guided else 1),
         }
         run.facts[move.index] = facts
-        [preview] = engine.pictures(adapter, [request], x_0[None])
+        [estimate] = engine.pictures(adapter, [request], x_0[None])
+        preview = to_rgba(estimate)
         self._manager.step(run.unit, move.index, facts, preview)
         if move.action == "skip":
             left_out = run.plan.steps[move.index + 1]
@@ -473,13 +475,13 @@ class Worker(threading.Thread):
 
 def _warm_up(model: Model) -> float:
     """Make a fast picture twice; return seconds per full network pass over 64 x 64 pixels."""
-    size = (64, 64)
-    plan = requests.chosen_plan(model, plans.NAMES[0], size)
-    request = Request({"prompt": "a red apple"}, size, 0, presets.GUIDANCE)
+    card, size = model.card, model.card.sizes.native
+    plan = next(iter(pipeline.plans_of(model, size).values()))
+    request = Request(card.calibration[0], size, 0, card.guidance)
     seconds = 0.0
     for _ in range(2):
         started = time.perf_counter()
         [result] = engine.run(model.adapter, plan, [request])
-        media.preview(result.picture, composite=False)
+        media.preview(to_rgba(result.picture), composite=False)
         seconds = time.perf_counter() - started
-    return seconds / requests.work(plan, size, presets.GUIDANCE)
+    return seconds / requests.work(plan, size, card.guidance)

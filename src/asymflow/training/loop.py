@@ -26,10 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from asymflow.core.devices import fast_dtype
 from asymflow.core.errors import FileFormatError
 from asymflow.core.flow import interpolate
 from asymflow.io.files import replacing, write_text
-from asymflow.models.embedded.adapter import fast_dtype
 from asymflow.models.embedded.network import PictureConfig, PictureModel, patch_basis
 from asymflow.models.embedded.text import load_tokenizer, tokenize
 from asymflow.training.data.dataset import Dataset

@@ -21,6 +21,7 @@ from asymflow.core.types import Evidence, Plan
 from asymflow.integrations.diffusers import auto, comparison, original
 from asymflow.models.diffusers.conventions import Flow
 from asymflow.models.diffusers.families import UNCONDITIONAL
+from asymflow.models.diffusers.own import refined
 from asymflow.planning import plan_files, proof, selection
 
 from .conftest import measured_with

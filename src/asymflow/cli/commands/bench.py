@@ -30,7 +30,7 @@ def quality(
         typer.Option("--quick", metavar="", help="Use few pictures: faster, with wide intervals."),
     ] = False,
     plan: options.Plan = None,
-    weights: options.Weights = None,
+    model: options.Model = None,
     dtype: options.ExactDtype = None,
     device: options.Device = None,
     json: options.Json = False,
@@ -44,7 +44,7 @@ def quality(
         size,
         quick=quick,
         options=resolve.GenerateOptions(plan=plan),
-        weights=weights,
+        ref=model,
         dtype=resolve.dtype(dtype),
         device=device,
         as_json=json,
@@ -72,7 +72,7 @@ def baselines(
     quick: Annotated[
         bool, typer.Option("--quick", metavar="", help="Baselines at 5, 6 and 8 steps only.")
     ] = False,
-    weights: options.Weights = None,
+    model: options.Model = None,
     dtype: options.ExactDtype = None,
     device: options.Device = None,
     json: options.Json = False,
@@ -87,7 +87,7 @@ def baselines(
         pairs=pairs,
         profile=profile,
         quick=quick,
-        weights=weights,
+        ref=model,
         dtype=resolve.dtype(dtype),
         device=device,
         as_json=json,
@@ -104,14 +104,14 @@ def strip(
     size: options.Size = None,
     seed: options.Seed = None,
     plan: options.Plan = None,
-    weights: options.Weights = None,
+    model: options.Model = None,
     device: options.Device = None,
 ) -> None:
     """Plot the timeline of a plan: the estimate before every step and the cost of the step."""
     from asymflow.cli import bench
 
     bench.strip(
-        _one_picture(prompt, style, size, seed, plan, weights, device),
+        _one_picture(prompt, style, size, seed, plan, model, device),
         output,
     )
 
@@ -131,14 +131,14 @@ def plan_report(
     style: options.Style = None,
     size: options.Size = None,
     seed: options.Seed = None,
-    weights: options.Weights = None,
+    model: options.Model = None,
     device: options.Device = None,
 ) -> None:
     """Report on a plan in one page: its steps, their cost, and its evidence."""
     from asymflow.cli import bench
 
     bench.plan(
-        _one_picture(prompt, style, size, seed, plan, weights, device),
+        _one_picture(prompt, style, size, seed, plan, model, device),
         against,
         output,
     )
@@ -150,14 +150,14 @@ def speed(
         bool,
         typer.Option("--quick", metavar="", help="Use few repeats: faster, with wide intervals."),
     ] = False,
-    weights: options.Weights = None,
+    model: options.Model = None,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
     """Measure step time against the machine's peak matrix-multiply throughput."""
     from asymflow.cli import bench
 
-    bench.speed(quick=quick, weights=weights, device=device, as_json=json)
+    bench.speed(quick=quick, ref=model, device=device, as_json=json)
 
 
 def _one_picture(
@@ -166,7 +166,7 @@ def _one_picture(
     size: str | None,
     seed: int | None,
     plan: str | None,
-    weights: Path | None,
+    model: str | None,
     device: str | None,
 ) -> GenerateOptions:
     from asymflow.cli import resolve
@@ -177,6 +177,6 @@ def _one_picture(
         size=size,
         seed=seed or 0,
         plan=plan,
-        weights=weights,
+        model=model,
         device=device,
     )

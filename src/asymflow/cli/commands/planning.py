@@ -65,7 +65,7 @@ def profile(
             "--costs-only", metavar="", help="Only measure the costs of an existing profile again."
         ),
     ] = False,
-    weights: options.Weights = None,
+    model: options.Model = None,
     dtype: options.ExactDtype = None,
     device: options.Device = None,
     json: options.Json = False,
@@ -79,7 +79,7 @@ def profile(
     from asymflow.generation.spec import guidance_of
 
     planning.profile(
-        pipeline.load(weights, dtype=resolve.dtype(dtype), device=device),
+        pipeline.load(model, dtype=resolve.dtype(dtype), device=device),
         None if size is None else resolve.size_of(size),
         guidance_of(presets.GUIDANCE if guidance is None else guidance),
         count=pictures,
@@ -129,7 +129,7 @@ def plan(
     pictures: Annotated[
         int, typer.Option(metavar="N", min=2, help="Held-out pictures for the final measurement.")
     ] = 32,
-    weights: options.Weights = None,
+    model: options.Model = None,
     dtype: options.ExactDtype = None,
     device: options.Device = None,
     json: options.Json = False,
@@ -140,7 +140,7 @@ def plan(
     def load() -> pipeline.Model:
         from asymflow.generation import pipeline
 
-        return pipeline.load(weights, dtype=resolve.dtype(dtype), device=device)
+        return pipeline.load(model, dtype=resolve.dtype(dtype), device=device)
 
     planning.plan(
         path,
@@ -164,12 +164,13 @@ def show(
         str, typer.Argument(metavar="PLAN", help="draft, fast, balanced, best, default, or a file.")
     ],
     size: options.Size = None,
+    model: options.Model = None,
     json: options.Json = False,
 ) -> None:
     """Show a plan: its steps, their cost, its evidence, and the weights it was measured on."""
     from asymflow.cli import plans, resolve
 
-    plans.show(plan, None if size is None else resolve.size_of(size), as_json=json)
+    plans.show(plan, model, None if size is None else resolve.size_of(size), as_json=json)
 
 
 @app.command()
@@ -196,7 +197,7 @@ def verify(
     pictures: Annotated[
         int, typer.Option(metavar="N", min=2, help="Held-out pictures to measure on.")
     ] = 32,
-    weights: options.Weights = None,
+    model: options.Model = None,
     dtype: options.ExactDtype = None,
     device: options.Device = None,
     json: options.Json = False,
@@ -211,7 +212,7 @@ def verify(
 
     plans.verify(
         path,
-        pipeline.load(weights, dtype=resolve.dtype(dtype), device=device),
+        pipeline.load(model, dtype=resolve.dtype(dtype), device=device),
         None if size is None else resolve.size_of(size),
         None if guidance is None else guidance_of(guidance),
         pictures=pictures,

@@ -18,7 +18,7 @@ FAMILIES = {
     prx.PIPELINE: prx.FAMILY,
     **deepfloyd.FAMILIES,
 }
-_AUTOENCODERS = ("vae", "vqvae", "vqgan", "movq")
+AUTOENCODERS = ("vae", "vqvae", "vqgan", "movq")
 
 
 def family_of(pipe: Any, declared: Family | None = None) -> Family:
@@ -38,7 +38,7 @@ def family_of(pipe: Any, declared: Family | None = None) -> Family:
             "and its scheduler go to asymflow.models.diffusers.networks.adapt."
         )
     kind = type(pipe).__name__
-    latent = [name for name in _AUTOENCODERS if getattr(pipe, name, None) is not None]
+    latent = [name for name in AUTOENCODERS if getattr(pipe, name, None) is not None]
     if latent:
         raise InputError(
             f"{kind} works on the latents of its {latent[0]}, and asymflow plans in pixels: it "

@@ -19,13 +19,21 @@ from torch import Tensor
 
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
+from asymflow.core.card import Card, Sizes
 from asymflow.core.checks import as_path, whole
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
-from asymflow.core.types import Picture, Request
+from asymflow.core.schedules import plan_of
+from asymflow.core.types import Picture, Plan, Request, part_name
+from asymflow.models.calls import spread
 from asymflow.models.diffusers.conventions import Convention, Diffusion, convention_of, estimated
+from asymflow.models.diffusers.own import ENOUGH, LATE, default_of
 from asymflow.models.gaussian import to_picture, to_state
 from asymflow.models.hashing import identity_of
 
+SIDE = 32
+"""Of pictures, where the configuration of a network does not say it."""
+GUIDANCE = 3.0
+"""Scale where nobody says another one."""
 _LATENT = ("vae", "vqvae", "vqgan", "movq", "text_encoder", "prior")  # parts of pipelines
 
 
@@ -66,6 +74,40 @@ class DiffusersAdapter:
             fingerprint=identity.fingerprint,
             settings={**self.convention.settings, **null},
         )
+
+    @property
+    def card(self) -> Card:
+        """What the model is asked with, and what it can make."""
+        # Classes are numbered from 0, so a null class is left out where it is the last one.
+        count = self.classes - 1 if self.null == self.classes - 1 else self.classes
+        labels = tuple(range(count))
+        trained = self.model.config.sample_size
+        height, width = (trained,) * 2 if isinstance(trained, int) else trained or (SIDE, SIDE)
+        return Card(
+            title=type(self.model).__name__,
+            asks="class" if labels else "nothing",
+            sizes=Sizes.only(height, width),
+            channels=self.channels,
+            classes=tuple(map(str, labels)),
+            guidance=1.0 if self.null is None else GUIDANCE,
+            guided=self.null is not None,
+            guidance_interval=(0.0 if self.null is None else LATE, 1.0),
+            calibration=tuple({"label": labels[i]} for i in spread(len(labels))) or ({},),
+            tiers=(
+                *(["conditional"] if self.null is not None else []),
+                *map(part_name, self.pool_factors((height, width))),
+            ),
+            steps=ENOUGH,
+        )
+
+    def default_plan(self, size: tuple[int, int]) -> Plan:
+        """Our best solver on a part of the steps of DDIM."""
+        return default_of(self.convention, ENOUGH, guided=self.null is not None)
+
+    def own_plan(self, size: tuple[int, int]) -> Plan:
+        """DDIM without noise, in 50 steps."""
+        steps = min(ENOUGH, self.convention.most or ENOUGH)
+        return plan_of(self.convention.times(steps), solver="euler", name=f"ddim-{steps}")
 
     @property
     def channels(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -25,20 +26,28 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from asymflow.core import presets
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
+from asymflow.core.card import Card, Sizes, Style
 from asymflow.core.checks import as_path
 from asymflow.core.errors import FileFormatError, InputError
-from asymflow.core.types import Picture, Request
+from asymflow.core.schedules import plan_of, uniform
+from asymflow.core.transforms import with_pool_factors
+from asymflow.core.types import Picture, Plan, Request, part_name
 from asymflow.io.files import replacing
 from asymflow.io.images import cut_out, fit
+from asymflow.models.embedded import plans
 from asymflow.models.embedded.detail import DetailConfig
 from asymflow.models.embedded.emoji import emoji_to_words
 from asymflow.models.embedded.library import Library, alone, shipped, style_in
 from asymflow.models.embedded.network import PictureConfig, PictureModel
 from asymflow.models.embedded.packed import PackedLinear, pack
+from asymflow.models.embedded.prompts import calibration as prompt_list
+from asymflow.models.embedded.styles import STYLES
 from asymflow.models.embedded.text import load_tokenizer, tokenize
 from asymflow.models.embedded.transformer import TransformerConfig
+from asymflow.planning import binding as plan_binding
 
 FORMAT = "asymflow-embedded-2"
 READ = ("asymflow-embedded-1", FORMAT)
@@ -48,6 +57,8 @@ SMALLEST = 32
 """Side of the smallest pictures that the model was trained on."""
 NATIVE = 64
 """Side of the pictures that most training steps used."""
+TRAINED = (32, 128)
+"""Smallest and largest side of the pictures of training."""
 _NULLS = 64
 SIDE_LIMITS = (16, 512)
 """Smallest and largest side in pixels; quality is measured at the trained sizes only."""
@@ -112,6 +123,66 @@ class EmbeddedAdapter:
     def references(self) -> int:
         """Number of reference drawings that the model can use."""
         return self.model.config.references
+
+    @property
+    def card(self) -> Card:
+        """What the model is asked with, and what it can make."""
+        known = {style.id: style for style in STYLES}
+        named = {id: known[id].names if id in known else (id,) for id in self.styles}
+        prompts = zip(prompt_list(), itertools.cycle(self.styles or (None,)), strict=False)
+        return Card(
+            title="The embedded model",
+            asks="prompt",
+            sizes=Sizes(
+                DEFAULT_SIZE,
+                *SIDE_LIMITS,
+                multiple=self.model.config.transformer.patch,
+                trained=TRAINED,
+            ),
+            channels=self.channels,
+            styles=tuple(
+                Style(id, names[0], notice=known[id].notice if id in known else "", names=names)
+                for id, names in named.items()
+            ),
+            negative=True,
+            references=self.references > 0,
+            guidance=presets.GUIDANCE,
+            guided=True,
+            guidance_interval=presets.GUIDED,
+            calibration=tuple(
+                {"prompt": prompt} if style is None else {"prompt": prompt, "style": style}
+                for prompt, style in prompts
+            ),
+            tiers=("conditional", *map(part_name, self.pool_factors(DEFAULT_SIZE))),
+            steps=50,
+            licence="Apache-2.0",
+            source="asymflow",
+        )
+
+    def default_plan(self, size: tuple[int, int]) -> Plan:
+        """The grid of `presets.DEFAULT`."""
+        return presets.DEFAULT.plan(size)
+
+    def own_plan(self, size: tuple[int, int]) -> Plan:
+        """50 steps of Heun's method, as pixel-space models are usually sampled."""
+        return plan_of(
+            uniform(50),
+            solver="heun",
+            guidance_interval=presets.guidance_interval(size),
+            name="heun-50",
+        )
+
+    def shipped_plan(self, name: str, size: tuple[int, int]) -> Plan | None:
+        """A plan that comes with asymflow, bound to the weights that do."""
+        if name not in plans.NAMES:
+            return None
+        plan = with_pool_factors(plans.load(name, size), self.pool_factors(size))
+        return dataclasses.replace(plan, binding=plan_binding.binding_of(plans.measured(name)))
+
+    @property
+    def library_digest(self) -> str | None:
+        """Of the library that references are looked up in."""
+        return None if self.library is None else self.library.digest
 
     def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         grain = self.model.config.transformer.patch
@@ -185,6 +256,11 @@ class EmbeddedAdapter:
         what = " + ".join(dict.fromkeys(concept.names[0] for concept in match.concepts))
         unit = np.asarray(drawings, np.float32) / np.float32(255)
         return unit, tuple(f"{what}, {style}" for style in styles)
+
+    def count_tokens(self, prompt: str) -> int:
+        """The word pieces of a prompt."""
+        _, mask = tokenize(self.tokenizer, [emoji_to_words(prompt)])
+        return int(mask.sum())
 
     def meaning(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The mean static vectors of the word pieces of texts: float32 [n, d], for n texts."""
@@ -299,14 +375,6 @@ def default_weights() -> Path:
     return Path(
         str(resources.files("asymflow.models.embedded.weights").joinpath("embedded.safetensors"))
     )
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the machine has instructions to multiply it, else float32."""
-    cpu = torch.cpu.get_capabilities()
-    if device.type == "cuda" or cpu.get("amx_bf16", False) or cpu.get("avx512_bf16", False):
-        return torch.bfloat16
-    return torch.float32
 
 
 def load(

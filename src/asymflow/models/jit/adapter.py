@@ -17,26 +17,26 @@ embedding and the noise scale are specific to one size.
 from __future__ import annotations
 
 import argparse
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
+from asymflow.core.card import Card, Sizes
 from asymflow.core.checks import as_path, number, whole
 from asymflow.core.errors import FileFormatError, InputError
-from asymflow.core.schedules import uniform
+from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.types import CONDITIONAL, FULL, Picture, Plan, Request, Solver, Step
+from asymflow.models import imagenet
+from asymflow.models.calls import spread
+from asymflow.models.files import tensors
 from asymflow.models.hashing import digest_of, identity_of
 from asymflow.models.jit import checkpoint
 from asymflow.models.jit.network import JitModel
@@ -50,6 +50,12 @@ GUIDANCE_INTERVAL = (0.0, 0.9)
 """Default of JiT; [0.1, 1] in its paper, where time is reversed."""
 FLOOR = 0.05
 """Default of JiT."""
+STEPS = 50
+"""Default of both papers, with Heun's method."""
+GUIDANCE = 2.9
+"""Scale of JiT's README for the model that most people load, JiT-B/16."""
+SHARE = 0.4
+"""Of the steps, in the plan that needs no measuring."""
 ASYMMETRIC_GUIDANCE_INTERVAL = (0.0, 0.88)
 ASYMMETRIC_FLOOR = 0.04
 
@@ -107,6 +113,40 @@ class JitAdapter:
                 "guidance_interval": f"{low:g} to {high:g}",
             },
         )
+
+    @property
+    def card(self) -> Card:
+        """What the model is asked with, and what it can make."""
+        config = self.model.config
+        asymmetric = config.rank is not None
+        return Card(
+            title=f"{'AsymFlow-' if asymmetric else ''}JiT, patches of {config.patch}",
+            asks="class",
+            sizes=Sizes.only(*self.size),
+            channels=config.channels,
+            classes=imagenet.names()
+            if config.classes == len(imagenet.names())
+            else tuple(map(str, range(config.classes))),
+            guidance=GUIDANCE,
+            guided=True,
+            guidance_interval=self.guidance_interval,
+            calibration=tuple({"label": label} for label in spread(config.classes)),
+            tiers=("conditional",),
+            steps=STEPS,
+        )
+
+    def default_plan(self, size: tuple[int, int]) -> Plan:
+        """Our best solver on a part of the steps of the papers."""
+        return plan_of(
+            uniform(round(SHARE * STEPS)),
+            solver="corrected2",
+            guidance_interval=self.guidance_interval,
+            name="default",
+        )
+
+    def own_plan(self, size: tuple[int, int]) -> Plan:
+        """The steps of the papers."""
+        return plan(STEPS, guidance_interval=self.guidance_interval)
 
     @property
     def channels(self) -> int:
@@ -178,7 +218,7 @@ class JitAdapter:
 
 
 def plan(
-    steps: int = 50,
+    steps: int = STEPS,
     *,
     guidance_interval: tuple[float, float] = GUIDANCE_INTERVAL,
     solver: Solver = "heun",
@@ -231,7 +271,7 @@ def load(
             lists tensors that are missing, unexpected or of another shape.
     """
     path = as_path("path", path)
-    found = _read(path)
+    found = tensors(path)
     state = _state_dict(path, found, weights)
     try:
         stored = _Arguments.of(found.get("args"))
@@ -309,30 +349,6 @@ class _Arguments:
             # In JiT time runs from noise, 0, to data, 1.
             guidance_interval=None if low is None or high is None else (1 - high, 1 - low),
         )
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """Load a file: a state dict, or a dict of state dicts."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # Checkpoints of training scripts also contain their arguments, which are plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (
-        OSError, SafetensorError, EOFError, KeyError, ValueError, RuntimeError,
-        pickle.UnpicklingError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
-        raise FileFormatError(
-            f"Cannot read {path}: {str(error).splitlines()[0] if str(error) else error!r}. Give a "
-            "safetensors file, or a .pth file that torch.save wrote and that holds tensors only."
-        ) from error
-    if not isinstance(found, dict):
-        raise FileFormatError(
-            f"{path} holds a {type(found).__name__} and not named tensors. Save the model's "
-            "state_dict() instead."
-        )
-    return cast("dict[str, Any]", found)
 
 
 def _state_dict(path: Path, found: Mapping[str, Any], weights: Weights | None) -> dict[str, Tensor]:

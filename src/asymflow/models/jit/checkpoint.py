@@ -37,6 +37,12 @@ _BLOCK_NAMES = (
 )
 
 
+def recognises(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether tensors of such names and shapes are a published network."""
+    names = {name.removeprefix("net.") for name in shapes}
+    return {"x_embedder.proj1.weight", "y_embedder.embedding_table.weight"} <= names
+
+
 def renamed(name: str) -> str | None:
     """Our name of a tensor in a published state dict; None if it can be computed.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 
 from asymflow.models.embedded.words import everyday_names, nouns
 
@@ -18,3 +19,18 @@ def everyday(count: int, seed: int = 0) -> list[str]:
 
 def _rank(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}|{name}".encode()).digest()
+
+
+TOGETHER, PURPOSES = 32, 6
+"""Prompts of one purpose, such as profiling, and purposes, see `planning.calibration`."""
+
+
+@cache
+def calibration() -> tuple[str, ...]:
+    """Distinct prompts to measure with: first those of the purposes in turn, then the others."""
+    found: list[str] = []
+    for purpose in range(PURPOSES + 1):
+        ranked = everyday(len(everyday_names()), purpose)
+        new = [prompt for prompt in ranked if prompt not in found]
+        found += new[:TOGETHER] if purpose < PURPOSES else new
+    return tuple(found)

@@ -1,0 +1,124 @@
+"""What a file beside a model says of it, that its weights do not: names of classes, a licence.
+
+It is `asymflow.json` in the folder of a model, or `NAME.asymflow.json` beside its file NAME.pth:
+
+    {"title": "Shapes", "classes": ["disc", "star"], "null": 2, "guidance": 2.0, "licence": "MIT"}
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from asymflow.core.adapter import Adapter, Wrapped
+from asymflow.core.card import Card, Carded
+from asymflow.core.errors import FileFormatError
+from asymflow.io.json_reader import Fields, parse
+
+NAME = "asymflow.json"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the file says; None where it says nothing.
+
+    Attributes:
+        classes: names by number, without the null class.
+        null: the class that stands for none.
+        guidance: scale by default.
+        guidance_interval: (low, high) in t in which guidance is worth its pass.
+        steps: of the model's own sampler.
+        size: (height, width) of the pictures of training; `height` and `width` in the file.
+        calibration: prompts to measure the model with.
+    """
+
+    title: str | None = None
+    classes: tuple[str, ...] | None = None
+    null: int | None = None
+    guidance: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    steps: int | None = None
+    size: tuple[int, int] | None = None
+    calibration: tuple[str, ...] | None = None
+    licence: str | None = None
+    source: str | None = None
+
+    def of(self, card: Card) -> Card:
+        """The card with what the file says.
+
+        Raises:
+            FileFormatError: it names another number of classes than the model has.
+        """
+        if self.classes is not None and len(self.classes) != len(card.classes):
+            raise FileFormatError(
+                f"The file {NAME} beside the model names {len(self.classes)} classes, and the "
+                f"model has {len(card.classes)}. Name each once, without the null class."
+            )
+        changes: dict[str, Any] = {
+            name: value
+            for name in ("title", "classes", "guidance_interval", "steps", "licence", "source")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.guidance is not None and card.guided:
+            changes["guidance"] = self.guidance
+        if self.size is not None:
+            changes["sizes"] = replace(card.sizes, native=self.size)
+        if self.calibration and card.asks == "prompt":
+            changes["calibration"] = tuple({"prompt": prompt} for prompt in self.calibration)
+        return replace(card, **changes)
+
+
+def beside(path: Path) -> Path:
+    """Where the file of a model's file or folder is."""
+    return path / NAME if path.is_dir() else path.with_name(f"{path.stem}.{NAME}")
+
+
+def about(path: Path) -> About:
+    """Read what is said of the model in a file or a folder; nothing where there is no such file.
+
+    Raises:
+        FileFormatError: the file is damaged, or has an entry that is unknown or of another kind.
+    """
+    file = beside(path)
+    if not file.is_file():
+        return About()
+    fields = Fields(parse(file.read_text("utf-8"), str(file)), str(file))
+    size = (fields.integer("height"), fields.integer("width")) if "height" in fields else None
+    interval = fields.numbers("guidance_interval") if "guidance_interval" in fields else None
+    if interval is not None and len(interval) != 2:
+        fields.refuse(f"has guidance_interval = {json.dumps(interval)}, which are not two numbers")
+    found = About(
+        title=fields.text("title") if "title" in fields else None,
+        classes=tuple(fields.strings("classes")) if "classes" in fields else None,
+        null=fields.integer("null") if "null" in fields else None,
+        guidance=fields.number("guidance") if "guidance" in fields else None,
+        guidance_interval=None if interval is None else (interval[0], interval[1]),
+        steps=fields.integer("steps", range(1, 10_000)) if "steps" in fields else None,
+        size=size,
+        calibration=tuple(fields.strings("calibration")) if "calibration" in fields else None,
+        licence=fields.text("licence") if "licence" in fields else None,
+        source=fields.text("source") if "source" in fields else None,
+    )
+    fields.finish()
+    return found
+
+
+class WithCard(Wrapped):
+    """A model with another card than its family gives it."""
+
+    def __init__(self, inner: Adapter, card: Card) -> None:
+        super().__init__(inner)
+        self._card = card
+
+    @property
+    def card(self) -> Card:
+        return self._card
+
+
+def told(adapter: Adapter, about: About) -> Adapter:
+    """The model, with what is said of it in its card."""
+    if about == About() or not isinstance(adapter, Carded):
+        return adapter
+    return WithCard(adapter, about.of(adapter.card))
