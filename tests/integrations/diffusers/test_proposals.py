@@ -10,8 +10,8 @@ import pytest
 
 import asymflow
 from asymflow.integrations.diffusers.families import UNCONDITIONAL
-from asymflow.integrations.diffusers.proposals import blended, refined
-from asymflow.models.diffusers.conventions import Convention, Flow
+from asymflow.integrations.diffusers.proposals import refined
+from asymflow.models.diffusers.conventions import Convention, Flow, blended
 
 Make = Callable[..., Any]
 
