@@ -9,11 +9,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -35,6 +38,9 @@ from asymflow.models import edm
 from asymflow.models.asymflux.adapter import adapt as adapt_flux
 from asymflow.models.diffusers import networks as adapted
 from asymflow.models.diffusers.pipelines import Family, adapt
+from asymflow.models.edm.adm import AdmConfig, AdmNetwork
+from asymflow.models.edm.networks import SongConfig
+from asymflow.models.edm.preconditioning import EdmModel, EDMPrecond
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.models.embedded.network import PictureConfig, PictureModel
 from asymflow.models.embedded.text import load_tokenizer
@@ -240,7 +246,40 @@ def timesteps() -> Case:
     return Case(this, ({}, {}), guided=False, bad=bad, truth=truth)
 
 
-GUIDED = (gaussian, empirical, embedded, jit, asymflux, network, pipeline, classes)
+def song() -> Case:
+    """A file of EDM's DDPM++, trained with dropped labels."""
+    torch.manual_seed(0)
+    shape = SongConfig(
+        size=8, classes=3, width=16, widths=(16, 32), embedding=64, noise=16, blocks=1,
+        attention=(4,),
+    )  # fmt: skip
+    state = EdmModel(shape, EDMPrecond()).state_dict()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "song.safetensors"
+        save_file(state, path, {"edm": '{"class_name": "EDMPrecond", "label_dropout": 0.1}'})
+        this = edm.load(path)
+    bad = (Request({"label": 4}, (8, 8)), Request({"label": 0}, (8, 16)))
+    return Case(this, ({"label": 1}, {"label": 2}), bad=bad)
+
+
+def adm() -> Case:
+    """A file of guided-diffusion, whose last label stands for none."""
+    torch.manual_seed(0)
+    shape = AdmConfig(
+        size=8, width=32, widths=(32, 64), blocks=1, attention=(1,), classes=4, head_width=16
+    )
+    state = AdmNetwork(shape).state_dict()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "adm.pt"
+        torch.save(state, path)
+        this = edm.load_guided_diffusion(
+            path, image_size=8, num_head_channels=16, noise_schedule="cosine", null=3
+        )
+    bad = (Request({"label": 4}, (8, 8)), Request({"label": 0}, (16, 16)))
+    return Case(this, ({"label": 1}, {"label": 2}), bad=bad)
+
+
+GUIDED = (gaussian, empirical, embedded, jit, asymflux, network, pipeline, classes, song, adm)
 EXACT = (denoiser, classes, timesteps)
 CASES = (*GUIDED, denoiser, timesteps)
 

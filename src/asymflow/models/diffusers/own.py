@@ -13,7 +13,7 @@ import torch
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of
 from asymflow.core.types import Plan
-from asymflow.models.diffusers.conventions import Convention
+from asymflow.models.diffusers.conventions import LEAST, Convention
 from asymflow.models.diffusers.pipelines import Family
 
 ORIGINAL, DEFAULT = "original", "default"
@@ -24,8 +24,6 @@ SHARE = 0.4
 steps than one of first order."""
 LATE = 0.1
 """Time below which the plan does without guidance, which hardly changes the picture there."""
-LEAST = 0.005
-"""Time below which nothing is seen: levels of a byte are 2 / 255 apart."""
 
 
 def original(pipe: Any, family: Family, steps: int) -> Plan:

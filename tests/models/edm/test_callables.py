@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 from asymflow.core import engine
+from asymflow.core.card import Carded
 from asymflow.core.errors import InputError
 from asymflow.core.flow import interpolate
 from asymflow.core.schedules import karras, plan_of
 from asymflow.core.types import Request
 from asymflow.models import edm
 from asymflow.models.diffusers.schedule import Prediction
+from asymflow.models.edm.callables import spaced
 from tests.helpers import draw
 
 SQUARES = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)
@@ -255,6 +259,143 @@ def test_switches_are_a_part_of_the_name() -> None:
     names = [name(False, False), name(True, False), name(False, True)]
     assert len(set(names)) == 3
     assert edm.guided_diffusion(Preconditioned(), SQUARES, channels=1).name == names[0]
+
+
+# Cards, and the plans that they bring.
+
+
+def posterior(x: Tensor, sigma: Tensor) -> Tensor:
+    """x_0 of pixels near -0.6 or 0.6, with a deviation of 0.15."""
+    spread, sigma = 0.15**2, sigma.view(-1, 1, 1, 1).double()
+    total = spread + sigma**2
+    mean = 0.6 * torch.tanh(0.6 * x / total)
+    return mean + spread / total * (x - mean)
+
+
+def posterior_noise(squares: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The same as eps of z at timesteps, which are whole or interpolated in the log-SNR."""
+    log_snr = torch.logit(squares) / 2
+
+    def net(z: Tensor, tau: Tensor) -> Tensor:
+        at = np.interp(tau.double().numpy(), np.arange(len(squares)), log_snr.numpy())
+        lam = torch.from_numpy(at).view(-1, 1, 1, 1)
+        alpha, sigma = torch.sigmoid(2 * lam).sqrt(), torch.sigmoid(-2 * lam).sqrt()
+        return (z - alpha * posterior(z / alpha, sigma / alpha)) / sigma
+
+    return net
+
+
+def test_cards_say_what_was_said() -> None:
+    """Of a plain function, and of networks with the attributes of the official ones."""
+
+    class Sized(Preconditioned):
+        img_resolution = 32
+        image_size = 64
+
+    assert edm.edm(Sized(), channels=1).card.sizes.offered() == ((32, 32),)
+    assert edm.guided_diffusion(Sized(), SQUARES, channels=1).card.sizes.offered() == ((64, 64),)
+    given = edm.edm(
+        Sized(), channels=1, size=(24, 48), grain=8, classes=2, null=True, class_names=("x", "y"),
+        title="mine", factors=(2,),
+    )  # fmt: skip
+    card = given.card
+    assert isinstance(given, Carded)
+    assert (card.title, card.asks, card.classes, card.guided) == ("mine", "class", ("x", "y"), True)
+    assert (card.sizes.native, card.sizes.fixed, card.sizes.multiple) == ((24, 48), True, 8)
+    assert card.tiers == ("conditional", "pooled2")
+    assert card.notes == ()
+    for inputs in card.calibration:
+        given.check(Request(inputs, (24, 48)))
+    with pytest.raises(InputError, match="trained at 48x24"):
+        given.check(Request({"label": 0}, (48, 24)))
+
+    many = edm.edm(Preconditioned(), channels=1, classes=1000, grain=48).card
+    assert not many.guided
+    assert many.classes[-1] == "999"
+    assert [each["label"] for each in many.calibration] == list(range(0, 1000, 125))
+    assert (many.sizes.native, many.sizes.fixed) == ((48, 48), False)
+    assert "64 px is a guess" in many.notes[0]
+    for wrong, message in (
+        ({"size": (24, 20), "grain": 8}, "multiples of 8"),
+        ({"size": 32}, "size is a int"),
+        ({"classes": 3, "class_names": ("x",)}, "1 class names, and 3 classes"),
+    ):
+        options: dict[str, Any] = wrong
+        with pytest.raises(InputError, match=message):
+            edm.edm(Preconditioned(), channels=1, **options)
+
+
+def test_own_plan_of_edm_is_heun_over_its_grid_within_the_noise_it_knows() -> None:
+    """18 steps, rho 7, and from 80 at most down to 0.002 at least, as in its `edm_sampler`."""
+    for low, high in ((0.0, float("inf")), (0.02, 100.0), (0.001, 50.0)):
+        net = Preconditioned()
+        vars(net).update(sigma_min=low, sigma_max=high)
+        plan = edm.edm(net, channels=1).own_plan((8, 8))
+        assert plan.forwards == 35 * 2  # a guided picture's; there is no guidance here
+        assert {step.solver for step in plan.steps} == {"heun"}
+        first, last = min(80.0, high) ** (1 / 7), max(0.002, low) ** (1 / 7)
+        sigmas = [(first + index / 17 * (last - first)) ** 7 for index in range(18)]
+        assert [step.t for step in plan.steps] == pytest.approx([s / (1 + s) for s in sigmas])
+    net = Rounding()
+    times = [step.t for step in edm.edm(net, channels=1).own_plan((8, 8)).steps]
+    known = net.levels.double()
+    asked = torch.tensor(times, dtype=torch.float64)
+    asked = asked / (1 - asked)
+    assert float((asked[:, None] / known - 1).abs().min(1).values.max()) < 1e-6
+    assert len(times) == len(set(times))
+
+
+def test_own_plan_of_guided_diffusion_is_ddim_over_its_spacing() -> None:
+    adapter = edm.guided_diffusion(Preconditioned(), SQUARES, channels=1)
+    plan = adapter.own_plan((8, 8))
+    tau = [round(index * 999 / 249) for index in reversed(range(250))]
+    assert spaced(1000, 250) == tau  # those of its `space_timesteps(1000, "250")`
+    sigma = (1 - SQUARES[tau]).sqrt()
+    times = sigma / (SQUARES[tau].sqrt() + sigma)
+    assert [step.t for step in plan.steps] == pytest.approx(times.tolist())
+    assert {step.solver for step in plan.steps} == {"euler"}
+    few = edm.guided_diffusion(Preconditioned(), SQUARES[::20], channels=1)
+    assert len(few.own_plan((8, 8)).steps) == few.card.steps == 50
+    repeated = SQUARES.repeat_interleave(2)  # two timesteps of every level
+    assert len(edm.guided_diffusion(Preconditioned(), repeated, channels=1).own_plan((8, 8)).steps)
+
+
+def spread(times: list[float], moves: int) -> list[float]:
+    """Times of so many moves, as dense as a grid."""
+    found = np.interp(np.linspace(0, 1, moves + 1), np.linspace(0, 1, len(times)), times)
+    return [*found[:-1].tolist(), 0.0]
+
+
+@torch.inference_mode()
+def test_default_plans_are_shorter_and_as_near_to_the_limit() -> None:
+    """Of many steps, on an exact network and the schedules of all published models."""
+    angles = (torch.arange(1001, dtype=torch.float64) / 1000 + 0.008) / 1.008 * torch.pi / 2
+    cosine = (1 - (1 - angles[1:].cos() ** 2 / angles[:-1].cos() ** 2).clamp(max=0.999)).cumprod(0)
+    for adapter in (
+        edm.edm(posterior, channels=1, name="a"),
+        edm.guided_diffusion(posterior_noise(SQUARES), SQUARES, channels=1, name="b"),
+        edm.guided_diffusion(posterior_noise(cosine), cosine, channels=1, name="c"),
+    ):
+        own, default = adapter.own_plan((16, 16)), adapter.default_plan((16, 16))
+        assert default.forwards < 0.6 * own.forwards
+        times = [*(step.t for step in own.steps), 0.0]
+        halves = [(t + s) / 2 for t, s in pairwise(times)]
+        fine = plan_of(sorted({*times, *halves}, reverse=True), solver="heun")
+        first_order = plan_of(spread(times, 2 * len(default.steps)), solver="euler")
+        limit, short, plain = (
+            list(engine.walk(adapter, plan, [Request({}, (16, 16), 3)]))[-1].x_t
+            for plan in (fine, default, first_order)
+        )
+        assert (short - limit).std() < 0.9 * (plain - limit).std()
+        assert (short - limit).std() < 0.1 * limit.std()
+
+
+def test_default_plans_end_without_guidance() -> None:
+    adapter = edm.edm(posterior, channels=1, classes=2, null=True, name="a")
+    assert adapter.card.guidance_interval == (0.1, 1.0)
+    steps = adapter.default_plan((8, 8)).steps
+    assert [step.tier.guided for step in steps] == [step.t >= 0.1 for step in steps]
+    assert {step.tier.guided for step in steps} == {True, False}
 
 
 def test_networks_are_put_into_evaluation_mode() -> None:

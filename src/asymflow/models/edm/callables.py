@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -20,17 +20,38 @@ from torch.nn import functional
 
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
-from asymflow.core.checks import instance, whole
+from asymflow.core.card import Card, Sizes
+from asymflow.core.checks import each_instance, instance, whole
 from asymflow.core.errors import InputError
 from asymflow.core.flow import per_image, to_ve
-from asymflow.core.types import Picture, Request
-from asymflow.models.diffusers.conventions import Clip, Diffusion, estimated
+from asymflow.core.schedules import karras, plan_of
+from asymflow.core.types import Picture, Plan, Request
+from asymflow.models.diffusers.conventions import Clip, Diffusion, blended, estimated
 from asymflow.models.diffusers.networks import label_of
 from asymflow.models.diffusers.schedule import X_0, Prediction, Schedule
 from asymflow.models.gaussian import to_picture, to_state
 from asymflow.models.hashing import digest_of, identity_of
 
 _CPU = torch.device("cpu")
+
+GUIDANCE = 2.0
+"""Scale by default where a model has guidance: the authors of these models name none."""
+LATE = 0.1
+"""Time below which default plans do without guidance, which hardly changes the picture there."""
+EDM_STEPS = 18
+"""Of Heun's method, the setting of arXiv 2206.00364 for CIFAR-10."""
+EDM_EVALUATIONS = 16
+"""Of the default plan: less than half of those of 18 steps of Heun's method. With fewer the error
+grows quickly, since this grid ends in many small steps."""
+ADM_STEPS = 250
+"""Of the official commands of guided-diffusion."""
+ADM_EVALUATIONS = 20
+"""Of the default plan: 40% of the 50 steps beyond which DDIM gains little."""
+
+_FAINT, _STRONG = 0.002, 80.0  # smallest and largest noise of EDM, by default and in its sampler
+_ASSUMED = 64  # side of pictures where nobody said the size of training
+_LARGEST = 4096
+_CALIBRATION = 8  # classes that a model is measured with
 
 
 class Estimate(Protocol):
@@ -59,6 +80,12 @@ class CallableAdapter:
         settings: what else changes pictures, by name.
         clip: of estimates, after guidance.
         start: factor of the noise draw eps in the initial state at a time t; None is t.
+        size: (height, width) of training, the only one that is served; None where it is not known.
+        class_names: by number; empty for numbers.
+        title: name for people.
+        steps: of the model's own sampler.
+        own: the plan of that.
+        grid: the times of a plan with fewer evaluations.
     """
 
     estimate: Estimate
@@ -75,6 +102,66 @@ class CallableAdapter:
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     clip: Clip = field(default_factory=Clip)
     start: Callable[[float], float] | None = None
+    size: tuple[int, int] | None = None
+    class_names: tuple[str, ...] = ()
+    title: str | None = None
+    _: KW_ONLY
+    steps: int
+    own: Callable[[], Plan]
+    grid: Callable[[], tuple[float, ...]]
+
+    @property
+    def card(self) -> Card:
+        """What the model is asked with, and what it can make."""
+        guided = self.null is not None
+        names = self.class_names or tuple(str(label) for label in range(self.classes))
+        unknown = f"Its size of training is not known: {_ASSUMED} px is a guess. Give size=..."
+        spaced = range(0, self.classes, max(1, self.classes // _CALIBRATION))[:_CALIBRATION]
+        return Card(
+            title=self.title or self.name,
+            asks="class" if self.classes else "nothing",
+            sizes=self._sizes,
+            channels=self.channels,
+            classes=names,
+            guidance=GUIDANCE if guided else 1.0,
+            guided=guided,
+            guidance_interval=(LATE, 1.0) if guided else (0.0, 1.0),
+            calibration=tuple({"label": label} for label in spaced) or ({},),
+            tiers=(
+                *(["conditional"] if guided else []),
+                *(f"pooled{factor}" for factor in self.factors),
+            ),
+            steps=self.steps,
+            notes=() if self.size is not None else (unknown,),
+        )
+
+    @property
+    def _sizes(self) -> Sizes:
+        if self.size is not None:
+            low, high = min(self.size), max(self.size)
+            return Sizes(self.size, low, high, self.grain, fixed=True)
+        side = self.grain * max(1, round(_ASSUMED / self.grain))
+        return Sizes((side, side), self.grain, max(_LARGEST, side), self.grain)
+
+    def default_plan(self, size: tuple[int, int]) -> Plan:
+        """A solver of second order on a grid like the model's own, the same for every size.
+
+        Guidance is off where it hardly changes the picture.
+        """
+        return plan_of(
+            self.grid(),
+            solver="corrected2",
+            guidance_interval=self.card.guidance_interval,
+            name="default",
+        )
+
+    def own_plan(self, size: tuple[int, int]) -> Plan:
+        """The deterministic sampler of the official code, the same for every size.
+
+        Of EDM Heun's method, which averages slopes in t here and in sigma there; of
+        guided-diffusion DDIM, where the official commands draw noise at every step.
+        """
+        return self.own()
 
     @property
     def description(self) -> ModelDescription:
@@ -106,11 +193,15 @@ class CallableAdapter:
 
     def check(self, request: Request) -> None:
         height, width = request.size
-        if any(side < 1 or side % self.grain for side in request.size):
-            raise InputError(
-                f"Size {width}x{height} is not possible: sides of this network are multiples of "
-                f"{self.grain}, from {self.grain}. Choose such a size."
+        if not self._sizes.possible(request.size):
+            why = (
+                f"sides of this network are multiples of {self.grain}, from {self.grain} to "
+                f"{self._sizes.largest}. Choose such a size."
+                if self.size is None
+                else f"this network was trained at {self.size[1]}x{self.size[0]} pixels. Request "
+                "that size, and resize the picture."
             )
+            raise InputError(f"Size {width}x{height} is not possible: {why}")
         if request.guidance_scale != 1 and self.null is None:
             raise InputError(
                 f"Guidance scale {request.guidance_scale} needs a label that stands for no class, "
@@ -163,6 +254,9 @@ def edm(
     grain: int = 1,
     device: torch.device | str = _CPU,
     factors: Sequence[int] = (),
+    size: tuple[int, int] | None = None,
+    class_names: Sequence[str] = (),
+    title: str | None = None,
 ) -> CallableAdapter:
     """Make an adapter of a denoiser net(x, sigma), or net(x, sigma, one_hot) with classes.
 
@@ -178,20 +272,36 @@ def edm(
             EDM's networks and they are noise levels; else 0.002 and 80.
         classes: columns of `one_hot` [b, classes].
         null: whether labels were dropped in training, with all zeros instead.
-        name, grain, device, factors: of the adapter; a plain function needs a name.
+        size: (height, width) of training, the only one that is served; by default that of the
+            network, if it has EDM's attribute `img_resolution`, and else any.
+        name, grain, device, factors, class_names, title: of the adapter; a plain function needs a
+            name.
 
     Raises:
         InputError: the limits are not noise levels, or an argument is of another kind.
     """
     instance("null", null, bool, "EDM's networks show all zeros for no class: was this one, too?")
-    low = _limit(sigma_min, net, "sigma_min", 0.002)
-    high = _limit(sigma_max, net, "sigma_max", 80.0)
+    low = _limit(sigma_min, net, "sigma_min", _FAINT)
+    high = _limit(sigma_max, net, "sigma_max", _STRONG)
     if not 0 < low < high:
         raise InputError(
             f"sigma_min={low} and sigma_max={high} are no limits of noise. Give two "
             "positive numbers, the smaller one first."
         )
     round_sigma: Callable[[Tensor], Any] | None = getattr(net, "round_sigma", None)
+    known = whole("classes", classes, 0)
+
+    def times(count: int) -> tuple[float, ...]:
+        # The official sampler stays within this range of noise, whatever the network knows.
+        grid = karras(count, sigma_min=max(low, _FAINT), sigma_max=min(high, _STRONG))
+        if round_sigma is None:
+            return grid
+        t = torch.tensor(grid[:-1], dtype=torch.float64)
+        sigma = torch.as_tensor(round_sigma(t / (1 - t))).cpu().double()
+        return (*dict.fromkeys((sigma / (1 + sigma)).tolist()), 0.0)
+
+    def own() -> Plan:
+        return plan_of(times(EDM_STEPS), solver="heun", name=f"edm {EDM_STEPS} heun")
 
     def estimate(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
         sigma, k = to_ve(t, high)
@@ -211,13 +321,19 @@ def edm(
         _name(net, ("edm", low, high, classes, null), name),
         whole("channels", channels, 1),
         whole("grain", grain, 1),
-        whole("classes", classes, 0),
-        classes if null else None,
+        known,
+        known if null else None,
         torch.device(device),
         _factors(factors),
         kind="edm",
         net=net if isinstance(net, torch.nn.Module) else None,
         settings={"sigma": f"{low:g} to {high:g}"},
+        size=_size(size, net, "img_resolution", grain),
+        class_names=_names(class_names, known),
+        title=title,
+        steps=EDM_STEPS,
+        own=own,
+        grid=lambda: times(EDM_EVALUATIONS),
     )
 
 
@@ -235,6 +351,9 @@ def guided_diffusion(
     grain: int = 1,
     device: torch.device | str = _CPU,
     factors: Sequence[int] = (),
+    size: tuple[int, int] | None = None,
+    class_names: Sequence[str] = (),
+    title: str | None = None,
 ) -> CallableAdapter:
     """Make an adapter of a network net(z, tau), or net(z, tau, y=label) with classes.
 
@@ -250,7 +369,10 @@ def guided_diffusion(
         null: the label used in training for dropped ones; may be `classes`.
         clip_denoised: x_0 is clipped to [-1, 1], the default of the official sampling scripts.
         rescale_timesteps: the n timesteps are scaled to 1000, as by the official flag.
-        name, grain, device, factors: of the adapter; a plain function needs a name.
+        size: (height, width) of training, the only one that is served; by default that of the
+            network, if it has the official attribute `image_size`, and else any.
+        name, grain, device, factors, class_names, title: of the adapter; a plain function needs a
+            name.
 
     Raises:
         InputError: the prediction is unknown, the schedule is invalid, or an argument has another
@@ -262,13 +384,20 @@ def guided_diffusion(
         )
     schedule = Schedule.of(alphas_cumprod)
     convention = Diffusion(schedule, prediction, Clip(1.0 if clip_denoised else None))
-    scale = 1000 / len(schedule.log_snr) if rescale_timesteps else 1.0
+    total = len(schedule.log_snr)
+    scale = 1000 / total if rescale_timesteps else 1.0
+    known, steps = whole("classes", classes, 0), min(ADM_STEPS, total)
 
     def estimate(x_t: Tensor, t: Tensor, label: Tensor | None, /) -> Tensor:
         def network(z: Tensor, tau: Tensor) -> Tensor:
             return net(z, scale * tau) if label is None else net(z, scale * tau, y=label)
 
         return estimated(convention, network, x_t, t)
+
+    def own() -> Plan:
+        tau = torch.tensor(spaced(total, steps), dtype=torch.float64)
+        times = (*dict.fromkeys(convention.time(tau).tolist()), 0.0)
+        return plan_of(times, solver="euler", name=f"guided-diffusion {steps} ddim")
 
     log_snr = [f"{each:.6f}" for each in schedule.log_snr.tolist()]
     settings: tuple[object, ...] = ("guided-diffusion", prediction, classes, null, log_snr)
@@ -279,7 +408,7 @@ def guided_diffusion(
         _name(net, settings, name),
         whole("channels", channels, 1),
         whole("grain", grain, 1),
-        whole("classes", classes, 0),
+        known,
         null,
         torch.device(device),
         _factors(factors),
@@ -289,7 +418,19 @@ def guided_diffusion(
         settings={**convention.settings, "timesteps": f"{scale:g} each"},
         clip=convention.clip,
         start=convention.beginning,
+        size=_size(size, net, "image_size", grain),
+        class_names=_names(class_names, known),
+        title=title,
+        steps=steps,
+        own=own,
+        grid=lambda: blended(convention, ADM_EVALUATIONS),
     )
+
+
+def spaced(total: int, count: int) -> list[int]:
+    """`count` of the timesteps 0 to `total` - 1, falling: the official spacing without sections."""
+    stride = (total - 1) / max(1, count - 1)
+    return [round(stride * index) for index in reversed(range(count))]
 
 
 def _limit(given: float | None, net: object, name: str, default: float) -> float:
@@ -321,3 +462,28 @@ def _name(net: Callable[..., Tensor], settings: object, name: str | None) -> str
 
 def _factors(factors: Sequence[int]) -> tuple[int, ...]:
     return tuple(whole("each of factors", factor, 2) for factor in factors)
+
+
+def _size(
+    given: tuple[int, int] | None, net: object, attribute: str, grain: int
+) -> tuple[int, int] | None:
+    """(height, width) of training: as given, else by the attribute of the network."""
+    if given is None:
+        side = getattr(net, attribute, None)
+        return (side, side) if isinstance(side, int) and side > 0 else None
+    each_instance("size", given, int, "Give (height, width).")
+    if len(given) != 2 or any(side < 1 or side % grain for side in given):
+        raise InputError(
+            f"size={given} is not possible. Give (height, width), multiples of {grain}."
+        )
+    return given[0], given[1]
+
+
+def _names(given: Sequence[str], classes: int) -> tuple[str, ...]:
+    each_instance("class_names", given, str, "Give one for every class, in their order.")
+    if given and len(given) != classes:
+        raise InputError(
+            f"There are {len(given)} class names, and {classes} classes. Give one for every class, "
+            "in their order, or none."
+        )
+    return tuple(given)
