@@ -49,6 +49,8 @@ from asymflow.models.empirical import EmpiricalAdapter
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.models.jit.adapter import JitAdapter
 from asymflow.models.jit.network import JitConfig, JitModel
+from asymflow.models.minit2i.adapter import adapt as adapt_minit2i
+from asymflow.models.minit2i.network import MiniT2IConfig, MiniT2IModel
 from asymflow.planning.binding import bound, match
 from asymflow.planning.plan_json import plan_from_json, plan_to_json
 from tests.helpers import draw
@@ -121,6 +123,31 @@ def jit() -> Case:
     bad = (Request({"label": 0}, (16, 16)), Request({"label": "dog"}, (32, 32)))
     this = JitAdapter(model, "0" * 64, (0.0, 1.0), 0.05)
     return Case(this, ({"label": 1}, {"label": 2}), (32, 32), bad=bad)
+
+
+def minit2i() -> Case:
+    """Words that are numbers, of any length."""
+    torch.manual_seed(0)
+    model = MiniT2IModel(
+        MiniT2IConfig(
+            size=8, patch=2, width=32, depth=2, heads=2, head_dim=16, hidden=48, bottleneck=8,
+            text_width=12, text_tokens=10,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+    def prompts(text: str) -> Tensor:
+        return draw(len(text), 1, len(text), 12)
+
+    bad = (
+        Request({"prompt": "x"}, (16, 16)),
+        Request({"prompt": 3}, (8, 8)),
+        Request({"prompt": "x", "negative": "blurry"}, (8, 8)),
+    )
+    this = adapt_minit2i(model, prompts)
+    return Case(this, ({"prompt": "a fox"}, {"prompt": "two cats"}), bad=bad)
 
 
 def asymflux() -> Case:
@@ -279,7 +306,19 @@ def adm() -> Case:
     return Case(this, ({"label": 1}, {"label": 2}), bad=bad)
 
 
-GUIDED = (gaussian, empirical, embedded, jit, asymflux, network, pipeline, classes, song, adm)
+GUIDED = (
+    gaussian,
+    empirical,
+    embedded,
+    jit,
+    minit2i,
+    asymflux,
+    network,
+    pipeline,
+    classes,
+    song,
+    adm,
+)
 EXACT = (denoiser, classes, timesteps)
 CASES = (*GUIDED, denoiser, timesteps)
 
