@@ -58,12 +58,12 @@ from asymflow.core.schedules import plan_of
 from asymflow.core.statistics import Interval, mean_interval, t_interval
 from asymflow.core.types import Plan
 from asymflow.generation.sheets import sheet
-from asymflow.integrations.diffusers.families import UNCONDITIONAL
-from asymflow.integrations.diffusers.original import Baseline, default_steps
-from asymflow.integrations.diffusers.proposals import refined
+from asymflow.integrations.diffusers.original import Baseline
 from asymflow.integrations.diffusers.task import FINE
 from asymflow.io.files import replacing
 from asymflow.io.plots import new_figure
+from asymflow.models.diffusers.families import UNCONDITIONAL
+from asymflow.models.diffusers.own import default_steps, refined
 from asymflow.models.diffusers.pipelines import Family, copy_of, name_of, quiet
 from asymflow.planning import plan_files, verifier
 from asymflow.planning.selection import UNSEEN

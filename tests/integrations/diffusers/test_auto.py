@@ -18,9 +18,9 @@ from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.statistics import Interval
 from asymflow.core.types import Evidence, Plan
-from asymflow.integrations.diffusers import auto, comparison, original, proposals
-from asymflow.integrations.diffusers.families import UNCONDITIONAL
+from asymflow.integrations.diffusers import auto, comparison, original
 from asymflow.models.diffusers.conventions import Flow
+from asymflow.models.diffusers.families import UNCONDITIONAL
 from asymflow.planning import plan_files, proof, selection
 
 from .conftest import measured_with
@@ -327,7 +327,7 @@ def test_guided_pipelines_are_planned_with_cheaper_tiers(
     assert evidence.made["guidance_scale"] == "3"
     assert evidence.made["size"] == "16x16"
     assert fast.asymflow_plan.forwards < 2 * 12
-    grid = proposals.refined(Flow(noise=2.0), 40)
+    grid = refined(Flow(noise=2.0), 40)
     fine = asymflow.accelerate(pipe, plan_of(grid, solver="corrected2"))
     errors: list[float] = []
     for seed in range(2000, 2004):
@@ -378,7 +378,7 @@ def test_what_clipping_does_to_ddim_is_not_allowed_to_a_plan() -> None:
     convention = UNCONDITIONAL.convention(pipe)
     tau = torch.arange(980, -1, -20)
     grid = (*convention.time(tau).tolist(), 0.0)
-    fine = asymflow.accelerate(pipe, plan_of(proposals.refined(convention, 100)))
+    fine = asymflow.accelerate(pipe, plan_of(refined(convention, 100)))
     fitting = asymflow.accelerate(pipe, plan_of(grid, solver="multistep1"))
 
     def error(made: Any, seed: int) -> float:

@@ -19,7 +19,7 @@ from asymflow.core.schedules import plan_of, shifted, uniform
 from asymflow.core.statistics import Interval
 from asymflow.core.types import CONDITIONAL, FULL, Evidence, Plan, Request
 from asymflow.integrations.diffusers import auto
-from asymflow.integrations.diffusers.families import FAMILIES
+from asymflow.models.diffusers.families import FAMILIES
 from asymflow.models.diffusers.pipelines import Family, PipelineAdapter, adapt
 from asymflow.planning import profiler, verifier
 

@@ -21,7 +21,7 @@ from asymflow import InputError
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.types import Plan, Request
 from asymflow.integrations.diffusers import cascade, original
-from asymflow.integrations.diffusers.families import UNCONDITIONAL
+from asymflow.models.diffusers.families import UNCONDITIONAL
 from asymflow.models.diffusers.pipelines import Family, adapt
 from asymflow.planning.profiler import profile
 

@@ -24,7 +24,7 @@ from asymflow.core import engine
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
 from asymflow.core.schedules import plan_of, shifted, uniform
 from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Request, Rule, Tier
-from asymflow.integrations.diffusers.families import FAMILIES
+from asymflow.models.diffusers.families import FAMILIES
 from asymflow.models.diffusers.pipelines import Family, adapt
 from asymflow.planning import plan_files, verifier
 

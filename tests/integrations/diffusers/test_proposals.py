@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import asymflow
-from asymflow.integrations.diffusers.families import UNCONDITIONAL
-from asymflow.integrations.diffusers.proposals import blended, refined
+from asymflow.integrations.diffusers.proposals import blended
 from asymflow.models.diffusers.conventions import Convention, Flow
+from asymflow.models.diffusers.families import UNCONDITIONAL
+from asymflow.models.diffusers.own import refined
 
 Make = Callable[..., Any]
 

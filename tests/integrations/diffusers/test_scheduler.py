@@ -20,7 +20,7 @@ from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.schedules import plan_of, shifted, uniform
 from asymflow.core.types import Plan, Request, Solver
 from asymflow.integrations.diffusers import hub
-from asymflow.integrations.diffusers.families import UNCONDITIONAL
+from asymflow.models.diffusers.families import UNCONDITIONAL
 from asymflow.models.diffusers.pipelines import adapt
 from tests.helpers import draw
 

@@ -28,9 +28,10 @@ from asymflow.integrations.diffusers.comparison import (
     seconds_of,
 )
 from asymflow.integrations.diffusers.measuring import Pictures, as_pictures
-from asymflow.integrations.diffusers.original import Baseline, default_steps
+from asymflow.integrations.diffusers.original import Baseline
 from asymflow.integrations.diffusers.proposals import predicted, proposals
 from asymflow.integrations.diffusers.task import CANDIDATES, COARSER, FINE, Task
+from asymflow.models.diffusers.own import default_steps
 from asymflow.models.diffusers.pipelines import (
     Call,
     Family,

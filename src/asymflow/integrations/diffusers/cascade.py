@@ -28,10 +28,10 @@ from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of
 from asymflow.core.types import Plan
 from asymflow.integrations.diffusers import pipeline
-from asymflow.integrations.diffusers.families import family_of
 from asymflow.integrations.diffusers.measuring import Pictures, measuring
-from asymflow.integrations.diffusers.proposals import refined
 from asymflow.integrations.diffusers.task import FINE
+from asymflow.models.diffusers.families import family_of
+from asymflow.models.diffusers.own import refined
 from asymflow.models.diffusers.pipelines import Call, bound, copy_of
 from asymflow.planning.verifier import rms
 

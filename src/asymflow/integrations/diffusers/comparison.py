@@ -12,8 +12,9 @@ import numpy as np
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of
 from asymflow.core.types import Plan, Request
-from asymflow.integrations.diffusers.original import clips, draws_noise, original
+from asymflow.integrations.diffusers.original import clips, draws_noise
 from asymflow.integrations.diffusers.task import Task
+from asymflow.models.diffusers.own import original
 from asymflow.models.diffusers.pipelines import copy_of
 from asymflow.planning.proof import UNSEEN, Errors
 from asymflow.planning.verifier import Evaluator

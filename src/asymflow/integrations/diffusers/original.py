@@ -1,10 +1,9 @@
-"""What a pipeline does by itself: its own schedule as a plan, and what a plan is compared with."""
+"""The sampler that a plan is compared with: the pipeline's own, as far as it draws no noise."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,84 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asymflow.core.errors import InputError
-from asymflow.core.schedules import plan_of
-from asymflow.core.types import Plan
+from asymflow.models.diffusers.own import ENOUGH, default_steps
 from asymflow.models.diffusers.pipelines import Call, Family, capture_call, copy_of
-
-ORIGINAL = "original"
-ENOUGH = 50
-"""Steps of a sampler that a plan is compared with, at most: more are hardly seen."""
-
-
-def original(pipe: Any, family: Family, steps: int) -> Plan:
-    """The pipeline's own schedule for a number of steps: Euler's method over its timesteps.
-
-    Raises:
-        InputError: its scheduler does something else, that no plan does.
-    """
-    kind, config = type(pipe.scheduler).__name__, pipe.scheduler.config
-    reason = {
-        "DDIMScheduler": None
-        if config.get("set_alpha_to_one")
-        else "stops before all noise is gone (set_alpha_to_one=False)",
-        "FlowMatchEulerDiscreteScheduler": "draws noise at every step (stochastic_sampling)"
-        if config.get("stochastic_sampling")
-        else "chooses its shift at every call (use_dynamic_shifting)"
-        if config.get("use_dynamic_shifting")
-        else None,
-        "DDPMScheduler": "draws noise at every step",
-    }.get(kind, "is not Euler's method over a grid")
-    if reason is not None:
-        raise InputError(
-            f"{kind} {reason}, so its pictures are not those of a plan. Call the pipeline as it "
-            f"is, or give it {_deterministic(pipe)} or plan='auto'."
-        )
-    scheduler = type(pipe.scheduler).from_config(config)
-    scheduler.set_timesteps(steps)
-    if kind == "DDIMScheduler":
-        tau = scheduler.timesteps
-        if int(tau[0]) >= config["num_train_timesteps"]:
-            raise InputError(
-                f"{kind} begins {steps} steps at timestep {int(tau[0])}, and its model was trained "
-                f"at 0 to {config['num_train_timesteps'] - 1}: steps_offset="
-                f"{config.get('steps_offset')} leads beyond them. Ask for fewer steps, or set "
-                "steps_offset=0."
-            )
-        moved = config["num_train_timesteps"] // steps
-        if any(tau[:-1] - tau[1:] != moved):
-            raise InputError(
-                f"{kind} moves by {moved} timesteps at every one of {steps} steps, and asks its "
-                f"network elsewhere: at {', '.join(str(int(each)) for each in tau)}. No plan does "
-                "that. Choose a number of steps that divides "
-                f"{config['num_train_timesteps']}, or timestep_spacing='leading'."
-            )
-    else:
-        tau = scheduler.sigmas[:-1].double() * config["num_train_timesteps"]
-    times = family.convention(pipe).time(torch.as_tensor(tau)).tolist()
-    return plan_of((*times, 0.0), solver="euler", name=ORIGINAL)
-
-
-def _deterministic(pipe: Any) -> str:
-    """The scheduler of the same family that a plan can be."""
-    if type(pipe.scheduler).__name__.startswith("FlowMatch"):
-        return "FlowMatchEulerDiscreteScheduler with a fixed shift and no noise"
-    found = "DDIMScheduler.from_config(pipe.scheduler.config)"
-    if str(pipe.scheduler.config.get("variance_type")).startswith("learned"):
-        return f"{found} with register_to_config(variance_type='fixed_small')"
-    return found
 
 
 def clips(scheduler: Any) -> bool:
     """Whether a scheduler cuts estimates of x_0."""
     config = scheduler.config
     return bool(config.get("clip_sample") or config.get("thresholding"))
-
-
-def default_steps(pipe: Any) -> int:
-    """Steps that the pipeline makes by default, or `ENOUGH` if it has to be."""
-    default = inspect.signature(pipe.__call__).parameters["num_inference_steps"].default
-    return default if isinstance(default, int) else ENOUGH
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,14 +16,13 @@ from asymflow.core.checks import as_path, each_instance, whole
 from asymflow.core.errors import InputError
 from asymflow.core.types import Plan
 from asymflow.integrations.diffusers import auto, hub
-from asymflow.integrations.diffusers.default import DEFAULT, default
-from asymflow.integrations.diffusers.families import family_of
 from asymflow.integrations.diffusers.hub import FOLDER
 from asymflow.integrations.diffusers.kept import Shelf
 from asymflow.integrations.diffusers.measuring import measuring
-from asymflow.integrations.diffusers.original import ORIGINAL, default_steps, original
 from asymflow.integrations.diffusers.runs import run
 from asymflow.integrations.diffusers.uses import use_of
+from asymflow.models.diffusers.families import family_of
+from asymflow.models.diffusers.own import DEFAULT, ORIGINAL, default, default_steps, original
 from asymflow.models.diffusers.pipelines import (
     Call,
     Family,

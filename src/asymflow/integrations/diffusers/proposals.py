@@ -12,29 +12,14 @@ from asymflow.core.flow import fine_time
 from asymflow.core.schedules import plan_of
 from asymflow.core.types import FULL, Plan, Profile
 from asymflow.models.diffusers.conventions import Convention
+from asymflow.models.diffusers.own import LEAST
 from asymflow.planning import planner
 from asymflow.planning.verifier import corrected, only
 
-LEAST = 0.005
-"""Time below which nothing is seen: levels of a byte are 2 / 255 apart."""
 SHIFTS = (1.0, 0.5, 0.25, 0.125)
 """Of the pipeline's own grid, where others would try it: as it is, and denser near the picture."""
 DENSE = 200
 """Moves that grids are interpolated from."""
-
-
-def refined(convention: Convention, count: int) -> tuple[float, ...]:
-    """The grid of so many moves, its last one halved down to the least noise that was trained.
-
-    Of fewer moves, where the model was trained at fewer levels of noise. Equal steps of timesteps
-    end with a leap over the noise that the finest detail hides behind.
-    """
-    most = convention.most
-    *nodes, last = convention.times(count if most is None else min(count, most))
-    least = max(float(convention.time(torch.zeros(1))), LEAST)
-    while nodes[-1] > 2 * least:
-        nodes.append(nodes[-1] / 2)
-    return (*nodes, last)
 
 
 def blended(convention: Convention, count: int) -> tuple[float, ...]:

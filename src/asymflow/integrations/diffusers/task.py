@@ -12,8 +12,8 @@ from asymflow.core.schedules import plan_of
 from asymflow.core.types import Plan, Request
 from asymflow.integrations.diffusers.measuring import Pictures, rolled
 from asymflow.integrations.diffusers.original import Baseline
-from asymflow.integrations.diffusers.proposals import refined
 from asymflow.models.diffusers.conventions import Convention
+from asymflow.models.diffusers.own import refined
 from asymflow.models.diffusers.pipelines import Call
 from asymflow.planning import profiler
 from asymflow.planning.journal import Journal
