@@ -396,9 +396,9 @@ def accelerate_unet(result: Result) -> Iterator[str]:
     )
     for label, name in (
         ("DDIM, 50 steps", "baseline"),
-        ("**`accelerate(pipe)`**", "asymflow"),
+        ("**`asymflow.accelerate(pipe)`**", "asymflow"),
         ("the fastest baseline of equal RMSE: DPM-Solver++ 2M, Lu", exact),
-        ("**`accelerate(pipe, steps=8)`**", "asymflow 8"),
+        ("**`asymflow.accelerate(pipe, steps=8)`**", "asymflow 8"),
         ("the fastest baseline of equal KID: DDIM, leading", cheap),
     ):
         more = rows[name]["more"]

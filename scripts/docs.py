@@ -1,10 +1,12 @@
 """Write the parts of the documentation that come from code; `--check` only compares.
 
-A part stands between `<!-- written by scripts/docs.py: NAME -->` and `<!-- end -->`.
+A part stands between `<!-- written by scripts/docs.py: NAME -->` and `<!-- end -->`. What running
+a notebook has left in it is removed.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -169,13 +171,33 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
+def stripped(text: str) -> str:
+    """A notebook as it was before it ran: without outputs, counts and what editors add."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        cell["metadata"] = {}
+        if cell["cell_type"] == "code":
+            cell |= {"execution_count": None, "outputs": []}
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook["metadata"] = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def renewed(path: Path, text: str) -> str:
+    """A document as it should be."""
+    if path.suffix == ".ipynb":
+        return stripped(text)
+    return PART.sub(lambda found: f"{found['begin']}\n{PARTS[found['name']]()}\n", text)
+
+
 def main() -> int:
     """Write or compare; 1 when something was out of date and only compared."""
     check = "--check" in sys.argv
     outdated = False
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+    docs = ROOT / "docs"
+    for path in (ROOT / "README.md", *sorted([*docs.rglob("*.md"), *docs.rglob("*.ipynb")])):
         text = path.read_text(encoding="utf-8")
-        new = PART.sub(lambda found: f"{found['begin']}\n{PARTS[found['name']]()}\n", text)
+        new = renewed(path, text)
         if new != text:
             outdated = True
             if check:

@@ -266,6 +266,38 @@ def test_modules_of_examples_are_in_the_reference() -> None:
                 assert known or path in {f"asymflow.{each}" for each in asymflow.__all__}, page
 
 
+BY_NAME = re.compile(
+    r"from asymflow[\w.]* import (?:\([^)]*|[^\n(]*)(?<![.\w])accelerate\b(?! as)"
+    r"|(?<![.\w])accelerate\((?!\))"
+)
+
+
+def test_accelerate_is_not_imported_by_its_name() -> None:
+    """It would hide the package of that name, which most users of diffusers have."""
+    sources = [path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py"]
+    scripts = [*(ROOT / "examples").rglob("*.py"), *DOCS.rglob("*.ipynb")]
+    for path in (*PAGES, *sources, *scripts):
+        text = re.sub(r"^ *def accelerate\(", "", read(path), flags=re.MULTILINE)
+        assert BY_NAME.findall(text) == [], path
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("from asymflow import accelerate", True),
+        ("from asymflow import Plan, accelerate", True),
+        ("from asymflow import (\n    Plan,\n    accelerate,\n)", True),
+        ("from asymflow.integrations.diffusers.pipeline import accelerate", True),
+        ("fast = accelerate(pipe)", True),
+        ("import asymflow\nfast = asymflow.accelerate(pipe)", False),
+        ("from asymflow.integrations.diffusers import cascade\ncascade.accelerate(a, b)", False),
+        ("from asymflow import Plan\nimport accelerate", False),
+    ],
+)
+def test_an_import_of_accelerate_is_found(text: str, wrong: bool) -> None:
+    assert bool(BY_NAME.search(text)) is wrong
+
+
 @each(PAGES)
 def test_files_that_are_named_exist(page: Path) -> None:
     named = re.findall(

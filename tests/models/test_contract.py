@@ -1,12 +1,12 @@
 """What every adapter promises, whatever model is behind it.
 
-A new adapter is one more `Case`. Those that answer exactly for Gaussian pixels are also held to the
-closed form, which is where a wrong convention shows.
+The properties are those of `asymflow.models.contract`, one test for each and every `Case`; a new
+adapter is one more case. Adapters that answer exactly for Gaussian pixels are also held to the
+closed form, which is where a wrong convention shows, and all to what the engine makes of them.
 """
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,12 +30,11 @@ from asymflow.core.adapter import (
     clipped_estimate,
     projected_guidance,
 )
-from asymflow.core.errors import InputError
-from asymflow.core.flow import average_pool
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Request, Step
-from asymflow.models import edm
+from asymflow.models import contract, edm
 from asymflow.models.asymflux.adapter import adapt as adapt_flux
+from asymflow.models.contract import Subject
 from asymflow.models.diffusers import networks as adapted
 from asymflow.models.diffusers.pipelines import Family, adapt
 from asymflow.models.edm.adm import AdmConfig, AdmNetwork
@@ -68,7 +67,6 @@ class Case:
         guided: whether it can be asked with guidance.
         bad: requests that it has to refuse.
         truth: what it has to answer, for the first inputs.
-        rounding: of pictures that become states and pictures again.
     """
 
     adapter: Adapter
@@ -77,7 +75,10 @@ class Case:
     guided: bool = True
     bad: tuple[Request, ...] = field(default=())
     truth: GaussianAdapter | None = None
-    rounding: float = 1e-6
+
+    @property
+    def requests(self) -> list[Request]:
+        return [Request(inputs, self.size) for inputs in self.inputs]
 
     def request(self, which: int = 0, seed: int = 0, scale: float | None = None) -> Request:
         scale = (2.5 if self.guided else 1.0) if scale is None else scale
@@ -171,8 +172,7 @@ def asymflux() -> Case:
 
     bad = (Request({"prompt": "x"}, (8, 10)), Request({"prompt": 3}, (8, 8)))
     this = adapt_flux(model, tensors, prompts)
-    # The cube roots of Oklab.
-    return Case(this, ({"prompt": "a fox"}, {"prompt": "two cats"}), bad=bad, rounding=2e-5)
+    return Case(this, ({"prompt": "a fox"}, {"prompt": "two cats"}), bad=bad)
 
 
 def network() -> Case:
@@ -323,13 +323,22 @@ EXACT = (denoiser, classes, timesteps)
 CASES = (*GUIDED, denoiser, timesteps)
 
 
+TOLERANCE = 2e-5
+"""Of float32, and of the cube roots of Oklab."""
+
+
 @pytest.fixture(scope="module", params=CASES, ids=lambda make: make.__name__)
-def case(request: pytest.FixtureRequest) -> Case:
-    return request.param()
+def make(request: pytest.FixtureRequest) -> Callable[[], Case]:
+    return request.param
 
 
-guided = pytest.mark.parametrize("case", GUIDED, indirect=True, ids=lambda make: make.__name__)
-exact = pytest.mark.parametrize("case", EXACT, indirect=True, ids=lambda make: make.__name__)
+@pytest.fixture(scope="module")
+def case(make: Callable[[], Case]) -> Case:
+    return make()
+
+
+guided = pytest.mark.parametrize("make", GUIDED, indirect=True, ids=lambda make: make.__name__)
+exact = pytest.mark.parametrize("make", EXACT, indirect=True, ids=lambda make: make.__name__)
 
 
 class Counting(Wrapped):
@@ -352,14 +361,23 @@ def full(x: Tensor, t: float) -> Tensor:
     return x.new_full((len(x),), t)
 
 
-# Convention.
+# Contract and convention.
 
 
-def test_it_has_the_shape_of_an_adapter(case: Case) -> None:
-    assert isinstance(case.adapter, Adapter)
-    assert case.adapter.name
-    assert case.adapter.template.dtype.is_floating_point
-    assert case.adapter.batch is None or case.adapter.batch >= 1
+@pytest.mark.parametrize("check", contract.PROPERTIES, ids=lambda check: check.__name__)
+def test_it_keeps_the_contract(
+    case: Case, make: Callable[[], Case], check: contract.Property
+) -> None:
+    subject = Subject.of(
+        case.adapter,
+        case.requests,
+        refused=case.bad,
+        tolerance=TOLERANCE,
+        again=lambda: make().adapter,
+    )
+    assert subject.guided is case.guided
+    found = contract.tried(check, subject)
+    assert found.kept, str(found)
 
 
 def test_plans_can_be_bound_to_every_network(case: Case) -> None:
@@ -409,76 +427,6 @@ def test_trajectories_are_those_of_the_closed_form(case: Case) -> None:
     assert errors[1] < 0.45 * errors[0]
 
 
-@torch.inference_mode()
-def test_both_ends_have_finite_answers(case: Case) -> None:
-    context, _ = case.adapter.encode([case.request()])
-    x_t = state(case, 3)
-    before = x_t.clone()
-    for t in (0.0, 1e-6, 0.5, 1.0):
-        found = case.adapter.denoise(x_t, full(x_t, t), context)
-        assert found.shape == x_t.shape
-        assert found.dtype == case.adapter.template.dtype
-        assert found.isfinite().all()
-    assert torch.equal(x_t, before)  # the question is left as it was
-
-
-def test_pictures_and_states_are_inverse(case: Case) -> None:
-    shape = (*case.size, case.adapter.channels)
-    picture = np.sort(np.random.default_rng(0).random(shape, dtype=np.float32), -1)
-    back = case.adapter.to_picture(case.adapter.to_state(picture))
-    np.testing.assert_allclose(back, picture, rtol=0, atol=case.rounding)
-    wild = case.adapter.to_picture(9 * state(case, 4)[0])
-    assert wild.min() >= 0
-    assert wild.max() <= 1
-
-
-def test_requests_are_checked_before_anything_is_computed(case: Case) -> None:
-    case.adapter.check(case.request())
-    assert case.bad
-    for bad in case.bad:
-        with pytest.raises(InputError):
-            engine.run(Counting(case.adapter), plan_of((1.0, 0.0)), [bad])
-
-
-@torch.inference_mode()
-def test_what_it_says_can_be_pooled_it_answers(case: Case) -> None:
-    context, _ = case.adapter.encode([case.request()])
-    for f in case.adapter.pool_factors(case.size):
-        small = average_pool(state(case, 5), f)
-        assert case.adapter.denoise(small, full(small, 0.5), context).shape == small.shape
-
-
-# Batch and seed.
-
-
-def test_a_picture_depends_on_its_own_request_only(case: Case) -> None:
-    plan = plan_of([0.98 * t for t in shifted(4, 2.0)], guidance_interval=(0.2, 1.0))
-    scale = 2.5 if case.guided else 1.0
-    requests = [case.request(0, 3), case.request(1, 4), case.request(0, 6, 1.0)]
-    requests.append(case.request(0, 3, scale))
-    together = engine.run(case.adapter, plan, requests)
-    assert np.array_equal(together[0].picture, together[3].picture)
-    assert not np.array_equal(together[0].picture, together[1].picture)
-    assert not np.array_equal(together[0].picture, together[2].picture)
-    tolerance = 0 if case.adapter.batch == 1 else 1e-6
-    for batch in ([2], [1, 0], [2, 1, 0]):
-        alone = engine.run(case.adapter, plan, [requests[i] for i in batch])
-        for i, result in zip(batch, alone, strict=True):
-            np.testing.assert_allclose(result.picture, together[i].picture, rtol=0, atol=tolerance)
-
-
-@torch.inference_mode()
-def test_rows_have_times_of_their_own(case: Case) -> None:
-    context, _ = case.adapter.encode([case.request(0), case.request(1)])
-    x_t = state(case, 6, 2)
-    t = x_t.new_tensor([0.3, 0.8])
-    together = case.adapter.denoise(x_t, t, context)
-    for i in (0, 1):
-        own = {key: value[i : i + 1] for key, value in context.items()}
-        alone = case.adapter.denoise(x_t[i : i + 1], t[i : i + 1], own)
-        assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-4)
-
-
 # Guidance.
 
 
@@ -511,7 +459,7 @@ def test_only_what_is_guided_costs_two_passes(case: Case) -> None:
     assert counting.rows == [1, 1]
 
 
-# Progress, cancellation, memory.
+# Progress and cancellation.
 
 
 def test_every_step_is_seen_and_the_rest_can_be_cancelled(case: Case) -> None:
@@ -527,25 +475,3 @@ def test_every_step_is_seen_and_the_rest_can_be_cancelled(case: Case) -> None:
     walk.close()
     assert list(walk) == []
     assert len(counting.rows) == asked == 2
-
-
-def test_nothing_of_a_picture_is_kept(case: Case) -> None:
-    shape = (3, case.adapter.channels, *case.size)
-
-    def kept() -> int:
-        gc.collect()
-        tensors = (each for each in gc.get_objects() if issubclass(type(each), Tensor))
-        return sum(each.shape == shape for each in tensors)
-
-    requests = [case.request(0, seed) for seed in range(3)]
-    before = kept()
-    engine.run(case.adapter, plan_of(shifted(3, 2.0)), requests)
-    assert kept() == before
-
-
-def test_the_same_model_has_the_same_name() -> None:
-    makers: tuple[Callable[[], Case], ...] = (network, pipeline)
-    for make in makers:
-        first, second = make().adapter, make().adapter
-        assert first is not second
-        assert first.name == second.name

@@ -197,7 +197,8 @@ class Remembers(Protocol):
             x_t: states [b, c, h, w].
             t: their times [b].
             context: of the rows.
-            memory: tensors, rows first, as they were returned before for these rows; None at first.
+            memory: tensors, rows first, as they were returned before for these rows, perhaps when
+                their states were larger or smaller; None at first.
         """
         ...
 

@@ -143,6 +143,10 @@ class Interrupted(AsymflowError):
         super().__init__(f"The network call of {len(pictures)} pictures was interrupted.")
         self.pictures = pictures
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is made again from the arguments of Exception, which is the message.
+        return type(self), (self.pictures,), vars(self)
+
 
 @dataclass(slots=True, eq=False)
 class Batcher:

@@ -10,6 +10,8 @@ A message states the value, the cause and the next move.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AsymflowError(Exception):
     """Root of the tree: catch this to catch every deliberate error."""
@@ -24,10 +26,21 @@ class FileFormatError(AsymflowError):
 
 
 class MissingExtra(AsymflowError, ImportError):
-    """An optional dependency is missing; the message names the extra to install."""
+    """An optional dependency is missing; the message names the extra to install.
+
+    Attributes:
+        package: that is missing.
+        extra: of asymflow, that brings it.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"This needs the package {package!r}, which is not installed. "
             f"Install it with: pip install '.[{extra}]', in the folder of your clone of asymflow."
         )
+        self.package = package
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is made again from the arguments of Exception, which is the message.
+        return type(self), (self.package, self.extra), vars(self)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import inspect
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import asymflow
+from asymflow import AsymFlowScheduler
 from asymflow.core import engine
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
 from asymflow.core.schedules import plan_of, shifted, uniform
@@ -46,6 +49,10 @@ def call_of(told: dict[str, Any], **changes: Any) -> dict[str, Any]:
     }
 
 
+def pickled(thing: Any) -> Any:
+    return pickle.loads(pickle.dumps(thing))
+
+
 # The same pipeline.
 
 
@@ -59,6 +66,38 @@ def test_it_is_an_instance_of_the_same_class_with_the_same_parts(unconditional: 
     assert accelerated.unet is pipe.unet
     assert type(pipe.unet) is diffusers.UNet2DModel
     assert accelerated.config == pipe.config
+
+
+@pytest.mark.parametrize(
+    "again", [pickled, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"]
+)
+@pytest.mark.parametrize("kind", ["plan", "original", "scheduler"])
+def test_it_can_be_pickled_and_copied(
+    unconditional: Make, again: Callable[[Any], Any], kind: str
+) -> None:
+    """And so can what it returns, for a pool of processes."""
+    pipe, plan = unconditional(), plan_of(uniform(3))
+    if kind == "scheduler":
+        # The pipeline itself turns any scheduler into one of its own when it is made.
+        pipe.scheduler = AsymFlowScheduler.from_config(pipe.scheduler.config, plan=plan)
+        pipe(generator=seeded())
+        pipe.scheduler = again(pipe.scheduler)
+        pipe.scheduler.set_timesteps()
+        fast = pipe
+    else:
+        fast = asymflow.accelerate(pipe, plan if kind == "plan" else "original")
+        twin = again(fast)
+        assert type(twin) is type(fast)
+        assert twin.asymflow_plan == fast.asymflow_plan
+        first, second = (
+            each(generator=seeded(), output_type="pt", num_inference_steps=3)
+            for each in (fast, twin)
+        )
+        assert torch.equal(first.images, second.images)
+    output = fast(generator=seeded(), output_type="pt", num_inference_steps=3)
+    found = again(output)
+    assert type(found) is type(output)
+    assert torch.equal(found.images, output.images)
 
 
 def test_the_pipeline_it_was_made_from_stays_as_it_was(unconditional: Make) -> None:

@@ -19,6 +19,7 @@ from asymflow.core import engine
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.schedules import plan_of, shifted, uniform
 from asymflow.core.types import Plan, Request, Solver
+from asymflow.integrations.diffusers import hub
 from asymflow.models.diffusers.families import UNCONDITIONAL
 from asymflow.models.diffusers.pipelines import adapt
 from tests.helpers import draw
@@ -85,6 +86,113 @@ def test_it_is_saved_and_loaded_with_its_pipeline(
     again = AsymFlowScheduler.of(plan_of(uniform(3)), alone)
     assert len(again.timesteps) == 3
     assert again.config["trained"] == alone.config["trained"]
+
+
+# As other schedulers of diffusers are made.
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("DDPMScheduler", {"prediction_type": "sample", "thresholding": True}),
+        ("DDIMScheduler", {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}),
+        ("EulerDiscreteScheduler", {"beta_schedule": "squaredcos_cap_v2"}),
+        ("DPMSolverMultistepScheduler", {"prediction_type": "sample", "beta_end": 0.01}),
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
+    ],
+)
+@pytest.mark.parametrize("loaded", [True, False])
+def test_it_is_made_from_the_configuration_of_another(
+    kind: str, settings: dict[str, Any], loaded: bool, tmp_path: Path
+) -> None:
+    """Whether that was loaded, and has the name of its class, or was just made."""
+    trained = getattr(diffusers, kind)(**settings)
+    if loaded:
+        trained.save_pretrained(tmp_path)
+        trained = type(trained).from_pretrained(tmp_path)
+    assert ("_class_name" in trained.config) is loaded
+    plan = within(plan_of(shifted(4, 2.0)))
+    ours = AsymFlowScheduler.from_config(trained.config, plan=plan)
+    wanted = AsymFlowScheduler.of(plan, trained)
+    assert type(ours) is AsymFlowScheduler
+    assert ours.plan == plan
+    assert torch.equal(ours.timesteps, wanted.timesteps)
+    z, said = draw(0, 1, 3, 4, 4), draw(1, 1, 3, 4, 4)
+    for tau in ours.timesteps:
+        found, expected = (each.step(said, tau, z, return_dict=False) for each in (ours, wanted))
+        assert torch.equal(found[1], expected[1])
+        z = found[0]
+    back = type(trained).from_config(ours.config)
+    assert {name: back.config[name] for name in settings} == settings
+
+
+def test_a_configuration_can_be_changed_on_the_way(tmp_path: Path) -> None:
+    plan = plan_of(uniform(3), name="mine")
+    asymflow.save_plan(plan, tmp_path / "plan.json")
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    first = AsymFlowScheduler.from_config(flow.config, plan=tmp_path / "plan.json", noise=2.0)
+    assert first.plan.name == "mine"
+    assert first.config["noise"] == 2.0
+    # Of its own, it has the plan and the noise.
+    second = AsymFlowScheduler.from_config(first.config)
+    assert second.plan == plan
+    assert torch.equal(second.sigmas, first.sigmas)
+    third = AsymFlowScheduler.from_config(second.config, plan=plan_of(uniform(5)))
+    assert len(third.timesteps) == 5
+    assert third.config["noise"] == 2.0
+    config = ddim().config
+    changed = AsymFlowScheduler.from_config(config, plan=plan, prediction_type="v_prediction")
+    assert changed.config["prediction_type"] == "v_prediction"
+    again = AsymFlowScheduler.from_config(changed.config, prediction_type="epsilon")
+    assert again.config["prediction_type"] == again.config["trained"]["prediction_type"]
+    assert again.config["trained"]["prediction_type"] == "epsilon"
+    made, unused = AsymFlowScheduler.from_config(
+        config, plan=str(tmp_path / "plan.json"), colour="red", return_unused_kwargs=True
+    )
+    assert made.plan == plan
+    assert unused == {"colour": "red"}
+
+
+def test_another_scheduler_is_loaded_with_a_plan(unconditional: Make, tmp_path: Path) -> None:
+    pipe = unconditional("DDPMPipeline", "DDPMScheduler", prediction_type="sample")
+    pipe.save_pretrained(tmp_path)
+    plan = plan_of(shifted(4, 2.0))
+    loaded: Any = AsymFlowScheduler.from_pretrained(tmp_path, subfolder="scheduler", plan=plan)
+    assert loaded.plan == plan
+    assert loaded.config["prediction_type"] == "sample"
+    loaded.save_pretrained(tmp_path / "ours")
+    again: Any = AsymFlowScheduler.from_pretrained(tmp_path / "ours")
+    assert again.plan == plan
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "There is no plan. Pass one"),
+        ({"config": None}, "config is a NoneType.*pipe.scheduler.config"),
+        ({"plan": "auto"}, r"whole pipeline.*asymflow\.accelerate\(pipe, 'auto'\)"),
+        ({"plan": 3}, "plan=3 is no path"),
+        ({"config": {}, "plan": plan_of(uniform(2))}, "empty. has no _class_name"),
+        ({"config": {"_class_name": "X"}, "plan": plan_of(uniform(2))}, "'X', is unknown"),
+        ({"plan": plan_of(uniform(2), guidance_interval=(0.8, 1.0))}, "tier 'conditional'"),
+    ],
+)
+def test_what_no_scheduler_can_be_made_of_is_refused(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        AsymFlowScheduler.from_config(**{"config": ddim().config, **arguments})
+
+
+def test_a_plan_is_pulled_by_the_name_of_its_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(uniform(3))
+    asked: list[str] = []
+    monkeypatch.setattr(hub, "pull", lambda name: asked.append(name) or plan)  # pyright: ignore
+    made = AsymFlowScheduler.from_config(ddim().config, plan="owner/model-1.5")
+    assert made.plan == plan
+    assert asked == ["owner/model-1.5"]
+    with pytest.raises(FileFormatError, match="Cannot read"):
+        AsymFlowScheduler.from_config(ddim().config, plan="plans/none.json")
 
 
 def test_noise_is_added_as_in_training() -> None:

@@ -1,1 +1,1 @@
-"""`accelerate(pipeline)` and a scheduler for pipelines of the library diffusers."""
+"""`asymflow.accelerate(pipeline)` and a scheduler for pipelines of the library diffusers."""

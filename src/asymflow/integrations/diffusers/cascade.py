@@ -131,7 +131,7 @@ def _best(
     examples: Sequence[tuple[Call, Call]],
     plans: tuple[Sequence[Plan], Sequence[Plan]],
 ) -> tuple[Option, Option, float]:
-    """The pair for `accelerate`, and what it was measured to change together."""
+    """The pair for `asymflow.accelerate`, and what it was measured to change together."""
     stages = tuple(_Stage.of(pipe) for pipe in (first, second))
     small, large = stages
     first_calls, second_calls = ([pair[k] for pair in examples] for k in (0, 1))

@@ -1,4 +1,4 @@
-"""`accelerate`: a pipeline that makes the steps of a plan, and is otherwise the same pipeline."""
+"""`asymflow.accelerate`: a pipeline that makes the steps of a plan, otherwise the same pipeline."""
 
 from __future__ import annotations
 

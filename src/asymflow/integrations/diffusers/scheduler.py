@@ -8,21 +8,24 @@ of their own and are left out: every picture makes the plan's steps.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from threading import get_ident
 from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
 
-from asymflow.core.checks import instance
+from asymflow.core.checks import as_path, instance
 from asymflow.core.errors import InputError, MissingExtra
 from asymflow.core.flow import eps_from_x_0, interpolate, per_image
 from asymflow.core.stages import Stage, Trajectory, compile_steps
 from asymflow.core.state import State, move
 from asymflow.core.types import Plan, Tier
+from asymflow.integrations.diffusers import hub
 from asymflow.models.diffusers.conventions import Convention, convention_of
-from asymflow.planning.plan_files import plan_from_json, plan_to_json
+from asymflow.planning.plan_files import load_plan, plan_from_json, plan_to_json
 
 try:
     import diffusers
@@ -36,7 +39,7 @@ except ImportError as error:
 class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
     """Runs a plan inside a pipeline that was not made for it.
 
-        pipe.scheduler = AsymFlowScheduler.of(plan, pipe.scheduler)
+        pipe.scheduler = AsymFlowScheduler.from_config(pipe.scheduler.config, plan=plan)
 
     The number of steps is the plan's, whatever the pipeline requests. States are those
     of the pipeline: alpha x_0 + sigma eps with unit variance, or on the line of a flow.
@@ -61,15 +64,8 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, plan: dict[str, Any], trained: dict[str, Any], noise: float = 1.0) -> None:
-        """From what `of` writes into the configuration; `plan` as in a plan file."""
-        kind = getattr(diffusers, str(trained.get("_class_name")), None)
-        if kind is None:
-            raise InputError(
-                f"The scheduler that the model was trained with, {trained.get('_class_name')!r}, "
-                "is unknown to this version of diffusers. Make the scheduler again with "
-                "AsymFlowScheduler.of(plan, scheduler)."
-            )
-        original: Any = kind.from_config(trained)
+        """From what `from_config` writes into the configuration; `plan` as in a plan file."""
+        original: Any = _kind(trained).from_config(trained)
         self._convention: Convention = convention_of(original, noise=noise)
         self._plan = plan_from_json(plan)
         self._check(self._plan)
@@ -86,11 +82,53 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         self._thread = None
 
     @classmethod
-    def of(cls, plan: Plan, scheduler: Any, *, noise: float = 1.0) -> Self:
-        """For the model of a pipeline, whose own scheduler says how it was trained.
+    def from_config(  # pyright: ignore[reportIncompatibleMethodOverride]: a plan has no default
+        cls,
+        config: Any = None,
+        return_unused_kwargs: bool = False,
+        *,
+        plan: Plan | Path | str | None = None,
+        noise: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """For a model that was trained as the configuration of its scheduler says.
 
         Args:
-            noise: standard deviation of the noise that a flow pipeline starts from.
+            config: of a scheduler: `pipe.scheduler.config`.
+            return_unused_kwargs: return the arguments that nothing took, too, as diffusers does.
+            plan: a plan, a plan file, or a repository with one, "owner/name"; by default that of
+                the configuration, if it is of an `AsymFlowScheduler`.
+            noise: standard deviation of the noise that a flow pipeline starts from; by default 1,
+                or that of the configuration.
+            kwargs: in the place of what the configuration says, such as `prediction_type`.
+
+        Raises:
+            InputError: the configuration cannot be translated, or the plan has cheaper tiers.
+            FileFormatError: the plan file is missing or damaged.
+        """
+        instance("config", config, Mapping, "Pass pipe.scheduler.config.")
+        known = dict(cast("Mapping[str, Any]", config))
+        if plan is None and "plan" not in known:
+            raise InputError(
+                "There is no plan. Pass one: AsymFlowScheduler.from_config(config, plan=plan)."
+            )
+        trained = known["trained"] if "trained" in known else _trained(known)
+        unused: dict[str, Any] = {}
+        if kwargs:
+            kind = _kind(trained)
+            changed, unused = kind.from_config(trained, return_unused_kwargs=True, **kwargs)
+            trained = _trained({**changed.config, "_class_name": kind.__name__})
+            unused = {key: value for key, value in unused.items() if key in kwargs}
+        made = cls(
+            known["plan"] if plan is None else _json_of(plan),
+            trained,
+            float(known.get("noise", 1.0)) if noise is None else noise,
+        )
+        return (made, unused) if return_unused_kwargs else made
+
+    @classmethod
+    def of(cls, plan: Plan, scheduler: Any, *, noise: float | None = None) -> Self:
+        """As `from_config`, from a scheduler itself.
 
         Raises:
             InputError: the scheduler cannot be translated, or the plan has cheaper tiers.
@@ -98,16 +136,8 @@ class AsymFlowScheduler(SchedulerMixin, ConfigMixin):
         order = "The order is AsymFlowScheduler.of(plan, pipe.scheduler)."
         instance("plan", plan, Plan, order)
         instance("scheduler", scheduler, SchedulerMixin, order)
-        if isinstance(scheduler, AsymFlowScheduler):
-            trained, noise = dict(scheduler.config["trained"]), float(scheduler.config["noise"])
-        else:
-            trained = {
-                key: value.tolist() if hasattr(value, "tolist") else value
-                for key, value in dict(scheduler.config).items()
-                if key[0] != "_"
-            }
-            trained["_class_name"] = type(scheduler).__name__
-        return cls(plan_to_json(plan), trained, noise)
+        config = {**scheduler.config, "_class_name": type(scheduler).__name__}
+        return cls.from_config(config, plan=plan, noise=noise)
 
     @property
     def plan(self) -> Plan:
@@ -329,3 +359,71 @@ class DrivenScheduler(AsymFlowScheduler):
     def _estimate(self, model_output: Tensor, sample: Tensor, x_t: Tensor, t: float) -> Tensor:
         given, self._given = self._given, None
         return super()._estimate(model_output, sample, x_t, t) if given is None else given
+
+
+def _kind(trained: Mapping[str, Any]) -> Any:
+    """The class of the scheduler that a model was trained with.
+
+    Raises:
+        InputError: diffusers has none of that name.
+    """
+    found = getattr(diffusers, str(trained.get("_class_name")), None)
+    if found is None:
+        raise InputError(
+            f"The scheduler that the model was trained with, {trained.get('_class_name')!r}, is "
+            "unknown to this version of diffusers. Make the scheduler again with "
+            "AsymFlowScheduler.from_config(pipe.scheduler.config, plan=plan)."
+        )
+    return found
+
+
+def _trained(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a scheduler's configuration says of training, as values of JSON, and its class.
+
+    Raises:
+        InputError: it is of no scheduler.
+    """
+    found = {
+        key: value.tolist() if hasattr(value, "tolist") else value
+        for key, value in config.items()
+        if key[0] != "_"
+    }
+    kind = config.get("_class_name")
+    if kind is None and "beta_schedule" in found:
+        # That of a scheduler that was made and not loaded has no name. All of these agree on the
+        # schedule, and those that could clip estimates say whether they do.
+        return {
+            "clip_sample": False,
+            "thresholding": False,
+            **found,
+            "_class_name": "DDPMScheduler",
+        }
+    if kind is None and "shift" in found:
+        return {**found, "_class_name": "FlowMatchEulerDiscreteScheduler"}
+    if kind is None:
+        raise InputError(
+            f"The configuration ({', '.join(found) or 'empty'}) has no _class_name, and is that of "
+            "no scheduler that could be known by the rest. Pass pipe.scheduler.config, or the "
+            "scheduler itself: AsymFlowScheduler.of(plan, pipe.scheduler)."
+        )
+    return {**found, "_class_name": str(kind)}
+
+
+def _json_of(plan: Plan | Path | str) -> dict[str, Any]:
+    """The plan, plan file or repository of a call, as in a plan file.
+
+    Raises:
+        InputError: it is something else, or has to be made with the pipeline.
+    """
+    if isinstance(plan, Plan):
+        return plan_to_json(plan)
+    if plan in ("auto", "default", "original"):
+        raise InputError(
+            f"plan={plan!r} is made with the whole pipeline, and a scheduler's configuration does "
+            f"not know it. Use asymflow.accelerate(pipe, {plan!r})."
+        )
+    path = as_path("plan", plan)
+    named = isinstance(plan, str) and plan.count("/") == 1 and path.suffix != ".json"
+    if named and not path.exists():
+        return plan_to_json(hub.pull(str(plan)))
+    return plan_to_json(load_plan(path))

@@ -130,12 +130,12 @@ class AsymFluxAdapter:
 
     def check(self, request: Request) -> None:
         for side in request.size:
-            if side % self.patch:
+            if side % self.patch or side < 1:
                 height, width = request.size
                 nearest = max(1, round(side / self.patch)) * self.patch
                 raise InputError(
                     f"Size {width}x{height} is not possible: {side} is not a multiple of "
-                    f"{self.patch}. Try {nearest}."
+                    f"{self.patch} above 0. Try {nearest}."
                 )
         for key in ("prompt", "negative"):
             if not isinstance(request.inputs.get(key, ""), str):

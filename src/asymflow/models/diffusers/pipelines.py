@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,7 +34,6 @@ STRENGTH = "strength"
 """The argument of pipelines for the strength of image-to-image."""
 BESIDE = "beside"
 """The key in a context of the picture that the network gets beside the state."""
-_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +281,7 @@ class PipelineAdapter:
     name: str
     convention: Convention
     ask: Callable[..., Any]
-    others: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+    others: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def description(self) -> ModelDescription:
