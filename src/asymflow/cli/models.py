@@ -61,7 +61,7 @@ def _at_hand() -> Iterator[tuple[str, str]]:
 def _json(model: Model) -> dict[str, Any]:
     size = model.card.sizes.native
     plans = {
-        name: {"steps": len(plan.steps), "forwards": plan.forwards}
+        name: {"steps": len(plan.steps), "forwards": pipeline.nfe(model, plan)}
         for name, plan in pipeline.plans_of(model, size).items()
     }
     card = {key: value for key, value in asdict(model.card).items() if key != "calibration"}
@@ -91,10 +91,10 @@ def _rows(model: Model, card: Card) -> Iterator[tuple[str, str]]:
         yield "classes", _few(card.classes)
     if card.styles:
         yield "styles", _few([style.id for style in card.styles])
-    shown = f"{width}x{height}"
+    around = f"{width}x{height}"
     if not sizes.fixed:
-        shown += f"; sides from {sizes.smallest} to {sizes.largest}, multiples of {sizes.multiple}"
-    yield "sizes", shown
+        around += f"; sides from {sizes.smallest} to {sizes.largest}, multiples of {sizes.multiple}"
+    yield "sizes", around
     yield "channels", f"{card.channels}{', transparent' if card.alpha else ''}"
     if card.guided:
         low, high = card.guidance_interval
@@ -107,7 +107,10 @@ def _rows(model: Model, card: Card) -> Iterator[tuple[str, str]]:
     yield "cheaper estimates", ", ".join(card.tiers) or "none"
     yield "weights", f"{model.weights[:12]}, licence {card.licence or 'not known'}"
     found = pipeline.plans_of(model, sizes.native)
-    yield "plans", ", ".join(f"{name} ({plan.forwards} NFE)" for name, plan in found.items())
+    yield (
+        "plans",
+        ", ".join(f"{name} ({pipeline.nfe(model, plan)} NFE)" for name, plan in found.items()),
+    )
     missing = [name for name in NAMES if name not in found]
     if missing:
         how = "" if model.ref is None else f" --model {model.ref}"

@@ -14,9 +14,11 @@ from asymflow.bench import protocol
 from asymflow.bench.protocol import check_fits
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import print_json, print_note, print_result
-from asymflow.core import presets, schedules
+from asymflow.core import schedules
 from asymflow.core.errors import InputError, MissingExtra
 from asymflow.core.types import Plan, Profile
+from asymflow.generation import pipeline
+from asymflow.generation.pipeline import Model
 from asymflow.io import folders
 from asymflow.io.files import key_name, replacing
 from asymflow.io.plots import new_figure
@@ -24,7 +26,6 @@ from asymflow.io.progress import bars
 from asymflow.planning import binding, calibration, plan_files, planner, prediction
 
 if TYPE_CHECKING:
-    from asymflow.generation.pipeline import Model
     from asymflow.planning.verifier import Distance
 
 _BASELINE = schedules.plan_of(schedules.uniform(50), solver="heun")
@@ -35,7 +36,7 @@ Report = Callable[[str, int, int], None]
 def profile(
     model: Model,
     size: tuple[int, int] | None,
-    guidance: float,
+    guidance: float | None,
     *,
     count: int,
     candidates: int,
@@ -53,6 +54,7 @@ def profile(
 
     require_writable(output, "Choose another place with -o.")
     size = size or model.card.sizes.native
+    guidance = model.card.guidance if guidance is None else guidance
     partial = output.with_name(f"{output.name}.partial")
     with progress() as report:
         if costs_only:
@@ -76,7 +78,7 @@ def profile(
                     model.adapter,
                     profiled,
                     times=schedules.candidates(size, candidates),
-                    guidance_interval=presets.guidance_interval(size),
+                    guidance_interval=pipeline.interval_of(model, size),
                     progress=report,
                     partial=partial,
                 )
@@ -217,7 +219,7 @@ def _verify(
     facts["asymflow"] = __version__
     facts |= {key: profile.made[key] for key in ("size", "guidance_scale")}
     journal = Journal(folders.cache() / "measuring" / key_name(facts))
-    guided = presets.guidance_interval((height, width))
+    guided = pipeline.interval_of(model, (height, width))
     fine = schedules.fine_plan((height, width), guidance_interval=guided)
 
     def evaluator(kept: str, count: int, purpose: int) -> verifier.Evaluator:

@@ -281,6 +281,11 @@ def _exact(model: Model, plan: Plan) -> bool:
     return binding.match(plan, model.shelf.model).level == "exact"
 
 
+def nfe(model: Model, plan: Plan) -> int:
+    """Network passes of a picture by a plan, with the model's own guidance scale."""
+    return sum(step.passes(guided=model.card.guidance != 1) for step in plan.steps)
+
+
 def default_plan(model: Model, size: tuple[int, int]) -> Plan:
     """The plan of the family, which needs no measuring."""
     return model.adapter.default_plan(size)
@@ -288,11 +293,16 @@ def default_plan(model: Model, size: tuple[int, int]) -> Plan:
 
 def reference(model: Model, size: tuple[int, int]) -> Plan:
     """The reference plan for (height, width)."""
-    interval = model.card.guidance_interval
-    if model.shelf.model.shift_rule is not None:
-        interval = presets.guidance_interval(size, interval)
-    fine = schedules.fine_plan(size, guidance_interval=interval)
+    fine = schedules.fine_plan(size, guidance_interval=interval_of(model, size))
     return _as_trained(fine, model, size)
+
+
+def interval_of(model: Model, size: tuple[int, int]) -> tuple[float, float]:
+    """(low, high) in t in which guidance is worth its pass, for pictures of (height, width)."""
+    interval = model.card.guidance_interval
+    if model.shelf.model.shift_rule is None:
+        return interval
+    return presets.guidance_interval(size, interval)
 
 
 def _no_plan(model: Model, name: str, size: tuple[int, int]) -> str:

@@ -75,7 +75,7 @@ def info(studio: Here, model: Loaded) -> dict[str, Any]:
             {
                 "id": name,
                 "steps": len(plan.steps),
-                "forwards": plan.forwards,
+                "forwards": pipeline.nfe(model, plan),
                 "seconds": round(seconds, 3),
             }
         )

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from asymflow.cli import options
-from asymflow.core import presets
+from asymflow.core.errors import InputError
 
 if TYPE_CHECKING:
     from asymflow.generation import pipeline
@@ -42,8 +42,9 @@ class _Plans(TyperGroup):
 
 app = typer.Typer(
     cls=_Plans,
-    help="Find the best plans of a profile; show, verify and migrate plan files.",
-    epilog="[cyan]asymflow plan PROFILE[/] is short for [cyan]asymflow plan make PROFILE[/].",
+    help="Make the plans of a model; show, verify and migrate plan files.",
+    epilog="[cyan]asymflow plan[/] and [cyan]asymflow plan PROFILE[/] are short for "
+    "[cyan]asymflow plan make[/].",
 )
 
 
@@ -81,7 +82,7 @@ def profile(
     planning.profile(
         pipeline.load(model, dtype=resolve.dtype(dtype), device=device),
         None if size is None else resolve.size_of(size),
-        guidance_of(presets.GUIDANCE if guidance is None else guidance),
+        None if guidance is None else guidance_of(guidance),
         count=pictures,
         candidates=candidates,
         output=output,
@@ -93,8 +94,14 @@ def profile(
 @app.command("make")
 def plan(
     path: Annotated[
-        Path, typer.Argument(metavar="PROFILE", help="From [cyan]asymflow profile[/].")
-    ] = PROFILE,
+        Path | None,
+        typer.Argument(
+            metavar="PROFILE",
+            help="From [cyan]asymflow profile[/]; without one, the named plans are made.",
+        ),
+    ] = None,
+    size: options.Size = None,
+    guidance: options.Guidance = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -134,8 +141,29 @@ def plan(
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
-    """Find the best plan within a budget or an error; without either, list the Pareto front."""
-    from asymflow.cli import planning, resolve
+    """Measure a model and make its named plans: best, balanced, fast, draft.
+
+    With a profile: find the best plan within a budget or an error, or list the Pareto front.
+    """
+    from asymflow.cli import named, planning, resolve
+    from asymflow.generation.spec import guidance_of
+
+    wanted = budget is not None or error is not None or output or front or verify
+    if path is None and not wanted:
+        named.make(
+            model,
+            None if size is None else resolve.size_of(size),
+            None if guidance is None else guidance_of(guidance),
+            dtype=resolve.dtype(dtype),
+            device=device,
+            as_json=json,
+        )
+        return
+    if size is not None or guidance is not None:
+        raise InputError(
+            "A profile has its own size and guidance. Leave --size and --guidance out, or leave "
+            "out PROFILE, --budget and the like to make the named plans."
+        )
 
     def load() -> pipeline.Model:
         from asymflow.generation import pipeline
@@ -143,7 +171,7 @@ def plan(
         return pipeline.load(model, dtype=resolve.dtype(dtype), device=device)
 
     planning.plan(
-        path,
+        path or PROFILE,
         budget=budget,
         error=error,
         cost=resolve.cost_of(cost),

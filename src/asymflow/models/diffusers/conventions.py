@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +25,8 @@ from asymflow.core.errors import InputError
 from asymflow.core.flow import Time, coarse_time, fine_time, per_image
 from asymflow.core.schedules import shifted
 from asymflow.models.diffusers.schedule import X_0, Prediction, Schedule
+from asymflow.planning import grids
+from asymflow.planning.grids import LEAST
 
 PARAMETERISATIONS: Mapping[Prediction, str] = {
     "epsilon": "eps",
@@ -34,8 +35,6 @@ PARAMETERISATIONS: Mapping[Prediction, str] = {
 }
 """What plan files call the prediction of a network."""
 
-LEAST = 0.005
-"""Time below which nothing is seen: levels of a byte are 2 / 255 apart."""
 DENSE = 200
 """Moves that grids are interpolated from."""
 
@@ -248,20 +247,9 @@ class Flow:
 
 
 def blended(convention: Convention, count: int) -> tuple[float, ...]:
-    """A grid of so many moves, as dense as the model's own spacing and as equal log-SNR together.
-
-    The first alone leaps over the noisy end on a cosine schedule, and over the finest detail; the
-    second alone has few moves in the middle. The nodes of both in turn would have moves of all
-    lengths, which a multistep method is bad at.
-    """
+    """The model's own spacing blended with equal log-SNR, see `planning.grids.blended`."""
     own = convention.times(min(DENSE, convention.most or DENSE))
-    least = max(float(convention.time(torch.zeros(1))), LEAST)
-    dense = np.array([*(t for t in own if t > least), least])
-    seen = np.minimum(dense, 1 - LEAST)  # of pure noise there is no logarithm
-    snr = np.log1p(-seen) - np.log(seen)
-    share = (np.linspace(0, 1, len(dense)) + (snr - snr[0]) / (snr[-1] - snr[0])) / 2
-    nodes = np.interp(np.linspace(0, 1, count), share, dense)
-    return (float(dense[0]), *nodes[1:].tolist(), 0.0)
+    return grids.blended(own, count, max(float(convention.time(torch.zeros(1))), LEAST))
 
 
 def estimated(

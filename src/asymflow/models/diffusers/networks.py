@@ -293,7 +293,11 @@ def load(
         model, scheduler = (
             getattr(diffusers, kind).from_pretrained(part, **options)
             for kind, part, options in (
-                (kinds[0], network, {"use_safetensors": True, "low_cpu_mem_usage": False}),
+                (
+                    kinds[0],
+                    network,
+                    {"use_safetensors": True, "low_cpu_mem_usage": False, "dtype": dtype},
+                ),
                 (kinds[1], noise, {}),
             )
         )
@@ -303,7 +307,7 @@ def load(
             "save_pretrained, which writes safetensors."
         ) from error
     adapter = adapt(model, scheduler, null=null, pool_factors=pool_factors)
-    model.to(device=device, dtype=dtype)
+    model.to(device)
     return adapter
 
 

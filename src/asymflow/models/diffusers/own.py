@@ -13,8 +13,9 @@ import torch
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of
 from asymflow.core.types import Plan
-from asymflow.models.diffusers.conventions import LEAST, Convention
+from asymflow.models.diffusers.conventions import Convention
 from asymflow.models.diffusers.pipelines import Family
+from asymflow.planning.grids import LEAST
 
 ORIGINAL, DEFAULT = "original", "default"
 ENOUGH = 50

@@ -222,9 +222,17 @@ def load(
         FileFormatError: files are missing or damaged.
         InputError: it works on latents, or its scheduler cannot be translated.
     """
-    options: dict[str, Any] = {"torch_dtype": dtype, "variant": variant, "revision": revision}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "variant": variant,
+        "revision": revision,
+        "low_cpu_mem_usage": False,  # needs a further package, and says so each time
+    }
     if trust_remote_code:
         options["trust_remote_code"] = True
+    logs = importlib.import_module("diffusers.utils.logging")
+    shown: bool = logs.is_progress_bar_enabled()
+    logs.disable_progress_bar()
     try:
         pipe = kind.from_pretrained(ref, use_safetensors=True, **options)
     except (
@@ -240,6 +248,9 @@ def load(
             f"Cannot load the pipeline {ref}: {_first_line(error)} Save it again with "
             "save_pretrained, which writes safetensors, or fetch it again."
         ) from error
+    finally:
+        if shown:
+            logs.enable_progress_bar()
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return serve(pipe)
