@@ -170,6 +170,11 @@ SUITES = (
         f"{_ONE} {_RUN} families promises --against 6f057cd",
         ("trained/promises.json",),
     ),
+    Suite(
+        "shapes train",
+        "Trains the small models of tests/models/small: a UNet of diffusers and a JiT",
+        f"{_ONE} {_RUN} shapes train unet; jit",
+    ),
     # Training and the design of the embedded model.
     Suite(
         "parameterisation",
