@@ -22,6 +22,7 @@ from asymflow.core.binding import ModelDescription
 from asymflow.core.card import Card, Sizes
 from asymflow.core.checks import as_path, whole
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
+from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import plan_of
 from asymflow.core.types import Picture, Plan, Request, part_name
 from asymflow.models.calls import spread
@@ -143,6 +144,7 @@ class DiffusersAdapter:
                 f"Guidance scale {request.guidance_scale} needs a class that stands for none, and "
                 "this model was loaded without one. Ask for 1, or say which class it is: null=..."
             )
+        refuse_others(request, ("label",) if self.classes else (), type(self.model).__name__)
         self._label(request)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
@@ -181,11 +183,6 @@ class DiffusersAdapter:
     def _label(self, request: Request) -> int:
         label = request.inputs.get("label", self.null)
         if not self.classes:
-            if label is not None:
-                raise InputError(
-                    f"Label {label!r} cannot be served: this model was trained without classes. "
-                    "Leave the label out."
-                )
             return 0
         return label_of(label, self.classes)
 
