@@ -28,6 +28,7 @@ from asymflow.core.types import Picture, Plan, Request, part_name
 from asymflow.models.calls import spread
 from asymflow.models.diffusers.conventions import Convention, Diffusion, convention_of, estimated
 from asymflow.models.diffusers.own import ENOUGH, LATE, default_of
+from asymflow.models.diffusers.weights import FAILURES, complete, quiet
 from asymflow.models.gaussian import to_picture, to_state
 from asymflow.models.hashing import identity_of
 
@@ -287,20 +288,18 @@ def load(
         _kind(noise / "scheduler_config.json", None),
     ]
     try:
-        model, scheduler = (
-            getattr(diffusers, kind).from_pretrained(part, **options)
-            for kind, part, options in (
-                (kinds[0], network, {"use_safetensors": True, "low_cpu_mem_usage": False}),
-                (kinds[1], noise, {}),
-            )
-        )
-    except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        options = {"use_safetensors": True, "low_cpu_mem_usage": False}
+        with quiet():
+            model = complete(getattr(diffusers, kinds[0]), network, options)
+            scheduler = getattr(diffusers, kinds[1]).from_pretrained(noise)
+    except (*FAILURES, AttributeError) as error:
         raise FileFormatError(
             f"Cannot read the model in {folder}: {error}. Save it again with diffusers' "
             "save_pretrained, which writes safetensors."
         ) from error
     adapter = adapt(model, scheduler, null=null, pool_factors=pool_factors)
-    model.to(device=device, dtype=dtype)
+    with quiet():
+        model.to(device=device, dtype=dtype)
     return adapter
 
 
