@@ -140,7 +140,7 @@ def minit2i() -> Case:
             parameter.add_(0.1 * torch.randn_like(parameter))
 
     def prompts(text: str) -> Tensor:
-        return draw(len(text), 1, len(text), 12)
+        return draw(len(text), 1, min(len(text), 10), 12)
 
     bad = (
         Request({"prompt": "x"}, (16, 16)),
@@ -170,9 +170,9 @@ def asymflux() -> Case:
     def prompts(texts: Sequence[str]) -> Tensor:
         return torch.stack([draw(len(text), 4, 12) for text in texts])
 
-    bad = (Request({"prompt": "x"}, (8, 10)), Request({"prompt": 3}, (8, 8)))
-    this = adapt_flux(model, tensors, prompts)
-    return Case(this, ({"prompt": "a fox"}, {"prompt": "two cats"}), bad=bad)
+    bad = (Request({"prompt": "x"}, (16, 18)), Request({"prompt": 3}, (16, 16)))
+    this = adapt_flux(model, tensors, prompts, side=16)
+    return Case(this, ({"prompt": "a fox"}, {"prompt": "two cats"}), (16, 16), bad=bad)
 
 
 def network() -> Case:
@@ -233,7 +233,7 @@ def denoiser() -> Case:
         noise = sigma.view(-1, 1, 1, 1) ** 2
         return mean + variance / (variance + noise) * (x - mean)
 
-    this = edm.edm(net, channels=3, name="gaussian")
+    this = edm.edm(net, channels=3, size=(8, 8), name="gaussian")
     bad = (Request({"label": 0}, (8, 8)), Request({}, (8, 8), guidance_scale=2.0))
     return Case(this, ({}, {}), guided=False, bad=bad, truth=truth)
 
@@ -249,7 +249,7 @@ def classes() -> Case:
         noise = sigma.view(-1, 1, 1, 1) ** 2
         return mean + variance / (variance + noise) * (x - mean)
 
-    this = edm.edm(net, channels=3, classes=2, null=True, name="gaussian")
+    this = edm.edm(net, channels=3, classes=2, null=True, size=(8, 8), name="gaussian")
     bad = (Request({"label": 3}, (8, 8)), Request({"label": "dog"}, (8, 8)))
     known = GaussianAdapter(truth.mean[1:2], truth.std[1:2])
     return Case(this, ({"label": 0}, {"label": 1}), bad=bad, truth=known)
@@ -268,7 +268,7 @@ def timesteps() -> Case:
         said = sigma * (z - alpha * mean) / (alpha**2 * std**2 + sigma**2)
         return torch.cat([said, said], 1)
 
-    this = edm.guided_diffusion(net, SQUARES, channels=3, name="gaussian")
+    this = edm.guided_diffusion(net, SQUARES, channels=3, size=(8, 8), name="gaussian")
     bad = (Request({"label": 0}, (8, 8)), Request({}, (0, 8)))
     return Case(this, ({}, {}), guided=False, bad=bad, truth=truth)
 

@@ -38,7 +38,7 @@ CARD = Card(
     guidance=3.0,
     guided=True,
     calibration=({"label": 1}, {"label": 2, "style": "soft"}),
-    tiers=("conditional", "pooled2"),
+    tiers=("conditional", "half"),
     steps=6,
 )
 MEANS = torch.tensor([[0.0, 0, 0, 0], [-0.5, -0.5, -0.5, 0], [0.3, 0.4, 0.5, 0.9], [0.6, 0, 0, 1]])
@@ -419,10 +419,10 @@ BREAKS = (
     broken("plans", "begins at t = 0.5, where noise is missing", default_plan=late),
     broken("plans", "own_plan.*cannot run: .* asks for tier 'quarter'", own_plan=pooled),
     broken("plans", "picture is not finite", denoise=nan_below(0.2)),
-    broken("tiers", "'pooled4' is on the card, and not possible",
-           **carded(tiers=("conditional", "pooled2", "pooled4"))),
-    broken("tiers", "'pooled2' is possible, and not on the card", **carded(tiers=("conditional",))),
-    broken("tiers", "Tier 'pooled2', the picture is not finite",
+    broken("tiers", "'quarter' is on the card, and not possible",
+           **carded(tiers=("conditional", "half", "quarter"))),
+    broken("tiers", "'half' is possible, and not on the card", **carded(tiers=("conditional",))),
+    broken("tiers", "Tier 'half', the picture is not finite",
            denoise=denoised(lambda x, *_: x if x.shape[-1] > 4 else x * torch.nan)),
 )  # fmt: skip
 
@@ -518,4 +518,4 @@ def test_the_command_says_why_it_cannot_check() -> None:
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "No installed package offers a model called 'nothing'" in done.stderr
+    assert "There is no model 'nothing'" in done.stderr

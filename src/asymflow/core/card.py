@@ -134,7 +134,8 @@ class Card:
         guided: whether there is guidance.
         guidance_interval: (low, high) in t in which guidance is worth its pass, by default.
         calibration: inputs of requests that the model is measured with.
-        tiers: names of cheaper estimates that are possible: "conditional", "pooled2", ...
+        tiers: names of cheaper estimates that are possible: "conditional", "half", ..., as
+            in `core.types`
         steps: of the model's own sampler by default.
         licence, source: of the weights.
         notes: lines that a user has to know, such as why a plan gains little.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from asymflow.core.adapter import Adapter
 from asymflow.core.checks import each_instance, instance
@@ -48,6 +48,29 @@ def check(adapter: Adapter, request: Request) -> None:
             raise InputError(
                 f"The {name} has values outside [0, 1], or not a number. Divide bytes by 255."
             )
+
+
+def refuse_others(request: Request, taken: Collection[str], title: str) -> None:
+    """Check that a model is asked with inputs that it takes: others would do nothing.
+
+    None and an empty text ask for nothing, and are fine for every model.
+
+    Args:
+        request: to a model.
+        taken: names of its inputs.
+        title: of the model, for the message.
+
+    Raises:
+        InputError: there is another input.
+    """
+    for name, value in request.inputs.items():
+        if name in taken or value is None or (isinstance(value, str) and not value):
+            continue
+        shown = f"{value!r:.40}" if isinstance(value, str | int | float) else type(value).__name__
+        known = " and ".join(map(repr, taken)) or "nothing"
+        raise InputError(
+            f"{name}={shown} is not possible: {title} is asked with {known}. Leave {name!r} out."
+        )
 
 
 def check_plan(adapter: Adapter, plan: Plan, size: tuple[int, int]) -> None:

@@ -15,6 +15,7 @@ import torch
 from asymflow._version import __version__
 from asymflow.core import controller, devices, engine, presets, schedules
 from asymflow.core.adapter import Adapter, CardedAdapter, Described, UsesReferences
+from asymflow.core.batcher import is_out_of_memory
 from asymflow.core.card import Card, Carded, ShipsPlans, Style
 from asymflow.core.errors import InputError
 from asymflow.core.transforms import bare, pooled, truncated, with_pool_factors
@@ -193,19 +194,39 @@ def check(model: Model, wanted: GenerationSpec) -> None:
 
 
 def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[GeneratedImage]:
-    """Make pictures in order, in batches if the model supports them."""
+    """Make pictures in order, in batches if the model supports them.
+
+    Raises:
+        InputError: memory is exhausted.
+    """
     together = min(model.adapter.batch or _TOGETHER, _TOGETHER)
     for begin in range(0, len(jobs), together):
         part = jobs[begin : begin + together]
         requests = [job.request for job in part]
         started = time.perf_counter()
         observer = _observer(model.adapter, requests, advance)
-        results = engine.run(model.adapter, part[0].record.plan, requests, observer=observer)
+        try:
+            results = engine.run(model.adapter, part[0].record.plan, requests, observer=observer)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(_no_memory(model, requests)) from error
         seconds = (time.perf_counter() - started) / len(part)
         for job, result in zip(part, results, strict=True):
             record = replace(job.record, decisions=result.decisions)
             picture = to_rgba(result.picture)
             yield GeneratedImage(replace(job, record=record), picture, seconds)
+
+
+def _no_memory(model: Model, requests: Sequence[Request]) -> str:
+    height, width = requests[0].size
+    what = f"{len(requests)} pictures" if len(requests) > 1 else "A picture"
+    fewer = "fewer pictures (-n), " if len(requests) > 1 else ""
+    half = "" if model.dtype == "bfloat16" else ", or half precision (--dtype bfloat16)"
+    return (
+        f"{what} of {width}x{height} did not fit into the memory of {model.device}, beside the "
+        f"weights of {model.card.title}. Ask for {fewer}a smaller size{half}."
+    )
 
 
 def steps(jobs: Sequence[Job]) -> int:

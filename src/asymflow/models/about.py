@@ -19,6 +19,8 @@ from asymflow.io.json_reader import Fields, parse
 
 NAME = "asymflow.json"
 
+_SIDES = range(1, 2**16)
+
 
 @dataclass(frozen=True, slots=True)
 class About:
@@ -49,7 +51,8 @@ class About:
         """The card with what the file says.
 
         Raises:
-            FileFormatError: it names another number of classes than the model has.
+            FileFormatError: it names another number of classes than the model has, or a size that
+                the model cannot make.
         """
         if self.classes is not None and len(self.classes) != len(card.classes):
             raise FileFormatError(
@@ -64,6 +67,11 @@ class About:
         if self.guidance is not None and card.guided:
             changes["guidance"] = self.guidance
         if self.size is not None:
+            if not card.sizes.possible(self.size):
+                raise FileFormatError(
+                    f"The file {NAME} beside the model has the size {self.size[1]}x{self.size[0]}, "
+                    f"which {card.title} cannot make. Correct it, or leave height and width out."
+                )
             changes["sizes"] = replace(card.sizes, native=self.size)
         if self.calibration and card.asks == "prompt":
             changes["calibration"] = tuple({"prompt": prompt} for prompt in self.calibration)
@@ -84,15 +92,19 @@ def about(path: Path) -> About:
     file = beside(path)
     if not file.is_file():
         return About()
-    fields = Fields(parse(file.read_text("utf-8"), str(file)), str(file))
-    size = (fields.integer("height"), fields.integer("width")) if "height" in fields else None
+    fields = Fields(parse(file.read_bytes(), str(file)), str(file))
+    size = None
+    if "height" in fields or "width" in fields:
+        size = fields.integer("height", _SIDES), fields.integer("width", _SIDES)
     interval = fields.numbers("guidance_interval") if "guidance_interval" in fields else None
     if interval is not None and len(interval) != 2:
         fields.refuse(f"has guidance_interval = {json.dumps(interval)}, which are not two numbers")
+    if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
+        fields.refuse(f"has guidance_interval = {json.dumps(interval)}, which is no part of [0, 1]")
     found = About(
         title=fields.text("title") if "title" in fields else None,
         classes=tuple(fields.strings("classes")) if "classes" in fields else None,
-        null=fields.integer("null") if "null" in fields else None,
+        null=fields.integer("null", range(1_000_000)) if "null" in fields else None,
         guidance=fields.number("guidance") if "guidance" in fields else None,
         guidance_interval=None if interval is None else (interval[0], interval[1]),
         steps=fields.integer("steps", range(1, 10_000)) if "steps" in fields else None,

@@ -16,6 +16,7 @@ from asymflow.core.adapter import Context
 from asymflow.core.checks import whole
 from asymflow.core.errors import InputError
 from asymflow.core.flow import average_pool
+from asymflow.core.requests import refuse_others
 from asymflow.core.types import Picture, Request
 from asymflow.models.gaussian import check_size, pool_factors, to_picture, to_state
 
@@ -57,6 +58,7 @@ class EmpiricalAdapter:
 
     def check(self, request: Request) -> None:
         check_size(request, self.pictures)
+        refuse_others(request, ("label",), self.name)
         label = _label(request)
         known = sorted({int(label) for label in self.labels})
         if label not in (ALL, *known):

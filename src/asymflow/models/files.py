@@ -19,6 +19,12 @@ from asymflow.core.errors import FileFormatError
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of tensors by their names."""
 
+_PERSISTENT = b"torch_utils.persistence"
+"""In pickles of EDM: classes that are stored with their source code."""
+_BEGINNING = 4096  # bytes
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""Files of torch.save before version 1.6 begin with a pickle of this number."""
+
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of the tensors in a safetensors file, by name; no weights are read.
@@ -53,9 +59,11 @@ def tensors(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        check_origin(path)
+        mapped = zipfile.is_zipfile(path)
         # Checkpoints of training scripts also contain their arguments, which are plain values.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (
         OSError, SafetensorError, EOFError, KeyError, ValueError, RuntimeError,
         pickle.UnpicklingError, zipfile.BadZipFile,
@@ -70,6 +78,34 @@ def tensors(path: Path) -> Mapping[str, Any]:
             "state_dict() instead."
         )
     return cast("dict[str, Any]", found)
+
+
+def check_origin(path: Path) -> None:
+    """Check that a file can be one that torch.save wrote: a zip archive, or a certain pickle.
+
+    Raises:
+        FileFormatError: it is another pickle, which may hold code, or something else.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING)
+    if _PERSISTENT in beginning:
+        raise FileFormatError(
+            f"Cannot read {path}: it is a pickle of EDM, which holds code beside its weights, and "
+            "no code of files is run. Convert it once, in EDM's own clone, by "
+            "scripts/convert_edm.py: see docs/guide/edm.md."
+        )
+    if beginning.startswith(b"\x80") and not beginning.startswith(_LEGACY):
+        raise FileFormatError(
+            f"Cannot read {path}: it is a pickle that torch.save did not write. It may hold code, "
+            "and no code of files is run. Give a safetensors file."
+        )
+    if not beginning.startswith((_LEGACY, b"PK")):
+        what = f"it begins with {beginning[:8]!r}" if beginning else "it is empty"
+        raise FileFormatError(
+            f"Cannot read {path}: it is no file of weights, since {what}. Give a safetensors file, "
+            "a checkpoint of torch.save, or a folder of diffusers."
+        )
 
 
 def nested(found: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

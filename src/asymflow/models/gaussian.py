@@ -17,6 +17,7 @@ from asymflow.core.adapter import Context
 from asymflow.core.checks import whole
 from asymflow.core.errors import InputError
 from asymflow.core.flow import Time, average_pool, per_image
+from asymflow.core.requests import refuse_others
 from asymflow.core.types import Picture, Request
 
 
@@ -54,6 +55,7 @@ class GaussianAdapter:
 
     def check(self, request: Request) -> None:
         check_size(request, self.mean)
+        refuse_others(request, ("label",), self.name)
         self._label(request)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:

@@ -260,7 +260,7 @@ def test_without_classes_nothing_is_told() -> None:
     [result] = engine.run(adapter, plan_of(shifted(3, 2.0)), [request(None)])
     assert result.picture.shape == (SIDE, SIDE, 3)
     assert result.forwards == 3
-    with pytest.raises(InputError, match="trained without classes"):
+    with pytest.raises(InputError, match="label=1 is not possible"):
         adapter.check(request(1))
 
 

@@ -302,7 +302,7 @@ def test_cards_say_what_was_said() -> None:
     assert isinstance(given, Carded)
     assert (card.title, card.asks, card.classes, card.guided) == ("mine", "class", ("x", "y"), True)
     assert (card.sizes.native, card.sizes.fixed, card.sizes.multiple) == ((24, 48), True, 8)
-    assert card.tiers == ("conditional", "pooled2")
+    assert card.tiers == ("conditional", "half")
     assert card.notes == ()
     for inputs in card.calibration:
         given.check(Request(inputs, (24, 48)))

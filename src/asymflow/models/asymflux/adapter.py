@@ -31,10 +31,13 @@ from torch import Tensor, nn
 
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
+from asymflow.core.card import Card, Sizes
 from asymflow.core.checks import as_path
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
+from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Picture, Plan, Request, Solver
+from asymflow.models import calls
 from asymflow.models.asymflux.oklab import oklab_of, srgb_of
 from asymflow.models.hashing import digest_of, identity_of
 from asymflow.models.patches import patchify, unpatchify
@@ -47,6 +50,12 @@ GUIDANCE = 4.0
 STEPS = 38
 SHIFT = 17 / 1024
 """Shift of its grid per pixel of the side: 17 at 1024, 34 at 2048."""
+SIDE = 1024
+"""Of the pictures of training, mostly."""
+LATE = 0.1
+"""Time below which the default plan does without guidance, which hardly changes the picture."""
+_SHARE = 0.4  # of the steps, in the default plan: a solver of second order needs fewer
+_PATCHES = 1, 128  # smallest and largest side, in patches
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,7 @@ class AsymFluxAdapter:
             `asymflow.models.patches.patchify`.
         scale: s, a number [].
         digest: of all weights.
+        side: of the pictures of training.
     """
 
     transformer: Any
@@ -89,6 +99,7 @@ class AsymFluxAdapter:
     scale: Tensor
     digest: str
     colours: Colours = Colours()
+    side: int = SIDE
 
     @property
     def name(self) -> str:
@@ -107,6 +118,36 @@ class AsymFluxAdapter:
             fingerprint=identity.fingerprint,
             settings={"colours": f"Oklab, {self.colours.mean}, {self.colours.std:g}"},
         )
+
+    @property
+    def card(self) -> Card:
+        """What the model is asked with, and what it can make."""
+        low, high = (count * self.patch for count in _PATCHES)
+        return Card(
+            title="AsymFLUX.2 klein",
+            asks="prompt",
+            sizes=Sizes((self.side, self.side), low, max(high, self.side), self.patch),
+            negative=True,
+            guidance=GUIDANCE,
+            guided=True,
+            guidance_interval=(LATE, 1.0),
+            calibration=tuple({"prompt": prompt} for prompt in calls.PROMPTS),
+            tiers=("conditional",),
+            steps=STEPS,
+        )
+
+    def default_plan(self, size: tuple[int, int]) -> Plan:
+        """Fewer steps of a better solver on the same grid."""
+        return plan_of(
+            shifted(round(_SHARE * STEPS), _shift(size)),
+            solver="corrected2",
+            guidance_interval=(LATE, 1.0),
+            name="default",
+        )
+
+    def own_plan(self, size: tuple[int, int]) -> Plan:
+        """The grid of its pipeline."""
+        return plan(size)
 
     @property
     def channels(self) -> int:
@@ -129,14 +170,16 @@ class AsymFluxAdapter:
         return ()
 
     def check(self, request: Request) -> None:
+        low, high = (count * self.patch for count in _PATCHES)
         for side in request.size:
-            if side % self.patch or side < 1:
+            if side % self.patch or not low <= side <= max(high, self.side):
                 height, width = request.size
-                nearest = max(1, round(side / self.patch)) * self.patch
+                nearest = min(max(round(side / self.patch) * self.patch, low), high)
                 raise InputError(
                     f"Size {width}x{height} is not possible: {side} is not a multiple of "
-                    f"{self.patch} above 0. Try {nearest}."
+                    f"{self.patch} from {low} to {high}. Try {nearest}."
                 )
+        refuse_others(request, ("prompt", "negative"), "AsymFLUX.2")
         for key in ("prompt", "negative"):
             if not isinstance(request.inputs.get(key, ""), str):
                 raise InputError(
@@ -187,8 +230,12 @@ def plan(size: tuple[int, int], steps: int = STEPS, *, solver: Solver = "damped2
 
     Its shift grows with the side, as all our grids' do.
     """
-    side = (size[0] * size[1]) ** 0.5
-    return plan_of(shifted(steps, SHIFT * side), solver=solver, name=f"asymflux {steps} {solver}")
+    grid = shifted(steps, _shift(size))
+    return plan_of(grid, solver=solver, name=f"asymflux {steps} {solver}")
+
+
+def _shift(size: tuple[int, int]) -> float:
+    return SHIFT * (size[0] * size[1]) ** 0.5
 
 
 def load(
@@ -238,7 +285,9 @@ def load(
         raise FileFormatError(f"{adapter} does not fit {base}. {error}") from error
 
 
-def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> AsymFluxAdapter:
+def adapt(
+    transformer: Any, state: Mapping[str, Tensor], prompts: Prompts, *, side: int = SIDE
+) -> AsymFluxAdapter:
     """Apply the tensors of an adapter to a latent transformer in memory, in place.
 
     Args:
@@ -247,6 +296,7 @@ def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> As
             that replace others, and pairs of "NAME.lora_A.weight" and "NAME.lora_B.weight". On the
             device of the transformer.
         prompts: the text encoder.
+        side: of the pictures of training.
 
     Raises:
         FileFormatError: they do not fit each other.
@@ -285,7 +335,7 @@ def adapt(transformer: Any, state: Mapping[str, Tensor], prompts: Prompts) -> As
     transformer.eval().requires_grad_(False)
     scale = scale.float()
     digest = digest_of(transformer, b"asymflux", _beside(basis, scale))
-    return AsymFluxAdapter(transformer, prompts, basis, scale, digest)
+    return AsymFluxAdapter(transformer, prompts, basis, scale, digest, side=side)
 
 
 def _beside(basis: Tensor, scale: Tensor) -> Mapping[str, Tensor]:

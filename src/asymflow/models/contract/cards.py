@@ -14,7 +14,7 @@ from asymflow.core.card import Asks, Card, Carded
 from asymflow.core.errors import InputError
 from asymflow.core.requests import check_plan
 from asymflow.core.schedules import plan_of, uniform
-from asymflow.core.types import CONDITIONAL, FULL, Plan, Request, Step, Tier
+from asymflow.core.types import CONDITIONAL, FULL, Plan, Request, Step, Tier, part_name
 from asymflow.models.contract.answers import not_refused, refusal
 from asymflow.models.contract.report import DoesNotApply, Property
 from asymflow.models.contract.subject import Subject
@@ -168,8 +168,11 @@ def tiers(subject: Subject) -> Iterator[str]:
     """The cheaper estimates on the card can be made, and all that can be are on it."""
     card = _carded(subject).card
     factors = subject.adapter.pool_factors(card.sizes.native)
-    possible = {"conditional"} if subject.guided else set[str]()
-    possible |= {f"pooled{factor}" for factor in factors}
+    possible = {
+        part_name(factor): Tier(part_name(factor), pool_factor=factor) for factor in factors
+    }
+    if subject.guided:
+        possible["conditional"] = CONDITIONAL
     for name in card.tiers:
         if name not in possible:
             yield (
@@ -178,11 +181,10 @@ def tiers(subject: Subject) -> Iterator[str]:
                 f"{card.sizes.native} are {factors}. Drop it, or make it possible."
             )
             continue
-        tier = CONDITIONAL if name == "conditional" else Tier(name, pool_factor=_factor(name))
-        plan = Plan(name, (Step(0.98, 0.5, FULL), Step(0.5, 0.0, tier)))
+        plan = Plan(name, (Step(0.98, 0.5, FULL), Step(0.5, 0.0, possible[name])))
         request = replace(subject.request(0), size=card.sizes.native)
         yield from _made(subject, plan, request, f"Tier {name!r}")
-    for name in sorted(possible - {*card.tiers}):
+    for name in sorted(possible.keys() - {*card.tiers}):
         yield f"Tier {name!r} is possible, and not on the card. List it, or rule it out."
 
 
@@ -212,10 +214,6 @@ def _made(subject: Subject, plan: Plan, request: Request, what: str) -> Iterator
     [result] = engine.run(subject.adapter, plan, [request])
     if not np.isfinite(result.picture).all():
         yield f"{what}, the picture is not finite. Look at denoise at the times of the plan."
-
-
-def _factor(name: str) -> int:
-    return int(name.removeprefix("pooled"))
 
 
 PROPERTIES: tuple[Property, ...] = (card, sizes, inputs, calibration, images, plans, tiers)

@@ -22,11 +22,13 @@ from asymflow.core.binding import ModelDescription
 from asymflow.core.card import Card, Sizes
 from asymflow.core.checks import as_path, whole
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
+from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import plan_of
 from asymflow.core.types import Picture, Plan, Request, part_name
 from asymflow.models.calls import spread
 from asymflow.models.diffusers.conventions import Convention, Diffusion, convention_of, estimated
 from asymflow.models.diffusers.own import ENOUGH, LATE, default_of
+from asymflow.models.diffusers.weights import FAILURES, complete, quiet
 from asymflow.models.gaussian import to_picture, to_state
 from asymflow.models.hashing import identity_of
 
@@ -143,6 +145,7 @@ class DiffusersAdapter:
                 f"Guidance scale {request.guidance_scale} needs a class that stands for none, and "
                 "this model was loaded without one. Ask for 1, or say which class it is: null=..."
             )
+        refuse_others(request, ("label",) if self.classes else (), type(self.model).__name__)
         self._label(request)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
@@ -181,11 +184,6 @@ class DiffusersAdapter:
     def _label(self, request: Request) -> int:
         label = request.inputs.get("label", self.null)
         if not self.classes:
-            if label is not None:
-                raise InputError(
-                    f"Label {label!r} cannot be served: this model was trained without classes. "
-                    "Leave the label out."
-                )
             return 0
         return label_of(label, self.classes)
 
@@ -290,24 +288,18 @@ def load(
         _kind(noise / "scheduler_config.json", None),
     ]
     try:
-        model, scheduler = (
-            getattr(diffusers, kind).from_pretrained(part, **options)
-            for kind, part, options in (
-                (
-                    kinds[0],
-                    network,
-                    {"use_safetensors": True, "low_cpu_mem_usage": False, "dtype": dtype},
-                ),
-                (kinds[1], noise, {}),
-            )
-        )
-    except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        options = {"use_safetensors": True, "low_cpu_mem_usage": False}
+        with quiet():
+            model = complete(getattr(diffusers, kinds[0]), network, options)
+            scheduler = getattr(diffusers, kinds[1]).from_pretrained(noise)
+    except (*FAILURES, AttributeError) as error:
         raise FileFormatError(
             f"Cannot read the model in {folder}: {error}. Save it again with diffusers' "
             "save_pretrained, which writes safetensors."
         ) from error
     adapter = adapt(model, scheduler, null=null, pool_factors=pool_factors)
-    model.to(device)
+    with quiet():
+        model.to(device=device, dtype=dtype)
     return adapter
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import torch
 
 from asymflow.core.adapter import Context, Wrapped
 from asymflow.core.card import Card, Sizes
+from asymflow.core.checks import as_path
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
+from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import plan_of
 from asymflow.core.types import Plan, Request, part_name
 from asymflow.models import calls
@@ -29,6 +33,7 @@ from asymflow.models.diffusers.own import (
     original,
 )
 from asymflow.models.diffusers.pipelines import Family, PipelineAdapter, adapt, guidance
+from asymflow.models.diffusers.weights import FAILURES, complete, quiet
 
 SIDE = 64
 """Of pictures, where neither pipeline nor network says it."""
@@ -89,29 +94,44 @@ class ServedPipeline(Wrapped):
             return plan_of(convention.times(steps), solver="euler", name="own grid")
 
     def check(self, request: Request) -> None:
+        card = self.card
+        if not card.sizes.possible(request.size):
+            (height, width), sizes = request.size, card.sizes
+            sides = f"{sizes.smallest} to {sizes.largest}, in multiples of {sizes.multiple}"
+            only = f"{sizes.native[1]}x{sizes.native[0]} only"
+            raise InputError(
+                f"Size {width}x{height} is not possible: {card.title} makes pictures of "
+                f"{only if sizes.fixed else f'sides from {sides}'}. Ask for such a size."
+            )
+        taken = [*(["prompt"] if card.asks == "prompt" else [])]
+        taken += ["negative"] if card.negative else []
+        own = set(request.inputs) - _SHARED
+        refuse_others(request, (*taken, *own), card.title)
         self.network.check(self._asked(request))
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        return self.network.encode([self._asked(request) for request in requests])
+        try:
+            return self.network.encode([self._asked(request) for request in requests])
+        except NameError as error:  # diffusers does not say which package a pipeline needs
+            if not error.name or find_spec(error.name) is not None:
+                raise
+            raise MissingExtra(error.name, "text") from error
 
     def _asked(self, request: Request) -> Request:
         """The request with the arguments of the pipeline."""
-        inputs = dict(request.inputs)
-        negative = inputs.pop("negative", "")
-        call: dict[str, Any] = inputs
-        for name, advice in _REFUSED.items():
-            if call.pop(name, None) is not None:
-                raise InputError(f"{self.card.title} has no {name}. {advice}")
+        call = dict(request.inputs)
+        negative = call.pop("negative", "")
+        for name in _SHARED & call.keys():
+            if not self._takes(name):  # it asks for nothing, see `check`
+                del call[name]
         if negative:
             call["negative_prompt"] = negative
-        if "use_resolution_binning" in inspect.signature(self.pipe.__call__).parameters:
+        if self._takes("use_resolution_binning"):
             call.setdefault("use_resolution_binning", False)  # or it would make another size
-        if "prompt" in call and self.card.asks != "prompt":
-            raise InputError(
-                f"{self.card.title} cannot be asked with a prompt: it makes pictures like those "
-                "of its training. Leave the prompt out."
-            )
         return replace(request, inputs=call)
+
+    def _takes(self, name: str) -> bool:
+        return name in inspect.signature(self.pipe.__call__).parameters
 
     def _sizes(self) -> Sizes:
         """As the pipeline makes pictures by default."""
@@ -134,11 +154,8 @@ class ServedPipeline(Wrapped):
         return Sizes((height, width), max(grain, side // SMALLEST), LARGEST * side, multiple=grain)
 
 
-_REFUSED: Mapping[str, str] = {
-    "label": "Ask it with a prompt.",
-    "style": "Say it in the prompt.",
-    "reference": "Leave it out.",
-}
+_SHARED = {"prompt", "negative", "label", "style", "reference"}
+"""Inputs that mean the same for all models; others are arguments of the pipeline."""
 
 
 def _notes(steps: int) -> tuple[str, ...]:
@@ -181,6 +198,7 @@ def check_index(index: Mapping[str, Any], where: str, *, trust: bool = False) ->
                 "asymflow.load(..., trust_remote_code=True)."
             )
         named = named[-1]
+    _check_parts(index, where, trust)
     if not isinstance(named, str):
         raise FileFormatError(
             f"{where} does not name the class of its pipeline in model_index.json. Save it again "
@@ -191,11 +209,13 @@ def check_index(index: Mapping[str, Any], where: str, *, trust: bool = False) ->
         raise InputError(
             f"{where} is a {named}, which works on the latents of its {latent[0]}. asymflow plans "
             "in pixels: a difference between latents says nothing of what is seen until they are "
-            "decoded. Use a pixel-space model."
+            f"decoded. {_CONVERTED.get(named, 'Use a pixel-space model.')}"
         )
     library = _diffusers()
     kind = getattr(library, named, None)
-    if isinstance(kind, type) and any(base.__name__ in FAMILIES for base in kind.__mro__):
+    if isinstance(kind, type) and _family(kind) is not None:
+        if "image" in inspect.signature(kind.__call__).parameters:
+            raise InputError(_begins_with_a_picture(where, named))
         return kind
     if trust:
         return library.DiffusionPipeline
@@ -206,54 +226,122 @@ def check_index(index: Mapping[str, Any], where: str, *, trust: bool = False) ->
     )
 
 
+def fetched(
+    name: str,
+    kind: type[Any],
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    trust: bool = False,
+) -> str:
+    """The folder in the cache with the files that a pipeline of the hub needs.
+
+    Raises:
+        OSError, ValueError: it cannot be reached, or has no weights as safetensors.
+    """
+    options: dict[str, Any] = {"trust_remote_code": True} if trust else {}
+    return kind.download(name, revision=revision, variant=variant, use_safetensors=True, **options)
+
+
 def load(
     ref: Path | str,
     kind: type[Any],
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    revision: str | None = None,
     variant: str | None = None,
     trust_remote_code: bool = False,
 ) -> ServedPipeline:
-    """Load a pipeline of a known kind from a folder or a hub.
+    """Load a pipeline of a known kind from a folder.
 
     Raises:
-        FileFormatError: files are missing or damaged.
+        FileFormatError: files are missing or damaged, or a network's weights are not all there.
         InputError: it works on latents, or its scheduler cannot be translated.
     """
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "variant": variant,
-        "revision": revision,
-        "low_cpu_mem_usage": False,  # needs a further package, and says so each time
-    }
-    if trust_remote_code:
-        options["trust_remote_code"] = True
-    logs = importlib.import_module("diffusers.utils.logging")
-    shown: bool = logs.is_progress_bar_enabled()
-    logs.disable_progress_bar()
+    options = {"dtype": dtype, "variant": variant, "use_safetensors": True}
+    trusted: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
+    path = as_path("ref", ref)
     try:
-        pipe = kind.from_pretrained(ref, use_safetensors=True, **options)
-    except (
-        OSError,
-        ImportError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:
+        with quiet():
+            parts = dict(_networks(path, options))
+            pipe = kind.from_pretrained(path, **parts, **options, **trusted)
+    except MissingExtra:
+        raise
+    except (*FAILURES, ImportError, AttributeError) as error:
         raise FileFormatError(
             f"Cannot load the pipeline {ref}: {_first_line(error)} Save it again with "
             "save_pretrained, which writes safetensors, or fetch it again."
         ) from error
-    finally:
-        if shown:
-            logs.enable_progress_bar()
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return serve(pipe)
+
+
+def _networks(path: Path, options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and networks of a pipeline's folder, with all of their weights.
+
+    Text encoders of transformers may come with more, such as a decoder.
+    """
+    index: dict[str, Any] = json.loads((path / "model_index.json").read_text("utf-8"))
+    for name, part in index.items():
+        if not _given(part) or part[0] not in _LIBRARIES or not (path / name).is_dir():
+            continue
+        try:
+            kind = getattr(importlib.import_module(part[0]), str(part[1]), None)
+        except ImportError as error:
+            raise MissingExtra(part[0], "text") from error
+        if isinstance(kind, type) and issubclass(kind, torch.nn.Module):
+            of_diffusers = part[0] == "diffusers"
+            if of_diffusers or options["variant"] is None:
+                own = {**options, "low_cpu_mem_usage": _SPARING} if of_diffusers else options
+                yield name, complete(kind, path / name, own, exact=of_diffusers)
+
+
+def _check_parts(index: Mapping[str, Any], where: str, trust: bool) -> None:
+    """Raise `InputError` for a pipeline whose parts are code that comes along."""
+    pipelines: Any = importlib.import_module("diffusers.pipelines") if _diffusers() else None
+    foreign = [
+        f"{name} ({part[0]}.{part[1]})"
+        for name, part in index.items()
+        if not name.startswith("_") and _given(part) and part[0] not in _LIBRARIES
+        and not hasattr(pipelines, str(part[0]))
+    ]  # fmt: skip
+    if foreign and not trust:
+        raise InputError(
+            f"{where} brings its own code for {', '.join(foreign)}, and code of others is not run "
+            "unless you ask for it. Read it, and if you trust it, load it in Python: "
+            "asymflow.load(..., trust_remote_code=True)."
+        )
+
+
+_LIBRARIES = ("diffusers", "transformers")
+_SPARING = find_spec("accelerate") is not None
+"""Whether weights can be read without a second copy in memory."""
+_CONVERTED = {
+    "Flux2KleinPipeline": "AsymFLUX.2 converts this one to pixels: in Python, "
+    "asymflow.load(..., adapter=FILE) with its file."
+}
+"""What makes a latent pipeline one in pixels."""
+
+
+def _family(kind: type[Any]) -> Family | None:
+    """How a known pipeline calls its network."""
+    known = (FAMILIES.get(base.__name__) for base in kind.__mro__)
+    return next((family for family in known if family is not None), None)
+
+
+def _begins_with_a_picture(where: str, named: str) -> str:
+    if "SuperResolution" in named:
+        return (
+            f"{where} is a {named}, a second stage that enlarges a small picture, so it makes none "
+            "by itself. Use it in Python, after its first stage: asymflow.accelerate(pipe, ...), "
+            "or both within one budget by asymflow.integrations.diffusers.cascade."
+        )
+    return (
+        f"{where} is a {named}, which begins with a picture. Load the pipeline of the same model "
+        "that begins with noise, such as IFPipeline: any model can begin with a picture here, "
+        "asymflow generate --image FILE."
+    )
 
 
 def _given(part: object) -> bool:

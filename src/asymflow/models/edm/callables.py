@@ -24,8 +24,9 @@ from asymflow.core.card import Card, Sizes
 from asymflow.core.checks import each_instance, instance, whole
 from asymflow.core.errors import InputError
 from asymflow.core.flow import per_image, to_ve
+from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import karras, plan_of
-from asymflow.core.types import Picture, Plan, Request
+from asymflow.core.types import Picture, Plan, Request, part_name
 from asymflow.models.diffusers.conventions import Clip, Diffusion, blended, estimated
 from asymflow.models.diffusers.networks import label_of
 from asymflow.models.diffusers.schedule import X_0, Prediction, Schedule
@@ -129,7 +130,7 @@ class CallableAdapter:
             calibration=tuple({"label": label} for label in spaced) or ({},),
             tiers=(
                 *(["conditional"] if guided else []),
-                *(f"pooled{factor}" for factor in self.factors),
+                *map(part_name, self.factors),
             ),
             steps=self.steps,
             notes=() if self.size is not None else (unknown,),
@@ -207,6 +208,7 @@ class CallableAdapter:
                 f"Guidance scale {request.guidance_scale} needs a label that stands for no class, "
                 "and this model was adapted without one. Ask for 1, or say which: null=..."
             )
+        refuse_others(request, ("label",) if self.classes else (), self.title or self.name)
         self._label(request)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
@@ -234,10 +236,6 @@ class CallableAdapter:
     def _label(self, request: Request) -> int:
         label = request.inputs.get("label", self.null)
         if not self.classes:
-            if request.inputs.get("label") is not None:
-                raise InputError(
-                    f"Label {label!r} cannot be served: this model knows no classes. Leave it out."
-                )
             return 0
         return label_of(label, self.classes, self.null)
 

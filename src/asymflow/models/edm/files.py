@@ -14,17 +14,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from asymflow.core.errors import FileFormatError
+from asymflow.models.files import check_origin
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of tensors by their names."""
 
 M = TypeVar("M", bound=nn.Module)
-
-_PERSISTENT = b"torch_utils.persistence"
-"""In pickles of EDM: classes that are stored with their source code."""
-_BEGINNING = 4096  # bytes
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""Files of torch.save before version 1.6 begin with a pickle of this number."""
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -38,7 +33,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             with safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return tensors, dict(file.metadata() or {})
-        _check_origin(path)
+        check_origin(path)
         found: object = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
@@ -63,28 +58,6 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 "dict."
             )
     return state, {}
-
-
-def _check_origin(path: Path) -> None:
-    """Check that a file can be one that torch.save wrote: a zip archive, or a certain pickle.
-
-    Raises:
-        FileFormatError: it is another pickle, which may hold code.
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        beginning = file.read(_BEGINNING)
-    if _PERSISTENT in beginning:
-        raise FileFormatError(
-            f"Cannot read {path}: it is a pickle of EDM, which holds code beside its weights, and "
-            "no code of files is run. Convert it once, in EDM's own clone, by "
-            "scripts/convert_edm.py: see docs/guide/edm.md."
-        )
-    if beginning.startswith(b"\x80") and not beginning.startswith(_LEGACY):
-        raise FileFormatError(
-            f"Cannot read {path}: it is a pickle that torch.save did not write. It may hold code, "
-            "and no code of files is run. Give a safetensors file."
-        )
 
 
 def settings_of(metadata: Mapping[str, str], key: str) -> dict[str, object]:

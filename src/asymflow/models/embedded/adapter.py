@@ -32,6 +32,7 @@ from asymflow.core.binding import ModelDescription
 from asymflow.core.card import Card, Sizes, Style
 from asymflow.core.checks import as_path
 from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.transforms import with_pool_factors
 from asymflow.core.types import Picture, Plan, Request, part_name
@@ -200,6 +201,8 @@ class EmbeddedAdapter:
                     f"Size {width}x{height} is not possible: {side} is not a multiple of {patch} "
                     f"from {SIDE_LIMITS[0]} to {SIDE_LIMITS[1]}. Try {nearest}."
                 )
+        taken = ("prompt", "negative", "style", *(["reference"] if self.references else []))
+        refuse_others(request, taken, "the embedded model")
         self._style(request)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:

@@ -32,6 +32,7 @@ from asymflow.core.binding import ModelDescription
 from asymflow.core.card import Card, Sizes
 from asymflow.core.checks import as_path, number, whole
 from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.types import CONDITIONAL, FULL, Picture, Plan, Request, Solver, Step
 from asymflow.models import imagenet
@@ -177,6 +178,7 @@ class JitAdapter:
                 f"Size {width}x{height} is not possible: this network's positions are those of "
                 f"{side}x{side} pixels. Request that size, and resize the picture."
             )
+        refuse_others(request, ("label",), "JiT")
         self._label(request)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:

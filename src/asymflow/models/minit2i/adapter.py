@@ -25,6 +25,7 @@ from asymflow.core.binding import ModelDescription
 from asymflow.core.card import Card, Sizes
 from asymflow.core.checks import as_path
 from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.types import Picture, Plan, Request, Solver
 from asymflow.io.json_reader import Fields, parse
@@ -176,6 +177,7 @@ class MiniT2IAdapter:
                 f"negative={negative!r} is not possible: MiniT2I has no negative prompts, and is "
                 "guided against the picture of no prompt. Leave it out."
             )
+        refuse_others(request, ("prompt",), "MiniT2I")
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
         prompts = [request.inputs.get("prompt") for request in requests]

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from asymflow.core.errors import FileFormatError, MissingExtra
+from asymflow.models.diffusers.weights import quiet
 
 _ADVICE = (
     "Give text_encoder, a folder with FLAN-T5-large: config.json, model.safetensors and "
@@ -75,9 +76,10 @@ def _encoder(folder: Path, device: str | torch.device) -> Any:
         raise MissingExtra("transformers", "text") from error
     library: Any = T5EncoderModel
     try:
-        encoder, found = library.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        with quiet():
+            encoder, found = library.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise FileFormatError(f"Cannot read {folder}: {error} {_ADVICE}") from error
     if missing := sorted(found["missing_keys"]):
