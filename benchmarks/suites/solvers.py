@@ -52,7 +52,7 @@ COLOURS = dict(
 def walk(solver: str, steps: int, shift: float, low: float) -> Callable[[Adapter, Request], Tensor]:
     """x_0 [1, c, h, w] of a request by so many steps of a solver, guided down to t = `low`."""
     if solver in THEIRS:
-        return THEIRS[solver](steps, shift, low).walk
+        return THEIRS[solver](steps, shift, (low, 1.0)).walk
     grid = schedules.shifted(steps, shift)
     plan = schedules.plan_of(
         grid, solver=next(each for each in OURS if each == solver), guidance_interval=(low, 1.0)

@@ -38,7 +38,8 @@ EVIDENCE = Evidence(
     distance=Interval(0.1, 0.0, 0.2),
     pictures=24,
 )
-REQUEST = Request({"label": 1, "prompt": "a <fox> & “owl”"}, (8, 8), 3, 2.0)
+REQUEST = Request({"label": 1}, (8, 8), 3, 2.0)
+SUBJECT = "a <fox> & “owl”"
 FINE = schedules.fine_plan((8, 8))
 
 
@@ -51,7 +52,8 @@ def model() -> GaussianAdapter:
 @pytest.fixture(scope="module")
 def found(model: GaussianAdapter) -> Account:
     against = Plan("<other>", (Step(1.0, 0.5), Step(0.5, 0.0)))
-    return account(model, Plan("mine", STEPS, EVIDENCE), REQUEST, FINE, against)
+    plan = Plan("mine", STEPS, EVIDENCE)
+    return account(model, plan, REQUEST, FINE, against, subject=SUBJECT)
 
 
 class Reader(HTMLParser):

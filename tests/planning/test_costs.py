@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from asymflow.core.adapter import Context
 from asymflow.core.errors import InputError
@@ -37,6 +38,25 @@ def test_work_counts_products_and_attention(grad: Callable[[], Any]) -> None:
     assert work.flops == products + attention + convolution
     assert work.macs * 2 == work.flops
     assert work.shapes == ((20, 16, 32), (20, 32, 8))
+    assert work.convolutions == ((2 * 2, 3 * 4 * 4, 4),)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, padding=1, bias=False),
+        nn.Conv2d(4, 6, 3, stride=2, groups=2),
+        nn.ConvTranspose2d(4, 6, 2, stride=2),
+        nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2),
+    ],
+)
+def test_convolutions_are_as_many_operations_as_torch_counts(layer: nn.Module) -> None:
+    x = torch.randn(3, 4, 8, 8)
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    found = costs.work(lambda: layer(x))
+    assert found.flops == counter.get_total_flops()
+    assert found.flops == sum(2 * m * k * n for m, k, n in found.convolutions)
 
 
 def test_peak_is_the_most_that_is_held_at_once() -> None:

@@ -15,6 +15,7 @@ from asymflow.bench.markup import Markup, element
 from asymflow.bench.plan_report.cost import Account, Run, colours
 from asymflow.core.statistics import Interval
 from asymflow.core.types import Evidence, Picture, Step
+from asymflow.generation.pixels import to_rgba
 from asymflow.io.images import to_bytes
 
 GLOSSARY: Mapping[str, str] = {
@@ -265,10 +266,9 @@ def _shares(account: Account) -> tuple[float, ...]:
 
 def _image(picture: Picture, alt: str) -> Markup:
     """An inline image; transparency is kept."""
-    if picture.shape[-1] == 4:
-        pixels = to_bytes(picture)
-    else:
-        pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8).squeeze()
+    pixels = to_bytes(to_rgba(picture))
+    if picture.shape[-1] in (1, 3):  # nothing is transparent
+        pixels = np.ascontiguousarray(pixels[..., :3])
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode()

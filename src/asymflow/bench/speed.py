@@ -74,9 +74,10 @@ def efficiency(
 ) -> Efficiency:
     """Rate of `forward`, of `flops` operations, over the rate of matrix products of `shapes`.
 
-    `flops` and `shapes` come from `work(forward)`. The products run in `dtype` on `device`,
-    sequentially as in the network; equal shapes share operands, which may stay in the CPU caches.
-    The denominator is thus an upper bound for these shapes, and the share is conservative.
+    `flops` and `shapes` come from `work(forward)`, of linear layers and of convolutions. The
+    products run in `dtype` on `device`, sequentially as in the network; equal shapes share
+    operands, which may stay in the CPU caches. The denominator is thus an upper bound for these
+    shapes, and the share is conservative.
 
     Raises:
         InputError: there are no shapes to compare with.
@@ -84,7 +85,7 @@ def efficiency(
     if not shapes:
         raise InputError(
             "The forward pass has no matrix products to compare with; give one that has "
-            "linear layers, and count it uncompiled."
+            "linear layers or convolutions, and count it uncompiled."
         )
     operands = {
         (m, k, n): (
@@ -130,8 +131,9 @@ def efficiency_grid(
         for batch in batches:
             forward = build(batch, dtype)
             count = work(forward)
+            shapes = count.shapes + count.convolutions
             table[batch, dtype] = efficiency(
-                forward, count.flops, count.shapes, dtype, repeats=repeats, device=device
+                forward, count.flops, shapes, dtype, repeats=repeats, device=device
             )
     return table
 

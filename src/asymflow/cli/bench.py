@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,21 +16,30 @@ from asymflow.bench import pairs, provenance
 from asymflow.bench import speed as speeds
 from asymflow.bench.quality import quality as measure
 from asymflow.cli import planning, resolve
+from asymflow.cli.options import DATASET
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.cli.resolve import GenerateOptions
 from asymflow.core import engine, presets
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
-from asymflow.core.types import Plan, Request
+from asymflow.core.types import Plan, Profile, Request
 from asymflow.generation import pipeline
+from asymflow.generation.spec import GenerationSpec
 from asymflow.io import folders
 from asymflow.io.files import write_text
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.planning import plan_files, profiler
 from asymflow.planning.shelf import NAMES
 
-_PAIRS, _BASELINE_PAIRS, _QUICK_PAIRS = 512, 192, 32
+if TYPE_CHECKING:
+    from asymflow.bench.baselines.limit_report import LimitReport
+    from asymflow.bench.baselines.report import BaselinesReport
+
+_PAIRS, _BASELINE_PAIRS, _QUICK_PAIRS, _FEWEST_PAIRS = 512, 192, 32, 24
+_PICTURES, _QUICK_PICTURES = 64, 16
+_SIDE, _SIDES = 64, (32, 64, 128)
+_APPLE = "a red apple"
 _REPEATS, _QUICK_REPEATS = 20, 5
 
 
@@ -85,11 +94,11 @@ def quality(
 
 
 def baselines(
-    data: Path,
+    data: Path | None,
     out: Path | None,
-    size: int,
+    size: tuple[int, int] | None,
     *,
-    pairs: int | None,
+    pictures: int | None,
     profile: Path | None,
     quick: bool,
     ref: str | None,
@@ -97,38 +106,114 @@ def baselines(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Compare the shipped plans with baselines and print the table.
+    """Compare plans of a model with baselines and print the table.
+
+    The judges are the drawings of a dataset, if one is given or if the model is of the embedded
+    kind and there is one; and else the limit of the model.
 
     Raises:
-        InputError: the plans or the profile were made for other weights.
+        InputError: a dataset is given for another kind of model; or the plans or the profile were
+            made for other weights.
         FileFormatError: the dataset, the profile or the weights cannot be used.
         MissingExtra: diffusers or the feature network is not installed.
     """
+    if out is not None:
+        require_writable(out / "baselines.json", "Choose another place with --out.")
+    profiled = None if profile is None else plan_files.load_profile(profile)
+    if data is not None:
+        model = _embedded(ref, dtype, device)
+    else:
+        model = pipeline.load(ref, dtype=dtype, device=device)
+        if isinstance(model.adapter, EmbeddedAdapter):
+            if DATASET.is_dir():
+                data = DATASET
+            else:
+                print_note(
+                    f"There is no dataset in {DATASET}: samplers are compared with the limit of "
+                    "the model. `asymflow data build` makes it."
+                )
+    try:
+        if data is None:
+            found = _by_limit(model, out, size, pictures, profiled, quick=quick)
+        else:
+            found = _by_dataset(model, data, out, size, pictures, profiled, quick=quick)
+    except KeyboardInterrupt:
+        if out is not None:
+            print_note(f"Pictures are kept in {out / 'cache'}: the same command resumes.")
+        raise
+    print_result(found.to_json().rstrip() if as_json else str(found))
+
+
+def _by_limit(
+    model: pipeline.Model,
+    out: Path | None,
+    size: tuple[int, int] | None,
+    pictures: int | None,
+    profile: Profile | None,
+    *,
+    quick: bool,
+) -> LimitReport:
+    from asymflow.bench.baselines import limit
+    from asymflow.bench.baselines.protocol import FULL, QUICK
+
+    size = size or model.card.sizes.native
+    with planning.progress() as report:
+        return limit.compare(
+            model,
+            size,
+            pictures=pictures or (_QUICK_PICTURES if quick else _PICTURES),
+            profile=profile,
+            budget=QUICK if quick else FULL,
+            provenance=_header(model, pipeline.plans_of(model, size)),
+            out=out,
+            on_progress=report,
+        )
+
+
+def _by_dataset(
+    model: pipeline.Model,
+    data: Path,
+    out: Path | None,
+    size: tuple[int, int] | None,
+    pairs: int | None,
+    profile: Profile | None,
+    *,
+    quick: bool,
+) -> BaselinesReport:
     from asymflow.bench.baselines import runner
     from asymflow.bench.baselines.protocol import FULL, QUICK
 
-    model = _embedded(ref, dtype, device)
+    side, other = size or (_SIDE, _SIDE)
+    if side != other or side not in _SIDES:
+        raise InputError(
+            f"The drawings of the dataset are squares of {', '.join(map(str, _SIDES))} pixels, and "
+            f"{other}x{side} is none of them. Choose another --size."
+        )
+    if pairs is not None and pairs < _FEWEST_PAIRS:
+        raise InputError(
+            f"{pairs} pairs are too few to compare with drawings. Ask for --pairs {_FEWEST_PAIRS} "
+            "or more."
+        )
     shipped = {
         name: pipeline.plan_for(
-            model, resolve.plan(GenerateOptions(plan=name)), (size, size), note=print_note
+            model, resolve.plan(GenerateOptions(plan=name)), (side, side), note=print_note
         )
         for name in NAMES
     }
     with planning.progress() as report:
-        found = runner.compare(
+        return runner.compare(
             _as_embedded(model),
             shipped,
             data,
-            size=size,
+            size=side,
             pairs=pairs or (_QUICK_PAIRS if quick else _BASELINE_PAIRS),
-            profile=None if profile is None else plan_files.load_profile(profile),
+            profile=profile,
             budget=QUICK if quick else FULL,
             provenance=_header(model, shipped),
             out=out,
             cache=folders.cache() / "features",
             on_progress=report,
         )
-    print_result(found.to_json() if as_json else str(found))
 
 
 def strip(options: GenerateOptions, output: Path) -> None:
@@ -140,8 +225,7 @@ def strip(options: GenerateOptions, output: Path) -> None:
     from asymflow.bench.plan_report.timeline import strip as draw
 
     require_writable(output, "Choose another place with -o.")
-    wanted = resolve.spec(options, "png")
-    model = pipeline.load(wanted.model, dtype=wanted.dtype, device=wanted.device)
+    model, wanted = _one_picture(options)
     [job] = pipeline.jobs(model, wanted, note=print_note)
     draw(model.adapter, job.record.plan, job.request, output)
     print_result(str(output))
@@ -165,9 +249,10 @@ def plan(options: GenerateOptions, against: str | None, output: Path) -> None:
             "picture. Choose a name that ends in .html or .png."
         )
     require_writable(output, "Choose another place with -o.")
-    wanted = resolve.spec(options, "png")
-    other = None if against is None else resolve.plan(GenerateOptions(plan=against))
-    model = pipeline.load(wanted.model, dtype=wanted.dtype, device=wanted.device)
+    other = None
+    if against is not None:
+        other = resolve.plan(GenerateOptions(plan=against, model=options.model))
+    model, wanted = _one_picture(options)
     [job] = pipeline.jobs(model, wanted, note=pipeline.no_note)
     size, record = job.request.size, job.record
     found = cost.account(
@@ -176,6 +261,7 @@ def plan(options: GenerateOptions, against: str | None, output: Path) -> None:
         job.request,
         pipeline.reference(model, size),
         None if other is None else pipeline.plan_for(model, other, size, note=print_note),
+        subject=model.card.words(job.request.inputs),
     )
     if output.suffix.lower() == ".png":
         poster(found, output)
@@ -184,13 +270,32 @@ def plan(options: GenerateOptions, against: str | None, output: Path) -> None:
     made = {
         "model": record.model,
         "size": f"{size[1]}x{size[0]}",
-        "style": record.style or "as prompted",
+        **({"style": record.style or "as prompted"} if model.card.asks == "prompt" else {}),
         "seed": str(record.seed),
         "guidance": f"{record.guidance:g}",
         **profiler.machine(model.adapter),
     }
     write_text(output, page(found, made))
     print_result(str(output))
+
+
+def _one_picture(options: GenerateOptions) -> tuple[pipeline.Model, GenerationSpec]:
+    """The model, and what to draw with it: if nothing is said, something that it knows.
+
+    Raises:
+        InputError: the request is invalid.
+        FileFormatError: a plan or the weights cannot be used.
+    """
+    unsaid = options.prompt is None and options.label is None
+    if unsaid and options.model in (None, resolve.EMBEDDED):
+        options = replace(options, prompt=_APPLE)
+    wanted = resolve.spec(options, "png")
+    model = pipeline.load(wanted.model, dtype=wanted.dtype, device=wanted.device)
+    if unsaid and model.card.asks == "prompt":
+        wanted = replace(wanted, prompt=_APPLE)
+    elif unsaid and model.card.asks == "class":
+        wanted = replace(wanted, label=str(model.card.calibration[0]["label"]))
+    return model, wanted
 
 
 def speed(*, quick: bool, ref: str | None, device: str | None, as_json: bool) -> None:
@@ -231,7 +336,7 @@ def speed(*, quick: bool, ref: str | None, device: str | None, as_json: bool) ->
         )
         return
     print_result(
-        f"a picture of {plan.forwards} forwards takes {overhead.a_ms:.0f} ms, "
+        f"a picture of {engine.forwards(plan, request)} forwards takes {overhead.a_ms:.0f} ms, "
         f"{overhead.median.value:.3f} times its bare network calls "
         f"({overhead.median.low:.3f} to {overhead.median.high:.3f})"
     )
@@ -280,7 +385,12 @@ def _header(model: pipeline.Model, plans: Mapping[str, Plan]) -> dict[str, Any]:
 def _bare_calls(adapter: Adapter, plan: Plan, request: Request) -> Callable[[], object]:
     """The network calls of a picture, without the engine."""
     both, one = _call(adapter, request, 2), _call(adapter, request, 1)
-    calls = [both if step.tier.guided else one for step in plan.steps]
+    guided = request.guidance_scale != 1
+    calls = [
+        both if step.guides(guided=guided) else one
+        for step in plan.steps
+        for _ in range(step.evaluations)
+    ]
     return lambda: [call() for call in calls]
 
 

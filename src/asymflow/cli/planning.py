@@ -78,7 +78,7 @@ def profile(
                     model.adapter,
                     profiled,
                     times=schedules.candidates(size, candidates),
-                    guidance_interval=pipeline.interval_of(model, size),
+                    guidance_interval=pipeline.guidance_interval(model, size),
                     progress=report,
                     partial=partial,
                 )
@@ -219,7 +219,7 @@ def _verify(
     facts["asymflow"] = __version__
     facts |= {key: profile.made[key] for key in ("size", "guidance_scale")}
     journal = Journal(folders.cache() / "measuring" / key_name(facts))
-    guided = pipeline.interval_of(model, (height, width))
+    guided = pipeline.guidance_interval(model, (height, width))
     fine = schedules.fine_plan((height, width), guidance_interval=guided)
 
     def evaluator(kept: str, count: int, purpose: int) -> verifier.Evaluator:

@@ -187,6 +187,15 @@ class Card:
                 return number
         raise InputError(f"{name!r} is not a class of {self.title}. {_near(plain, names)}")
 
+    def words(self, inputs: Mapping[str, Any]) -> str:
+        """What a request with these inputs asks for, for people; empty for a model of no inputs."""
+        if self.asks == "prompt":
+            return str(inputs.get("prompt", ""))
+        label = inputs.get("label")
+        if not isinstance(label, int) or not 0 <= label < len(self.classes):
+            return ""
+        return self.classes[label].split(",")[0]
+
     def style(self, name: str) -> Style | None:
         """A style by any of its names."""
         plain = name.strip().lower()

@@ -312,18 +312,24 @@ def default_plan(model: Model, size: tuple[int, int]) -> Plan:
     return model.adapter.default_plan(size)
 
 
-def reference(model: Model, size: tuple[int, int]) -> Plan:
-    """The reference plan for (height, width)."""
-    fine = schedules.fine_plan(size, guidance_interval=interval_of(model, size))
-    return _as_trained(fine, model, size)
-
-
-def interval_of(model: Model, size: tuple[int, int]) -> tuple[float, float]:
+def guidance_interval(model: Model, size: tuple[int, int]) -> tuple[float, float]:
     """(low, high) in t in which guidance is worth its pass, for pictures of (height, width)."""
     interval = model.card.guidance_interval
     if model.shelf.model.shift_rule is None:
         return interval
     return presets.guidance_interval(size, interval)
+
+
+def reference(
+    model: Model, size: tuple[int, int], guided: tuple[float, float] | None = None
+) -> Plan:
+    """The reference plan for (height, width), guided in an interval of t, by default the model's.
+
+    Its pictures are the limit that the model leads to in many steps.
+    """
+    interval = guidance_interval(model, size) if guided is None else guided
+    fine = schedules.fine_plan(size, guidance_interval=interval)
+    return _as_trained(fine, model, size)
 
 
 def _no_plan(model: Model, name: str, size: tuple[int, int]) -> str:

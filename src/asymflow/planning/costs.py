@@ -35,6 +35,8 @@ class Work:
     shapes: tuple[Shape, ...]
     """(m, k, n) of each product [m, k] @ [k, n], in order; batched products and attention are
     counted above but not listed here."""
+    convolutions: tuple[Shape, ...] = ()
+    """The same of the products that convolutions equal, one per picture and group."""
 
     @property
     def macs(self) -> int:
@@ -65,6 +67,7 @@ def work(call: Call) -> Work:
     Counts what PyTorch dispatches, so pass the network uncompiled.
     """
     shapes: list[Shape] = []
+    convolutions: list[Shape] = []
 
     def product(a: Sequence[int], b: Sequence[int], **_: Any) -> int:
         m, k, n = a[0], a[1], b[1]
@@ -81,8 +84,20 @@ def work(call: Call) -> Work:
     def packed_product(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
         return product((math.prod(x[:-1]), x[-1]), (weight[1], weight[0]))
 
+    def convolution(
+        x: Sequence[int], weight: Sequence[int], *others: Any, out_shape: Sequence[int], **_: Any
+    ) -> int:
+        transposed, groups = others[4], others[6]
+        m = math.prod((x if transposed else out_shape)[2:])
+        n, k = weight[0] // groups, math.prod(weight[1:])
+        if transposed:
+            n, k = k, n
+        convolutions.extend([(m, k, n)] * (x[0] * groups))
+        return 2 * x[0] * groups * m * k * n
+
     aten = torch.ops.aten
     formulas: dict[Any, Callable[..., int]] = {
+        aten.convolution: convolution,
         aten.mm: product,
         aten.addmm: biased_product,
         # PyTorch's own table lacks the CPU's fused attention and would count it as 0.
@@ -93,7 +108,7 @@ def work(call: Call) -> Work:
     counter = _Counter({**flop_registry, **{k: shape_wrapper(v) for k, v in formulas.items()}})
     with counter:
         call()
-    return Work(counter.flops, tuple(shapes))
+    return Work(counter.flops, tuple(shapes), tuple(convolutions))
 
 
 class _Counter(TorchDispatchMode):

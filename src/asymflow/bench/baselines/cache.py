@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asymflow.core import presets
+from asymflow.core.adapter import Adapter
 from asymflow.core.types import Request
-from asymflow.io.files import replacing
-from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.io.files import replacing, write_text
 
-_VERSION = 3  # Part of every cache key: increment it when a sampler or a measurement changes.
+_VERSION = 4  # Part of every cache key: increment it when a sampler or a measurement changes.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,25 +28,30 @@ class Samples:
     """Pictures of the first k requests by one configuration, and their cost.
 
     Attributes:
-        pictures: [k, h, w, 4] in [0, 1]. float16 is accurate to 1/16 of an 8-bit level.
-        seconds, rows, whole: per picture [k]; see `SamplerResult`.
+        pictures: [k, h, w, c] in [0, 1]. float16 is accurate to 1/16 of an 8-bit level.
+        seconds: wall time of each picture [k].
+        rows: rows of its network calls [k].
+        whole: rows that went through every block [k].
     """
 
     pictures: NDArray[np.float16]
     seconds: NDArray[np.float64]
     rows: NDArray[np.int64]
     whole: NDArray[np.int64]
-    macs: float
-    peak_bytes: int
 
 
 @dataclass(frozen=True, eq=False)
 class ResultCache:
-    """Cache of measurements in a folder; disabled if `root` is None."""
+    """Cache of measurements in a folder; disabled if `root` is None.
 
-    adapter: EmbeddedAdapter
+    Attributes:
+        adapter: what is measured.
+        dtype: of its network.
+    """
+
+    adapter: Adapter
+    dtype: str
     root: Path | None
-    size: int
 
     @cached_property
     def machine(self) -> dict[str, Any]:
@@ -56,7 +60,7 @@ class ResultCache:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
         return {
             "device": f"{device.type} ({name})",
-            "dtype": str(self.adapter.model.basis.dtype).removeprefix("torch."),
+            "dtype": self.dtype,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
@@ -65,9 +69,10 @@ class ResultCache:
         """The cache file for a configuration and its requests; None if disabled."""
         if self.root is None:
             return None
-        jobs = [[dict(request.inputs), request.seed] for request in requests]
-        common = [_VERSION, self.adapter.weights_hash, self.machine, self.size, presets.GUIDANCE]
-        key = json.dumps([common, settings, jobs], sort_keys=True)
+        jobs = [[dict(each.inputs), each.seed, each.size, each.guidance_scale] for each in requests]
+        key = json.dumps(
+            [_VERSION, self.adapter.name, self.machine, settings, jobs], sort_keys=True
+        )
         return self.root / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.{suffix}"
 
 
@@ -82,8 +87,6 @@ def load_samples(path: Path | None) -> Samples | None:
                 stored["seconds"],
                 stored["rows"],
                 stored["whole"],
-                float(stored["macs"]),
-                int(stored["peak_bytes"]),
             )
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
@@ -100,6 +103,18 @@ def save_samples(path: Path | None, samples: Samples) -> None:
                 seconds=samples.seconds,
                 rows=samples.rows,
                 whole=samples.whole,
-                macs=samples.macs,
-                peak_bytes=samples.peak_bytes,
             )
+
+
+def load_value(path: Path | None) -> Any:
+    """Read a JSON value; None if the file is absent or damaged."""
+    try:
+        return None if path is None else json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def save_value(path: Path | None, value: object) -> None:
+    """Write a JSON value for `load_value`; does nothing without a path."""
+    if path is not None:
+        write_text(path, json.dumps(value))

@@ -1,105 +1,89 @@
-"""Search for the best time grid of a scheduler."""
+"""Search for the best time grid of every baseline."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from asymflow.bench.baselines.cache import ResultCache
-from asymflow.bench.baselines.protocol import Budget, pair_requests, reference_plan
-from asymflow.bench.baselines.samplers import SHIFTS, Sampler, dpm, unipc
-from asymflow.bench.pairs import pick
-from asymflow.core import presets
-from asymflow.core.errors import InputError
-from asymflow.core.types import Request
-from asymflow.io.files import write_text
-from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.bench.baselines.cache import ResultCache, load_value, save_value
+from asymflow.bench.baselines.samplers import Sampler
+from asymflow.core.adapter import Adapter
+from asymflow.core.types import Plan, Request
 from asymflow.planning import verifier
 from asymflow.planning.profiler import Progress
-from asymflow.training.data.manifest import Entry
-
-_SEARCH_PAIRS = 12
 
 
 def best_grids(
-    search: Search, budget: Budget, store: ResultCache, on_progress: Progress
-) -> tuple[dict[str, dict[str, float]], list[Sampler]]:
-    """For each scheduler the error of every shift, and the sampler with the best shift."""
-    low, _ = presets.guidance_interval((search.size, search.size))
-    makers = [
-        partial(make, order, n, guided_from=low)
-        for make in (unipc, dpm)
-        for order in (2, 3)
-        for n in budget.steps
-    ]
-    errors: dict[str, dict[str, float]] = {}
+    search: Search,
+    candidates: Sequence[Mapping[str, Sampler]],
+    store: ResultCache,
+    on_progress: Progress,
+) -> tuple[dict[str, dict[str, float | None]], list[Sampler]]:
+    """The error of every grid of every sampler, and each sampler on its best grid.
+
+    Args:
+        search: measures them.
+        candidates: for each sampler the configurations to choose from, by a name of the grid; they
+            share the name of the sampler.
+        store: of measurements.
+        on_progress: called after every sampler.
+
+    Returns:
+        Errors by sampler and grid, None where pictures are not finite; and the samplers.
+    """
+    errors: dict[str, dict[str, float | None]] = {}
     best: list[Sampler] = []
-    for number, maker in enumerate(makers):
-        found = {shift: maker(shift=shift) for shift in SHIFTS}
-        measured = {f"{shift:g}": search.error(each, store) for shift, each in found.items()}
-        _, shift = min((measured[f"{shift:g}"], shift) for shift in SHIFTS)
-        errors[found[shift].name] = measured
-        best.append(found[shift])
-        on_progress("choosing grids for schedulers", number + 1, len(makers))
+    for number, found in enumerate(candidates):
+        measured = {grid: search.error(sampler, store) for grid, sampler in found.items()}
+        chosen = found[min(measured, key=lambda grid: measured[grid])]
+        errors[chosen.name] = {
+            grid: error if math.isfinite(error) else None for grid, error in measured.items()
+        }
+        best.append(chosen)
+        on_progress("choosing grids", number + 1, len(candidates))
     return errors, best
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Evaluates samplers on pairs that are not in the table.
+    """Evaluates samplers on pictures that are not in the table.
 
     Attributes:
+        adapter: the model.
+        fine: the reference plan.
+        requests: the pictures.
         errors: measured errors by configuration.
     """
 
-    adapter: EmbeddedAdapter
-    seen: Sequence[Entry]
-    entries: Sequence[Entry]
-    size: int
+    adapter: Adapter
+    fine: Plan
+    requests: Sequence[Request]
     errors: dict[str, float] = field(default_factory=dict[str, float])
 
     @cached_property
-    def requests(self) -> list[Request]:
-        used = {entry.index for entry in self.entries}
-        others = [e for e in pick(self.seen, len(self.seen), 1) if e.index not in used]
-        if not others:
-            raise InputError(
-                f"All {len(self.entries)} seen pairs of the dataset are in the table, and none is "
-                "left to choose grids on: lower `pairs`, or build all styles."
-            )
-        return pair_requests(others[:_SEARCH_PAIRS], 1, self.size)
-
-    @cached_property
     def reference(self) -> Tensor:
-        return verifier.rollout(self.adapter, reference_plan(self.size), self.requests)
+        return verifier.rollout(self.adapter, self.fine, self.requests)
 
     def error(self, sampler: Sampler, store: ResultCache) -> float:
-        """Mean RMSE to the reference, in state space."""
+        """Mean RMSE to the reference, in state space; infinite where a picture is not finite."""
         key = json.dumps([sampler.family, dict(sampler.settings)], sort_keys=True)
         if key not in self.errors:
             path = store.path("json", ["error", key], self.requests)
-            found = _read_number(path)
+            found: float | None = load_value(path)
             if found is None:
                 found = self._measure(sampler)
-                if path is not None:
-                    write_text(path, json.dumps(found))
+                save_value(path, found)
             self.errors[key] = found
         return self.errors[key]
 
     @torch.inference_mode()
     def _measure(self, sampler: Sampler) -> float:
         x_0 = torch.cat([sampler.walk(self.adapter, request) for request in self.requests])
-        return float(verifier.rms(x_0, self.reference).mean())
-
-
-def _read_number(path: Path | None) -> float | None:
-    try:
-        return None if path is None else float(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
+        error = float(verifier.rms(x_0, self.reference).mean())
+        return math.inf if math.isnan(error) else error

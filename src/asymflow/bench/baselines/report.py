@@ -31,6 +31,10 @@ class Quartiles:
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, low, high)
 
+    def to_text(self, digits: int) -> str:
+        """As "median (low-high)"."""
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f}-{self.high:.{digits}f})"
+
 
 @dataclass(frozen=True, slots=True)
 class SamplerResult:
@@ -69,7 +73,7 @@ class BaselinesReport:
 
     Attributes:
         searched: for each scheduler of diffusers, the RMSE to the reference (in [-1, 1]) of every
-            candidate shift.
+            candidate shift; None where pictures are not finite.
     """
 
     provenance: Mapping[str, Any]
@@ -77,7 +81,7 @@ class BaselinesReport:
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     hashes: Mapping[str, str]
-    searched: Mapping[str, Mapping[str, float]]
+    searched: Mapping[str, Mapping[str, float | None]]
     results: tuple[SamplerResult, ...]
 
     def result(self, name: str) -> SamplerResult:
@@ -102,7 +106,7 @@ class BaselinesReport:
             f"Samplers on {self.name} at {size} px, {count} pictures each, one at a time "
             "(±: half of the 95% interval; of times and speed-ups: quartiles)",
             "",
-            _HEADER,
+            header(_COLUMNS),
             *map(_row, self.results),
             "",
             f"forwards: rows of network calls; whole: rows through every block. {REFERENCE}: "
@@ -128,17 +132,29 @@ _COLUMNS = (
     ("rms", 15),
 )
 _NAME = 40
-_HEADER = f"{'':{_NAME}}" + "".join(f"{name:>{width}}" for name, width in _COLUMNS)
+
+
+def header(columns: Sequence[tuple[str, int]]) -> str:
+    """The first line of a table, of names and widths of columns."""
+    return f"{'':{_NAME}}" + "".join(f"{name:>{width}}" for name, width in columns)
+
+
+def row(name: str, cells: Sequence[str], columns: Sequence[tuple[str, int]]) -> str:
+    """A line of a table."""
+    found = f"{name:{_NAME}}"
+    for cell, (_, width) in zip(cells, columns, strict=True):
+        found += f"{cell:>{width}}"
+    return found
 
 
 def _row(result: SamplerResult) -> str:
-    ms, speedup, score = result.ms, result.speedup, result.score
+    score = result.score
     cells = (
         f"{result.forwards:.1f}",
         f"{result.whole:.1f}",
         f"{result.macs / 1e9:.1f}",
-        f"{ms.median:.0f} ({ms.low:.0f}-{ms.high:.0f})",
-        f"{speedup.median:.2f} ({speedup.low:.2f}-{speedup.high:.2f})",
+        result.ms.to_text(0),
+        result.speedup.to_text(2),
         f"{result.peak_bytes / 1e6:.1f}",
         score.kid.plus_minus(1),
         score.fd.plus_minus(1),
@@ -147,7 +163,4 @@ def _row(result: SamplerResult) -> str:
         result.to_reference.plus_minus(4),
         result.rms.plus_minus(4),
     )
-    row = f"{result.name:{_NAME}}"
-    for cell, (_, width) in zip(cells, _COLUMNS, strict=True):
-        row += f"{cell:>{width}}"
-    return row
+    return row(result.name, cells, _COLUMNS)

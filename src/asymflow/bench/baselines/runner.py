@@ -30,17 +30,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from asymflow.bench import metrics
-from asymflow.bench.baselines.cache import ResultCache, Samples, load_samples, save_samples
+from asymflow.bench.baselines.cache import ResultCache, load_value, save_value
 from asymflow.bench.baselines.grids import Search, best_grids
 from asymflow.bench.baselines.plots import SHEET_COLUMNS, draw_pictures, plot_report
 from asymflow.bench.baselines.protocol import (
@@ -57,15 +54,18 @@ from asymflow.bench.baselines.report import (
     SamplerResult,
 )
 from asymflow.bench.baselines.samplers import (
+    SHIFTS,
     Sampler,
     adaptive,
     baselines,
     caches,
+    dpm,
     gits,
     library,
     planned,
+    unipc,
 )
-from asymflow.bench.caching import Counted
+from asymflow.bench.baselines.sampling import generate, sample_interleaved
 from asymflow.bench.features import extract, load_network
 from asymflow.bench.pairs import job, pick
 from asymflow.bench.protocol import check_fits
@@ -87,6 +87,9 @@ from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.planning import costs
 from asymflow.planning.profiler import Progress, no_progress
 from asymflow.training.data.dataset import Dataset
+from asymflow.training.data.manifest import Entry
+
+_SEARCH_PAIRS = 12
 
 
 def compare(
@@ -139,21 +142,32 @@ def compare(
         )
     requests = pair_requests(entries, 0, size)
     jobs = sha256_of(repr([job(entry, 0) for entry in entries]).encode())
-    store = ResultCache(adapter, out / "cache" if out is not None else None, size)
+    dtype = str(adapter.model.basis.dtype).removeprefix("torch.")
+    store = ResultCache(adapter, dtype, out / "cache" if out is not None else None)
 
-    low, _ = presets.guidance_interval((size, size))
-    search = Search(adapter, seen, entries, size)
-    searched, scheduled = best_grids(search, budget, store, on_progress)
+    guided = presets.guidance_interval((size, size))
+    search = Search(adapter, reference_plan(size), _seen_elsewhere(seen, entries, size))
+    candidates = [
+        {f"{shift:g}": make(order, steps, shift, guided) for shift in SHIFTS}
+        for make in (unipc, dpm)
+        for order in (2, 3)
+        for steps in budget.steps
+    ]
+    searched, scheduled = best_grids(search, candidates, store, on_progress)
     samplers = (
         planned(reference_plan(size), REFERENCE, REFERENCE),
         *baselines(),
         *scheduled,
-        *(gits(profile, n, low) for n in budget.gits_steps if profile),
-        *caches(size, budget),
-        *(adaptive(threshold, low) for threshold in budget.skip),
+        *(gits(profile, n, guided) for n in budget.gits_steps if profile),
+        *caches(adapter, (size, size), budget),
+        *(adaptive(threshold, guided) for threshold in budget.skip),
         *(planned(plan, f"asymflow {key}", "asymflow") for key, plan in plans.items()),
     )
-    samples = _sample_interleaved(samplers, adapter, requests, budget, store, on_progress)
+    burdens: dict[str, tuple[float, int]] = {}
+    for number, sampler in enumerate(samplers):
+        burdens[sampler.name] = _burden(sampler, adapter, requests, budget.counted, store)
+        on_progress("counting operations", number + 1, len(samplers))
+    samples = sample_interleaved(samplers, adapter, requests, store, budget.save_every, on_progress)
 
     features_of = partial(extract, network=network, cache=cache)
     on_progress("features of real pictures", 0, 1)
@@ -171,6 +185,7 @@ def compare(
         to_reference = metrics.cosine_distance(features, reference_features)
         rms = metrics.rms(made.pictures, reference.pictures)
         ratios = samples[BASELINE].seconds / made.seconds
+        macs, peak_bytes = burdens[sampler.name]
         results.append(
             SamplerResult(
                 name=sampler.name,
@@ -178,10 +193,10 @@ def compare(
                 settings=sampler.settings,
                 forwards=float(made.rows.mean()),
                 whole=float(made.whole.mean()),
-                macs=made.macs,
+                macs=macs,
                 ms=Quartiles.of((1000 * made.seconds).tolist()),
                 speedup=Quartiles.of(ratios.tolist()),
-                peak_bytes=made.peak_bytes,
+                peak_bytes=peak_bytes,
                 score=score,
                 to_reference=mean_interval(to_reference),
                 rms=mean_interval(rms),
@@ -195,7 +210,7 @@ def compare(
             "size": size,
             "pairs": len(entries),
             "guidance": presets.GUIDANCE,
-            "guided_from": low,
+            "guided_from": guided[0],
             "quick": budget.quick,
             **store.machine,
         },
@@ -213,89 +228,42 @@ def compare(
         plot_report(report, out / "baselines.png")
         real = real_pictures(dataset, entries[:SHEET_COLUMNS], size)
         draw_pictures(
-            entries,
-            real,
-            {name: each.pictures for name, each in samples.items()},
+            [job(entry, 0)[0] for entry in entries[:SHEET_COLUMNS]],
+            {"real": real, **{name: each.pictures for name, each in samples.items()}},
             out / "sheet.png",
         )
         write_text(out / "baselines.json", report.to_json())
     return report
 
 
-def _sample_interleaved(
-    samplers: Sequence[Sampler],
-    adapter: EmbeddedAdapter,
-    requests: Sequence[Request],
-    budget: Budget,
-    store: ResultCache,
-    on_progress: Progress,
-) -> dict[str, Samples]:
-    """Samples of every configuration, by its name."""
-    paths = {
-        each.name: store.path("npz", [each.family, dict(each.settings)], requests)
-        for each in samplers
-    }
-    assert len(paths) == len(samplers), "names of configurations are unique"
-    samples = {
-        name: found for name, path in paths.items() if (found := load_samples(path)) is not None
-    }
-    total = len(samplers) * len(requests)
-    for end in range(1, len(requests) + 1):
-        # Alternate the order: later configurations run on a hotter machine.
-        for sampler in samplers if end % 2 else reversed(samplers):
-            previous = samples.get(sampler.name)
-            if previous is None or len(previous.seconds) < end:
-                samples[sampler.name] = _next_sample(previous, sampler, adapter, requests, budget)
-                if end % budget.save_every == 0 or end == len(requests):
-                    save_samples(paths[sampler.name], samples[sampler.name])
-            done = sum(len(each.seconds) for each in samples.values())
-            on_progress(f"generating: {sampler.name}", done, total)
-    return samples
-
-
-def _next_sample(
-    previous: Samples | None,
+@torch.inference_mode()
+def _burden(
     sampler: Sampler,
     adapter: EmbeddedAdapter,
     requests: Sequence[Request],
-    budget: Budget,
-) -> Samples:
-    """The previous samples and one more."""
-    if previous is None:
-        calls = [partial(_generate, sampler, adapter, request) for request in requests]
-        none = np.zeros(0, np.int64)
-        previous = Samples(
-            pictures=np.zeros((0, *requests[0].size, 4), np.float16),
-            seconds=np.zeros(0),
-            rows=none,
-            whole=none,
-            macs=statistics.fmean(costs.work(call).macs for call in calls[: budget.counted]),
-            peak_bytes=costs.peak_bytes(calls[0]),
-        )
-    request = requests[len(previous.seconds)]
-    found: list[tuple[NDArray[np.float32], Counted]] = []
-    seconds = costs.seconds(lambda: found.append(_generate(sampler, adapter, request)))
-    picture, counted = found[0]
-    return replace(
-        previous,
-        pictures=np.concatenate([previous.pictures, picture[None].astype(np.float16)]),
-        seconds=np.append(previous.seconds, seconds),
-        rows=np.append(previous.rows, counted.rows),
-        whole=np.append(previous.whole, counted.whole),
+    counted: int,
+    store: ResultCache,
+) -> tuple[float, int]:
+    """Multiply-accumulates per picture, the mean of the first few, and peak bytes of the first."""
+    calls = [partial(generate, sampler, adapter, request) for request in requests[:counted]]
+    path = store.path(
+        "json", ["burden", sampler.family, dict(sampler.settings)], requests[:counted]
     )
+    found: list[Any] | None = load_value(path)
+    if found is None:
+        macs = statistics.fmean(costs.work(call).macs for call in calls)
+        found = [macs, costs.peak_bytes(calls[0])]
+        save_value(path, found)
+    return float(found[0]), int(found[1])
 
 
-@torch.inference_mode()
-def _generate(
-    sampler: Sampler, adapter: EmbeddedAdapter, request: Request
-) -> tuple[NDArray[np.float32], Counted]:
-    """A picture [h, w, 4], and the adapter that counted what it took."""
-    counted = sampler.wrap(adapter)
-    x_0 = sampler.walk(counted, request)
-    return adapter.to_picture(x_0[0]), counted
-
-
-# The best grid of every scheduler.
-
-
-# Pictures of the table.
+def _seen_elsewhere(seen: Sequence[Entry], entries: Sequence[Entry], size: int) -> list[Request]:
+    """Requests for pairs that are not in the table, to choose grids on."""
+    used = {entry.index for entry in entries}
+    others = [e for e in pick(seen, len(seen), 1) if e.index not in used]
+    if not others:
+        raise InputError(
+            f"All {len(entries)} seen pairs of the dataset are in the table, and none is "
+            "left to choose grids on: lower `pairs`, or build all styles."
+        )
+    return pair_requests(others[:_SEARCH_PAIRS], 1, size)

@@ -14,6 +14,7 @@ from torch import Tensor
 from asymflow.core import engine
 from asymflow.core.adapter import Adapter
 from asymflow.core.types import FULL, Picture, Plan, Request, Step, Tier
+from asymflow.generation.pixels import to_rgba
 from asymflow.planning import verifier
 
 _COLOURS = ("#2f6f9f", "#d98c2b", "#5f9f4f", "#a04f7f", "#8f8f8f", "#4fa0a0", "#c0504d", "#70659f")
@@ -49,12 +50,14 @@ class Account:
 
     Attributes:
         full: a run of one full estimate, the unit of costs.
+        subject: what is drawn, in words; empty for a model that is asked with nothing.
     """
 
     plan: Run
     against: Run | None
     reference: Run
     full: Run
+    subject: str = ""
 
     @property
     def runs(self) -> list[tuple[str, Run]]:
@@ -65,8 +68,8 @@ class Account:
     @property
     def title(self) -> str:
         """Title of the report."""
-        prompt = self.plan.request.inputs.get("prompt", "a picture")
-        return f"How the plan “{self.plan.plan.name}” draws “{prompt}”"
+        subject = f"“{self.subject}”" if self.subject else "a picture"
+        return f"How the plan “{self.plan.plan.name}” draws {subject}"
 
     @property
     def lead(self) -> str:
@@ -126,8 +129,18 @@ def account(
     request: Request,
     reference: Plan,
     against: Plan | None = None,
+    *,
+    subject: str = "",
 ) -> Account:
     """Run a plan, the reference, and optionally a plan to compare with.
+
+    Args:
+        adapter: the model.
+        plan: to report on.
+        request: the picture.
+        reference: the fine plan.
+        against: to compare with.
+        subject: what is drawn, in words.
 
     Raises:
         InputError: the model does not support the request or a plan.
@@ -137,6 +150,7 @@ def account(
         None if against is None else record(adapter, against, request),
         record(adapter, reference, request),
         record(adapter, Plan("full", (Step(1.0, 0.0),)), request),
+        subject,
     )
 
 
@@ -146,7 +160,6 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def on_white(picture: Picture) -> NDArray[np.float32]:
-    """Composite premultiplied RGBA on white; other pictures are unchanged."""
-    if picture.shape[-1] != 4:
-        return picture
-    return np.clip(picture[..., :3] + 1 - picture[..., 3:], 0, 1)
+    """A picture [h, w, c] of 1 to 4 channels as RGB, premultiplied ones on white."""
+    rgba = to_rgba(picture)
+    return np.clip(rgba[..., :3] + (1 - rgba[..., 3:]), 0, 1)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure the model and the machine.")
 
+_PROMPT = r"What to draw. [dim]\[default: a red apple, or a class of the model][/]"
 Side = Annotated[int, typer.Option(metavar="N", help="32, 64 or 128.")]
 
 
@@ -53,16 +54,29 @@ def quality(
 
 @app.command()
 def baselines(
-    data: options.DatasetFolder = options.DATASET,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Compare with the drawings of this dataset, for the embedded model."
+            rf" [dim]\[default: {options.DATASET} if it is there; else, and for other models, "
+            "the limit of the model in many steps][/]",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Also write baselines.json, a plot and a sheet there."),
     ] = None,
-    size: Side = 64,
-    pairs: Annotated[
+    size: options.Size = None,
+    pictures: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=24, help="Pictures per sampler; 192 by default, 32 with --quick."
+            "--pictures",
+            "--pairs",
+            metavar="N",
+            min=2,
+            help="Pictures per sampler; 192 by default, 32 with --quick; without a dataset 64 and "
+            "16.",
         ),
     ] = None,
     profile: Annotated[
@@ -83,8 +97,8 @@ def baselines(
     bench.baselines(
         data,
         out,
-        size,
-        pairs=pairs,
+        None if size is None else resolve.size_of(size),
+        pictures=pictures,
         profile=profile,
         quick=quick,
         ref=model,
@@ -96,11 +110,14 @@ def baselines(
 
 @app.command()
 def strip(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")] = "a red apple",
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help=_PROMPT, show_default=False)
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="PNG file.")
     ] = Path("strip.png"),
     style: options.Style = None,
+    label: options.Label = None,
     size: options.Size = None,
     seed: options.Seed = None,
     plan: options.Plan = None,
@@ -111,7 +128,7 @@ def strip(
     from asymflow.cli import bench
 
     bench.strip(
-        _one_picture(prompt, style, size, seed, plan, model, device),
+        _one_picture(prompt, label, style, size, seed, plan, model, device),
         output,
     )
 
@@ -119,9 +136,14 @@ def strip(
 @app.command("plan")
 def plan_report(
     plan: Annotated[
-        str, typer.Argument(metavar="PLAN", help="Name or file of a plan.")
-    ] = "balanced",
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to draw.")] = "a red apple",
+        str | None,
+        typer.Argument(
+            metavar="PLAN",
+            help="Name or file of a plan."
+            r" [dim]\[default: balanced, or default where none is measured][/]",
+        ),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help=_PROMPT)] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="HTML or PNG file.")
     ] = Path("plan.html"),
@@ -129,6 +151,7 @@ def plan_report(
         str | None, typer.Option(metavar="PLAN", help="Plan to compare with.")
     ] = None,
     style: options.Style = None,
+    label: options.Label = None,
     size: options.Size = None,
     seed: options.Seed = None,
     model: options.Model = None,
@@ -138,7 +161,7 @@ def plan_report(
     from asymflow.cli import bench
 
     bench.plan(
-        _one_picture(prompt, style, size, seed, plan, model, device),
+        _one_picture(prompt, label, style, size, seed, plan, model, device),
         against,
         output,
     )
@@ -161,7 +184,8 @@ def speed(
 
 
 def _one_picture(
-    prompt: str,
+    prompt: str | None,
+    label: str | None,
     style: str | None,
     size: str | None,
     seed: int | None,
@@ -173,6 +197,7 @@ def _one_picture(
 
     return resolve.GenerateOptions(
         prompt=prompt,
+        label=label,
         style=style,
         size=size,
         seed=seed or 0,
