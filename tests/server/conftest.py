@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server import app as server
+from asymflow.server.lineup import Load
 from asymflow.server.settings import Settings
 from tests.fakes import FakeModel
 from tests.helpers import wait_until
@@ -132,7 +133,7 @@ Serve = Callable[..., Running]
 
 
 @contextmanager
-def running(settings: Settings, load: Callable[[], Model]) -> Generator[Running]:
+def running(settings: Settings, load: Load | Mapping[str, Load]) -> Generator[Running]:
     """A server in a thread, on a free port."""
     started = threading.Event()
     address: list[str] = []

@@ -15,6 +15,7 @@ from asymflow.generation.pipeline import Model
 from asymflow.planning.costs import CallCost
 from asymflow.server.call_sizes import CallSizes
 from asymflow.server.jobs import Unit
+from asymflow.server.lineup import Served
 from asymflow.server.manager import JobManager
 from asymflow.server.worker import Worker, _Drawing  # pyright: ignore[reportPrivateUsage]
 from tests.fakes import FakeModel
@@ -145,11 +146,15 @@ def test_threads_never_take_more_pictures_than_there_is_room_for() -> None:
     rooms: list[int] = []
 
     class Manager:
-        def take(self, limit: int, *, wait: bool) -> list[Unit]:
+        def take(self, served: Served, limit: int, *, wait: bool) -> list[Unit]:
+            assert served is worker.served
             rooms.append(limit)
             if len(rooms) < 3:
                 worker._fill(shared)  # pyright: ignore[reportPrivateUsage]  # the other thread
             return []
+
+        def quiet(self, served: object) -> bool:
+            return served is worker.served
 
         def rest(self, units: object) -> None:
             pass
@@ -157,7 +162,7 @@ def test_threads_never_take_more_pictures_than_there_is_room_for() -> None:
     def load() -> Model:
         raise AssertionError
 
-    worker = Worker(cast("JobManager", Manager()), load)
+    worker = Worker(cast("JobManager", Manager()), Served("fake", load))
     shared = _Drawing(model_of(FakeModel()), Batcher(FakeModel(), 2), 2)
     shared.runs[0] = cast("Any", None)
     worker._fill(shared)  # pyright: ignore[reportPrivateUsage]

@@ -41,6 +41,12 @@ def usage(*about: object) -> dict[str, int]:
     return {"total_tokens": len(about)}
 
 
+def nothing_found(*about: object) -> tuple[()]:
+    """A measurement that is over at once."""
+    del about
+    return ()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
     data = tmp_path_factory.mktemp("contract")
@@ -48,6 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
     limits: dict[str, Any] = {"burst": 100_000, "queue": 100_000, "queue_of_one": 100_000}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("asymflow.server.openai.usage", usage)
+        patch.setattr("asymflow.server.measuring.connected", lambda: nothing_found)
         with running(
             Settings(data=data, port=0, **limits),
             lambda: pipeline.of(adapter, dtype="float32", device="cpu"),
@@ -98,6 +105,10 @@ def test_the_document_knows_every_answer(server: Running, schema: Any) -> None:
     edit = server.http.post("/v1/images/edits", files={"image": png}, data=form)
     called = {
         ("GET", "/api/info"): server.http.get("/api/info"),
+        ("GET", "/api/models"): server.http.get("/api/models"),
+        ("POST", "/api/models/{id}/measure"): server.http.post("/api/models/asymflow/measure"),
+        ("GET", "/api/models/{id}/measure"): server.http.get("/api/models/asymflow/measure"),
+        ("DELETE", "/api/models/{id}/measure"): server.http.delete("/api/models/asymflow/measure"),
         ("POST", "/api/jobs"): server.http.post("/api/jobs", json={"prompt": "a fox", **SMALL}),
         ("GET", "/api/jobs"): server.http.get("/api/jobs"),
         ("GET", "/api/jobs/{id}"): server.http.get(f"/api/jobs/{job['id']}"),

@@ -1,15 +1,31 @@
 import { expect, test } from "vitest";
-import type { Info, Job } from "../src/lib/contract";
+import type { Card, Info, Job, Sizes } from "../src/lib/contract";
 import { combinations, escaped, groups, table } from "../src/lib/matrix";
-import { fromRequest, INITIAL, stored } from "../src/lib/settings";
-import { heading, matching, shape, titled } from "../src/lib/shown";
+import { fitted, fromRequest, INITIAL, stored } from "../src/lib/settings";
+import { classesLike, heading, matching, possible, shape, titled } from "../src/lib/shown";
+
+const SIZES: Sizes = {
+  native: { width: 64, height: 64 },
+  smallest: 16,
+  largest: 512,
+  multiple: 8,
+  trained: [32, 128],
+  fixed: false,
+};
+const FIXED: Sizes = { ...SIZES, native: { width: 48, height: 32 }, fixed: true };
 
 const info = {
+  model: { id: "asymflow", name: "", hash: "" },
+  card: {
+    classes: ["cat", "dog"],
+    guided: true,
+    sizes: { ...SIZES, native: { width: 64, height: 48 } },
+  },
   styles: [{ id: "noto", name: "Noto", thumbnail: "" }],
   qualities: [{ id: "draft", steps: 1, forwards: 2, seconds: 1 }],
   default: { quality: "draft", guidance_scale: 3, size: "64x48" },
   limits: { pictures: 4 },
-} as Info;
+} as unknown as Info;
 
 test("a prompt without alternatives is one picture", () => {
   for (const prompt of ["a car", "a {red} car", "a | b", "{red|blue", ""])
@@ -45,19 +61,20 @@ test("two groups make a table; one or three do not", () => {
 });
 
 test("a size matches the aspect of a picture within the sides that the model knows", () => {
-  expect(matching(500, 500)).toEqual({ width: 64, height: 64 });
-  expect(matching(4000, 2000)).toMatchObject({ width: 96, height: 48 });
+  expect(matching(500, 500, SIZES)).toEqual({ width: 64, height: 64 });
+  expect(matching(4000, 2000, SIZES)).toMatchObject({ width: 96, height: 48 });
   for (const [width, height] of [
     [1600, 1200],
     [1080, 1920],
     [3000, 2000],
   ] as const) {
-    const size = matching(width, height);
+    const size = matching(width, height, SIZES);
     expect(Math.abs(Math.log(size.width / size.height / (width / height)))).toBeLessThan(0.06);
     expect([size.width % 8, size.height % 8]).toEqual([0, 0]);
   }
   // A panorama: as wide as it can be, the rest is cropped or padded.
-  expect(matching(9000, 300)).toEqual({ width: 128, height: 32 });
+  expect(matching(9000, 300, SIZES)).toEqual({ width: 128, height: 32 });
+  expect(matching(9000, 300, FIXED)).toEqual(FIXED.native);
   expect([shape(64, 64), shape(96, 64), shape(64, 96)]).toEqual([
     "square",
     "landscape",
@@ -67,11 +84,42 @@ test("a size matches the aspect of a picture within the sides that the model kno
 
 test("stored settings come back, without what the server does not know", () => {
   const saved = { ...INITIAL, prompt: "a fox", style: "noto", n: 3, quality: "draft" };
-  expect(stored(JSON.stringify(saved), info)).toEqual(saved);
+  expect(stored(JSON.stringify(saved), info)).toEqual({ ...saved, model: "asymflow" });
   const strange = { prompt: 7, style: "gone", quality: "gone", n: 99, other: true };
   const settings = stored(JSON.stringify(strange), info);
   expect(settings).toMatchObject({ prompt: "", style: null, quality: "draft", n: 4 });
   expect(settings).not.toHaveProperty("other");
+});
+
+test("settings follow the card of another model", () => {
+  const card = { ...info.card, guided: false, sizes: FIXED } as Card;
+  const other = { ...info, model: { ...info.model, id: "jit" }, card };
+  const chosen = { ...INITIAL, label: 2, guidance: 3, width: 128, height: 128 };
+  const found = fitted(chosen, other);
+  expect(found).toMatchObject({ model: "jit", label: null, guidance: null, width: 48, height: 32 });
+  expect(fitted({ ...INITIAL, label: 1 }, other).label).toBe(1);
+});
+
+test("a size is possible by the card, offered or not", () => {
+  expect(possible(SIZES, { width: 512, height: 24 })).toBe(true);
+  for (const [width, height] of [
+    [520, 64],
+    [64, 8],
+    [64, 60],
+  ] as const)
+    expect(possible(SIZES, { width, height })).toBe(false);
+  expect(possible(FIXED, { width: 48, height: 32 })).toBe(true);
+  expect(possible(FIXED, { width: 48, height: 48 })).toBe(false);
+});
+
+test("classes are found by number and by any word of their names, the likeliest first", () => {
+  const classes = ["tench, Tinca tinca", "goldfish", "great white shark", "tiger shark", "shark 1"];
+  expect(classesLike(classes, "")).toEqual([0, 1, 2, 3, 4]);
+  expect(classesLike(classes, " SHARK ")).toEqual([4, 2, 3]);
+  expect(classesLike(classes, "tinca")).toEqual([0]);
+  expect(classesLike(classes, "1")).toEqual([1, 4]);
+  expect(classesLike(classes, "fish")).toEqual([1]);
+  expect(classesLike(classes, "zebra")).toEqual([]);
 });
 
 test("without stored settings, or with damaged ones, the defaults of the server count", () => {

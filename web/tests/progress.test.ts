@@ -20,6 +20,7 @@ const job = (change: Partial<Job> = {}): Job => ({
   finished: null,
   request: {} as Job["request"],
   position: 1,
+  loading: false,
   eta_seconds: 4,
   progress: 0,
   pictures: [],

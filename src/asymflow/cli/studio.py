@@ -25,6 +25,8 @@ class ServerOptions:
     Attributes:
         data: folder for pictures and jobs; the default folder if None.
         hosts: additional host names to accept.
+        models: references of the models to serve, the default first; the embedded one if empty.
+        keep_models: maximal number of models that are loaded.
         keep_free: disk space to leave free, in megabytes.
         drain: seconds to finish running work after a signal; the default if None.
         notice: seconds between a signal and closing the listener; the default if None.
@@ -35,7 +37,8 @@ class ServerOptions:
     data: Path | None
     hosts: tuple[str, ...]
     token_file: Path | None
-    model: str | None
+    models: tuple[str, ...]
+    keep_models: int
     dtype: str | None
     device: str | None
     keep_free: int
@@ -68,7 +71,8 @@ def serve(options: ServerOptions, *, studio: bool = False, browser: bool = False
         port=options.port,
         token=token,
         hosts=options.hosts,
-        model=options.model,
+        models=options.models,
+        keep_models=options.keep_models,
         dtype=options.dtype,
         device=options.device,
         spare=options.keep_free * 1_000_000,

@@ -404,11 +404,12 @@ def _request(
             "--guidance out."
         )
     if not card.sizes.possible(size):
-        raise InputError(_no_size(card, size))
+        raise InputError(no_size(card, size))
     return Request(inputs, size, wanted.seed, scale), style, label
 
 
-def _no_size(card: Card, size: tuple[int, int]) -> str:
+def no_size(card: Card, size: tuple[int, int]) -> str:
+    """Why pictures of (height, width) are not possible."""
     sizes = card.sizes
     begin = f"Size {size[1]}x{size[0]} is not possible: {card.title} makes pictures of "
     if sizes.fixed:

@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 
 from asymflow._version import __version__
+from asymflow.core.card import Style
 from asymflow.core.types import Plan
 from asymflow.generation import pipeline, styles
 from asymflow.generation.metadata import Record
@@ -20,27 +21,21 @@ from asymflow.generation.spec import MAX_PROMPT
 from asymflow.io import images
 from asymflow.io.files import slug
 from asymflow.planning.plan_files import plan_hash
-from asymflow.planning.shelf import USUAL
-from asymflow.server import media, openapi_schema, requests, streams
+from asymflow.server import measuring, media, openapi_schema, requests, streams
 from asymflow.server.jobs import Job, picture_json
+from asymflow.server.lineup import About, Served
+from asymflow.server.measuring import Measuring
+from asymflow.server.openai_sizes import size_of
 from asymflow.server.problems import ApiError
 from asymflow.server.prompt_matrix import escaped
 from asymflow.server.schemas import JobRequest
 from asymflow.server.security import IMAGES
-from asymflow.server.settings import COMBINATIONS, PICTURES, SIDES
-from asymflow.server.state import Body, Calling, Client, Here, Loaded, Studio
+from asymflow.server.settings import COMBINATIONS, PICTURES, STATIC
+from asymflow.server.state import Body, Calling, Client, Here, Studio, about_of
 from asymflow.server.store import PictureRow, UploadRow
 
 router = APIRouter(prefix="/api", tags=["studio"])
 
-_SIZES = (
-    (64, 64, "square"),
-    (96, 64, "landscape"),
-    (64, 96, "portrait"),
-    (128, 64, "wide"),
-    (64, 128, "tall"),
-    (128, 128, "large"),
-)
 _IDEAS = (
     "a red apple",
     "a sleepy fox",
@@ -64,13 +59,19 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 Switch = Annotated[bool, Query()]
 
 
-@router.get("/info")
-def info(studio: Here, model: Loaded) -> dict[str, Any]:
-    """What this server can do, and how long it takes."""
-    size = model.card.sizes.native
+@router.get("/info", responses=openapi_schema.answers(openapi_schema.Info))
+async def info(studio: Here, model: str | None = None) -> dict[str, Any]:
+    """What a model of this server can do, and how long it takes; by default the first one."""
+    served, about = await about_of(studio, model)
+    return await run_in_threadpool(_info, studio, served, about)
+
+
+def _info(studio: Studio, served: Served, about: About) -> dict[str, Any]:
+    card = about.card
+    size = card.sizes.native
     qualities: list[dict[str, Any]] = []
-    for name, plan in pipeline.plans_of(model, size).items():
-        seconds = requests.work(plan, size, model.card.guidance) * studio.manager.seconds_per_work
+    for name, plan in about.plans.items():
+        seconds = requests.work(plan, size, card.guidance) * served.seconds_per_work
         qualities.append(
             {
                 "id": name,
@@ -79,22 +80,50 @@ def info(studio: Here, model: Loaded) -> dict[str, Any]:
                 "seconds": round(seconds, 3),
             }
         )
+    sizes = [
+        {**_size(each), "id": f"{each[1]}x{each[0]}", "label": _shape(each)}
+        for each in card.sizes.offered()
+    ]
     return {
         "version": __version__,
-        "model": {"name": model.adapter.name, "hash": model.weights},
+        "model": {"id": served.id, "name": about.name, "hash": about.weights},
+        "models": [_model(each) for each in studio.manager.models.values()],
+        "card": {
+            "title": card.title,
+            "asks": card.asks,
+            "classes": list(card.classes),
+            "negative": card.negative,
+            "image": card.image,
+            "inpaint": card.inpaint,
+            "references": card.references,
+            "alpha": card.alpha,
+            "guided": card.guided,
+            "guidance": card.guidance,
+            "sizes": {
+                "native": _size(size),
+                "offered": [_size(each) for each in card.sizes.offered()],
+                "smallest": card.sizes.smallest,
+                "largest": card.sizes.largest,
+                "multiple": card.sizes.multiple,
+                "trained": list(card.sizes.trained or (min(size), max(size))),
+                "fixed": card.sizes.fixed,
+            },
+            "notes": list(card.notes),
+            "licence": card.licence,
+            "source": card.source,
+        },
         "styles": [
-            {"id": each.id, "name": each.name, "thumbnail": f"/styles/{each.id}.webp"}
-            for each in styles.styles_of(model.card)
+            {"id": each.id, "name": each.name, "thumbnail": _thumbnail(each)}
+            for each in styles.styles_of(card)
         ],
-        "sizes": [
-            {"id": f"{width}x{height}", "width": width, "height": height, "label": label}
-            for width, height, label in _SIZES
-        ],
+        "sizes": sizes,
         "qualities": qualities,
+        "measured": about.measured,
+        "can_measure": measuring.connected() is not None,
         "default": {
-            "quality": pipeline.usual_plan(model, size),
-            "guidance_scale": model.card.guidance,
-            "size": f"{_SIZES[0][0]}x{_SIZES[0][1]}",
+            "quality": about.usual,
+            "guidance_scale": card.guidance,
+            "size": f"{size[1]}x{size[0]}",
         },
         "limits": {
             "prompt_characters": MAX_PROMPT,
@@ -103,23 +132,118 @@ def info(studio: Here, model: Loaded) -> dict[str, Any]:
             "upload_bytes": studio.settings.upload_bytes,
             "upload_pixels": studio.settings.upload_pixels,
         },
-        "ideas": list(_IDEAS),
+        "ideas": _ideas(about),
         "has_token": studio.settings.token is not None,
     }
 
 
+def _size(size: tuple[int, int]) -> dict[str, int]:
+    return {"width": size[1], "height": size[0]}
+
+
+def _shape(size: tuple[int, int]) -> str:
+    height, width = size
+    return "square" if height == width else "landscape" if width > height else "portrait"
+
+
+def _thumbnail(style: Style) -> str | None:
+    """The picture of a style that a model knows by itself, where the page has one."""
+    path = f"styles/{style.id}.webp"
+    return f"/{path}" if not style.suffix and (STATIC / path).is_file() else None
+
+
+def _ideas(about: About) -> list[str]:
+    """What to ask a model for: prompts, or names of classes."""
+    if about.embedded:
+        return list(_IDEAS)
+    card = about.card
+    if card.asks == "class":
+        classes = (card.classes[int(each["label"])] for each in card.calibration if "label" in each)
+        return list(dict.fromkeys(classes))[: len(_IDEAS)]
+    prompts = (each.get("prompt") for each in card.calibration)
+    return list(dict.fromkeys(str(each) for each in prompts if each))[: len(_IDEAS)]
+
+
+@router.get("/models", responses=openapi_schema.answers(openapi_schema.ServedModels))
+def list_models(studio: Here) -> dict[str, Any]:
+    """The models of this server, and whether each is loaded; the first is the default."""
+    return {"models": [_model(served) for served in studio.manager.models.values()]}
+
+
+def _model(served: Served) -> dict[str, Any]:
+    about = served.about
+    return {
+        "id": served.id,
+        "title": served.id if about is None else about.card.title,
+        "asks": None if about is None else about.card.asks,
+        "state": served.state,
+        "loaded": served.model is not None,
+        "measured": about is not None and about.measured,
+        "failure": served.failure,
+    }
+
+
+@router.post(
+    "/models/{id}/measure",
+    status_code=202,
+    responses=openapi_schema.answers(openapi_schema.Measurement, 202),
+)
+async def measure(studio: Here, id: str, size: str | None = None) -> dict[str, Any]:
+    """Measure plans for a model while no pictures are drawn, at its own or another size, WxH.
+
+    Repeating the call while it runs has no effect.
+    """
+    served = _served(studio, id)
+    if measuring.connected() is None:  # before a model is loaded for nothing
+        raise ApiError(409, "This server cannot measure models.", code="cannot_measure")
+    await about_of(studio, id)
+    return studio.manager.measure(served, None if size is None else size_of(size)).json()
+
+
+@router.get("/models/{id}/measure", responses=openapi_schema.answers(openapi_schema.Measurement))
+def measurement(studio: Here, id: str) -> dict[str, Any]:
+    """The measurement of a model that runs, or the last one."""
+    return _measuring(studio, id).json()
+
+
+@router.delete(
+    "/models/{id}/measure",
+    status_code=202,
+    responses=openapi_schema.answers(openapi_schema.Measurement, 202),
+)
+def cancel_measurement(studio: Here, id: str) -> dict[str, Any]:
+    """Cancel a measurement; what it has found is kept, and the next one continues there."""
+    found = _measuring(studio, id)
+    found.cancel()
+    return found.json()
+
+
+def _served(studio: Studio, id: str) -> Served:
+    found = studio.manager.models.get(id)
+    if found is None:
+        raise _nothing("model", id)
+    return found
+
+
+def _measuring(studio: Studio, id: str) -> Measuring:
+    found = _served(studio, id).measuring
+    if found is None:
+        raise ApiError(404, f"The model {id!r} was not measured.", param="id", code="not_found")
+    return found
+
+
 @router.post("/jobs", status_code=202, responses=openapi_schema.answers(openapi_schema.Job, 202))
-def create_job(
+async def create_job(
     studio: Here,
-    model: Loaded,
     client: Client,
     request: JobRequest,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> dict[str, Any]:
     """Create a job. It runs to its end, with or without subscribers to its events."""
-    del model
-    job = studio.manager.submit(request, client=client, key=idempotency_key)
-    return studio.manager.json(job)
+    await about_of(studio, request.model)
+    manager = studio.manager
+    job = await run_in_threadpool(manager.submit, request, client=client, key=idempotency_key)
+    return manager.json(job)
 
 
 @router.get("/jobs", responses=openapi_schema.answers(openapi_schema.Jobs))
@@ -334,27 +458,33 @@ def restore_picture(studio: Here, id: str) -> dict[str, Any]:
     responses=openapi_schema.answers(openapi_schema.Restored),
     openapi_extra=openapi_schema.takes(*IMAGES),
 )
-async def settings_of(studio: Here, model: Loaded, caller: Calling, data: Body) -> dict[str, Any]:
+async def settings_of(studio: Here, caller: Calling, data: Body) -> dict[str, Any]:
     """The request that makes a picture again, from the picture's file.
 
-    `differs` lists what this server cannot repeat: "model", "plan", "image", "mask" or "size".
+    It is for the model that made the picture, if this server has it. `differs` lists what this
+    server cannot repeat: "model", "plan", "image", "mask" or "size".
     """
     record = await studio.workshop.do(caller, 1, media.record_of, data)
-    return await run_in_threadpool(_restored, studio, model, record)
+    same = (
+        s for s in studio.manager.models.values() if s.about and s.about.weights == record.weights
+    )
+    served, about = await about_of(studio, next((each.id for each in same), None))
+    return await run_in_threadpool(_restored, studio, served, about, record)
 
 
-def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
+def _restored(studio: Studio, served: Served, about: About, record: Record) -> dict[str, Any]:
     differs: list[str] = []
-    exact_model = record.weights == model.weights
+    card = about.card
+    exact_model = record.weights == about.weights
     if not exact_model:
         differs.append("model")
-    quality = _quality(model, record.plan, record.size)
+    quality = _quality(served.model, record.plan, record.size)
     if quality is None or record.decisions:
         differs.append("plan")
     height, width = record.size
-    if height not in SIDES or width not in SIDES:
+    if not card.sizes.possible(record.size):
         differs.append("size")
-        height, width = (min(max(SIDES, key=lambda s: -abs(s - side)), 128) for side in record.size)
+        height, width = card.sizes.nearest(record.size)
     image = parent = mask = None
     if record.image is not None:
         id = record.image.path.removesuffix(".png")
@@ -368,18 +498,21 @@ def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
         if mask is None:
             differs.append("mask")
     starts = image is not None or parent is not None
+    label = record.label if record.label in range(len(card.classes)) else None
     request = JobRequest(
-        prompt=escaped(record.prompt),
-        negative_prompt=record.negative,
+        model=served.id,
+        prompt=escaped(record.prompt) if card.asks == "prompt" else "",
+        label=label if card.asks == "class" else None,
+        negative_prompt=record.negative if card.negative else "",
         style=record.style
-        if record.style in {each.id for each in styles.styles_of(model.card)}
+        if record.style in {each.id for each in styles.styles_of(card)}
         else None,
         width=width,
         height=height,
-        quality=quality or USUAL,
+        quality=quality or about.usual,
         n=1,
         seed=record.seed if record.seed < 2**53 else None,
-        guidance_scale=record.guidance,
+        guidance_scale=record.guidance if card.guided else None,
         image=image,
         parent=parent,
         mask=mask,
@@ -388,8 +521,10 @@ def _restored(studio: Studio, model: Model, record: Record) -> dict[str, Any]:
     return {"request": request.model_dump(), "exact_model": exact_model, "differs": differs}
 
 
-def _quality(model: Model, plan: Plan, size: tuple[int, int]) -> Any:
+def _quality(model: Model | None, plan: Plan, size: tuple[int, int]) -> str | None:
     """The quality that has the steps of this plan; rules of the plan are ignored."""
+    if model is None or not model.card.sizes.possible(size):
+        return None
     steps = plan_hash(replace(plan, adaptive=()))
     for name in pipeline.plans_of(model, size):
         if plan_hash(requests.chosen_plan(model, name, size)) == steps:

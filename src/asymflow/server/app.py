@@ -11,10 +11,10 @@ import signal
 import socket
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -31,20 +31,20 @@ from asymflow._version import __version__
 from asymflow.core.errors import AsymflowError, InputError
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
-from asymflow.server import api, openai, openapi_schema, remote
+from asymflow.server import api, lineup, openai, openapi_schema, remote
 from asymflow.server.connections import BACKLOG, Config, fitting, look_after, make_room
+from asymflow.server.lineup import Load
 from asymflow.server.logs import Logged
 from asymflow.server.manager import JobManager
 from asymflow.server.metrics import Metrics
 from asymflow.server.problems import NO_ROOM, ApiError, ProblemDetail, disk_is_full, envelope
 from asymflow.server.security import Protected
-from asymflow.server.settings import Settings
+from asymflow.server.settings import STATIC, Settings
 from asymflow.server.state import Here, Studio
 from asymflow.server.store import Store
-from asymflow.server.worker import Worker
+from asymflow.server.worker import Workers
 from asymflow.server.workshop import Workshop
 
-STATIC = Path(__file__).parent / "static"
 _HOUR = 3600.0
 _UPLOADS_KEPT = 7 * 24 * _HOUR
 _log = logging.getLogger("asymflow.server")
@@ -52,15 +52,13 @@ _log = logging.getLogger("asymflow.server")
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """Errors of accepting a connection when the system has no resources left."""
 
-Load = Callable[[], Model]
 
-
-def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
-    """Create the application. It loads the model at its start, and serves calls meanwhile.
+def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None) -> FastAPI:
+    """Create the application. It loads the first model at its start, and serves calls meanwhile.
 
     Args:
         settings: of the server.
-        load: returns the model, instead of the file in the settings.
+        load: returns the model, or several of them by id, instead of those in the settings.
 
     Raises:
         FileFormatError, OSError: the data folder cannot be used.
@@ -75,21 +73,20 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
                 "next": f"asymflow gallery import --data {settings.data} takes them in",
             },
         )
-    manager = JobManager(settings, store, metrics)
-    worker = Worker(manager, load or _loader(settings))
+    manager = JobManager(settings, store, metrics, _loads(settings, load))
+    workers = Workers(manager)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        worker.start()
+        workers.start()
         cleaner = asyncio.create_task(_clean(settings, store))
         yield
         manager.close()
         cleaner.cancel()
         with suppress(asyncio.CancelledError):
             await cleaner
-        worker.abandon()
-        # Do not wait while it loads the model: that may take long, and nothing is lost.
-        await asyncio.to_thread(worker.join, settings.stop_seconds if manager.ready else 0.0)
+        workers.abandon()
+        await asyncio.to_thread(workers.finish, settings.stop_seconds)
         store.close()
 
     app = FastAPI(
@@ -122,7 +119,12 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     return app
 
 
-def run(settings: Settings, *, started: Callable[[str], None], load: Load | None = None) -> None:
+def run(
+    settings: Settings,
+    *,
+    started: Callable[[str], None],
+    load: Load | Mapping[str, Load] | None = None,
+) -> None:
     """Serve until a signal, with as many connections as the limit of open files permits.
 
     Args:
@@ -270,12 +272,20 @@ class _Static(StaticFiles):
         return response
 
 
-def _loader(settings: Settings) -> Load:
-    def load() -> Model:
-        model = pipeline.load(settings.model, dtype=settings.dtype, device=settings.device)
-        return remote.moved(model, settings.network_seconds)
+def _loads(settings: Settings, load: Load | Mapping[str, Load] | None) -> Mapping[str, Load]:
+    """What loads the models, by their ids."""
+    if isinstance(load, Mapping):
+        return load
+    refs: Sequence[str | None] = settings.models or (None,)
+    names = lineup.names(refs)
+    if load is not None:
+        return {names[0]: load}
+    return {name: partial(_load, settings, ref) for name, ref in zip(names, refs, strict=True)}
 
-    return load
+
+def _load(settings: Settings, ref: str | None) -> Model:
+    model = pipeline.load(ref, dtype=settings.dtype, device=settings.device)
+    return remote.moved(model, settings.network_seconds)
 
 
 async def _clean(settings: Settings, store: Store) -> None:
@@ -312,11 +322,11 @@ async def _health() -> dict[str, str]:
     },
 )
 async def _ready(studio: Here) -> JSONResponse:
-    """Whether the model is loaded and warm, and its network responds."""
+    """Whether the first model is loaded and warm, and the networks of all models respond."""
     manager = studio.manager
     if manager.stopping:
         state = "stopping"
-    elif manager.failure is not None:
+    elif manager.first.failure is not None:
         state = "failed"
     elif not manager.ready:
         state = "loading"

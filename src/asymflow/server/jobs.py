@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from asymflow.core.types import Picture
+from asymflow.server.lineup import Served
 from asymflow.server.notify import Broadcast
 from asymflow.server.problems import ProblemDetail
 from asymflow.server.schemas import JobRequest, Slot
@@ -42,7 +43,9 @@ class Job:
     """The state of a job in memory.
 
     Attributes:
-        cost: of one picture, in passes of the network over 64 x 64 pixels.
+        served: the model that draws it; None for a job that is over and whose model is not known.
+        cost: of one picture, in passes of the network over 64 x 64 pixels; a guess until the model
+            is loaded, as `steps`.
         steps: of one picture.
         done: number of finished steps, by slot.
         previews: (step, picture) of the newest preview of a slot.
@@ -57,6 +60,7 @@ class Job:
     request: JobRequest
     slots: tuple[Slot, ...]
     created: float
+    served: Served | None
     cost: float
     steps: int
     keep: frozenset[int] = frozenset()
@@ -110,6 +114,8 @@ def picture_json(row: PictureRow) -> dict[str, Any]:
         "job": row.job,
         "slot": row.slot,
         "created": row.created,
+        "class_label": None,
+        "model": None,
         **row.facts,
         "url": f"{url}?format=png",
         "thumbnail": f"{url}?format=webp",

@@ -1,7 +1,9 @@
 """Job manager: the queue, running jobs, their state, and subscribers.
 
 `JobManager` is thread-safe; its state changes under its lock. The worker takes pictures from it a
-few at a time and reports progress to it (see `asymflow.server.worker`).
+few at a time and reports progress to it (see `asymflow.server.worker`). With several models, each
+one that is loaded has a worker, and one of them draws at a time: the model of the first picture in
+the queue, until a picture of another one comes first.
 """
 
 from __future__ import annotations
@@ -12,14 +14,20 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from asymflow.core.types import Picture
+from asymflow.core.errors import AsymflowError
+from asymflow.core.types import Picture, Plan
+from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
-from asymflow.server import requests
+from asymflow.server import measuring, requests
+from asymflow.server.asked import scale_of
 from asymflow.server.jobs import Event, Job, Kind, State, Unit, job_row, picture_json, state_named
+from asymflow.server.lineup import About, Load, Served, about
+from asymflow.server.measuring import Measuring
 from asymflow.server.metrics import Metrics
 from asymflow.server.notify import Broadcast
 from asymflow.server.problems import ApiError, ProblemDetail, stopping
@@ -36,6 +44,8 @@ _REMEMBERED = 256
 _EPOCH = 1_000_000
 """Event numbers reserved per start of the server, so that numbers rise across starts."""
 _DOWN = "The process that draws is not there, and is being started again. Try again in a moment."
+_TURN = 30.0
+"""Seconds after which a model makes room for another one although it has work."""
 _CHANGES = 1000
 """Number of job changes kept for pages that reconnect."""
 _EVENTS = 5000
@@ -43,17 +53,24 @@ _EVENTS = 5000
 
 
 class JobManager:
-    """The queue, the jobs and their events."""
+    """The queue, the jobs and their events.
 
-    def __init__(self, settings: Settings, store: Store, metrics: Metrics) -> None:
+    Args:
+        settings: of the server.
+        store: of jobs and pictures.
+        metrics: to count in.
+        models: that are served, by id; the first is the default.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, metrics: Metrics, models: Mapping[str, Load]
+    ) -> None:
         self.settings = settings
         self.store = store
         self.metrics = metrics
-        self.model: Model | None = None
-        self.failure: str | None = None
-        self.ready = False
-        self.network: Supervised[Any] | None = None
-        self.seconds_per_work = 0.05
+        self.models = {id: Served(id, load) for id, load in models.items()}
+        self.first = next(iter(self.models.values()))
+        self.first.asked = True
         self.stopping = False
         self.closing = False
         self.changes: deque[Event] = deque(maxlen=_CHANGES)
@@ -67,7 +84,7 @@ class JobManager:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._running: list[Unit] = []
         self._next = store.start * _EPOCH
-        self._down_since: float | None = None
+        self._restored = False
 
     # Called for clients.
 
@@ -97,7 +114,8 @@ class JobManager:
             InputError: it cannot be served.
             ApiError: the queue is full, the server stops, or the key belongs to another request.
         """
-        model = self.loaded()
+        served = self.served(request.model)
+        about = self.about(served)
         unique = {"image", "mask"} if sent else None
         text = f"{literal} {sent} {request.model_dump_json(exclude=unique)}"
         body = hashlib.sha256(text.encode()).hexdigest()
@@ -108,13 +126,14 @@ class JobManager:
                 return again
             if self.stopping:
                 raise stopping()
-            completed, slots = requests.completed(request, literal)
+            model = served.model
+            completed, slots = requests.completed(about, request, literal)
+            completed = completed.model_copy(update={"model": served.id})
             requests.check(model, self.store, completed)
             if request.live:
                 self._supersede(client)
             self._admit(client, len(slots))
             self.check_disk()
-            plan = requests.plan(model, completed)
             job = Job(
                 id=new_id(),
                 client=client,
@@ -122,11 +141,14 @@ class JobManager:
                 request=completed,
                 slots=slots,
                 created=time.time(),
-                cost=requests.work(plan, completed.size, completed.guidance),
-                steps=len(plan.steps),
+                served=served,
+                cost=requests.expected_work(about.card, completed),
+                steps=about.card.steps,
                 keep=keep,
                 callers=1,
             )
+            if model is not None:
+                _plan(job, model)
             self.store.add_job(job_row(job), scoped, body)
             self._enter(job)
             return job
@@ -245,22 +267,97 @@ class JobManager:
         with self._lock:
             return job.kept.get((slot, step))
 
-    def loaded(self) -> Model:
-        """The model.
+    def served(self, id: str | None) -> Served:
+        """A model by its id; the first one without any.
 
         Raises:
-            ApiError: it is not loaded yet, or could not be loaded.
+            ApiError: there is none of that id.
         """
-        if self.failure is not None:
-            raise ApiError(503, self.failure, code="model_failed", retry_after=5)
-        if self.model is None:
+        if id is None:
+            return self.first
+        found = self.models.get(id)
+        if found is None:
+            known = ", ".join(map(repr, self.models))
+            raise ApiError(
+                400,
+                f"There is no model {id[:64]!r} here: there is {known}.",
+                param="model",
+                code="model_not_found",
+            )
+        return found
+
+    def ask(self, served: Served) -> None:
+        """Have a model loaded that nothing is known of yet."""
+        with self._lock:
+            if served.about is None and not served.asked:
+                served.asked = True
+                self._work.notify_all()
+
+    def about(self, served: Served) -> About:
+        """What is known of a model.
+
+        Raises:
+            ApiError: it was not loaded yet, or could not be loaded.
+        """
+        if served.failure is not None:
+            raise ApiError(503, served.failure, code="model_failed", retry_after=5)
+        if served.about is None:
             raise ApiError(
                 503,
                 "The model is being loaded. Try again in a moment.",
                 code="loading",
                 retry_after=2,
             )
-        return self.model
+        return served.about
+
+    def measure(self, served: Served, size: tuple[int, int] | None) -> Measuring:
+        """Measure plans for a model that is loaded; return the measurement that runs already.
+
+        Raises:
+            ApiError: this server measures nothing, or the model is not loaded.
+        """
+        measurement = measuring.connected()
+        if measurement is None:
+            raise ApiError(409, "This server cannot measure models.", code="cannot_measure")
+        with self._lock:
+            if self.stopping:
+                raise stopping()
+            model = served.model
+            if served.measuring is not None and served.measures:
+                return served.measuring
+            if model is None or served.state != "ready":
+                served.asked = True
+                self._work.notify_all()
+                raise ApiError(
+                    503,
+                    "The model is being loaded. Try again in a moment.",
+                    code="loading",
+                    retry_after=2,
+                )
+            wanted = size or model.card.sizes.native
+            if not model.card.sizes.possible(wanted):
+                problem = pipeline.no_size(model.card, wanted)
+                raise ApiError(400, problem, param="size", code="invalid_value")
+            served.measuring = found = Measuring(wanted)
+
+        def held() -> bool:
+            with self._lock:
+                busy = bool(self._running or self._queue)
+                if busy:
+                    self._work.wait(timeout=1)
+                return busy
+
+        def kept(plan: Plan) -> None:
+            del plan
+            with self._lock:
+                served.about = about(model)
+
+        def over() -> None:
+            with self._lock:
+                self._work.notify_all()
+
+        found.start(measurement, model, held, kept, over)
+        return found
 
     def waiting(self) -> int:
         """Pictures in the queue."""
@@ -276,36 +373,92 @@ class JobManager:
 
     @property
     def alive(self) -> bool:
-        """Whether the network is available."""
-        return self.network is None or self.network.live
+        """Whether the networks of all models that are loaded respond."""
+        return all(served.alive for served in self.models.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first model has been loaded."""
+        return self.first.about is not None and self.first.failure is None
+
+    def wanted(self) -> Served | None:
+        """Wait for a model that is to be loaded, and for room; None when the server stops.
+
+        Models leave in the order of their last use, and not while they have work, unless another
+        one has waited long.
+        """
+        with self._lock:
+            while not self.stopping and not self.closing:
+                since = self._wanted()
+                away = [served for served in since if served.state == "away"]
+                if away:
+                    kept = [s for s in self.models.values() if s.state not in ("away", "failed")]
+                    if len(kept) < self.settings.keep_models:
+                        away[0].state = "loading"
+                        self._tell_loading(away[0])
+                        return away[0]
+                    if not any(served.state in ("leaving", "loading") for served in kept):
+                        self._make_room(kept, since[away[0]])
+                self._work.wait(timeout=1 if away else None)
+            return None
+
+    def left(self, served: Served) -> None:
+        """Note that a model is not loaded any more."""
+        with self._lock:
+            if served.measuring is not None:
+                served.measuring.cancel()
+            if served.network is not None:
+                served.restarts += served.network.restarts
+            served.model = served.network = served.down_since = None
+            if served.state != "failed":
+                served.state = "away"
+            self.metrics.loaded.set(self._count_loaded())
+            self._work.notify_all()
 
     def open(
-        self, model: Model, seconds_per_work: float, network: Supervised[Any] | None = None
+        self,
+        served: Served,
+        model: Model,
+        seconds_per_work: float,
+        network: Supervised[Any] | None = None,
     ) -> None:
-        """Begin to serve, with the unfinished jobs of an earlier run.
+        """Begin to serve a model; with the first one, the unfinished jobs of an earlier run.
 
         Args:
+            served: the model's place.
+            model: as loaded.
+            seconds_per_work: of a warm model.
             network: the process that holds the network of the model, if one does.
         """
+        known = about(model)
         with self._lock:
             if self.stopping:
                 return
-            self.seconds_per_work = seconds_per_work
-            if self.model is None:
-                self._restore(model)
-            self.model, self.network, self.failure = model, network, None
-            self.ready = True
+            served.seconds_per_work = seconds_per_work
+            served.model, served.about, served.network = model, known, network
+            served.state, served.failure, served.asked = "ready", None, False
+            served.used = time.monotonic()
+            for job in {unit.job.id: unit.job for unit in self._queue}.values():
+                if job.served is served:
+                    _plan(job, model)
+            if served is self.first and not self._restored:
+                self._restored = True
+                self._restore()
             if network is not None:
-                network.changed = self._network_changed
-            self._network_changed()
+                network.changed = partial(self._network_changed, served)
+            self.metrics.loaded.set(self._count_loaded())
+            self._network_changed(served)
+            self._tell_loading(served)
             self.opened.ring()
 
-    def give_up(self, reason: str) -> None:
-        """Record that there is no model; queued jobs wait for another start."""
+    def give_up(self, served: Served, reason: str) -> None:
+        """Record that a model is not there; queued jobs wait for another start."""
         with self._lock:
-            self.failure = reason
-            self.ready = False
-            self.metrics.ready.set(0)
+            served.failure = reason
+            served.state = "failed"
+            served.asked = False
+            if served is self.first:
+                self.metrics.ready.set(0)
             self.opened.ring()
 
     def await_close(self, seconds: float) -> bool:
@@ -313,28 +466,36 @@ class JobManager:
         with self._lock:
             return self._work.wait_for(lambda: self.closing, seconds)
 
-    def _network_changed(self) -> None:
+    def _network_changed(self, served: Served) -> None:
         with self._lock:
-            self.metrics.ready.set(self.alive)
-            if self.network is not None:
-                self.metrics.restarts.set(self.network.restarts)
-            self._down_since = None if self.alive else self._down_since or time.monotonic()
+            self.metrics.ready.set(self.ready and self.alive)
+            restarts = (s.restarts + (s.network.restarts if s.network else 0) for s in self._all())
+            self.metrics.restarts.set(sum(restarts))
+            served.down_since = None if served.alive else served.down_since or time.monotonic()
             self._work.notify_all()
 
-    def take(self, limit: int, *, wait: bool = True) -> list[Unit] | None:
-        """The next pictures, at most `limit`; None when the server stops.
+    def take(self, served: Served, limit: int, *, wait: bool = True) -> list[Unit] | None:
+        """The next pictures of a model, at most `limit`.
 
         Args:
+            served: the model.
             limit: number of pictures.
             wait: until there are some; without it, the result may be empty.
+
+        Returns:
+            None when the server stops or the model has to leave.
         """
         with self._lock:
             while True:
-                if self.closing or (self.stopping and not self._queue):
+                ended = self.closing or (self.stopping and not self._queue)
+                if ended or served.state == "leaving":
                     return None
                 self._expire()
-                units = self._queue.pop(limit) if self.alive else []
+                units: list[Unit] = []
+                if served.alive and self._has_turn(served):
+                    units = self._queue.pop(limit, lambda unit: unit.job.served is served)
                 if units:
+                    served.used = time.monotonic()
                     self._running += units
                     self.metrics.queue.set(len(self._queue))
                     self._move_up()
@@ -342,10 +503,15 @@ class JobManager:
                     return units
                 self._work.wait(timeout=5)
 
-    def await_network(self, jobs: Sequence[Job]) -> bool:
+    def quiet(self, served: Served) -> bool:
+        """Whether no other model draws, so that this one can be measured meanwhile."""
+        with self._lock:
+            return all(unit.job.served is served for unit in self._running)
+
+    def await_network(self, served: Served, jobs: Sequence[Job]) -> bool:
         """Wait for the network; False if the server stops or all jobs are cancelled first."""
         with self._lock:
-            while not self.alive:
+            while not served.alive:
                 self._expire()
                 if self.closing or all(job.over for job in jobs):
                     return False
@@ -403,7 +569,9 @@ class JobManager:
             job.pictures[unit.slot] = row
             job.previews.pop(unit.slot, None)
             self._record(job, "picture", {"slot": unit.slot, "picture": picture_json(row)})
-            self.metrics.pictures.labels(job.kind, job.request.quality).inc()
+            self.metrics.pictures.labels(
+                job.kind, job.request.quality, job.request.model or self.first.id
+            ).inc()
             if len(job.pictures) == len(job.slots):
                 self._end(
                     job,
@@ -424,11 +592,13 @@ class JobManager:
         """Release the units that were taken."""
         with self._lock:
             self._running = [unit for unit in self._running if unit not in units]
+            if len(self.models) > 1 and not self._running:
+                self._work.notify_all()  # it may be another model's turn
 
-    def learn(self, work: float, seconds: float) -> None:
-        """Update the speed estimate of this machine with the time of a picture."""
+    def learn(self, served: Served, work: float, seconds: float) -> None:
+        """Update the speed estimate of a model on this machine with the time of a picture."""
         with self._lock:
-            self.seconds_per_work += 0.2 * (seconds / work - self.seconds_per_work)
+            served.seconds_per_work += 0.2 * (seconds / work - served.seconds_per_work)
 
     def drain(self) -> None:
         """Accept no more jobs, and run only those that a call waits for.
@@ -457,6 +627,9 @@ class JobManager:
                 if job.kind == "api":
                     self.fail(job, stopping().problem)
             self.closing = True
+            for served in self._all():
+                if served.measuring is not None:
+                    served.measuring.cancel()
             self._work.notify_all()
             for job in self._jobs.values():
                 job.broadcast.ring()
@@ -465,6 +638,52 @@ class JobManager:
             self.opened.ring()
 
     # The methods below are called with the lock held.
+
+    def _all(self) -> Collection[Served]:
+        return self.models.values()
+
+    def _count_loaded(self) -> int:
+        return sum(served.model is not None for served in self._all())
+
+    def _wanted(self) -> dict[Served, float]:
+        """Models that are asked for or have work, with the time that the oldest came."""
+        found = {served: 0.0 for served in self._all() if served.asked}
+        for unit in self._queue:
+            served = unit.job.served
+            if served is not None and served.failure is None:
+                found[served] = min(found.get(served, unit.job.created), unit.job.created)
+        return found
+
+    def _make_room(self, kept: Sequence[Served], since: float) -> None:
+        """Let the model leave that was used least recently."""
+        busy = {unit.job.served for unit in (*self._queue, *self._running)}
+        idle = [s for s in kept if s not in busy and not s.measures]
+        if not idle and time.time() - since > _TURN:
+            idle = list(kept)
+        if idle:
+            min(idle, key=lambda served: served.used).state = "leaving"
+            self._work.notify_all()
+
+    def _has_turn(self, served: Served) -> bool:
+        """Whether a model may take pictures: no other one draws, and the next picture is its."""
+        if len(self.models) == 1:
+            return True
+        if any(
+            unit.job.served is not served and unit.job.served is not None and unit.job.served.alive
+            for unit in self._running
+        ):
+            return False
+        first = next((u for u in self._queue if u.job.served and u.job.served.active), None)
+        return first is not None and first.job.served is served
+
+    def _tell_loading(self, served: Served) -> None:
+        """Publish the jobs that wait for a model whose state has changed."""
+        for job in {unit.job.id: unit.job for unit in self._queue}.values():
+            if job.served is served and job.kind == "studio":
+                self._announce(job)
+
+    def _seconds(self, job: Job, work: float) -> float:
+        return work * (self.first if job.served is None else job.served).seconds_per_work
 
     def _again(self, key: str, body: str) -> Job | None:
         found = self.store.keyed_job(key)
@@ -494,7 +713,7 @@ class JobManager:
         )
 
     def _admit(self, client: str, count: int) -> None:
-        wait = len(self._queue) * self.seconds_per_work * 10 + 1
+        wait = len(self._queue) * self.first.seconds_per_work * 10 + 1
         if self._queue.of(client) + count > self.settings.queue_of_one:
             raise ApiError(
                 429,
@@ -530,11 +749,11 @@ class JobManager:
 
     def _move_up(self) -> None:
         """Publish the changed queue positions of waiting jobs."""
-        for id, (position, work) in self._ahead().items():
+        for id, (position, seconds) in self._ahead().items():
             job = self._jobs[id]
             if job.state == "queued" and position != job.position:
                 job.position = position
-                eta = round(work * self.seconds_per_work, 3)
+                eta = round(seconds, 3)
                 self._record(job, "queued", {"position": position, "eta_seconds": eta})
 
     def _end(self, job: Job, state: State, name: str, data: Mapping[str, Any]) -> None:
@@ -568,11 +787,11 @@ class JobManager:
             _log.exception("the state of a job could not be written")
 
     def _expire(self) -> None:
-        down = self._down_since
-        if down is not None and time.monotonic() - down > self.settings.network_seconds:
-            for job in {unit.job.id: unit.job for unit in (*self._queue, *self._running)}.values():
-                if job.kind == "api":  # a client holds a connection open for it
-                    self.fail(job, ProblemDetail(_DOWN, "server_error", code="network_lost"))
+        for job in {unit.job.id: unit.job for unit in (*self._queue, *self._running)}.values():
+            down = None if job.served is None else job.served.down_since
+            lost = down is not None and time.monotonic() - down > self.settings.network_seconds
+            if lost and job.kind == "api":  # a client holds a connection open for it
+                self.fail(job, ProblemDetail(_DOWN, "server_error", code="network_lost"))
         late = time.time() - self.settings.wait_seconds
         for job in {unit.job.id: unit.job for unit in self._queue}.values():
             if job.created < late and job.state == "queued":
@@ -589,24 +808,24 @@ class JobManager:
     def _outlook(self, job: Job) -> tuple[int | None, float | None]:
         if job.over:
             return None, None
-        position, work = self._ahead().get(job.id, (0, self._left()))
-        eta = round(work * self.seconds_per_work, 3)
-        return (position if job.state == "queued" else None), eta
+        position, seconds = self._ahead().get(job.id, (0, self._left()))
+        return (position if job.state == "queued" else None), round(seconds, 3)
 
     def _ahead(self) -> dict[str, tuple[int, float]]:
-        """For every queued job, the number of jobs before it and the work until it is done."""
+        """For every queued job, the number of jobs before it and the seconds until it is done."""
         found: dict[str, tuple[int, float]] = {}
-        work = self._left()
+        seconds = self._left()
         for unit in self._queue:
-            work += unit.job.cost
+            seconds += self._seconds(unit.job, unit.job.cost)
             position, _ = found.get(unit.job.id, (len(found), 0.0))
-            found[unit.job.id] = position, work
+            found[unit.job.id] = position, seconds
         return found
 
     def _left(self) -> float:
-        """The remaining work on running pictures. Pictures of one batch end together."""
+        """The remaining seconds of running pictures. Pictures of one batch end together."""
         return sum(
-            max(0.0, 1 - unit.job.done.get(unit.slot, 0) / unit.job.steps) * unit.job.cost
+            max(0.0, 1 - unit.job.done.get(unit.slot, 0) / unit.job.steps)
+            * self._seconds(unit.job, unit.job.cost)
             for unit in self._running
         )
 
@@ -648,6 +867,7 @@ class JobManager:
             "finished": job.finished,
             "request": job.request.model_dump(),
             "position": position,
+            "loading": not job.over and job.served is not None and job.served.state == "loading",
             "eta_seconds": eta,
             "progress": round(job.progress, 4),
             "pictures": [picture_json(job.pictures[i]) for i in sorted(job.pictures)],
@@ -657,7 +877,7 @@ class JobManager:
             "forwards": job.forwards if job.pictures else None,
         }
 
-    def _restore(self, model: Model) -> None:
+    def _restore(self) -> None:
         for row in self.store.unfinished_jobs():
             job = self._recalled(row)
             if job is None:
@@ -676,10 +896,17 @@ class JobManager:
                     code="other_version",
                 )
                 self._end(job, "failed", "failed", {"error": job.error.as_json()})
+            elif job.served is None:
+                job.error = ProblemDetail(
+                    f"This job is for the model {job.request.model!r}, which this server does not "
+                    "have. Request it of another model.",
+                    "server_error",
+                    code="model_not_found",
+                )
+                self._end(job, "failed", "failed", {"error": job.error.as_json()})
             else:
-                plan = requests.plan(model, job.request)
-                job.cost = requests.work(plan, job.request.size, job.request.guidance)
-                job.steps = len(plan.steps)
+                if job.served.model is not None:
+                    _plan(job, job.served.model)
                 job.state, job.started = "queued", None
                 self._write(job)
                 self._enter(job)
@@ -694,14 +921,16 @@ class JobManager:
 
     def _remembered(self, row: JobRow) -> Job:
         """A job from the database, with a log reconstructed from its row."""
+        request = remembered(JobRequest, row.request)
         job = Job(
             id=row.id,
             client=row.client,
             kind="api" if row.kind == "api" else "studio",
-            request=remembered(JobRequest, row.request),
+            request=request,
             slots=tuple(remembered(Slot, slot) for slot in row.slots),
             created=row.created,
-            cost=0.0,
+            served=self.first if request.model is None else self.models.get(request.model),
+            cost=1.0,
             steps=1,
             state=state_named(row.state),
             started=row.started,
@@ -722,3 +951,14 @@ class JobManager:
             entries.append(("cancelled", {}))
         job.log = [Event(base + i, name, data) for i, (name, data) in enumerate(entries)]
         return job
+
+
+def _plan(job: Job, model: Model) -> None:
+    """Set the cost and the steps of a job by the plan that it will run."""
+    try:
+        plan = requests.plan(model, job.request)
+    except AsymflowError:
+        return  # it is told why when its turn comes
+    guidance = scale_of(model.card, job.request)
+    job.cost = requests.work(plan, job.request.size, guidance)
+    job.steps = len(plan.steps)

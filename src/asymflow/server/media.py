@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 SUFFIXES: dict[Format, str] = {"png": "png", "webp": "webp", "jpeg": "jpg"}
-_KEPT_SIDE = 1024
-"""Maximal side of a stored upload, larger than the sizes of the model."""
+_KEPT_SIDE = 2048
+"""Maximal side of a stored upload, as large as what models draw."""
 
 
 def receive(data: bytes, max_pixels: int) -> tuple[bytes, int, int]:

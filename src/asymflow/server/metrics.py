@@ -22,7 +22,12 @@ class Metrics:
         )
         self.ready = Gauge(
             "asymflow_ready",
-            "1 when the model is loaded and warm.",
+            "1 when the first model is loaded and warm, and all networks respond.",
+            registry=into,
+        )
+        self.loaded = Gauge(
+            "asymflow_models_loaded",
+            "Models that are loaded.",
             registry=into,
         )
         self.wait = Histogram(
@@ -34,21 +39,21 @@ class Metrics:
         self.seconds = Histogram(
             "asymflow_picture_seconds",
             "Computing per picture.",
-            ["quality"],
+            ["quality", "model"],
             buckets=_SECONDS,
             registry=into,
         )
         self.forwards = Histogram(
             "asymflow_picture_forwards",
             "Network passes per picture.",
-            ["quality"],
+            ["quality", "model"],
             buckets=_FORWARDS,
             registry=into,
         )
         self.pictures = Counter(
             "asymflow_pictures",
             "Finished pictures.",
-            ["kind", "quality"],
+            ["kind", "quality", "model"],
             registry=into,
         )
         self.jobs = Counter(

@@ -3,6 +3,10 @@
 Extra request fields (`seed`, `style`, `negative_prompt`, `plan`, `guidance_scale`, `strength`) give
 access to our own parameters, and responses have the values used in `asymflow`. When a client
 disconnects, its pictures are cancelled.
+
+`model` chooses among the models of the server; names of OpenAI's models mean the first one. For a
+model of classes the prompt is the name or the number of a class, and a model that is asked with
+nothing ignores it.
 """
 
 from __future__ import annotations
@@ -24,20 +28,22 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.datastructures import UploadFile
 from starlette.types import Receive, Scope, Send
 
+from asymflow.core.card import Card
 from asymflow.core.errors import InputError
 from asymflow.core.types import Picture
 from asymflow.generation import styles
-from asymflow.generation.pipeline import Model
 from asymflow.generation.spec import MAX_PROMPT, cut_text
 from asymflow.server import media, openapi_schema, requests, streams
+from asymflow.server.asked import quality
 from asymflow.server.jobs import Job
+from asymflow.server.lineup import About, Served
 from asymflow.server.manager import JobManager
 from asymflow.server.openai_schema import MOOD, PLANS, QUALITIES, WITHOUT_EFFECT, ImageRequest
 from asymflow.server.openai_sizes import check_sizes, sizes, usage
 from asymflow.server.problems import ApiError, ProblemDetail, refused
-from asymflow.server.schemas import JobRequest, Quality
+from asymflow.server.schemas import JobRequest
 from asymflow.server.security import RESULTS
-from asymflow.server.state import Client, Here, Loaded, Studio
+from asymflow.server.state import Client, Here, Studio, about_of
 from asymflow.server.store import PictureRow, Store
 from asymflow.server.workshop import caller_of
 
@@ -46,7 +52,8 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-MODEL = "asymflow"
+_THEIRS = ("gpt-image", "chatgpt-image", "dall-e")
+"""Names of OpenAI's models begin so."""
 _IMAGE = ("image", "image[]")
 _MASK = ("mask", "mask[]")
 _ALONE = {
@@ -63,14 +70,18 @@ class _Order:
     Attributes:
         size: (height, width) of the files.
         drawn: (height, width) that the model generates.
+        served: the model.
+        transparent: whether files keep transparency.
         call: "image_generation" or "image_edit", as in the names of events.
         cut: characters of fields that were too long: "sent" and "taken".
         mask: the part of a mask to repaint, "transparent" or "white"; None without one.
         ignored: names of unknown fields.
     """
 
+    served: Served
+    about: About
     request: ImageRequest
-    quality: Quality
+    quality: str
     size: tuple[int, int]
     drawn: tuple[int, int]
     transparent: bool
@@ -100,41 +111,38 @@ class _Order:
         return {
             "background": "transparent" if self.transparent else "opaque",
             "output_format": self.request.output_format,
-            "quality": QUALITIES[self.quality],
+            "quality": QUALITIES.get(self.quality, "medium"),
             "size": f"{self.size[1]}x{self.size[0]}",
         }
 
 
 @router.get("/models")
-def list_models() -> dict[str, Any]:
-    """The one model."""
-    return {"object": "list", "data": [_model_json()]}
+def list_models(studio: Here) -> dict[str, Any]:
+    """The models of this server, the default first."""
+    models = studio.manager.models.values()
+    return {"object": "list", "data": [_model_json(served) for served in models]}
 
 
 @router.get("/models/{id}")
-def get_model(id: str) -> dict[str, Any]:
-    """The model by its name."""
-    if id != MODEL:
-        raise ApiError(
-            404,
-            f"There is no model {id[:64]!r}. The one here is {MODEL!r}.",
-            param="model",
-            code="model_not_found",
-        )
-    return _model_json()
+def get_model(studio: Here, id: str) -> dict[str, Any]:
+    """A model by its id."""
+    found = studio.manager.models.get(id)
+    if found is None:
+        raise _no_model(studio, id)
+    return _model_json(found)
 
 
 @router.post("/images/generations", responses=openapi_schema.IMAGES)
 async def generate(
     call: Request,
     studio: Here,
-    model: Loaded,
     client: Client,
     request: ImageRequest,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Response:
-    """Make pictures from words."""
-    order = _order(call, model, request, "image_generation", None)
+    """Make pictures from words, or of a class."""
+    served, about = await about_of(studio, _id(studio, request.model))
+    order = _order(call, served, about, request, "image_generation", None)
     job = await run_in_threadpool(_submit, studio, order, client, idempotency_key)
     return await _answer(call, studio, order, job)
 
@@ -154,7 +162,6 @@ async def generate(
 async def edit(
     call: Request,
     studio: Here,
-    model: Loaded,
     client: Client,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Response:
@@ -172,6 +179,12 @@ async def edit(
             code="invalid_value",
         )
     request = ImageRequest.model_validate(texts)
+    served, about = await about_of(studio, _id(studio, request.model))
+    for possible, field in ((about.card.image, "image"), (about.card.inpaint, "mask")):
+        if not possible and (field == "image" or mask is not None):
+            doing = "begin with a picture" if field == "image" else "repaint a part of a picture"
+            message = f"{about.card.title} cannot {doing}."
+            raise ApiError(400, message, param=field, code="invalid_value")
     caller = caller_of(call)
     await run_in_threadpool(studio.manager.check_disk)
     pixels = studio.settings.upload_pixels
@@ -184,7 +197,8 @@ async def edit(
         kept = await run_in_threadpool(studio.store.add_upload, png, *size)
         mask_id, shown = kept.id, "white" if white else "transparent"
     strange = [name for name, _ in files if name not in (*_IMAGE, *_MASK)]
-    order = _order(call, model, request, "image_edit", (height, width), shown, strange)
+    given = (height, width)
+    order = _order(call, served, about, request, "image_edit", given, shown, strange)
     sent = hashlib.sha256(image + b"\0" + (mask or b"")).hexdigest()
     job = await run_in_threadpool(
         _submit, studio, order, client, idempotency_key, upload.id, mask_id, sent
@@ -205,8 +219,44 @@ def result(studio: Here, name: str) -> FileResponse:
     return FileResponse(path)
 
 
-def _model_json() -> dict[str, Any]:
-    return {"id": MODEL, "object": "model", "created": 1_764_000_000, "owned_by": "asymflow"}
+def _model_json(served: Served) -> dict[str, Any]:
+    return {
+        "id": served.id,
+        "object": "model",
+        "created": 1_764_000_000,
+        "owned_by": "asymflow",
+        "asymflow": {
+            "title": served.id if served.about is None else served.about.card.title,
+            "loaded": served.model is not None,
+        },
+    }
+
+
+def _id(studio: Studio, wanted: str | None) -> str | None:
+    """The id of the model that a call names; None for the first one.
+
+    Clients that know OpenAI's models only name one of those, and a server of a single model is not
+    particular.
+
+    Raises:
+        ApiError: there is no such model.
+    """
+    models = studio.manager.models
+    if wanted is None or wanted in models:
+        return wanted
+    if len(models) == 1 or wanted.startswith(_THEIRS):
+        return None
+    raise _no_model(studio, wanted)
+
+
+def _no_model(studio: Studio, id: str) -> ApiError:
+    known = ", ".join(map(repr, studio.manager.models))
+    return ApiError(
+        404,
+        f"There is no model {id[:64]!r} here: there is {known}.",
+        param="model",
+        code="model_not_found",
+    )
 
 
 @asynccontextmanager
@@ -267,7 +317,8 @@ def _received_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]
 
 def _order(
     call: Request,
-    model: Model,
+    served: Served,
+    about: About,
     request: ImageRequest,
     kind: str,
     given: tuple[int, int] | None,
@@ -297,23 +348,46 @@ def _order(
         for name, text in long.items()
         if len(" ".join(text.split())) > MAX_PROMPT
     }
-    size, drawn = sizes(request.size, given)
-    transparent = request.background == "transparent" or (
-        request.background == "auto" and request.output_format != "jpeg"
+    size, drawn = sizes(about.card, request.size, given)
+    if request.background == "transparent" and not about.card.alpha:
+        raise ApiError(
+            400,
+            f"{about.card.title} draws no transparency. Request an opaque background, or auto.",
+            param="background",
+            code="invalid_value",
+        )
+    transparent = about.card.alpha and (
+        request.background == "transparent"
+        or (request.background == "auto" and request.output_format != "jpeg")
     )
+    unread = {"prompt"} if about.card.asks == "nothing" else set[str]()
     return _Order(
+        served=served,
+        about=about,
         request=request,
-        quality=request.plan or PLANS[request.quality],
+        quality=_plan(about, request),
         size=size,
         drawn=drawn,
         transparent=transparent,
-        tokens=usage(model, request, drawn, given is not None),
+        tokens=usage(served, about.card, request, drawn, given is not None),
         call=kind,
         base=str(call.base_url).rstrip("/"),
         cut=cut,
         mask=mask,
-        ignored=sorted({*(request.model_extra or {}), *strange} - WITHOUT_EFFECT),
+        ignored=sorted({*(request.model_extra or {}), *strange, *unread} - WITHOUT_EFFECT),
     )
+
+
+def _plan(about: About, request: ImageRequest) -> str:
+    """The plan of a quality: the one of that name, or of those that there are the nearest."""
+    if request.plan is not None:
+        return quality(about, request.plan)
+    wanted = PLANS[request.quality]
+    if wanted in about.plans or about.embedded:
+        return wanted
+    if request.quality == "low":
+        return next(iter(about.plans))
+    return about.usual
 
 
 def _submit(
@@ -326,10 +400,13 @@ def _submit(
     sent: str = "",
 ) -> Job:
     request = order.request
+    card = order.about.card
     style = None if request.style in (None, *MOOD) else request.style
-    known = styles.style_of(studio.manager.loaded().card, style or "")
+    known = styles.style_of(card, style or "")
     job_request = JobRequest(
-        prompt=request.prompt,
+        model=order.served.id,
+        prompt=request.prompt if card.asks == "prompt" else "",
+        label=_class(card, request.prompt) if card.asks == "class" else None,
         negative_prompt=request.negative_prompt,
         style=style if known is None else known.id,
         width=order.drawn[1],
@@ -342,7 +419,8 @@ def _submit(
         strength=request.strength if image is not None else None,
         fit=request.fit,
     )
-    steps = len(requests.plan(studio.manager.loaded(), job_request).steps)
+    model = order.served.model
+    steps = card.steps if model is None else len(requests.plan(model, job_request).steps)
     return studio.manager.submit(
         job_request,
         client=client,
@@ -352,6 +430,18 @@ def _submit(
         literal=request.n,
         sent=sent,
     )
+
+
+def _class(card: Card, prompt: str) -> int:
+    """The class that a prompt names.
+
+    Raises:
+        ApiError: it is none.
+    """
+    try:
+        return card.label_of(prompt)
+    except InputError as error:
+        raise ApiError(400, str(error), param="prompt", code="invalid_value") from error
 
 
 def _partial_steps(steps: int, count: int) -> frozenset[int]:
@@ -528,6 +618,7 @@ def _told(order: _Order, rows: list[PictureRow]) -> dict[str, Any]:
     """The values used, to reproduce the pictures."""
     facts = [row.facts for row in rows]
     return {
+        "model": order.served.id,
         "plan": order.quality,
         "drawn_size": f"{order.drawn[1]}x{order.drawn[0]}",
         "style": facts[0]["style"],

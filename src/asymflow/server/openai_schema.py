@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from asymflow.io.images import Format
 from asymflow.server.schemas import Quality, Sent
 
-PLANS: Mapping[str, Quality] = {
+PLANS: Mapping[str, str] = {
     "auto": "balanced",
     "low": "draft",
     "medium": "balanced",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from asymflow.core.adapter import CountsTokens
-from asymflow.generation.pipeline import Model
+from asymflow.core.card import Card, Sizes
 from asymflow.generation.spec import batchable
+from asymflow.server.lineup import Served
 from asymflow.server.openai_schema import ImageRequest
 from asymflow.server.problems import ApiError
-from asymflow.server.settings import LARGEST, SIDES
+from asymflow.server.settings import LARGEST
 
-_NATIVE = 64
 _PATCH = 8
 """Side of the patches that pictures are counted in, at least."""
 
@@ -30,14 +31,8 @@ def check_sizes(image: tuple[int, int], mask: tuple[int, int]) -> None:
         )
 
 
-def sizes(text: str, given: tuple[int, int] | None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of the file and of the picture that the model generates for it.
-
-    Files larger than the sizes of the model are enlarged from its largest.
-    """
-    if text == "auto":
-        drawn = (_NATIVE, _NATIVE) if given is None else _near(given, _NATIVE)
-        return drawn, drawn
+def size_of(text: str) -> tuple[int, int]:
+    """(height, width) of a size as text, "WxH"."""
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if found is None:
         raise ApiError(
@@ -46,41 +41,71 @@ def sizes(text: str, given: tuple[int, int] | None) -> tuple[tuple[int, int], tu
             param="size",
             code="invalid_value",
         )
-    width, height = int(found[1]), int(found[2])
-    if height in SIDES and width in SIDES:
-        return (height, width), (height, width)
-    if not (SIDES[0] <= min(height, width) and max(height, width) <= LARGEST) or (
-        max(height, width) > 4 * min(height, width)
-    ):
+    return int(found[2]), int(found[1])
+
+
+def sizes(
+    card: Card, text: str, given: tuple[int, int] | None
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of the file and of the picture that the model generates for it.
+
+    Files of other sizes than those of the model are made from its nearest.
+    """
+    known = card.sizes
+    if text == "auto":
+        drawn = known.native if given is None else _near(known, given, max(known.native))
+        return drawn, drawn
+    size = size_of(text)
+    if known.possible(size) and (known.trained is None or known.as_trained(size)):
+        return size, size
+    low, high = _sides(known)
+    drawn = _near(known, size, min(high, max(size)))
+    alike = size[0] * drawn[1] / max(1, size[1] * drawn[0])
+    most = max(LARGEST, high)
+    if not (low <= min(size) and max(size) <= most and 1 / 1.4 < alike < 1.4):
+        how = (
+            f"the shape of {known.native[1]}x{known.native[0]}, the only size that is drawn, up to "
+            f"{most} a side"
+            if known.fixed
+            else f"sides from {low} to {most}, one at most four times the other: multiples of "
+            f"{known.multiple} up to {high} are drawn as they are, and others enlarged"
+        )
         raise ApiError(
             400,
-            f"Size {text} is not possible. Give sides from {SIDES[0]} to {LARGEST}, one at most "
-            f"four times the other: multiples of {SIDES.step} up to {SIDES[-1]} are drawn as they "
-            "are, and others enlarged.",
+            f"Size {text} is not possible. Give {how}.",
             param="size",
             code="invalid_value",
         )
-    return (height, width), _near((height, width), min(SIDES[-1], max(height, width)))
+    return size, drawn
 
 
-def _near(size: tuple[int, int], longest: int) -> tuple[int, int]:
+def _sides(known: Sizes) -> tuple[int, int]:
+    """The smallest and the largest side that are drawn."""
+    if known.fixed:
+        return min(known.native), max(known.native)
+    return known.trained or (known.smallest, max(known.native))
+
+
+def _near(known: Sizes, size: tuple[int, int], longest: int) -> tuple[int, int]:
     """The size of the model with a longer side of about `longest`, at the aspect of `size`."""
+    if known.fixed:
+        return known.native
+    low, high = _sides(known)
+    grain = known.multiple
+    low, high = math.ceil(low / grain) * grain, high // grain * grain
     scale = longest / max(size)
-    height, width = (
-        min(max(round(side * scale / SIDES.step) * SIDES.step, SIDES[0]), SIDES[-1])
-        for side in size
-    )
+    height, width = (min(max(round(side * scale / grain) * grain, low), high) for side in size)
     return height, width
 
 
 def usage(
-    model: Model, request: ImageRequest, drawn: tuple[int, int], edits: bool
+    served: Served, card: Card, request: ImageRequest, drawn: tuple[int, int], edits: bool
 ) -> dict[str, Any]:
     """Token usage: pieces of the prompt, and patches of the pictures."""
     text = len(request.prompt.split())
-    if isinstance(model.adapter, CountsTokens):
+    if (model := served.model) is not None and isinstance(model.adapter, CountsTokens):
         text = model.adapter.count_tokens(request.prompt)
-    patch = max(_PATCH, model.card.sizes.multiple)
+    patch = max(_PATCH, card.sizes.multiple)
     patches = drawn[0] * drawn[1] // patch**2
     given = patches if edits else 0
     made = patches * request.n

@@ -30,13 +30,18 @@ class Step(BaseModel):
 
 
 class Picture(BaseModel):
-    """A finished picture; `created` in seconds since 1970."""
+    """A finished picture; `created` in seconds since 1970.
+
+    `label` has the choices of its prompt, and `class_label` the number of its class.
+    """
 
     id: str
     job: str
     slot: int
     created: float
+    model: str | None
     label: str | None
+    class_label: int | None
     prompt: str
     negative_prompt: str
     style: str | None
@@ -55,7 +60,10 @@ class Picture(BaseModel):
 
 
 class Job(BaseModel):
-    """A job; `position` counts the jobs before it while it waits."""
+    """A job; `position` counts the jobs before it while it waits.
+
+    `loading` says that its model is being loaded.
+    """
 
     id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
@@ -64,6 +72,7 @@ class Job(BaseModel):
     finished: float | None
     request: JobRequest
     position: int | None
+    loading: bool
     eta_seconds: float | None
     progress: float
     pictures: list[Picture]
@@ -71,6 +80,91 @@ class Job(BaseModel):
     error: ProblemDetail | None
     seconds: float | None
     forwards: int | None
+
+
+class ServedModel(BaseModel):
+    """A model of the server; its title and what it asks for are known since it was loaded first."""
+
+    id: str
+    title: str
+    asks: Literal["prompt", "class", "nothing"] | None
+    state: Literal["away", "loading", "ready", "leaving", "failed"]
+    loaded: bool
+    measured: bool
+    failure: str | None
+
+
+class ServedModels(BaseModel):
+    """The default first."""
+
+    models: list[ServedModel]
+
+
+class PixelSize(BaseModel):
+    """In pixels."""
+
+    width: int
+    height: int
+
+
+class CardSizes(BaseModel):
+    """The sizes of a model; sides are multiples of `multiple`, unless only `native` is possible."""
+
+    native: PixelSize
+    offered: list[PixelSize]
+    smallest: int
+    largest: int
+    multiple: int
+    trained: list[int]
+    fixed: bool
+
+
+class ModelCard(BaseModel):
+    """What a model is asked with, and what it can make."""
+
+    title: str
+    asks: Literal["prompt", "class", "nothing"]
+    classes: list[str]
+    negative: bool
+    image: bool
+    inpaint: bool
+    references: bool
+    alpha: bool
+    guided: bool
+    guidance: float
+    sizes: CardSizes
+    notes: list[str]
+    licence: str | None
+    source: str | None
+
+
+class Info(BaseModel):
+    """What a model of the server can do, and the limits of the server."""
+
+    version: str
+    model: dict[str, str]
+    models: list[ServedModel]
+    card: ModelCard
+    styles: list[dict[str, str | None]]
+    sizes: list[dict[str, str | int]]
+    qualities: list[dict[str, str | int | float]]
+    measured: bool
+    can_measure: bool
+    default: dict[str, str | float]
+    limits: dict[str, int]
+    ideas: list[str]
+    has_token: bool
+
+
+class Measurement(BaseModel):
+    """A measurement of a model, and the names of the plans that it has made so far."""
+
+    state: Literal["running", "done", "failed", "cancelled"]
+    size: str
+    progress: float
+    eta_seconds: float | None
+    plans: list[str]
+    error: str | None
 
 
 class Jobs(BaseModel):

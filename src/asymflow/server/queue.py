@@ -51,12 +51,13 @@ class FairQueue(Generic[T]):
         self._entries.append(_Entry(start, self._count, start + cost, client, item))
         self._entries.sort(key=lambda entry: (entry.start, entry.number))
 
-    def pop(self, limit: int) -> list[T]:
-        """Remove the first items, at most `limit`."""
-        if not self._entries:
+    def pop(self, limit: int, where: Callable[[T], bool] | None = None) -> list[T]:
+        """Remove the first items, at most `limit`; only those that fit, if `where` is given."""
+        fitting = [entry for entry in self._entries if where is None or where(entry.item)]
+        taken = fitting[:limit]
+        if not taken:
             return []
-        taken = self._entries[:limit]
-        self._now = taken[0].start
+        self._now = max(self._now, taken[0].start)
         self._drop({entry.number for entry in taken})
         return [entry.item for entry in taken]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from asymflow.core.card import Card
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.transforms import truncated
 from asymflow.core.types import Plan
@@ -24,6 +25,8 @@ from asymflow.generation.spec import (
     random_seed,
 )
 from asymflow.io import images
+from asymflow.server.asked import by_card, scale_of
+from asymflow.server.lineup import About
 from asymflow.server.problems import ApiError
 from asymflow.server.prompt_matrix import Variant, variants
 from asymflow.server.schemas import JobRequest, Slot
@@ -31,17 +34,33 @@ from asymflow.server.settings import COMBINATIONS
 from asymflow.server.store import Store
 
 
-def completed(request: JobRequest, literal: int | None) -> tuple[JobRequest, tuple[Slot, ...]]:
-    """The request with its seed filled in, and its pictures, grouped by combination.
+def completed(
+    about: About, request: JobRequest, literal: int | None
+) -> tuple[JobRequest, tuple[Slot, ...]]:
+    """The request with all defaults filled in, and its pictures, grouped by combination.
 
     Args:
+        about: the model that it is for.
         request: as sent.
         literal: number of pictures of the prompt, in which braces are no choices.
 
     Raises:
         InputError: a prompt is empty or invalid text, or there are too many combinations.
+        ApiError: the model is asked with something else, or cannot make that.
     """
+    request = by_card(about, request)
     seed = random_seed() if request.seed is None else request.seed
+    request = request.model_copy(update={"seed": seed})
+    if about.card.asks != "prompt":
+        named = "" if request.label is None else about.card.classes[int(request.label)]
+        count = request.n if literal is None else literal
+        slots = tuple(Slot(label=None, prompt=named, seed=seed + i) for i in range(count))
+        return request, slots
+    return request, tuple(_slots(request, seed, literal))
+
+
+def _slots(request: JobRequest, seed: int, literal: int | None) -> list[Slot]:
+    """The pictures of a prompt."""
     slots: list[Slot] = []
     plain = literal is not None
     for variant in (
@@ -55,18 +74,18 @@ def completed(request: JobRequest, literal: int | None) -> tuple[JobRequest, tup
             for i in range(request.n if literal is None else literal)
         ]
     clean_text("negative prompt", request.negative_prompt)
-    return request.model_copy(update={"seed": seed}), tuple(slots)
+    return slots
 
 
 def plan(model: Model, request: JobRequest) -> Plan:
     """The plan of a picture, truncated to its strength."""
-    made = pipeline.plan_for(model, _preset(request.quality), request.size)
+    made = pipeline.plan_for(model, _preset(model, request.quality), request.size)
     return truncated(made, request.path)
 
 
 def chosen_plan(model: Model, quality: str, size: tuple[int, int]) -> Plan:
     """The whole plan of a quality at (height, width)."""
-    return pipeline.plan_for(model, _preset(quality), size)
+    return pipeline.plan_for(model, _preset(model, quality), size)
 
 
 def work(plan: Plan, size: tuple[int, int], guidance: float) -> float:
@@ -77,6 +96,13 @@ def work(plan: Plan, size: tuple[int, int], guidance: float) -> float:
     )
 
 
+def expected_work(card: Card, request: JobRequest) -> float:
+    """About the cost of a picture, before the model is loaded and its plan known."""
+    pixels = request.size[0] * request.size[1] / 64**2
+    passes = 1 if scale_of(card, request) == 1 else 2
+    return card.steps * passes * pixels * request.path
+
+
 def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipeline.Job:
     """One picture to make.
 
@@ -85,21 +111,21 @@ def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipe
         ApiError: one of these is gone.
     """
     image, mask = inputs(store, request)
-    [job] = pipeline.jobs(model, replace(_spec(request, slot), image=image, mask=mask))
+    [job] = pipeline.jobs(model, replace(_spec(model, request, slot), image=image, mask=mask))
     return job
 
 
-def _spec(request: JobRequest, slot: Slot) -> GenerationSpec:
+def _spec(model: Model, request: JobRequest, slot: Slot) -> GenerationSpec:
     """One picture, without the pictures to start from."""
     return GenerationSpec(
-        prompt=slot.prompt,
+        prompt=slot.prompt if model.card.asks == "prompt" else "",
         negative=clean_text("negative prompt", request.negative_prompt),
         style=request.style,
         size=request.size,
         seed=slot.seed,
         count=1,
-        guidance=request.guidance,
-        plan=_preset(request.quality),
+        guidance=request.guidance_scale,
+        plan=_preset(model, request.quality),
         image=None,
         mask=None,
         strength=request.path,
@@ -108,17 +134,25 @@ def _spec(request: JobRequest, slot: Slot) -> GenerationSpec:
         needs=None,
         dtype=None,
         device=None,
+        label=None if request.label is None else str(request.label),
     )
 
 
-def check(model: Model, store: Store, request: JobRequest) -> None:
+def check(model: Model | None, store: Store, request: JobRequest) -> None:
     """Check whether a request can be served, without reading pixels.
+
+    Args:
+        model: if it is loaded; else it checks when the picture's turn comes.
+        store: has the pictures to start from.
+        request: completed.
 
     Raises:
         InputError: the model cannot serve it.
         ApiError: a picture that it names is gone.
     """
-    pipeline.check(model, _spec(request, Slot(label=None, prompt=request.prompt, seed=0)))
+    if model is not None:
+        first = Slot(label=None, prompt=request.prompt, seed=0)
+        pipeline.check(model, _spec(model, request, first))
     _source(store, request)
     if request.mask is not None and not has_upload(store, request.mask):
         raise _gone("mask", request.mask)
@@ -192,9 +226,9 @@ def _read(path: Path, read: Callable[[Path], NDArray[np.float32]]) -> NDArray[np
         ) from error
 
 
-def _preset(quality: str) -> PlanChoice:
-    # Weights without such a plan use the default one of their family.
-    return PlanChoice(preset=quality, lenient=True)
+def _preset(model: Model, quality: str | None) -> PlanChoice:
+    # Weights of the embedded kind without such a plan use the default one of their family.
+    return PlanChoice(preset=quality, lenient=model.embedded)
 
 
 def _padded(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from asymflow.core import presets
 from asymflow.generation.spec import MAX_PROMPT
 from asymflow.io import json_reader
-from asymflow.planning.shelf import USUAL
-from asymflow.server.settings import PICTURES, SIDES
+from asymflow.server.settings import PICTURES
 
 T = TypeVar("T")
-Quality = Literal["draft", "fast", "balanced", "best", "default"]
+Quality = Annotated[str, Field(pattern=r"^[a-z]{1,32}$")]
+"""Name of a plan of the model."""
 Fit = Literal["crop", "pad"]
-Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1], multiple_of=SIDES.step)]
+Side = Annotated[int, Field(ge=1, le=8192)]
+"""In pixels. The card of the model says which are possible."""
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -45,16 +46,25 @@ class JobRequest(Sent):
     `prompt` may have choices, `{red|blue}`; every combination is generated `n` times. `strength` is
     the distance from the picture given as `image` (an upload) or `parent` (a picture of the
     studio). Where a `mask` is white the picture is repainted.
+
+    Models of classes are asked with a `label`, by number or name, instead of a prompt, and some
+    models with nothing. What is left out is chosen by the card of the model: `width` and `height`,
+    `quality` (the name of one of its plans) and `guidance_scale`. `model` is the id of a model of
+    the server; the first one if it is left out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: Annotated[str, Field(min_length=1, max_length=4 * MAX_PROMPT)]
+    model: Annotated[str, Field(max_length=64)] | None = None
+    prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)] = ""
+    label: Annotated[int, Field(ge=0, lt=10**6)] | Annotated[str, Field(max_length=400)] | None = (
+        None
+    )
     negative_prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)] = ""
     style: str | None = None
-    width: Side = 64
-    height: Side = 64
-    quality: Quality = USUAL
+    width: Side | None = None
+    height: Side | None = None
+    quality: Quality | None = None
     n: Annotated[int, Field(ge=1, le=PICTURES)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     guidance_scale: Annotated[float, Field(gt=0, le=100)] | None = None
@@ -88,13 +98,10 @@ class JobRequest(Sent):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width)."""
+        """(height, width), once they are known."""
+        assert self.height is not None, "filled in by the card"
+        assert self.width is not None, "filled in by the card"
         return self.height, self.width
-
-    @property
-    def guidance(self) -> float:
-        """The effective guidance scale."""
-        return presets.GUIDANCE if self.guidance_scale is None else self.guidance_scale
 
     @property
     def path(self) -> float:

@@ -9,13 +9,15 @@ from pathlib import Path
 from asymflow.core.errors import InputError
 from asymflow.io import images
 
-SIDES = range(32, 129, 8)
-"""Sides that can be requested: those that the model was trained on."""
+STATIC = Path(__file__).parent / "static"
+"""The page of the studio."""
 PICTURES = 4
 """Maximal number of pictures per combination of a prompt."""
 COMBINATIONS = 16
 LARGEST = 2048
 """Maximal side of an enlarged picture."""
+KEEP_MODELS = 2
+"""Models that are loaded at a time."""
 
 _LEAVING = 3.5
 """Seconds for sending responses, ending the current step, and closing everything."""
@@ -30,6 +32,10 @@ class Settings:
         host: address to listen on. Off loopback, a token is needed.
         hosts: allowed host names of requests; on loopback its own ones are always required, and
             elsewhere all are allowed if this is empty.
+        models: references of the models that are served, of which the first is the default; the
+            embedded one if there are none.
+        keep_models: maximal number of models that are loaded; beyond it, the one that was used
+            least recently makes room.
         together: pictures per network call; by default the number from which more gain nothing, as
             measured, and as memory permits (`asymflow.server.call_sizes`).
         queue: maximal number of queued pictures; `queue_of_one` is that of a single client.
@@ -62,7 +68,8 @@ class Settings:
     port: int = 7860
     token: str | None = None
     hosts: tuple[str, ...] = ()
-    model: str | None = None
+    models: tuple[str, ...] = ()
+    keep_models: int = KEEP_MODELS
     dtype: str | None = None
     device: str | None = None
     together: int | None = None

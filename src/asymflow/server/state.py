@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from asymflow.generation.pipeline import Model
+from asymflow.server.lineup import About, Served
 from asymflow.server.manager import JobManager
 from asymflow.server.metrics import Metrics
 from asymflow.server.settings import Settings
@@ -16,7 +16,7 @@ from asymflow.server.store import Store
 from asymflow.server.workshop import Caller, Workshop, caller_of
 
 _PATIENCE = 60.0
-"""Seconds that a call waits while the model is being loaded."""
+"""Seconds that a call waits while its model is being loaded for the first time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,22 +39,21 @@ def studio_of(request: Request) -> Studio:
 Here = Annotated[Studio, Depends(studio_of)]
 
 
-async def model_of(studio: Here) -> Model:
-    """The model, as soon as it is loaded.
+async def about_of(studio: Studio, id: str | None) -> tuple[Served, About]:
+    """A model by its id, and what is known of it, as soon as it has been loaded once.
 
     Raises:
-        ApiError: it takes too long, or cannot be loaded.
+        ApiError: there is none of that id, it takes too long, or it cannot be loaded.
     """
     manager = studio.manager
+    served = manager.served(id)
+    manager.ask(served)
     until = time.monotonic() + _PATIENCE
     with manager.opened.listen() as listener:
-        while manager.model is None and manager.failure is None and not manager.closing:
+        while served.about is None and served.failure is None and not manager.closing:
             if not await listener.wait(until - time.monotonic()):
                 break
-    return manager.loaded()
-
-
-Loaded = Annotated[Model, Depends(model_of)]
+    return served, manager.about(served)
 
 
 def client_of(request: Request) -> str:

@@ -224,6 +224,8 @@ def _facts(record: Record) -> dict[str, Any]:
         "quality": plan.name if plan.name in NAMES else USUAL,
         "guidance_scale": record.guidance,
         "plan": plan.name,
+        "class_label": record.label,
+        "model": None,
         "seconds": 0.0,
         "forwards": sum(step.passes(guided=guided) for step in plan.steps),
         "steps": [],

@@ -1,4 +1,6 @@
-"""The worker thread: it loads the model, warms up, and serves the queue.
+"""The workers: each loads a model, warms up, and serves that model's part of the queue.
+
+`Workers` starts one for every model that is wanted.
 
 Another thread writes pictures, so that the next ones are generated during compression and disk
 writes. With the network in a separate process (`asymflow.server.remote`), two threads generate, to
@@ -10,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,7 +39,9 @@ from asymflow.io import folders
 from asymflow.server import media, remote, requests
 from asymflow.server.call_sizes import CallSizes
 from asymflow.server.jobs import Unit
+from asymflow.server.lineup import Served
 from asymflow.server.manager import JobManager
+from asymflow.server.memory import give_back
 from asymflow.server.problems import NO_ROOM, ApiError, ProblemDetail, disk_is_full
 from asymflow.server.supervisor import Lost
 
@@ -116,24 +120,49 @@ class _Drawing:
         return self.sizes is not None and self.sizes.pending
 
 
+class Workers(threading.Thread):
+    """Starts a worker for every model that a job manager wants, until that closes."""
+
+    def __init__(self, manager: JobManager) -> None:
+        super().__init__(name="asymflow-workers", daemon=True)
+        self._manager = manager
+        self._working: list[Worker] = []
+
+    def run(self) -> None:
+        while (served := self._manager.wanted()) is not None:
+            self._working = [each for each in self._working if each.is_alive()]
+            worker = Worker(self._manager, served)
+            self._working.append(worker)
+            worker.start()
+
+    def abandon(self) -> None:
+        """Stop running pictures; their jobs are kept for the next start."""
+        for worker in self._working:
+            worker.abandon()
+
+    def finish(self, seconds: float) -> None:
+        """Wait for the workers to end; not for one that loads its model, which may take long."""
+        until = time.monotonic() + seconds
+        self.join(seconds)
+        for worker in self._working:
+            loading = worker.served.model is None
+            worker.join(0.0 if loading else max(0.0, until - time.monotonic()))
+
+
 class Worker(threading.Thread):
-    """Serves a job manager until that closes.
+    """Serves the pictures of one model until the job manager closes, or the model has to leave."""
 
-    Args:
-        load: returns the model.
-    """
-
-    def __init__(self, engine: JobManager, load: Callable[[], Model]) -> None:
+    def __init__(self, manager: JobManager, served: Served) -> None:
         super().__init__(name="asymflow-worker", daemon=True)
-        self._manager = engine
-        self._load = load
+        self._manager = manager
+        self.served = served
         self._abandoned = threading.Event()
         self._last = threading.local()  # what each thread passed to the writer
 
     def abandon(self) -> None:
         """Stop running pictures; their jobs are kept for the next start."""
         self._abandoned.set()
-        if (network := self._manager.network) is not None:
+        if (network := self.served.network) is not None:
             network.abort()
 
     def run(self) -> None:
@@ -144,26 +173,32 @@ class Worker(threading.Thread):
             except AsymflowError:
                 _log.exception("the model cannot be loaded")
                 # The message may have file names, which belong in the log only.
-                self._manager.give_up("The model could not be loaded. The server's log says why.")
+                self._manager.give_up(
+                    self.served, "The model could not be loaded. The server's log says why."
+                )
                 return
             except Exception:
                 # Such as temporarily exhausted files or threads.
                 _log.exception("the model could not be loaded", extra={"pause_s": pause})
-                self._manager.give_up("The model could not be loaded, and is tried again soon.")
+                self._manager.give_up(
+                    self.served, "The model could not be loaded, and is tried again soon."
+                )
             else:
+                self._manager.left(self.served)
+                give_back()
                 return
             if self._manager.await_close(pause):
                 return
             pause = min(2 * pause, _LAST_PAUSE)
 
     def _work(self) -> None:
-        """Load the model, and serve with it until the server closes.
+        """Load the model, and serve with it until the server closes or it has to leave.
 
         Raises:
             AsymflowError: the model cannot be used.
             Exception: a resource of the system is exhausted.
         """
-        model = self._load()
+        model = self.served.load()
         network = remote.network_of(model)
         try:
             seconds = _warm_up(model)
@@ -173,7 +208,8 @@ class Worker(threading.Thread):
                 ThreadPoolExecutor(count, "asymflow-drawing") as drawing,
             ):
                 self._writer.submit(int).result()  # starts its thread before it is needed
-                self._manager.open(model, seconds, None if network is None else network.process)
+                process = None if network is None else network.process
+                self._manager.open(self.served, model, seconds, process)
                 _log.info("ready", extra={"model": model.adapter.name, "device": model.device})
                 limit = self._manager.settings.together or model.adapter.batch or _TOGETHER
                 batcher = Batcher(model.adapter, limit, isolated=True, fatal=(Lost,))
@@ -186,7 +222,7 @@ class Worker(threading.Thread):
             remote.end(model)
 
     def _draw(self, shared: _Drawing) -> None:
-        """Take pictures and move them, until the server closes."""
+        """Take pictures and move them, until the server closes or the model has to leave."""
         while not self._abandoned.is_set():
             try:
                 if not self._turn(shared):
@@ -205,10 +241,10 @@ class Worker(threading.Thread):
         """Take pictures while there is room, and move some; False when the server stops."""
         if not self._fill(shared):
             return False
-        if not self._manager.alive:
+        if not self.served.alive:
             with shared.lock:
                 jobs = [run.unit.job for run in shared.runs.values()]
-            if jobs and not self._manager.await_network(jobs):
+            if jobs and not self._manager.await_network(self.served, jobs):
                 self._drop_unwanted(shared)
                 return True
         try:
@@ -219,7 +255,7 @@ class Worker(threading.Thread):
             if frame is not None:
                 self._follow(shared, frame)
         self._drop_unwanted(shared)
-        if shared.sizes is not None:
+        if shared.sizes is not None and self._manager.quiet(self.served):
             shared.sizes.measure()
         return True
 
@@ -237,7 +273,8 @@ class Worker(threading.Thread):
         """Add at most `room` pictures to the batcher; False when the server stops."""
         batcher, manager = shared.batcher, self._manager
         # While this thread waits for jobs, the other one draws what it has.
-        units = manager.take(room, wait=batcher.waiting == 0 and not shared.measuring)
+        measuring = shared.measuring and manager.quiet(self.served)
+        units = manager.take(self.served, room, wait=batcher.waiting == 0 and not measuring)
         if units is None:
             return batcher.waiting > 0
         runs = [run for unit in units if (run := self._prepared(shared.model, unit)) is not None]
@@ -445,6 +482,8 @@ class Worker(threading.Thread):
             "quality": request.quality,
             "guidance_scale": made.record.guidance,
             "plan": made.record.plan.name,
+            "class_label": made.record.label,
+            "model": self.served.id,
             "seconds": round(run.seconds, 4),
             "forwards": forwards,
             "steps": [
@@ -453,9 +492,10 @@ class Worker(threading.Thread):
             ],
         }
         # Before the picture is published, so that metrics read afterwards include it.
-        self._manager.metrics.seconds.labels(request.quality).observe(run.seconds)
-        self._manager.metrics.forwards.labels(request.quality).observe(forwards)
-        self._manager.learn(job.cost, run.seconds)
+        name = self.served.id
+        self._manager.metrics.seconds.labels(request.quality, name).observe(run.seconds)
+        self._manager.metrics.forwards.labels(request.quality, name).observe(forwards)
+        self._manager.learn(self.served, job.cost, run.seconds)
         self._manager.picture(run.unit, media.encode(picture, made.record), facts)
 
     def _fail(self, runs: Sequence[_Run], message: str, code: str | None) -> None:

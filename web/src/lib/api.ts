@@ -1,6 +1,6 @@
 /** Calls of the server. Every failure is an `ApiError` with a sentence for people. */
 
-import type { ApiProblem, Info, Job, JobRequest, Picture, Upload } from "./contract";
+import type { ApiProblem, Info, Job, JobRequest, Measurement, Picture, Upload } from "./contract";
 
 export class ApiError extends Error {
   constructor(
@@ -54,7 +54,17 @@ function post<T>(path: string, body: unknown, headers: Record<string, string> = 
 /** Tells the live pictures of this page from those of another. */
 const CLIENT = crypto.randomUUID?.() ?? String(Math.random());
 
-export const info = () => call<Info>("/api/info");
+export const info = (model: string | null) =>
+  call<Info>(`/api/info${model === null ? "" : `?model=${encodeURIComponent(model)}`}`);
+
+const measuring = (model: string) => `/api/models/${encodeURIComponent(model)}/measure`;
+
+export const measure = (model: string) => post<Measurement>(measuring(model), {});
+
+export const measurement = (model: string) => call<Measurement>(measuring(model));
+
+export const cancelMeasurement = (model: string) =>
+  call<Measurement>(measuring(model), { method: "DELETE" });
 
 export const createJob = (request: JobRequest, key: string) =>
   post<Job>("/api/jobs", request, { "Idempotency-Key": key, "X-Client": CLIENT });

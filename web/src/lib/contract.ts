@@ -3,7 +3,8 @@
 export interface Style {
   id: string;
   name: string;
-  thumbnail: string;
+  /** None for styles that are words added to the prompt. */
+  thumbnail: string | null;
 }
 
 export interface Size {
@@ -20,12 +21,61 @@ export interface Quality {
   seconds: number;
 }
 
+export type Asks = "prompt" | "class" | "nothing";
+
+/** The sizes that a model can draw; only `native` where it is fixed. */
+export interface Sizes {
+  native: { width: number; height: number };
+  smallest: number;
+  largest: number;
+  multiple: number;
+  /** Smallest and largest side that it was trained on. */
+  trained: [number, number];
+  fixed: boolean;
+}
+
+/** What a model is asked with, and what it can make. */
+export interface Card {
+  title: string;
+  asks: Asks;
+  /** Names by number. */
+  classes: string[];
+  negative: boolean;
+  image: boolean;
+  inpaint: boolean;
+  alpha: boolean;
+  guided: boolean;
+  guidance: number;
+  sizes: Sizes;
+  notes: string[];
+}
+
+export interface ModelState {
+  id: string;
+  title: string;
+  state: "away" | "loading" | "ready" | "leaving" | "failed";
+}
+
+export interface Measurement {
+  state: "running" | "done" | "failed" | "cancelled";
+  progress: number;
+  eta_seconds: number | null;
+  plans: string[];
+  error: string | null;
+}
+
 export interface Info {
   version: string;
-  model: { name: string; hash: string };
+  model: { id: string; name: string; hash: string };
+  /** All that this server has; the first is the default. */
+  models: ModelState[];
+  card: Card;
   styles: Style[];
   sizes: Size[];
   qualities: Quality[];
+  /** Whether there are plans besides the one of the family. */
+  measured: boolean;
+  can_measure: boolean;
   default: { quality: string; guidance_scale: number; size: string };
   limits: {
     prompt_characters: number;
@@ -41,7 +91,10 @@ export interface Info {
 export type Fit = "crop" | "pad";
 
 export interface JobRequest {
+  model: string | null;
   prompt: string;
+  /** The number of a class. */
+  label: number | null;
   negative_prompt: string;
   style: string | null;
   width: number;
@@ -72,7 +125,9 @@ export interface Picture {
   id: string;
   job: string;
   slot: number;
+  model: string | null;
   label: string | null;
+  class_label: number | null;
   prompt: string;
   negative_prompt: string;
   style: string | null;
@@ -109,6 +164,8 @@ export interface Job {
   finished: number | null;
   request: JobRequest;
   position: number | null;
+  /** Its model is being loaded. */
+  loading: boolean;
   eta_seconds: number | null;
   progress: number;
   pictures: Picture[];

@@ -1,6 +1,7 @@
 /** What somebody has chosen, kept in the browser so that a reload changes nothing. */
 
 import type { Fit, Info, JobRequest } from "./contract";
+import { possible } from "./shown";
 
 /** The seed that later pictures start from too, and a picture to recognise it by. */
 export interface Look {
@@ -9,7 +10,10 @@ export interface Look {
 }
 
 export interface Settings {
+  /** The first one of the server, if none was chosen. */
+  model: string | null;
   prompt: string;
+  label: number | null;
   negative: string;
   style: string | null;
   width: number;
@@ -33,7 +37,9 @@ export type Variation = keyof typeof VARIATION;
 const STORED = "asymflow.settings";
 
 export const INITIAL: Settings = {
+  model: null,
   prompt: "",
+  label: null,
   negative: "",
   style: null,
   width: 64,
@@ -69,11 +75,20 @@ export function stored(text: string | null, info: Info): Settings {
       ([key, value]) =>
         key in initial &&
         (value === null || initial[key as keyof Settings] === null
-          ? ["style", "guidance", "look"].includes(key)
+          ? ["model", "label", "style", "guidance", "look"].includes(key)
           : typeof value === typeof initial[key as keyof Settings]),
     ),
   );
-  const settings: Settings = { ...initial, ...known };
+  return fitted({ ...initial, ...known }, info);
+}
+
+/** Settings without what the model does not know or cannot do. */
+export function fitted(chosen: Settings, info: Info): Settings {
+  const settings = { ...chosen, model: info.model.id };
+  const { card } = info;
+  if (!possible(card.sizes, settings)) Object.assign(settings, card.sizes.native);
+  if (settings.label !== null && settings.label >= card.classes.length) settings.label = null;
+  if (!card.guided) settings.guidance = null;
   if (!info.styles.some((style) => style.id === settings.style)) settings.style = null;
   if (!info.qualities.some((quality) => quality.id === settings.quality))
     settings.quality = info.default.quality;
@@ -82,13 +97,25 @@ export function stored(text: string | null, info: Info): Settings {
 }
 
 export const load = (info: Info) => stored(localStorage.getItem(STORED), info);
+
+/** The model that was chosen last. */
+export function storedModel(): string | null {
+  try {
+    const { model } = JSON.parse(localStorage.getItem(STORED) ?? "{}") as Partial<Settings>;
+    return typeof model === "string" ? model : null;
+  } catch {
+    return null;
+  }
+}
 export const save = (settings: Settings) => localStorage.setItem(STORED, JSON.stringify(settings));
 
 /** The settings that a request came from; those it does not name stay as they are. */
 export function fromRequest(settings: Settings, request: Partial<JobRequest>): Settings {
   return {
     ...settings,
+    model: request.model ?? settings.model,
     prompt: request.prompt ?? settings.prompt,
+    label: request.label ?? settings.label,
     negative: request.negative_prompt ?? "",
     style: request.style ?? null,
     width: request.width ?? settings.width,

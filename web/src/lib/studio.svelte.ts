@@ -16,10 +16,12 @@ import { maskFile, type Stroke } from "./mask";
 import { combinations, escaped } from "./matrix";
 import { reduce, refreshed, type JobView } from "./progress";
 import {
+  fitted,
   fromRequest,
   INITIAL,
   load,
   save,
+  storedModel,
   VARIATION,
   type Settings,
   type Variation,
@@ -33,7 +35,8 @@ const PAGE = 48;
 const RECENT_JOBS = 20;
 /** "The same picture" still takes its last step. */
 const LEAST = 0.02;
-const LIVE_QUALITY = "draft";
+/** What a live picture may take, in seconds. */
+const LIVE_S = 1.5;
 /** Between two looks whether the model is loaded. */
 const PATIENCE_MS = 500;
 /** Between two looks whether a server that did not answer is back, and what one may take. */
@@ -57,6 +60,9 @@ interface Deleted {
 
 class Studio {
   info = $state.raw<Info | null>(null);
+  /** Another model is being loaded: what will be asked of it then. */
+  switching = $state<string | null>(null);
+  #switches = 0;
   /** Why the page cannot start, as a sentence. */
   failure = $state<string | null>(null);
   /** Why nothing is heard of the server at the moment, as a sentence. */
@@ -113,10 +119,24 @@ class Studio {
       .filter(({ job }) => !isOver(job.state) && !job.request.live)
       .sort((a, b) => a.job.created - b.job.created),
   );
-  pictureCount = $derived(combinations(this.settings.prompt) * this.settings.n);
+  card = $derived(this.info?.card ?? null);
+  /** Whether everything is there that the model asks for. */
+  complete = $derived.by(() => {
+    if (!this.card || this.switching !== null) return false;
+    if (this.card.asks === "class") return this.settings.label !== null;
+    return this.card.asks === "nothing" || this.settings.prompt.trim() !== "";
+  });
+  pictureCount = $derived(
+    (this.card?.asks === "prompt" ? combinations(this.settings.prompt) : 1) * this.settings.n,
+  );
+  /** The quickest plan. */
+  quickest = $derived.by(() =>
+    this.info?.qualities.reduce((best, each) => (each.seconds < best.seconds ? each : best)),
+  );
+  canLive = $derived(this.quickest !== undefined && this.quickest.seconds < LIVE_S);
   size = $derived(
-    this.source && this.settings.match
-      ? matching(this.source.width, this.source.height)
+    this.source && this.settings.match && this.card
+      ? matching(this.source.width, this.source.height, this.card.sizes)
       : { width: this.settings.width, height: this.settings.height },
   );
   hasMore = $derived(this.#next !== null);
@@ -125,7 +145,7 @@ class Studio {
 
   async start(): Promise<void> {
     try {
-      const info = await this.#loaded();
+      const info = await this.#first();
       this.settings = load(info);
       this.info = info;
       const [jobs, page] = await Promise.all([
@@ -145,6 +165,71 @@ class Studio {
       if (error instanceof api.Unreachable) setTimeout(() => void this.start(), RETRY_MS);
     }
   }
+
+  /** Go over to another model; its card decides what stays of the settings. */
+  async chooseModel(id: string): Promise<boolean> {
+    const number = ++this.#switches;
+    this.switching = id;
+    try {
+      const info = await this.#loaded(id);
+      if (number !== this.#switches) return false;
+      const usual = this.settings.quality === this.info?.default.quality;
+      this.info = info;
+      this.settings = fitted(this.settings, info);
+      if (usual) this.settings.quality = info.default.quality;
+      const { width, height } = this.settings;
+      if (!info.sizes.some((each) => each.width === width && each.height === height))
+        Object.assign(this.settings, info.card.sizes.native);
+      this.settings.live &&= this.canLive;
+      if (!info.card.image) this.dropSource();
+      if (!info.card.inpaint) this.strokes = [];
+      return true;
+    } catch (error) {
+      if (number === this.#switches) this.#problem(error);
+      return false;
+    } finally {
+      if (number === this.#switches) this.switching = null;
+    }
+  }
+
+  /** Learn what the model can do now, such as after it was measured. */
+  async renew(): Promise<void> {
+    if (!this.info) return;
+    const info = await api.info(this.info.model.id);
+    if (info.model.id !== this.info.model.id) return;
+    const usual = this.settings.quality === this.info.default.quality;
+    this.info = info;
+    if (usual) this.settings.quality = info.default.quality;
+  }
+
+  /** Whether a picture may have transparent parts, as far as its model is known. */
+  alpha(picture: Picture): boolean {
+    return this.card === null || this.card.alpha || !this.#ours(picture);
+  }
+
+  /** Whether the model can begin with a picture. */
+  begins(picture: Picture): boolean {
+    return this.#ours(picture) && (this.card?.image ?? false);
+  }
+
+  /** What was asked for, or the model where it asks nothing. */
+  named(words: string, model: string | null): string {
+    if (words !== "") return words;
+    const models = this.info?.models ?? [];
+    return (models.find(({ id }) => id === model) ?? models[0])?.title ?? "";
+  }
+
+  #ours(picture: Picture): boolean {
+    return picture.model === null || picture.model === this.info?.model.id;
+  }
+
+  /** Go over to the model that made a picture, if this server has it. */
+  async #follow(picture: Picture): Promise<void> {
+    const { model } = picture;
+    if (!this.#ours(picture) && model !== null && this.#has(model)) await this.chooseModel(model);
+  }
+
+  #has = (model: string) => this.info?.models.some(({ id }) => id === model) ?? false;
 
   /** Follow what happens; a page that nobody sees lets go of its connection. */
   connect(): void {
@@ -220,9 +305,12 @@ class Studio {
   request(): JobRequest {
     const { settings } = this;
     const seed = settings.look?.seed ?? (settings.live ? this.liveSeed : null);
+    const { asks, negative } = this.card ?? { asks: "prompt", negative: true };
     return {
-      prompt: settings.prompt.trim(),
-      negative_prompt: settings.negative.trim(),
+      model: this.info?.model.id ?? null,
+      prompt: asks === "prompt" ? settings.prompt.trim() : "",
+      label: asks === "class" ? settings.label : null,
+      negative_prompt: negative ? settings.negative.trim() : "",
       style: settings.style,
       ...this.size,
       quality: settings.quality,
@@ -239,7 +327,7 @@ class Studio {
   }
 
   async generate(): Promise<void> {
-    if (!this.info || this.settings.prompt.trim() === "") return;
+    if (!this.complete) return;
     await this.#submit("draw", async () => {
       // A picture that is still on its way belongs to what was asked for.
       let arrived = true;
@@ -250,9 +338,9 @@ class Studio {
 
   /** Draw what stands there now, quickly; an older live picture makes way. */
   async drawLive(): Promise<void> {
-    if (!this.info || this.settings.prompt.trim() === "") return;
+    if (!this.complete || !this.canLive || !this.quickest) return;
     const round = ++this.#liveRound;
-    const request = { ...this.request(), quality: LIVE_QUALITY, n: 1, live: true };
+    const request = { ...this.request(), quality: this.quickest.id, n: 1, live: true };
     if (combinations(request.prompt) > 1) return;
     try {
       const job = await api.createJob(await this.#withMask(request), newKey());
@@ -296,10 +384,13 @@ class Studio {
 
   // Looks.
 
-  lock(picture: Picture): void {
-    this.settings = fromRequest(this.settings, {
-      ...this.#requestOf(picture),
-      prompt: this.settings.prompt.trim() === "" ? escaped(picture.prompt) : this.settings.prompt,
+  async lock(picture: Picture): Promise<void> {
+    await this.#follow(picture);
+    const { prompt, label, ...look } = this.#requestOf(picture);
+    this.#adopt({
+      ...look,
+      prompt: this.settings.prompt.trim() === "" ? prompt : this.settings.prompt,
+      label: this.settings.label ?? label,
       n: this.settings.n,
     });
     this.settings.look = { seed: picture.seed, thumbnail: picture.thumbnail };
@@ -309,7 +400,7 @@ class Studio {
   /** Lock the look of what is on the stage, or of the next picture where there is none. */
   lockShown(): void {
     const picture = this.stage?.slots.find((slot) => slot.picture)?.picture ?? this.history[0];
-    if (picture) this.lock(picture);
+    if (picture) void this.lock(picture);
     else this.settings.look = { seed: newSeed(), thumbnail: null };
   }
 
@@ -319,7 +410,8 @@ class Studio {
   }
 
   async reuse(picture: Picture): Promise<void> {
-    this.settings = fromRequest(this.settings, this.#requestOf(picture));
+    await this.#follow(picture);
+    this.#adopt(this.#requestOf(picture));
     this.settings.look = { seed: picture.seed, thumbnail: picture.thumbnail };
     this.settings.match = false;
   }
@@ -374,7 +466,9 @@ class Studio {
     try {
       const found = await this.#settingsIn(file);
       if (found !== null) {
-        this.settings = fromRequest(this.settings, found.request);
+        const { model } = found.request;
+        if (model !== null && model !== this.info?.model.id) await this.chooseModel(model);
+        this.#adopt(found.request);
         this.settings.match = false;
         await this.#restoreSource(found.request);
         const lost = found.differs.includes("image") || found.differs.includes("mask");
@@ -473,11 +567,29 @@ class Studio {
 
   // Inside.
 
-  /** What the server can do, as soon as it has loaded its model. */
-  async #loaded(): Promise<Info> {
+  /** The settings of a request, as far as the model can follow them. */
+  #adopt(request: Partial<JobRequest>): void {
+    const settings = fromRequest(this.settings, request);
+    this.settings = this.info ? fitted(settings, this.info) : settings;
+  }
+
+  /** What the model can do that was chosen last, or the first one of this server. */
+  async #first(): Promise<Info> {
+    const model = storedModel();
+    if (model === null) return this.#loaded(null);
+    try {
+      return await this.#loaded(model);
+    } catch (error) {
+      if (!(error instanceof api.ApiError) || error.status === 401) throw error;
+      return this.#loaded(null);
+    }
+  }
+
+  /** What a model can do, as soon as the server has loaded it. */
+  async #loaded(model: string | null): Promise<Info> {
     for (;;) {
       try {
-        return await api.info();
+        return await api.info(model);
       } catch (error) {
         if (!(error instanceof api.ApiError) || error.problem.code !== "loading") throw error;
         await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
@@ -569,8 +681,11 @@ class Studio {
   }
 
   #requestOf(picture: Picture): JobRequest {
+    const classed = picture.class_label !== null;
     return {
-      prompt: escaped(picture.prompt),
+      model: this.#ours(picture) ? (this.info?.model.id ?? null) : picture.model,
+      prompt: classed ? "" : escaped(picture.prompt),
+      label: picture.class_label,
       negative_prompt: picture.negative_prompt,
       style: picture.style,
       width: picture.width,
@@ -578,7 +693,7 @@ class Studio {
       quality: picture.quality,
       n: 1,
       seed: picture.seed,
-      guidance_scale: picture.guidance_scale,
+      guidance_scale: this.card?.guided === false ? null : picture.guidance_scale,
       image: null,
       strength: null,
       fit: "crop",

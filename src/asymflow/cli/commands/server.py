@@ -24,6 +24,27 @@ AllowHost = Annotated[
         "--allow-host", metavar="NAME", help="Host name to accept in requests (repeatable)."
     ),
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "--weights",
+        "-m",
+        metavar="REF",
+        help="A file, a folder, owner/name on a hub, or a package's model; see "
+        "[cyan]asymflow models[/] (repeatable, the first is the default). By default the embedded "
+        "one.",
+    ),
+]
+KeepModels = Annotated[
+    int,
+    typer.Option(
+        "--keep-models",
+        metavar="N",
+        min=1,
+        help="Models that are loaded at a time; beyond that, the one unused the longest leaves.",
+    ),
+]
 KeepFree = Annotated[
     int,
     typer.Option(
@@ -69,7 +90,8 @@ def studio(
     ] = False,
     allow_host: AllowHost = None,
     token_file: TokenFile = None,
-    model: options.Model = None,
+    model: Models = None,
+    keep_models: KeepModels = 2,
     dtype: options.Dtype = None,
     device: options.Device = None,
     keep_free: KeepFree = 200,
@@ -84,7 +106,8 @@ def studio(
             data=data,
             hosts=tuple(allow_host or ()),
             token_file=token_file,
-            model=model,
+            models=tuple(model or ()),
+            keep_models=keep_models,
             dtype=dtype,
             device=device,
             keep_free=keep_free,
@@ -102,7 +125,8 @@ def serve(
     token_file: TokenFile = None,
     drain: Drain = None,
     notice: Notice = None,
-    model: options.Model = None,
+    model: Models = None,
+    keep_models: KeepModels = 2,
     dtype: options.Dtype = None,
     device: options.Device = None,
     keep_free: KeepFree = 200,
@@ -120,7 +144,8 @@ def serve(
             data=data,
             hosts=tuple(allow_host or ()),
             token_file=token_file,
-            model=model,
+            models=tuple(model or ()),
+            keep_models=keep_models,
             dtype=dtype,
             device=device,
             keep_free=keep_free,
