@@ -61,7 +61,7 @@ def _at_hand() -> Iterator[tuple[str, str]]:
 def _json(model: Model) -> dict[str, Any]:
     size = model.card.sizes.native
     plans = {
-        name: {"steps": len(plan.steps), "forwards": pipeline.nfe(model, plan)}
+        name: {"steps": len(plan.steps), "forwards": pipeline.nfe(model.card, plan)}
         for name, plan in pipeline.plans_of(model, size).items()
     }
     card = {key: value for key, value in asdict(model.card).items() if key != "calibration"}
@@ -109,7 +109,7 @@ def _rows(model: Model, card: Card) -> Iterator[tuple[str, str]]:
     found = pipeline.plans_of(model, sizes.native)
     yield (
         "plans",
-        ", ".join(f"{name} ({pipeline.nfe(model, plan)} NFE)" for name, plan in found.items()),
+        ", ".join(f"{name} ({pipeline.nfe(model.card, plan)} NFE)" for name, plan in found.items()),
     )
     missing = [name for name in NAMES if name not in found]
     if missing:

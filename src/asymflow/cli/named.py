@@ -8,16 +8,11 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from asymflow._version import __version__
 from asymflow.cli.planning import progress
 from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.core.types import Plan
 from asymflow.generation import pipeline
-from asymflow.generation.pipeline import Model
-from asymflow.io import folders
-from asymflow.io.files import key_name
-from asymflow.planning import named, plan_files, profiler
-from asymflow.planning.journal import Journal
+from asymflow.planning import named, plan_files
 from asymflow.planning.shelf import NAMES
 
 
@@ -38,7 +33,7 @@ def make(
     """
     model = pipeline.load(ref, dtype=dtype, device=device)
     size = size or model.card.sizes.native
-    journal = journal_of(model, size, guidance)
+    journal = named.journal_of(model.adapter, model.dtype, size, guidance)
     started = time.perf_counter()
     with progress() as report, journal.kept_on_interruption(print_note):
         found = named.measure(model.adapter, size, guidance, journal=journal, progress=report)
@@ -71,20 +66,6 @@ def make(
         how = "" if model.ref is None else f" --model {model.ref}"
         name = "balanced" if "balanced" in files else next(iter(files))
         print_note(f"Draw with one: asymflow generate{asked}{how} --plan {name}")
-
-
-def journal_of(model: Model, size: tuple[int, int], guidance: float | None) -> Journal:
-    """Where what was measured is kept until the plans are made."""
-    facts = {
-        "model": model.adapter.name,
-        "dtype": model.dtype,
-        "device": profiler.machine(model.adapter)["device"],
-        "size": f"{size[1]}x{size[0]}",
-        "guidance_scale": str(model.card.guidance if guidance is None else guidance),
-        "asymflow": __version__,
-        "job": "named plans",
-    }
-    return Journal(folders.cache() / "measuring" / key_name(facts))
 
 
 def _table(found: named.NamedPlans) -> Table:

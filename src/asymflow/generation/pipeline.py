@@ -302,9 +302,9 @@ def _exact(model: Model, plan: Plan) -> bool:
     return binding.match(plan, model.shelf.model).level == "exact"
 
 
-def nfe(model: Model, plan: Plan) -> int:
+def nfe(card: Card, plan: Plan) -> int:
     """Network passes of a picture by a plan, with the model's own guidance scale."""
-    return sum(step.passes(guided=model.card.guidance != 1) for step in plan.steps)
+    return sum(step.passes(guided=card.guidance != 1) for step in plan.steps)
 
 
 def default_plan(model: Model, size: tuple[int, int]) -> Plan:

@@ -23,11 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asymflow._version import __version__
 from asymflow.core.adapter import Adapter, CardedAdapter
 from asymflow.core.errors import InputError
 from asymflow.core.flow import fine_time
 from asymflow.core.schedules import candidates, plan_of
 from asymflow.core.types import CONDITIONAL, FULL, Evidence, Plan, Profile, Request, Step
+from asymflow.io import folders
+from asymflow.io.files import key_name
 from asymflow.planning import binding, grids, planner, profiler, selection
 from asymflow.planning.calibration import PROFILED, PROVED, requests
 from asymflow.planning.encoded import Encoded
@@ -109,6 +112,22 @@ def measure(
             found[name] = search.evidence(name, proved)
     ordered = {name: found[name] for name in NAMES if name in found}
     return NamedPlans(ordered, absent, search.counted.passes)
+
+
+def journal_of(
+    model: CardedAdapter, dtype: str, size: tuple[int, int], guidance: float | None = None
+) -> Journal:
+    """Where what was measured of a model in a precision is kept, until its plans are made."""
+    facts = {
+        "model": model.name,
+        "dtype": dtype,
+        "device": profiler.machine(model)["device"],
+        "size": f"{size[1]}x{size[0]}",
+        "guidance_scale": str(model.card.guidance if guidance is None else guidance),
+        "asymflow": __version__,
+        "job": "named plans",
+    }
+    return Journal(folders.cache() / "measuring" / key_name(facts))
 
 
 @dataclass(slots=True, eq=False)

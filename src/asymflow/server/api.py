@@ -76,7 +76,7 @@ def _info(studio: Studio, served: Served, about: About) -> dict[str, Any]:
             {
                 "id": name,
                 "steps": len(plan.steps),
-                "forwards": pipeline.nfe(model, plan),
+                "forwards": pipeline.nfe(card, plan),
                 "seconds": round(seconds, 3),
             }
         )

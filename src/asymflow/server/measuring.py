@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Literal, Protocol
 from asymflow.core.errors import AsymflowError
 from asymflow.core.types import Plan
 from asymflow.generation.pipeline import Model
+from asymflow.planning import named
 
 _log = logging.getLogger("asymflow.server")
 
@@ -60,7 +62,23 @@ def connected() -> Measurement | None:
 
     This is the one place that names it.
     """
-    return None
+    return named_plans
+
+
+def named_plans(model: Model, size: Size, tell: Tell) -> Iterable[Plan]:
+    """Measure the named plans of a model, see `planning.named`; resumes what was interrupted."""
+    started = time.monotonic()
+
+    def progress(activity: str, done: int, total: int) -> None:
+        spent = time.monotonic() - started
+        tell(done / max(1, total), spent * (total - done) / done if done else None)
+
+    journal = named.journal_of(model.adapter, model.dtype, size)
+    found = named.measure(model.adapter, size, journal=journal, progress=progress)
+    journal.remove()
+    for name in found.absent:
+        model.shelf.forget(name, size)
+    return found.plans.values()
 
 
 @dataclass(slots=True, eq=False)
