@@ -203,7 +203,7 @@ def test_info_follows_the_card(classes: Running) -> None:
     assert [each["id"] for each in info["qualities"]] == ["default"]
     assert info["default"] == {"quality": "default", "guidance_scale": 1.0, "size": "48x48"}
     assert info["ideas"] == ["red fox"]
-    assert (info["measured"], info["can_measure"]) == (False, False)
+    assert (info["measured"], info["can_measure"]) == (False, True)
 
 
 def test_openai_asks_a_model_of_classes_by_their_names(classes: Running) -> None:
