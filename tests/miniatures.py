@@ -204,3 +204,29 @@ def prx_folder(folder: Path) -> Path:
     """A PRXPixelPipeline."""
     prx_pipeline().save_pretrained(folder / "prx")
     return folder / "prx"
+
+
+def if_pipeline() -> Any:
+    """The first stage of a DeepFloyd IF, 16 px, with a text encoder; it learnt a variance."""
+    library: Any = importlib.import_module("diffusers")
+    tokenizers: Any = importlib.import_module("transformers")
+    torch.manual_seed(0)
+    network = library.UNet2DConditionModel(
+        sample_size=16, out_channels=6, in_channels=3, block_out_channels=(8, 16),
+        layers_per_block=1, norm_num_groups=4, cross_attention_dim=8, encoder_hid_dim=8,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        attention_head_dim=4, resnet_time_scale_shift="scale_shift",
+    )  # fmt: skip
+    scheduler = library.DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="learned")
+    tokenizer = tokenizers.PreTrainedTokenizerFast(
+        tokenizer_object=words(), pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    pipe = library.IFPipeline(
+        tokenizer=tokenizer, text_encoder=text_encoder(8), unet=shaken(network, 0.01),
+        scheduler=scheduler, safety_checker=None, feature_extractor=None, watermarker=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
