@@ -54,7 +54,7 @@ def text_encoder(width: int) -> Any:
         vocab_size=len(WORDS), d_model=width, d_kv=4, d_ff=16, num_layers=1, num_heads=2,
         feed_forward_proj="gated-gelu",
     )  # fmt: skip
-    return library.T5EncoderModel(shape)
+    return library.T5EncoderModel(shape).eval()
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -160,10 +160,16 @@ def unet(**options: Any) -> nn.Module:
     return shaken(network, 0.02)
 
 
-def ddim_pipeline(**options: Any) -> Any:
-    """A DDIMPipeline of 8 px."""
+def ddim_pipeline(*, clip_sample: bool = False, **options: Any) -> Any:
+    """A DDIMPipeline of 8 px, whose network says x_0: of others, pictures would be black or white.
+
+    Args:
+        clip_sample: of its scheduler.
+        options: of its network.
+    """
     library: Any = importlib.import_module("diffusers")
-    pipe = library.DDIMPipeline(unet(**options), library.DDIMScheduler(clip_sample=False))
+    own = library.DDIMScheduler(clip_sample=clip_sample, prediction_type="sample")
+    pipe = library.DDIMPipeline(unet(**options), own)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -204,3 +210,32 @@ def prx_folder(folder: Path) -> Path:
     """A PRXPixelPipeline."""
     prx_pipeline().save_pretrained(folder / "prx")
     return folder / "prx"
+
+
+def if_pipeline() -> Any:
+    """The first stage of a DeepFloyd IF, 16 px, with a text encoder; it learnt a variance."""
+    library: Any = importlib.import_module("diffusers")
+    tokenizers: Any = importlib.import_module("transformers")
+    torch.manual_seed(0)
+    network = library.UNet2DConditionModel(
+        sample_size=16, out_channels=6, in_channels=3, block_out_channels=(8, 16),
+        layers_per_block=1, norm_num_groups=4, cross_attention_dim=8, encoder_hid_dim=8,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        attention_head_dim=4, resnet_time_scale_shift="scale_shift",
+    )  # fmt: skip
+    scheduler = library.DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2", variance_type="learned", prediction_type="sample",
+        clip_sample=False,
+    )  # fmt: skip
+    tokenizer = tokenizers.PreTrainedTokenizerFast(
+        tokenizer_object=words(), pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    pipe = library.IFPipeline(
+        tokenizer=tokenizer, text_encoder=text_encoder(8), unet=shaken(network, 0.01),
+        scheduler=scheduler, safety_checker=None, feature_extractor=None, watermarker=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -388,3 +388,14 @@ def test_what_is_fine_is_drawn(models: Path, type_: Type, monkeypatch: pytest.Mo
         assert typed.code == 0, typed.err
         with Image.open("x.png") as image:
             assert np.asarray(image).std() > 0
+
+
+def test_a_size_that_was_not_trained_is_made_with_a_warning(
+    models: Path, type_: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    miniatures.without_ftfy(monkeypatch)
+    words = ("generate", "a fox", "--model", models / "prx", "--steps", "2")
+    larger = type_(*words, "--size", "32", "-o", "x.png")
+    assert larger.code == 0
+    assert "32x32 is not a size that this model was trained on: 16x16 is." in larger.err
+    assert "was trained on" not in type_(*words, "-o", "y.png").err

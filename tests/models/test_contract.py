@@ -7,8 +7,9 @@ closed form, which is where a wrong convention shows, and all to what the engine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,6 +38,7 @@ from asymflow.models.asymflux.adapter import adapt as adapt_flux
 from asymflow.models.contract import Subject
 from asymflow.models.diffusers import networks as adapted
 from asymflow.models.diffusers.pipelines import Family, adapt
+from asymflow.models.diffusers.served import serve
 from asymflow.models.edm.adm import AdmConfig, AdmNetwork
 from asymflow.models.edm.networks import SongConfig
 from asymflow.models.edm.preconditioning import EdmModel, EDMPrecond
@@ -52,6 +54,7 @@ from asymflow.models.minit2i.adapter import adapt as adapt_minit2i
 from asymflow.models.minit2i.network import MiniT2IConfig, MiniT2IModel
 from asymflow.planning.binding import bound, match
 from asymflow.planning.plan_json import plan_from_json, plan_to_json
+from tests import miniatures
 from tests.helpers import draw
 
 SQUARES = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)
@@ -224,6 +227,23 @@ def pipeline() -> Case:
     return Case(adapt(pipe, family), (first, second), bad=bad)
 
 
+def served_prompts() -> Case:
+    """A PRXPixelPipeline, asked as all models are."""
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    this = serve(miniatures.prx_pipeline())
+    bad = (Request({"prompt": "a fox"}, (18, 16)), Request({"prompt": "a fox"}, (256, 16)))
+    return Case(this, ({"prompt": "a fox"}, {"prompt": "two blue cats"}), (16, 16), bad=bad)
+
+
+def served_pictures() -> Case:
+    """A DDIMPipeline, which is asked with nothing."""
+    pytest.importorskip("diffusers")
+    this = serve(miniatures.ddim_pipeline())
+    bad = (Request({}, (16, 16)), Request({}, (8, 8), guidance_scale=2.0))
+    return Case(this, ({}, {}), guided=False, bad=bad)
+
+
 def denoiser() -> Case:
     """D(x, sigma) of Gaussian pixels."""
     truth = pixels(1)
@@ -315,12 +335,13 @@ GUIDED = (
     asymflux,
     network,
     pipeline,
+    served_prompts,
     classes,
     song,
     adm,
 )
 EXACT = (denoiser, classes, timesteps)
-CASES = (*GUIDED, denoiser, timesteps)
+CASES = (*GUIDED, served_pictures, denoiser, timesteps)
 
 
 TOLERANCE = 2e-5
@@ -330,6 +351,14 @@ TOLERANCE = 2e-5
 @pytest.fixture(scope="module", params=CASES, ids=lambda make: make.__name__)
 def make(request: pytest.FixtureRequest) -> Callable[[], Case]:
     return request.param
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cleaned() -> Generator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("diffusers") is not None and find_spec("transformers") is not None:
+            miniatures.without_ftfy(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Models by the name under which an installed package offers them."""
+"""Models by reference: files, folders, and names under which installed packages offer them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import asymflow
 from asymflow.core import engine
-from asymflow.core.errors import InputError
+from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Request
+from asymflow.generation import pipeline
+from asymflow.models import edm, files, jit, minit2i
+from asymflow.models.diffusers.served import ServedPipeline, serve
+from asymflow.models.edm import adm_checkpoint, checkpoint
 from asymflow.models.embedded.adapter import EmbeddedAdapter
+from tests import miniatures
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "adapter"
 
@@ -68,6 +76,118 @@ def test_names_that_lead_nowhere_say_so(tmp_path: Path, monkeypatch: pytest.Monk
             asymflow.load(name)
     with pytest.raises(InputError, match=r"cannot be loaded.*'colour'"):
         asymflow.load("example", colour="red")
+
+
+CARDLESS = """
+from asymflow.models.gaussian import GaussianAdapter
+import torch
+
+
+def load():
+    return GaussianAdapter(torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8))
+"""
+
+
+def test_a_package_need_not_know_of_cards_and_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "asymflow_cardless.py").write_text(CARDLESS)
+    offer(tmp_path, "cardless", "cardless = asymflow_cardless:load")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert asymflow.load("cardless", device="cpu", dtype=torch.bfloat16).name == "gaussian"
+    with pytest.raises(InputError, match="colour"):
+        asymflow.load("cardless", colour="red")
+    with pytest.raises(InputError, match=r"gaussian has no card.*Add the property `card`"):
+        pipeline.load("cardless")
+
+
+# --- files and folders -------------------------------------------------------------------------
+
+RECOGNISED = {
+    "jit_file": jit.recognises,
+    "minit2i_file": minit2i.recognises,
+    "edm_file": checkpoint.recognises,
+    "adm_file": adm_checkpoint.recognises,
+}
+
+
+@pytest.mark.parametrize("make", miniatures.FILES, ids=lambda make: make.__name__)
+def test_no_family_claims_the_file_of_another(make: Any, tmp_path: Path) -> None:
+    path = make(tmp_path)
+    safe = path.suffix == ".safetensors"
+    shapes = files.shapes(path) if safe else files.nested(files.tensors(path))
+    found = {name for name, recognises in RECOGNISED.items() if recognises(shapes)}
+    assert found == {make.__name__} & RECOGNISED.keys()
+
+
+def test_files_lead_to_their_families(tmp_path: Path) -> None:
+    for make, kind in (
+        (miniatures.embedded_file, EmbeddedAdapter),
+        (miniatures.jit_file, jit.JitAdapter),
+        (miniatures.edm_file, edm.CallableAdapter),
+        (miniatures.adm_file, edm.CallableAdapter),
+    ):
+        path = make(tmp_path / make.__name__) if (tmp_path / make.__name__).mkdir() is None else ""
+        assert isinstance(asymflow.load(path), kind)
+        assert asymflow.load(Path(path).parent).name == asymflow.load(path).name  # its folder
+    state = {f"odd.{name}": torch.zeros(1) for name in "abc"}
+    torch.save(state, tmp_path / "odd.pt")
+    with pytest.raises(FileFormatError, match=r"3 tensors of no known kind, such as odd\.a"):
+        asymflow.load(tmp_path / "odd.pt")
+
+
+def test_what_is_said_beside_a_model_is_on_its_card(tmp_path: Path) -> None:
+    path = miniatures.adm_file(tmp_path)
+    said = tmp_path / "adm.asymflow.json"
+    said.write_text('{"title": "Shapes", "classes": ["disc", "star", "ring"], "null": 3}')
+    card: Any = getattr(asymflow.load(path), "card")  # noqa: B009
+    assert (card.title, card.classes, card.guided) == ("Shapes", ("disc", "star", "ring"), True)
+    path = miniatures.jit_file(tmp_path)
+    (tmp_path / "jit.asymflow.json").write_text('{"null": 3}')
+    with pytest.raises(FileFormatError, match="names a null class, and models of the kind JiT"):
+        asymflow.load(path)
+
+
+def test_options_that_a_family_does_not_take_are_refused(tmp_path: Path) -> None:
+    path = miniatures.jit_file(tmp_path)
+    with pytest.raises(InputError, match=r"colour is no option of the model .* weights, guidance"):
+        asymflow.load(path, colour="red")
+    with pytest.raises(InputError, match=r"dtype=torch\.int8 is not supported"):
+        asymflow.load(path, dtype=torch.int8)
+    with pytest.raises(InputError, match="'cuda:7' cannot be used"):
+        asymflow.load(path, device="cuda:7")
+
+
+def test_pipelines_are_loaded_whole(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    found = asymflow.load(miniatures.minit2i_folder(tmp_path))
+    assert isinstance(found, minit2i.MiniT2IAdapter)
+    miniatures.if_pipeline().save_pretrained(tmp_path / "if")
+    found = asymflow.load(tmp_path / "if")
+    assert isinstance(found, ServedPipeline)
+    sizes = found.card.sizes
+    assert (found.card.asks, found.card.negative, found.card.guided) == ("prompt", True, True)
+    assert (sizes.native, sizes.multiple, sizes.fixed) == ((16, 16), 2, False)
+    plan = plan_of(shifted(2, 1.0))
+    for size in ((16, 16), (24, 16), (sizes.smallest, sizes.smallest)):
+        request = Request({"prompt": "a fox", "negative": "cats"}, size, 1, 3.0)
+        [result] = engine.run(found, plan, [request])
+        assert result.picture.shape == (*size, 3)
+        assert np.isfinite(result.picture).all()
+
+
+def test_a_pipeline_of_few_steps_says_that_plans_gain_little() -> None:
+    library: Any = pytest.importorskip("diffusers")
+
+    class Turbo(library.DDIMPipeline):
+        def __call__(self, *args: Any, num_inference_steps: int = 4, **named: Any) -> Any:
+            return super().__call__(*args, num_inference_steps=num_inference_steps, **named)
+
+    usual = miniatures.ddim_pipeline()
+    assert serve(usual).card.notes == ()
+    [note] = serve(Turbo(usual.unet, usual.scheduler)).card.notes
+    assert "4 steps by itself: such models are distilled, and a plan gains little" in note
 
 
 @pytest.mark.slow

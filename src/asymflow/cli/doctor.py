@@ -22,6 +22,7 @@ from asymflow.core.errors import AsymflowError
 from asymflow.core.types import Plan, Request
 from asymflow.generation import pipeline
 from asymflow.models.loading import EMBEDDED
+from asymflow.planning import memory
 
 _SIDE = 1024
 _UNITS = ("amx_bf16", "avx512_bf16", "avx512_f", "avx2")
@@ -123,6 +124,7 @@ def _model(ref: str | None) -> dict[str, Any]:
         "asked with": card.asks,
         "size": f"{card.sizes.native[1]}x{card.sizes.native[0]}",
         "two steps": f"{time.perf_counter() - started:.2f} s",
+        "memory": str(memory.needed(model.adapter, request)),
         "plans": list(pipeline.plans_of(model, card.sizes.native)),
         "styles": [style.id for style in card.styles],
     }
@@ -163,7 +165,7 @@ def _show(found: Mapping[str, Any]) -> None:
     }
     if "name" in model:
         rows["weights"] = f"{model['title']}, {model['sha256'][:12]}"
-        for name in ("asked with", "size", "two steps"):
+        for name in ("asked with", "size", "two steps", "memory"):
             rows[name] = model[name]
         rows["plans"] = ", ".join(model["plans"])
         if model["styles"]:

@@ -12,9 +12,12 @@ from rich.table import Table
 
 from asymflow.cli.report import print_json, print_note
 from asymflow.core.card import Card
+from asymflow.core.types import Request
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
 from asymflow.models import loading
+from asymflow.planning import memory
+from asymflow.planning.memory import Memory
 from asymflow.planning.shelf import NAMES
 
 _SHOWN = 12
@@ -65,7 +68,20 @@ def _json(model: Model) -> dict[str, Any]:
         for name, plan in pipeline.plans_of(model, size).items()
     }
     card = {key: value for key, value in asdict(model.card).items() if key != "calibration"}
-    return {"name": model.adapter.name, "weights": model.weights, "card": card, "plans": plans}
+    return {
+        "name": model.adapter.name,
+        "weights": model.weights,
+        "card": card,
+        "plans": plans,
+        "memory": asdict(_memory(model)),
+    }
+
+
+def _memory(model: Model) -> Memory:
+    """For one picture of the model's own size."""
+    card = model.card
+    request = Request(card.calibration[0], card.sizes.native, 0, card.guidance)
+    return memory.needed(model.adapter, request)
 
 
 def _show(ref: str, model: Model) -> None:
@@ -105,6 +121,7 @@ def _rows(model: Model, card: Card) -> Iterator[tuple[str, str]]:
     ]
     yield "can begin with", ", ".join(begin) or "noise only"
     yield "cheaper estimates", ", ".join(card.tiers) or "none"
+    yield "memory", str(_memory(model))
     yield "weights", f"{model.weights[:12]}, licence {card.licence or 'not known'}"
     found = pipeline.plans_of(model, sizes.native)
     yield (

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.testing import assert_close
 
+from asymflow import load
 from asymflow.core import engine, schedules
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.types import FULL, Plan, Request, Step
@@ -227,6 +228,20 @@ def test_a_folder_and_a_file_make_the_model(base: Path) -> None:
     assert np.array_equal(
         first, engine.run(again, asymflux.plan((8, 12), 3), [request()])[0].picture
     )
+
+
+def test_a_reference_and_the_adapter_make_the_model(base: Path) -> None:
+    file = base / "adapter.safetensors"
+    found = load(base / "base", adapter=file, dtype=torch.float32)
+    assert found.name == adapter().name
+    index = base / "base" / "model_index.json"
+    described = json.loads(index.read_text("utf-8"))
+    index.write_text(json.dumps({**described, "vae": ["diffusers", "AutoencoderKL"]}), "utf-8")
+    with pytest.raises(InputError, match=r"latents of its vae.*load\(\.\.\., adapter=FILE\)"):
+        load(base / "base")
+    assert load(base / "base", adapter=file, dtype=torch.float32).name == found.name
+    with pytest.raises(FileFormatError, match=r"Cannot read .*gone\.safetensors"):
+        load(base / "base", adapter=base / "gone.safetensors")
 
 
 def test_files_that_are_not_there(base: Path) -> None:

@@ -52,6 +52,9 @@ class ServedPipeline(Wrapped):
 
     def __init__(self, pipe: Any, family: Family) -> None:
         self.network: PipelineAdapter = adapt(pipe, family)
+        for part in pipe.components.values():  # text encoders draw random numbers in training
+            if isinstance(part, torch.nn.Module):
+                part.eval()
         super().__init__(self.network)
         self.pipe, self.family = pipe, family
 
