@@ -121,7 +121,7 @@ _COLUMNS = (
     ("speed-up", 23),
     ("rms", 16),
     ("worst", 8),
-    ("others", 12),
+    ("others", 15),
     ("features", 16),
 )
 
