@@ -18,6 +18,7 @@ import torch
 
 from asymflow.core import engine, schedules
 from asymflow.core.types import Request
+from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
 from asymflow.server import remote
 from asymflow.server.settings import Settings
@@ -57,6 +58,12 @@ def test_answers_are_the_same(real_model: Model, distant: Model) -> None:
         near = engine.run(real_model.adapter, PLAN, group)
         far = engine.run(distant.adapter, PLAN, group)
         assert all((a.picture == b.picture).all() for a, b in zip(near, far, strict=True))
+
+
+def test_plans_stay_the_same(real_model: Model, distant: Model) -> None:
+    size = real_model.card.sizes.native
+    near, far = (pipeline.plans_of(each, size) for each in (real_model, distant))
+    assert list(near) == list(far) == ["draft", "fast", "balanced", "best", "default"]
 
 
 def test_threads_share_it(real_model: Model, distant: Model) -> None:

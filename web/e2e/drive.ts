@@ -65,7 +65,7 @@ export async function another(context: BrowserContext): Promise<Page> {
     if (message.type() === "error") complaints.push(message.text());
   });
   await page.goto(server.url);
-  await page.locator("#prompt").waitFor();
+  await page.locator(".composer").waitFor();
   return page;
 }
 

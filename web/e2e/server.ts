@@ -24,6 +24,8 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Server {
   readonly #folder = mkdtempSync(join(tmpdir(), "asymflow-studio-"));
+  /** What is served; by default the model that comes with asymflow. */
+  models: readonly string[] = [];
   #process: ChildProcess | null = null;
   #said = "";
   port = 0;
@@ -36,6 +38,7 @@ export class Server {
   async start(until: "ready" | "health" = "ready"): Promise<void> {
     this.port ||= await freePort();
     const options = ["--no-browser", "--port", String(this.port), "--data", this.#folder];
+    for (const model of this.models) options.push("--model", model);
     const child = spawn(ASYMFLOW, ["studio", ...options], { stdio: ["ignore", "pipe", "pipe"] });
     this.#process = child;
     const listen = (chunk: Buffer) => (this.#said += String(chunk));

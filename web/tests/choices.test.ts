@@ -119,6 +119,9 @@ test("classes are found by number and by any word of their names, the likeliest 
   expect(classesLike(classes, "tinca")).toEqual([0]);
   expect(classesLike(classes, "1")).toEqual([1, 4]);
   expect(classesLike(classes, "fish")).toEqual([1]);
+  expect(classesLike(["fox squirrel", "foxhound", "a foxglove", "red fox, Vulpes"], "fox")).toEqual(
+    [0, 1, 3, 2],
+  );
   expect(classesLike(classes, "zebra")).toEqual([]);
 });
 

@@ -294,3 +294,10 @@ class Wrapped:
 
     def to_picture(self, x_0: Tensor) -> Picture:
         return self.inner.to_picture(x_0)
+
+
+def unwrapped(adapter: Adapter) -> Adapter:
+    """The adapter within all wrappers, to ask for what only some can do."""
+    while isinstance(adapter, Wrapped):
+        adapter = adapter.inner
+    return adapter

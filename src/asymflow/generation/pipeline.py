@@ -14,7 +14,7 @@ import torch
 
 from asymflow._version import __version__
 from asymflow.core import controller, devices, engine, presets, schedules
-from asymflow.core.adapter import Adapter, CardedAdapter, Described, UsesReferences
+from asymflow.core.adapter import Adapter, CardedAdapter, Described, UsesReferences, unwrapped
 from asymflow.core.batcher import is_out_of_memory
 from asymflow.core.card import Card, Carded, ShipsPlans, Style
 from asymflow.core.errors import InputError
@@ -277,9 +277,10 @@ def plan_for(
 def named_plan(model: Model, name: str, size: tuple[int, int]) -> Plan | None:
     """A measured plan by its name: one that was kept, or one that the model brings."""
     kept = model.shelf.find(name, size)
-    if kept is not None or not isinstance(model.adapter, ShipsPlans):
+    adapter = unwrapped(model.adapter)
+    if kept is not None or not isinstance(adapter, ShipsPlans):
         return kept
-    return model.adapter.shipped_plan(name, size)
+    return adapter.shipped_plan(name, size)
 
 
 def plans_of(model: Model, size: tuple[int, int]) -> dict[str, Plan]:
@@ -527,7 +528,7 @@ def _reference(model: Model, wanted: GenerationSpec, request: Request) -> metada
         InputError: a reference was given to a model without references, or the library has
             changed since the repeated picture was made.
     """
-    adapter = model.adapter
+    adapter = unwrapped(model.adapter)
     if not model.card.references or not isinstance(adapter, UsesReferences):
         if wanted.reference not in ("library", "none"):
             raise InputError(

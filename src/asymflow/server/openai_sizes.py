@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from asymflow.core.adapter import CountsTokens
+from asymflow.core.adapter import CountsTokens, unwrapped
 from asymflow.core.card import Card, Sizes
 from asymflow.generation.spec import batchable
 from asymflow.server.lineup import Served
@@ -103,8 +103,9 @@ def usage(
 ) -> dict[str, Any]:
     """Token usage: pieces of the prompt, and patches of the pictures."""
     text = len(request.prompt.split())
-    if (model := served.model) is not None and isinstance(model.adapter, CountsTokens):
-        text = model.adapter.count_tokens(request.prompt)
+    adapter = None if served.model is None else unwrapped(served.model.adapter)
+    if isinstance(adapter, CountsTokens):
+        text = adapter.count_tokens(request.prompt)
     patch = max(_PATCH, card.sizes.multiple)
     patches = drawn[0] * drawn[1] // patch**2
     given = patches if edits else 0

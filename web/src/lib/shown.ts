@@ -59,19 +59,30 @@ export const titled = (name: string): string =>
 export const heading = ({ request, slots: [first] }: Job): string =>
   first && first.label === null ? first.prompt : request.prompt;
 
-/** Classes whose name or number has what somebody looks for: those that begin so come first. */
+/** Where a text is in a name, from best to worst: at its begin, as a word, in a word; or nowhere. */
+function rank(name: string, wanted: string): number | null {
+  const at = name.indexOf(wanted);
+  if (at < 0) return null;
+  if (at === 0) return 1;
+  const words = name.split(/[\s,-]+/);
+  if (` ${words.join(" ")} `.includes(` ${wanted} `)) return 2;
+  return words.some((word) => word.startsWith(wanted)) ? 3 : 4;
+}
+
+/** Classes whose name or number has what somebody looks for, the likeliest first. */
 export function classesLike(classes: readonly string[], text: string): number[] {
   const wanted = text.trim().toLowerCase();
   if (wanted === "") return classes.map((_, index) => index);
   const ranked: [number, number][] = [];
   classes.forEach((name, index) => {
-    const low = name.toLowerCase();
-    const at = low.indexOf(wanted);
-    if (String(index) === wanted) ranked.push([0, index]);
-    else if (at === 0) ranked.push([1, index]);
-    else if (at > 0 && /[\s,-]/.test(low[at - 1] as string)) ranked.push([2, index]);
-    else if (at > 0) ranked.push([3, index]);
-    else if (String(index).startsWith(wanted)) ranked.push([4, index]);
+    const found =
+      String(index) === wanted
+        ? 0
+        : (rank(name.toLowerCase(), wanted) ?? (String(index).startsWith(wanted) ? 5 : null));
+    if (found !== null) ranked.push([found, index]);
   });
   return ranked.sort(([a], [b]) => a - b).map(([, index]) => index);
 }
+
+/** The first of several names of a class. */
+export const short = (name: string): string => name.split(",")[0] as string;
