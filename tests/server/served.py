@@ -33,7 +33,7 @@ class Slower(Slow):
         self._later = seconds
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
-        if requests[0].inputs["prompt"] != "a red apple":
+        if requests[0].inputs["prompt"] != self.card.calibration[0]["prompt"]:
             self.seconds = self._later
         return super().encode(requests)
 

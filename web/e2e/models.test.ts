@@ -69,7 +69,8 @@ test("a class is found by typing, chosen with keys, and drawn", async () => {
   const alpha = (await pixels(page, shown as string)).filter((_, index) => index % 4 === 3);
   expect(new Set(alpha)).toEqual(new Set([255]));
   await history(page).first().click();
-  await page.getByText("277", { exact: true }).waitFor();
+  const box = page.getByRole("dialog", { name: "Picture" });
+  await box.getByText("277", { exact: true }).waitFor();
   expect(await page.getByText("Transparency").count()).toBe(0);
 });
 
@@ -122,7 +123,8 @@ test("the settings of a picture bring its model back", async () => {
   const all = await gallery();
   const [picture] = all.filter((each) => each.model === "tiny");
   await history(page).locator(`img[data-id="${picture?.id}"]`).click();
-  expect(await page.getByRole("button", { name: "Vary a lot" }).count()).toBe(0);
+  const box = page.getByRole("dialog", { name: "Picture" });
+  expect(await box.getByRole("button", { name: "Vary a lot" }).count()).toBe(0);
   await page.getByRole("button", { name: "Use settings" }).click();
   await expect.poll(() => kind(page).inputValue()).toBe("red fox, Vulpes vulpes");
   expect(await chosen(page)).toMatch(/JiT/);

@@ -32,8 +32,9 @@ Models = Annotated[
         "-m",
         metavar="REF",
         help="A file, a folder, owner/name on a hub, or a package's model; see "
-        "[cyan]asymflow models[/] (repeatable, the first is the default). By default the embedded "
-        "one.",
+        "[cyan]asymflow models[/] (repeatable, the first is the default). "
+        r"[dim]\[default: embedded][/]",
+        rich_help_panel="Sampling",
     ),
 ]
 KeepModels = Annotated[
@@ -43,6 +44,7 @@ KeepModels = Annotated[
         metavar="N",
         min=1,
         help="Models that are loaded at a time; beyond that, the one unused the longest leaves.",
+        rich_help_panel="Sampling",
     ),
 ]
 KeepFree = Annotated[
