@@ -203,7 +203,7 @@ def test_info_follows_the_card(classes: Running) -> None:
     assert [each["id"] for each in info["qualities"]] == ["default"]
     assert info["default"] == {"quality": "default", "guidance_scale": 1.0, "size": "48x48"}
     assert info["ideas"] == ["red fox"]
-    assert (info["measured"], info["can_measure"]) == (False, True)
+    assert (info["measured"], info["can_measure"], info["measurement"]) == (False, True, None)
 
 
 def test_openai_asks_a_model_of_classes_by_their_names(classes: Running) -> None:
@@ -423,7 +423,7 @@ def test_a_measurement_adds_a_plan(classes: Running, measured: list[str]) -> Non
     assert (found["state"], found["plans"], found["error"]) == ("done", ["fast"], None)
     info = http.get("/api/info").json()
     assert [each["id"] for each in info["qualities"]] == ["fast", "default"]
-    assert info["measured"] is True
+    assert (info["measured"], info["measurement"]["state"]) == (True, "done")
     assert post(classes, label=1, quality="fast")["pictures"][0]["plan"] == "fast"
 
 

@@ -120,6 +120,7 @@ def _info(studio: Studio, served: Served, about: About) -> dict[str, Any]:
         "qualities": qualities,
         "measured": about.measured,
         "can_measure": measuring.connected() is not None,
+        "measurement": None if served.measuring is None else served.measuring.json(),
         "default": {
             "quality": about.usual,
             "guidance_scale": card.guidance,

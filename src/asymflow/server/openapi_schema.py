@@ -138,6 +138,17 @@ class ModelCard(BaseModel):
     source: str | None
 
 
+class Measurement(BaseModel):
+    """A measurement of a model, and the names of the plans that it has made so far."""
+
+    state: Literal["running", "done", "failed", "cancelled"]
+    size: str
+    progress: float
+    eta_seconds: float | None
+    plans: list[str]
+    error: str | None
+
+
 class Info(BaseModel):
     """What a model of the server can do, and the limits of the server."""
 
@@ -150,21 +161,11 @@ class Info(BaseModel):
     qualities: list[dict[str, str | int | float]]
     measured: bool
     can_measure: bool
+    measurement: Measurement | None
     default: dict[str, str | float]
     limits: dict[str, int]
     ideas: list[str]
     has_token: bool
-
-
-class Measurement(BaseModel):
-    """A measurement of a model, and the names of the plans that it has made so far."""
-
-    state: Literal["running", "done", "failed", "cancelled"]
-    size: str
-    progress: float
-    eta_seconds: float | None
-    plans: list[str]
-    error: str | None
 
 
 class Jobs(BaseModel):

@@ -76,6 +76,8 @@ export interface Info {
   /** Whether there are plans besides the one of the family. */
   measured: boolean;
   can_measure: boolean;
+  /** The one that runs, or the last one. */
+  measurement: Measurement | null;
   default: { quality: string; guidance_scale: number; size: string };
   limits: {
     prompt_characters: number;
