@@ -167,7 +167,7 @@ def test_a_step_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
         ("jobs", "request = '[]'"),
         ("jobs", "request = json_set(request, '$.prompt', 7)"),
         ("jobs", "request = json_remove(request, '$.prompt')"),
-        ("jobs", "request = json_set(request, '$.quality', 'superb')"),
+        ("jobs", "request = json_set(request, '$.quality', 'not a name')"),
         ("jobs", "slots = 'null'"),
         ("jobs", "slots = '[{\"seed\": 1}]'"),
         ("jobs", "state = 'running', request = '{}'"),

@@ -922,6 +922,9 @@ class JobManager:
     def _remembered(self, row: JobRow) -> Job:
         """A job from the database, with a log reconstructed from its row."""
         request = remembered(JobRequest, row.request)
+        filled = ("prompt", "width", "height", "quality")
+        if any(row.request.get(name) is None for name in filled):
+            raise ValueError("the request was not completed")
         job = Job(
             id=row.id,
             client=row.client,

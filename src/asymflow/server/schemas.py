@@ -129,6 +129,8 @@ def remembered(shape: type[T], data: Mapping[str, Any]) -> T:
         ValueError: the data do not match the schema.
     """
     adapter, fields = _known(shape)
+    if not isinstance(data, dict):
+        raise ValueError(f"{data!r} is no object")  # rows may hold anything
     return adapter.validate_python({key: data[key] for key in data if key in fields})
 
 
