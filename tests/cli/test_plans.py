@@ -195,7 +195,7 @@ def test_make_is_the_default(type_: Type) -> None:
         typed = type_(*words)
         assert typed.code == 2
         assert "Cannot read the profile gone.safetensors" in typed.err
-    assert "Cannot read the profile profile.safetensors" in type_("plan").err
+    assert "Cannot read the profile profile.safetensors" in type_("plan", "--error", "0.1").err
     assert "Cannot read the profile profile.safetensors" in type_("plan", "--budget", "3").err
     assert " verify " in type_("plan", "--help").out
     assert "--budget" in type_("plan", "make", "--help").out
