@@ -522,10 +522,10 @@ describe.each(SCREENS)("on %s", (name, screen) => {
 
   test("a page that could not start does so when the server answers", async () => {
     const page = await visit(screen);
-    await page.route("**/api/info", (route) => route.abort());
+    await page.route("**/api/info*", (route) => route.abort());
     await page.reload();
     await page.getByRole("heading", { name: "The studio cannot start" }).waitFor();
-    await page.unroute("**/api/info");
+    await page.unroute("**/api/info*");
     await page.locator("#prompt").waitFor();
     forgive();
   });
