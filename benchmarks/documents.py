@@ -620,6 +620,8 @@ def limits() -> Iterator[str]:
     yield f"plus {fixed(leaving, 1)} seconds: {fixed(settings.stop_seconds, 1)} by default"
 
 
+definitions(SERVER, "a limit in the code", "30 seconds also one that has.")
+definitions(STUDIO, "a limit in the code", "plan takes less than 1.5 seconds on this machine")
 definitions(SERVER, "the share that a percentile is of", "95% of the calls")
 definitions(SERVER, "a limit in the code", "with 4 MB that are reserved for it", "64 kB are always")
 definitions(

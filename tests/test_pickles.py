@@ -35,6 +35,7 @@ ways = pytest.mark.parametrize("again", HOW.values(), ids=HOW)
 NOT_DATA = {
     "asymflow.core.batcher.Batcher": "runs pictures, and has a lock",
     "asymflow.core.state.State": "has tensors only; tests/core/test_state.py pickles it",
+    "asymflow.server.measuring.Measuring": "is shared with its thread, and has a lock",
     "asymflow.server.jobs.Job": "is shared by the threads of a server, and has a lock",
 }
 

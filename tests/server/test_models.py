@@ -455,6 +455,10 @@ def test_a_measurement_can_be_cancelled(classes: Running, measured: list[str]) -
     assert [q["id"] for q in classes.http.get("/api/info").json()["qualities"]] == ["default"]
 
 
-def test_a_server_without_a_measurement_says_so(classes: Running) -> None:
+def test_a_server_without_a_measurement_says_so(
+    classes: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "connected", lambda: None)
+    assert classes.http.get("/api/info").json()["can_measure"] is False
     answer = classes.http.post("/api/models/plain/measure")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "cannot_measure")

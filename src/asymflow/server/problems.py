@@ -77,6 +77,7 @@ STATUS: Mapping[str, int] = MappingProxyType(
     {
         "unusable": 400,
         "not_found": 404,
+        "model_not_found": 404,
         "internal_error": 500,
         "not_finite": 500,
         "cancelled": 503,
