@@ -171,9 +171,9 @@ SUITES = (
         ("trained/promises.json",),
     ),
     Suite(
-        "shapes train",
-        "Trains the small models of tests/models/small: a UNet of diffusers and a JiT",
-        f"{_ONE} {_RUN} shapes train unet; jit",
+        "fashion train",
+        "Trains two models of Fashion-MNIST: a UNet of diffusers and a JiT",
+        f"{_ONE} {_RUN} fashion train unet; jit",
     ),
     # Training and the design of the embedded model.
     Suite(

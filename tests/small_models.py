@@ -1,6 +1,6 @@
-"""Small models on disk: two that learnt shapes, and two of prompts with random weights.
+"""Small models on disk: two that learnt Fashion-MNIST, and two of prompts with random weights.
 
-`UNET` and `JIT` lie in the repository; `python -m benchmarks shapes train` made them. `prx` and
+`UNET` and `JIT` lie in the repository; `python -m benchmarks fashion train` made them. `prx` and
 `minit2i` write models that ask for a prompt, with a text encoder and a tokenizer that
 `from_pretrained` loads. Nothing is downloaded.
 """
@@ -26,10 +26,10 @@ from tokenizers import (
 )
 from torch import Tensor
 
-SMALL = Path(__file__).parent / "models/small"
-UNET = SMALL / "shapes-unet"
+SMALL = Path(__file__).parents[1] / "benchmarks/models"
+UNET = SMALL / "fashion-unet"
 """A folder of diffusers' `DDPMPipeline`: a `UNet2DModel` of classes."""
-JIT = SMALL / "shapes-jit.safetensors"
+JIT = SMALL / "fashion-jit.safetensors"
 """A state dict with the names of the published checkpoints."""
 
 TEXT_WIDTH = 32

@@ -29,7 +29,7 @@ POSITIONAL = {
     "families train": ["jit", "data", "--out", "out"],
     "families accelerate": ["jit", "weights", "data"],
     "families networks": ["model", "data"],
-    "shapes train": ["jit"],
+    "fashion train": ["jit"],
 }
 """What suites cannot do without."""
 

@@ -15,7 +15,8 @@ import torch
 
 import asymflow
 from asymflow.core import engine
-from asymflow.core.errors import FileFormatError, InputError
+from asymflow.core.adapter import unwrapped
+from asymflow.core.errors import AsymflowError, FileFormatError, InputError
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Request
 from asymflow.generation import pipeline
@@ -23,6 +24,7 @@ from asymflow.models import edm, files, jit, minit2i
 from asymflow.models.diffusers.served import ServedPipeline, serve
 from asymflow.models.edm import adm_checkpoint, checkpoint
 from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.models.jit.network import JitConfig
 from tests import miniatures
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "adapter"
@@ -146,6 +148,30 @@ def test_what_is_said_beside_a_model_is_on_its_card(tmp_path: Path) -> None:
     (tmp_path / "jit.asymflow.json").write_text('{"null": 3}')
     with pytest.raises(FileFormatError, match="names a null class, and models of the kind JiT"):
         asymflow.load(path)
+
+
+def test_options_of_the_family_are_read_beside_a_model(tmp_path: Path) -> None:
+    path = miniatures.jit_file(tmp_path)
+    said = tmp_path / "jit.asymflow.json"
+    said.write_text('{"options": {"class_start": 1, "noise_scale": 0.5}}')
+
+    def loaded(**given: float) -> JitConfig:
+        adapter = unwrapped(asymflow.load(path, **given))
+        assert isinstance(adapter, jit.JitAdapter)
+        return adapter.model.config
+
+    assert (loaded().class_start, loaded().noise_scale) == (1, 0.5)
+    assert loaded(noise_scale=2.0).noise_scale == 2.0
+    assert asymflow.load(tmp_path).name == asymflow.load(path).name
+    for options, refusal in (
+        ('{"colour": 1}', "colour is no option of the model"),
+        ('{"class_start": 0.5}', "cannot be added at block 0.5"),
+        ('{"noise_scale": "big"}', "noise_scale = 'big', which must be a number"),
+        ("[2]", "which must be an object"),
+    ):
+        said.write_text(f'{{"options": {options}}}')
+        with pytest.raises(AsymflowError, match=refusal):
+            asymflow.load(path)
 
 
 def test_options_that_a_family_does_not_take_are_refused(tmp_path: Path) -> None:

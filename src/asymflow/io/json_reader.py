@@ -68,6 +68,10 @@ class Fields:
     def __contains__(self, key: str) -> bool:
         return key in self._left
 
+    def names(self) -> tuple[str, ...]:
+        """The keys that were not read yet."""
+        return tuple(self._left)
+
     def refuse(self, complaint: str) -> NoReturn:
         """Raise `FileFormatError` about this object."""
         raise FileFormatError(f"{self.where} {complaint}.")
@@ -151,7 +155,7 @@ class Fields:
     def texts(self, key: str) -> dict[str, str]:
         """An object whose values are all strings."""
         fields = self.fields(key)
-        return {name: fields.text(name) for name in tuple(fields._left)}
+        return {name: fields.text(name) for name in fields.names()}
 
     def fields(self, key: str) -> Fields:
         """An object."""

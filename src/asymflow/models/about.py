@@ -3,12 +3,16 @@
 It is `asymflow.json` in the folder of a model, or `NAME.asymflow.json` beside its file NAME.pth:
 
     {"title": "Shapes", "classes": ["disc", "star"], "null": 2, "guidance": 2.0, "licence": "MIT"}
+
+Its `options` are numbers that the loader of the family is given, where a file of weights has no
+place for them: {"options": {"class_start": 2, "noise_scale": 0.5}}.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,7 @@ class About:
         steps: of the model's own sampler.
         size: (height, width) of the pictures of training; `height` and `width` in the file.
         calibration: prompts to measure the model with.
+        options: arguments of the family's loader.
     """
 
     title: str | None = None
@@ -46,6 +51,7 @@ class About:
     calibration: tuple[str, ...] | None = None
     licence: str | None = None
     source: str | None = None
+    options: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def of(self, card: Card) -> Card:
         """The card with what the file says.
@@ -112,9 +118,16 @@ def about(path: Path) -> About:
         calibration=tuple(fields.strings("calibration")) if "calibration" in fields else None,
         licence=fields.text("licence") if "licence" in fields else None,
         source=fields.text("source") if "source" in fields else None,
+        options=_options(fields.fields("options")) if "options" in fields else {},
     )
     fields.finish()
     return found
+
+
+def _options(fields: Fields) -> dict[str, float]:
+    """Numbers by name; those without a fraction are integers."""
+    numbers = {name: fields.number(name) for name in fields.names()}
+    return {name: int(each) if each.is_integer() else each for name, each in numbers.items()}
 
 
 class WithCard(Wrapped):

@@ -167,6 +167,7 @@ def _holds_pipeline(repository: Any) -> bool:
 def _folder(path: Path, options: Mapping[str, Any]) -> Adapter:
     """The model of a folder."""
     said = about(path)
+    options = {**said.options, **options}
     if (path / INDEX).is_file():
         return told(_pipeline(path, _json(path / INDEX), said, options), said)
     if _is_network(path):
@@ -178,7 +179,7 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Adapter:
             return told(_called(family.folder, path, _with_null(family, path, said, options)), said)
     _check_code(path)
     if len(weights) == 1 and not published:
-        return _file(weights[0], said, options)
+        return _file(weights[0], about(weights[0]) if said == About() else said, options)
     raise FileFormatError(_no_model(path, weights))
 
 
@@ -217,6 +218,7 @@ def _check_code(path: Path) -> None:
 
 def _file(path: Path, said: About, options: Mapping[str, Any]) -> Adapter:
     """The model of a file."""
+    options = {**said.options, **options}
     if path.suffix == ".safetensors":
         shapes = files.shapes(path)
         if str(files.metadata(path).get("format")).startswith("asymflow-"):

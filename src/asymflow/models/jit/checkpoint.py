@@ -117,7 +117,7 @@ def config_of(
             f"This network has {depth} blocks, which no published JiT has, so the block at which "
             "its class tokens are added is not known. Give class_start."
         )
-    if not 0 <= class_start < depth:
+    if class_start not in range(depth):
         raise InputError(
             f"Class tokens cannot be added at block {class_start} of {depth}. "
             f"Choose 0 to {depth - 1}."
