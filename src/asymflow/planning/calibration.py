@@ -9,8 +9,8 @@ from __future__ import annotations
 from asymflow.core.card import Card
 from asymflow.core.types import Request
 
-PROFILED, VERIFIED, PROVED = 0, 1, 2
-"""Purposes of requests: profiling, verification, final evidence."""
+PROFILED, VERIFIED, PROVED, FITTED = 0, 1, 2, 3
+"""Purposes of requests: profiling, verification, final evidence, fitting weights."""
 MOST = 32
 """Maximum number of requests for profiling and for verification."""
 _SEEDS = 1000

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from asymflow.core.errors import FileFormatError
 from asymflow.core.types import Plan, Profile, Step
-from asymflow.io.files import replacing
-from asymflow.planning import plan_files
+from asymflow.io.files import replacing, write_text
+from asymflow.planning import plan_files, plan_json
+from asymflow.planning.fitting import Fit
 from asymflow.planning.proof import Errors
 from asymflow.planning.verifier import Known
 
@@ -83,6 +84,25 @@ class Journal:
                 plan_files.save_profile(profile, path)
         self._keep_states("reference", ends)
         return profile, ends
+
+    def fit(self, name: str, make: Callable[[], Fit | None]) -> Fit | None:
+        """A fitted plan that is known, or else made and kept; None where there is none."""
+        path = self.path(f"fit-{name}.json")
+        if path is not None and path.exists():
+            with suppress(FileFormatError, ValueError, KeyError, TypeError):  # it is made again
+                kept = json.loads(path.read_text("utf-8"))
+                plan = plan_json.plan_from_json(kept["plan"], str(path))
+                return Fit(plan, tuple(kept["bends"]), float(kept["error"]))
+        made = make()
+        if path is not None and made is not None:
+            kept = {
+                "plan": plan_json.plan_to_json(made.plan),
+                "bends": made.bends,
+                "error": made.error,
+            }
+            with _kept_if_possible(path):
+                write_text(path, json.dumps(kept))
+        return made
 
     def _states(self, name: str) -> Tensor | None:
         path = self.path(f"{name}.safetensors")

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,22 +24,21 @@ from torch import Tensor
 
 from asymflow._version import __version__
 from asymflow.core.adapter import Adapter, CardedAdapter
-from asymflow.core.errors import InputError
-from asymflow.core.flow import fine_time
 from asymflow.core.schedules import candidates, plan_of
-from asymflow.core.types import CONDITIONAL, FULL, Evidence, Plan, Profile, Request, Step
+from asymflow.core.types import FULL, Evidence, Plan, Profile, Request, Step
 from asymflow.io import folders
 from asymflow.io.files import key_name
-from asymflow.planning import binding, grids, planner, profiler, selection
-from asymflow.planning.calibration import PROFILED, PROVED, requests
+from asymflow.planning import binding, fitting, grids, profiler, selection
+from asymflow.planning.calibration import FITTED, PROFILED, PROVED, requests
 from asymflow.planning.encoded import Encoded
 from asymflow.planning.journal import Journal
 from asymflow.planning.prediction import price, step_prices
 from asymflow.planning.profiler import Progress, no_progress
-from asymflow.planning.proof import UNSEEN, Errors, Limit, Proof
+from asymflow.planning.proof import Errors, Limit, Proof
+from asymflow.planning.proposals import Fits, first_steps, interval, proposals
 from asymflow.planning.selection import Search, limit_plan
 from asymflow.planning.shelf import NAMES
-from asymflow.planning.verifier import Evaluator, corrected, only, rollout
+from asymflow.planning.verifier import Evaluator, rollout
 
 CHOSEN, FRESH = 4, 16
 """Pictures that plans are chosen by, and that they are proved on."""
@@ -50,10 +48,6 @@ COARSER, FINE = (24, 28, 32, 40), 64
 """Moves of limits that may do, and of the one that does."""
 GROWTH = profiler.Growth(pictures=2, times=4, moves=8)
 """How the growth of errors is measured: plans are compared by running them."""
-SHIFTS = (1.0, 0.5, 0.25)
-"""Of the model's own grid: as it is, and denser near the picture."""
-LATE = 0.1
-"""Time below which some plans that are tried do without guidance."""
 DEARER = 1.25
 """Factor of the price of the next plan that is tried, where a proof fails."""
 SHARES = {"balanced": 0.5, "fast": 0.25}
@@ -211,7 +205,7 @@ class _Named:
                 adapter,
                 wanted,
                 times=times,
-                guidance_interval=_interval(own),
+                guidance_interval=interval(own),
                 memory=False,
                 growth=GROWTH,
                 solver="corrected2",
@@ -225,13 +219,23 @@ class _Named:
             tuple(wanted),
             Limit.of(ends, 0.0).states,
             roll=_roll,
-            guidance_interval=_interval(own),
+            guidance_interval=interval(own),
             known=journal.errors("chosen"),
         )
         counted.activity = "own sampler"
         own_errors = judge.errors(own)
         most = max(CHEAPEST + 1, round(price(measured, own) / measured.cost_ms[0]))
-        search = Search(judge, lambda steps: proposals(measured, steps, own, times))
+        fits = Fits(
+            adapter,
+            lambda count: requests(card, size, scale, count, FITTED),
+            measured,
+            interval(own),
+            times,
+            journal,
+        )
+        search = Search(
+            judge, lambda steps: proposals(measured, steps, own, times) | fits.at(steps)
+        )
         return cls(
             model, adapter, own, size, scale, journal, counted, measured, judge, search,
             own_errors, most,
@@ -311,12 +315,12 @@ class _Named:
     def _limits(self) -> tuple[Evaluator, Limit, Errors]:
         """Fresh pictures, where the model leads for them, and how near its own sampler comes."""
         fresh = requests(self.model.card, self.size, self.guidance, FRESH, PROVED)
-        grid, interval = _times(self.model, self.own, self.size), _interval(self.own)
+        grid, guided = _times(self.model, self.own, self.size), interval(self.own)
         limits = [
             plan_of(
                 grids.ended(grids.resampled(grid, count)),
                 solver="corrected2",
-                guidance_interval=interval,
+                guidance_interval=guided,
                 name="limit",
             )
             for count in (*COARSER, FINE)
@@ -370,76 +374,9 @@ class _Named:
         return replace(bound, requires=replace(bound.requires, size=self.size))
 
 
-def proposals(
-    measured: Profile, steps: int, own: Plan, dense: tuple[float, ...]
-) -> dict[str, Plan]:
-    """Plans for the price of so many full estimates: by the profile, and what others would run."""
-    budget = 1.0001 * steps * measured.cost_ms[0]
-    unreduced = tuple(tier for tier in measured.tiers if tier.unreduced)
-    tiers = {"planned": measured.tiers, "planned, unreduced": unreduced, "planned, full": (FULL,)}
-    found: dict[str, Plan] = {}
-    for name, allowed in tiers.items():
-        with suppress(InputError):  # nothing of that kind fits
-            plan = planner.plan(only(measured, allowed), budget=budget)
-            found |= {name: plan, f"{name}, corrected": corrected(plan)}
-    interval = _interval(own)
-    late = (max(LATE, interval[0]), interval[1])
-    intervals = (interval, late) if CONDITIONAL in measured.tiers else (interval,)
-    for allowed in dict.fromkeys(intervals):
-        for name, grid in _grids(own, dense).items():
-            for solver in ("damped2", "corrected2"):
-                longest = None
-                for count in range(max(1, steps // 2), 2 * steps + 1):
-                    plan = plan_of(grid(count), solver=solver, guidance_interval=allowed)
-                    if price(measured, plan) > budget:
-                        break
-                    longest = plan
-                if longest is not None:
-                    found[f"{name}, {solver}, guided from {allowed[0]:g}"] = longest
-    # The same plan by another name is not another kind.
-    unique = {plan.steps: name for name, plan in reversed(found.items())}
-    return {name: plan for name, plan in found.items() if unique[plan.steps] == name}
-
-
-def first_steps(measured: Profile, errors: Errors, most: int) -> int:
-    """The number of steps that a plan as near as that is predicted to need; else a quarter."""
-    with suppress(InputError):
-        allowed = max(float(errors.mean()), UNSEEN)
-        found = planner.plan(only(measured, (FULL,)), error=allowed)
-        return min(len(found.steps), most // 2)
-    return most // 4
-
-
-def _grids(own: Plan, dense: tuple[float, ...]) -> dict[str, Callable[[int], tuple[float, ...]]]:
-    """Grids of any number of moves, by name."""
-
-    def shifted(by: float) -> Callable[[int], tuple[float, ...]]:
-        def grid(count: int) -> tuple[float, ...]:
-            first, *inner = grids.resampled(own.times, count)
-            moved = fine_time(torch.tensor(inner, dtype=torch.float64), by).tolist()
-            return (first, *moved)
-
-        return grid
-
-    def blended(count: int) -> tuple[float, ...]:
-        return grids.blended(dense, count)
-
-    return {"blended": blended, **{f"own grid / {shift}": shifted(shift) for shift in SHIFTS}}
-
-
 def _times(model: CardedAdapter, own: Plan, size: tuple[int, int]) -> tuple[float, ...]:
     """The grid that candidates are as dense as."""
     return own.times if model.description.shift_rule is None else candidates(size)
-
-
-def _interval(own: Plan) -> tuple[float, float]:
-    """(low, high) in t in which the model's own sampler is guided."""
-    guided = [step for step in own.steps if step.tier.guided]
-    if not guided:
-        return 1.0, 1.0
-    low = 0.0 if guided[-1] is own.steps[-1] else guided[-1].t
-    high = 1.0 if guided[0] is own.steps[0] else guided[0].t
-    return low, high
 
 
 def _expected(own: int) -> int:
@@ -449,8 +386,9 @@ def _expected(own: int) -> int:
     quarter = max(CHEAPEST, own // 4)
     profile = CHOSEN * CANDIDATES * profiler.FINER + 2 * GROWTH.pictures * GROWTH.times * 8
     searches = quarter * (first + 3 * further) + quarter * further
+    fits = fitting.PICTURES * (fitting.MOVES + quarter * (fitting.FIRST_TIME + 3 * fitting.AGAIN))
     proofs = FRESH * (FINE * 3 // 4 + own + 2 * quarter)
-    return profile + own * CHOSEN + searches + proofs
+    return profile + own * CHOSEN + searches + fits + proofs
 
 
 def _roll(adapter: Adapter, plan: Plan, wanted: Sequence[Request]) -> Tensor:

@@ -193,7 +193,7 @@ def test_a_price_can_be_given_instead(kept: Path) -> None:
         asked = len(pipe.unet.asked)
         fast(output_type="np")
         assert len(pipe.unet.asked) - asked <= steps
-    assert plans[8].evidence.rms.high < plans[4].evidence.rms.low
+    assert plans[8].evidence.rms.value < plans[4].evidence.rms.value / 1.5
     # Each is measured once, and the plan without a price is none of them.
     asked = len(pipe.unet.asked)
     assert asymflow.accelerate(pipe, steps=4, folder=kept).asymflow_plan == plans[4]

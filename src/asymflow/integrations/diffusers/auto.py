@@ -42,8 +42,10 @@ from asymflow.models.diffusers.pipelines import (
 )
 from asymflow.planning import profiler, selection
 from asymflow.planning.encoded import Encoded
+from asymflow.planning.fitting import AGAIN, FIRST_TIME, MOVES, PICTURES
 from asymflow.planning.journal import Journal
 from asymflow.planning.proof import Errors, Limit, Proof
+from asymflow.planning.proposals import Fits
 from asymflow.planning.selection import Search, evenly, limit_plan
 from asymflow.planning.verifier import Evaluator
 
@@ -159,8 +161,18 @@ def make(
         with pictures.stage("own"):
             own = own_sampler(task, judge)
 
+        fits = Fits(
+            task.adapter,
+            lambda count: task.requests(count, 4000),
+            measured,
+            (0.0, 1.0),
+            task.times,
+            journal,
+        )
+
         def kinds(count: int) -> dict[str, Plan]:
-            return proposals(measured, count, convention)
+            found = proposals(measured, count, convention)
+            return found | fits.at(count) if task.alone else found
 
         search = Search(judge, kinds)
         proved = (
@@ -323,11 +335,14 @@ def _expected(own: int, steps: int | None, examples: int) -> dict[str, int]:
     price = own // 4 if steps is None else steps
     first = 12 * selection.FEW + selection.FINALISTS * (chosen - selection.FEW)
     further = selection.KEPT * selection.FEW + selection.FINALISTS * (chosen - selection.FEW)
+    fits = evenly(PICTURES, examples) * (
+        MOVES + price * (FIRST_TIME + (3 * AGAIN if steps is None else 0))
+    )
     growth = GROWTH.pictures * GROWTH.times * 2 * (GROWTH.moves or 0)
     return {
         "profile": chosen * CANDIDATES * profiler.FINER + growth,
         "own": own * chosen,
-        "search": price * (first + (3 * further if steps is None else 0)),
+        "search": fits + price * (first + (3 * further if steps is None else 0)),
         "fresh limit": FINE * 3 // 4 * fresh + sum(COARSER[:2]) * FEW,
         "fresh own": own * OWN,
         "proof": price * fresh,

@@ -1,0 +1,195 @@
+"""Plans that a search tries at a price: by the profile, of standard samplers, and fitted ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from asymflow.core.adapter import Adapter
+from asymflow.core.errors import InputError
+from asymflow.core.flow import fine_time
+from asymflow.core.schedules import plan_of
+from asymflow.core.types import CONDITIONAL, FULL, Plan, Profile, Request
+from asymflow.planning import fitting, grids, planner
+from asymflow.planning.fitting import Fit, Teacher
+from asymflow.planning.journal import Journal
+from asymflow.planning.prediction import price
+from asymflow.planning.proof import UNSEEN, Errors
+from asymflow.planning.replay import recorded
+from asymflow.planning.verifier import corrected, only
+
+SHIFTS = (1.0, 0.5, 0.25)
+"""Of the model's own grid: as it is, and denser near the picture."""
+LATE = 0.1
+"""Time below which some plans that are tried do without guidance."""
+LATER = 0.3
+"""The same of fitted plans, whose weights make good some of what is missing."""
+FITTED = "fitted"
+RECORDED = 2**30
+"""Bytes up to which the outputs of the network are kept, so that even a fit resumes."""
+
+
+def proposals(
+    measured: Profile, steps: int, own: Plan, dense: tuple[float, ...]
+) -> dict[str, Plan]:
+    """Plans for the price of so many full estimates: by the profile, and what others would run."""
+    budget = 1.0001 * steps * measured.cost_ms[0]
+    unreduced = tuple(tier for tier in measured.tiers if tier.unreduced)
+    tiers = {"planned": measured.tiers, "planned, unreduced": unreduced, "planned, full": (FULL,)}
+    found: dict[str, Plan] = {}
+    for name, allowed in tiers.items():
+        with suppress(InputError):  # nothing of that kind fits
+            plan = planner.plan(only(measured, allowed), budget=budget)
+            found |= {name: plan, f"{name}, corrected": corrected(plan)}
+    for allowed in _intervals(interval(own), measured, LATE):
+        for name, grid in _grids(own, dense).items():
+            for solver in ("damped2", "corrected2"):
+                longest = None
+                for count in range(max(1, steps // 2), 2 * steps + 1):
+                    plan = plan_of(grid(count), solver=solver, guidance_interval=allowed)
+                    if price(measured, plan) > budget:
+                        break
+                    longest = plan
+                if longest is not None:
+                    found[f"{name}, {solver}, guided from {allowed[0]:g}"] = longest
+    # The same plan by another name is not another kind.
+    unique = {plan.steps: name for name, plan in reversed(found.items())}
+    return {name: plan for name, plan in found.items() if unique[plan.steps] == name}
+
+
+def first_steps(measured: Profile, errors: Errors, most: int) -> int:
+    """The number of steps that a plan as near as that is predicted to need; else a quarter."""
+    with suppress(InputError):
+        allowed = max(float(errors.mean()), UNSEEN)
+        found = planner.plan(only(measured, (FULL,)), error=allowed)
+        return min(len(found.steps), most // 2)
+    return most // 4
+
+
+def _grids(own: Plan, dense: tuple[float, ...]) -> dict[str, Callable[[int], tuple[float, ...]]]:
+    """Grids of any number of moves, by name."""
+
+    def shifted(by: float) -> Callable[[int], tuple[float, ...]]:
+        def grid(count: int) -> tuple[float, ...]:
+            first, *inner = grids.resampled(own.times, count)
+            moved = fine_time(torch.tensor(inner, dtype=torch.float64), by).tolist()
+            return (first, *moved)
+
+        return grid
+
+    def blended(count: int) -> tuple[float, ...]:
+        return grids.blended(dense, count)
+
+    return {"blended": blended, **{f"own grid / {shift}": shifted(shift) for shift in SHIFTS}}
+
+
+def interval(own: Plan) -> tuple[float, float]:
+    """(low, high) in t in which the model's own sampler is guided."""
+    guided = [step for step in own.steps if step.tier.guided]
+    if not guided:
+        return 1.0, 1.0
+    low = 0.0 if guided[-1] is own.steps[-1] else guided[-1].t
+    high = 1.0 if guided[0] is own.steps[0] else guided[0].t
+    return low, high
+
+
+def _intervals(
+    guided: tuple[float, float], measured: Profile, *late: float
+) -> tuple[tuple[float, float], ...]:
+    """Intervals of t to guide in: that of the model's own sampler, and ones that end before it."""
+    low, high = guided
+    shorter = ((max(end, low), high) for end in late) if CONDITIONAL in measured.tiers else ()
+    return tuple(dict.fromkeys((guided, *shorter)))
+
+
+@dataclass(slots=True, eq=False)
+class Fits:
+    """Fitted plans of any price.
+
+    Attributes:
+        adapter: the model.
+        requests: at least so many, which no plan is compared on.
+        measured: has the prices.
+        guided: (low, high) in t in which the model's own sampler is guided.
+        dense: times that those of the plans are as dense as, but for bends.
+        journal: keeps them.
+    """
+
+    adapter: Adapter
+    requests: Callable[[int], Sequence[Request]]
+    measured: Profile
+    guided: tuple[float, float]
+    dense: tuple[float, ...]
+    journal: Journal
+    _teacher: Teacher | None = None
+    _found: dict[int, Fit | None] = field(default_factory=dict[int, "Fit | None"])
+
+    def at(self, steps: int) -> dict[str, Plan]:
+        """The best one for the price of so many full estimates, by its kind; none if none fits."""
+        if steps not in self._found:
+            self._found[steps] = self.journal.fit(str(steps), lambda: self._made(steps))
+        found = self._found[steps]
+        return {} if found is None else {FITTED: found.plan}
+
+    def _made(self, steps: int) -> Fit | None:
+        """A fit whose network outputs are recorded, so that it resumes."""
+        with self._recorded("teacher", fitting.MOVES) as adapter:
+            self._teacher = self._teacher or self._taught(adapter)
+        with self._recorded(f"fit-{steps}", steps * fitting.FIRST_TIME) as adapter:
+            return self._fitted(steps, replace(self._teacher, adapter=adapter))
+
+    def _recorded(self, name: str, estimates: int) -> AbstractContextManager[Adapter]:
+        """The adapter, with its outputs recorded if they are small."""
+        path = self.journal.path(f"{name}.partial")
+        [first] = self.requests(1)[:1]
+        each = 4 * self.adapter.channels * math.prod(first.size)
+        if path is None or 2 * estimates * fitting.PICTURES * each > RECORDED:
+            return nullcontext(self.adapter)
+        return recorded(self.adapter, path)
+
+    def _fitted(self, steps: int, teacher: Teacher) -> Fit | None:
+        begun = {price: found.bends for price, found in self._found.items() if found is not None}
+        near = min(begun, key=lambda price: abs(price - steps), default=None)
+        begin = (
+            begun.get(near, (0.0,) * fitting.BENDS) if near is not None else (0.0,) * fitting.BENDS
+        )
+        shapes = [
+            self._shape(steps, guided, begin)
+            for guided in _intervals(self.guided, self.measured, LATE, LATER)
+        ]
+        tried = [(fitting.fit(teacher, shape, begin, 1), shape) for shape in shapes]
+        known = [(found, shape) for found, shape in tried if found is not None]
+        if not known:
+            return None
+        first, shape = min(known, key=lambda each: each[0].error)
+        rollouts = fitting.AGAIN if begun else fitting.FIRST_TIME
+        return fitting.fit(teacher, shape, first.bends, rollouts)
+
+    def _taught(self, adapter: Adapter) -> Teacher:
+        [first] = self.requests(1)[:1]
+        fine = plan_of(
+            grids.blended(self.dense, fitting.MOVES),
+            solver="corrected2",
+            guidance_interval=self.guided,
+        )
+        return Teacher.of(adapter, self.requests(fitting.pictures(adapter, first.size)), fine)
+
+    def _shape(
+        self, steps: int, guided: tuple[float, float], begin: Sequence[float]
+    ) -> fitting.Shape:
+        """Plans for a price, with as many steps as fit into it with the first bends."""
+        budget = 1.0001 * steps * self.measured.cost_ms[0]
+        dense = grids.blended(self.dense, fitting.DENSE)
+
+        def made(count: int, bends: Sequence[float]) -> Plan | None:
+            times = fitting.bent(dense, count, bends)
+            plan = plan_of(times, solver="euler", guidance_interval=guided)
+            return plan if price(self.measured, plan) <= budget else None
+
+        counts = range(max(1, steps), 2 * steps + 1)
+        count = max((n for n in counts if made(n, begin) is not None), default=steps)
+        return lambda bends: made(count, bends)
