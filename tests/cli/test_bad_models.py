@@ -225,7 +225,8 @@ CASES: tuple[tuple[str, Callable[[Path], Any], list[str], str], ...] = (
         "second stage",
         with_index(_class_name="IFSuperResolutionPipeline"),
         [],
-        "a second stage that enlarges a small picture",
+        "a second stage that enlarges a small picture, so it makes none by itself. Load it with "
+        "diffusers in Python: asymflow.accelerate(pipe, examples=",
     ),
     (
         "image to image",

@@ -21,7 +21,8 @@ from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Request
 from asymflow.generation import pipeline
 from asymflow.models import edm, files, jit, minit2i
-from asymflow.models.diffusers.served import ServedPipeline, serve
+from asymflow.models.diffusers.families import FAMILIES
+from asymflow.models.diffusers.served import ServedPipeline, check_index, serve
 from asymflow.models.edm import adm_checkpoint, checkpoint
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.models.jit.network import JitConfig
@@ -231,3 +232,22 @@ def test_the_example_can_be_installed(tmp_path: Path) -> None:
         text=True,
     )
     assert found.stdout == "example-1\n"
+
+
+@pytest.mark.parametrize("kind", [*FAMILIES, "DanceDiffusionPipeline"])
+def test_what_only_accelerate_takes_is_sent_there(kind: str) -> None:
+    """A pipeline is served, or its message names the call that takes it instead."""
+    served = {"DDPMPipeline", "DDIMPipeline", "PRXPixelPipeline", "IFPipeline"}
+    if kind in served:
+        assert check_index({"_class_name": kind}, "here").__name__ == kind
+    else:
+        with pytest.raises(InputError, match=r"with diffusers in Python.*asymflow\.accelerate\("):
+            check_index({"_class_name": kind}, "here")
+
+
+def test_a_network_of_prompts_is_sent_to_its_pipeline(tmp_path: Path) -> None:
+    pipe = miniatures.if_pipeline()
+    pipe.unet.save_pretrained(tmp_path / "unet")
+    pipe.scheduler.save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(FileFormatError, match=r"UNet2DConditionModel.*asymflow\.accelerate\(pipe"):
+        asymflow.load(tmp_path)

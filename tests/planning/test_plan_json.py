@@ -55,7 +55,9 @@ HASHES = {
     "rules": "6d31c7e0faf3d84d0b824066914e9626cf523a447dd3fc3e06e2f692ba00724b",
 }
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+# All of these are made once. Made anew for every example, they would be validated for every one,
+# which takes longer than drawing from them.
+texts = st.text(max_size=8)  # without surrogates, which UTF-8 has not
 finite = st.floats(-1e6, 1e6)
 values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | finite | texts,
@@ -68,93 +70,104 @@ samples = st.lists(st.floats(width=32, allow_nan=False), max_size=4).map(tuple)
 fingerprints = st.builds(Fingerprint, texts) | st.builds(
     Fingerprint, texts, st.sampled_from(ROUNDED), samples
 )
+flags = st.booleans()
+maybe_text, maybe_finite = st.none() | texts, st.none() | finite
+facts = st.dictionaries(texts, texts, max_size=2)
+sides = st.integers(1, 512)
+requirements = st.builds(
+    Requirements,
+    maybe_text,
+    maybe_finite,
+    maybe_text,
+    st.none() | st.tuples(sides, sides),
+    maybe_text,
+    st.none() | flags,
+    extras,
+)
+evidences = st.builds(
+    Evidence,
+    facts,
+    st.just(()),  # one for every step, see `all_plans`
+    st.floats(1e-3, 1e3),
+    st.just(()),
+    maybe_finite,
+    intervals,
+    st.none() | intervals,
+    st.integers(1, 99),
+    maybe_text,
+    maybe_text,
+    maybe_text,
+    extras,
+)
+bindings = st.builds(
+    Binding,
+    texts,
+    maybe_text,
+    maybe_text,
+    st.none() | fingerprints,
+    st.none() | facts,
+    extras,
+)
+NAMED: tuple[Solver, ...] = tuple(each for each in SOLVERS if each != "heun")
+solvers = st.sampled_from(NAMED)
+pool_factors = st.sampled_from([1, 2, 4])
+inner_times = st.lists(st.floats(1e-9, 1, exclude_max=True), max_size=6, unique=True)
+weights_of = {most: st.lists(finite, min_size=2, max_size=1 + most) for most in range(1, 8)}
+actions = st.sampled_from(ACTIONS)
+rule_counts = st.integers(1, 2)
+maybe_evidence, maybe_requirements = st.none() | evidences, st.none() | requirements
+maybe_binding = st.none() | bindings
 
 
 @st.composite
-def tiers(draw: st.DrawFn) -> Tier:
-    guided, factor = draw(st.booleans()), draw(st.sampled_from([1, 2, 4]))
-    cached = draw(st.booleans()) and (not guided or factor > 1)
-    return Tier(draw(texts), guided, factor, cached, guided and draw(st.booleans()))
+def some_tiers(draw: st.DrawFn) -> Tier:
+    guided, factor = draw(flags), draw(pool_factors)
+    cached = draw(flags) and (not guided or factor > 1)
+    return Tier(draw(texts), guided, factor, cached, guided and draw(flags))
+
+
+tiers = some_tiers()
 
 
 @st.composite
 def all_plans(draw: st.DrawFn) -> Plan:
-    inner = draw(st.lists(st.floats(1e-9, 1, exclude_max=True), max_size=6, unique=True))
-    times = [1.0, *sorted(inner, reverse=True), 0.0]
-    adaptive = draw(st.booleans())
-    named: tuple[Solver, ...] = tuple(each for each in SOLVERS if each != "heun")
+    times = [1.0, *sorted(draw(inner_times), reverse=True), 0.0]
+    adaptive = draw(flags)
     steps: list[Step] = []
     made = 0
     for number, (t, s) in enumerate(pairwise(times)):
-        reuse = not adaptive and number > 0 and draw(st.booleans())
-        tier = FULL if number == 0 or reuse else draw(tiers())
+        reuse = not adaptive and number > 0 and draw(flags)
+        tier = FULL if number == 0 or reuse else draw(tiers)
         made += not reuse
         weights = None
-        if not adaptive and draw(st.booleans()):
-            most = min(made, 7)
-            weights = tuple(draw(st.lists(finite, min_size=2, max_size=1 + most)))
+        if not adaptive and draw(flags):
+            weights = tuple(draw(weights_of[min(made, 7)]))
         scale = None
-        if draw(st.booleans()):
+        if draw(flags):
             scale = draw(finite) if tier.guided and not reuse else 1.0
-        solver = "damped2" if weights else draw(st.sampled_from(named))
-        extra = draw(extras)
-        steps.append(Step(t, s, tier, solver, weights, scale, reuse, extra))
+        solver = "damped2" if weights else draw(solvers)
+        steps.append(Step(t, s, tier, solver, weights, scale, reuse, draw(extras)))
     rules = ()
     if adaptive:
         rules = tuple(
-            Rule(
-                0,
-                draw(st.sampled_from(ACTIONS if len(steps) > 1 else ("insert",))),
-                abs(draw(finite)),
-            )
-            for _ in range(draw(st.integers(1, 2)))
+            Rule(0, draw(actions) if len(steps) > 1 else "insert", abs(draw(finite)))
+            for _ in range(draw(rule_counts))
         )
-    sides = st.integers(1, 512)
-    requires = st.builds(
-        Requirements,
-        st.none() | texts,
-        st.none() | finite,
-        st.none() | texts,
-        st.none() | st.tuples(sides, sides),
-        st.none() | texts,
-        st.none() | st.booleans(),
-        extras,
-    )
-    evidence = st.builds(
-        Evidence,
-        st.dictionaries(texts, texts, max_size=2),
-        st.just(tuple(map(float, range(len(steps))))),
-        st.floats(1e-3, 1e3),
-        st.just(()),
-        st.none() | finite,
-        intervals,
-        st.none() | intervals,
-        st.integers(1, 99),
-        st.none() | texts,
-        st.none() | texts,
-        st.none() | texts,
-        extras,
-    )
+    evidence = draw(maybe_evidence)
+    if evidence is not None:
+        evidence = replace(evidence, cost_ms=tuple(map(float, range(len(steps)))))
     return Plan(
         draw(texts),
         tuple(steps),
-        draw(st.none() | evidence),
+        evidence,
         rules,
-        draw(st.none() | requires),
-        draw(
-            st.none()
-            | st.builds(
-                Binding,
-                texts,
-                st.none() | texts,
-                st.none() | texts,
-                st.none() | fingerprints,
-                st.none() | st.dictionaries(texts, texts, max_size=2),
-                extras,
-            )
-        ),
+        draw(maybe_requirements),
+        draw(maybe_binding),
         draw(extras),
     )
+
+
+plans_of_all_kinds = all_plans()
 
 
 def unknown(plan: Plan) -> list[Any]:
@@ -163,7 +176,7 @@ def unknown(plan: Plan) -> list[Any]:
     return [dict(part.extra) for part in parts if part is not None]
 
 
-@given(all_plans())
+@given(plans_of_all_kinds)
 def test_a_round_trip_keeps_everything(plan: Plan) -> None:
     data = json.loads(json.dumps(plan_to_json(plan)))
     VALID.validate(data)

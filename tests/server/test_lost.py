@@ -169,7 +169,7 @@ def test_a_stop_does_not_wait_for_a_network_that_hangs(tmp_path: Path, faults: P
 def test_a_model_that_cannot_be_loaded_yet_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asymflow.server.worker._FIRST_PAUSE", 0.3)
+    monkeypatch.setattr("asymflow.server.lineup.FIRST_PAUSE", 0.3)
     tries = itertools.count()
     slow = Slow()
 
@@ -190,7 +190,7 @@ def test_a_fault_of_the_server_costs_the_pictures_at_hand_only(
 ) -> None:
     """Whatever it is: their jobs fail at once with a reason, and the worker goes on."""
     server = serve()
-    monkeypatch.setattr("asymflow.server.worker._FIRST_PAUSE", 0.1)
+    monkeypatch.setattr("asymflow.server.worker._PAUSE", 0.1)
     own, faults = Worker._drop_unwanted, itertools.count()  # pyright: ignore[reportPrivateUsage]
 
     def drop_unwanted(*args: Any) -> None:

@@ -20,7 +20,7 @@ from asymflow.core import schedules
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
 from asymflow.core.card import Card, Sizes
-from asymflow.core.errors import InputError
+from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.types import Plan, Request
 from asymflow.generation import metadata, pipeline
 from asymflow.generation.pipeline import Model
@@ -241,6 +241,11 @@ def listed(server: Running) -> dict[str, str]:
     return {each["id"]: each["state"] for each in models}
 
 
+def failure(server: Running, id: str) -> str | None:
+    models = server.http.get("/api/models").json()["models"]
+    return next(each["failure"] for each in models if each["id"] == id)
+
+
 def test_models_are_loaded_when_they_are_asked_for(tmp_path: Path) -> None:
     slow, plain = Slow(), Plain()
     with served(tmp_path, slow=of(slow), plain=of(plain, "plain.pt")) as server:
@@ -360,6 +365,66 @@ def test_a_model_that_cannot_be_loaded_disturbs_no_other(tmp_path: Path) -> None
         assert listed(server)["gone"] == "failed"
         assert server.http.get("/ready").status_code == 200
         assert post(server, prompt="a fox", width=32, height=32)["state"] == "done"
+
+
+def test_a_model_that_failed_is_loaded_again_for_a_request_but_not_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asymflow.server.lineup.FIRST_PAUSE", 20.0)
+    tries = 0
+
+    def load() -> Model:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            raise FileFormatError("/secret/file is still being copied")
+        return of(Plain(), "plain.pt")()
+
+    with served(tmp_path, slow=of(Slow()), plain=load) as server:
+        place = server.app.state.studio.manager.models["plain"]
+        for failed, pause in ((1, 20), (2, 40)):
+            answer = server.http.post("/api/jobs", json={"model": "plain", "label": 1})
+            assert answer.status_code == 503
+            seconds = int(answer.headers["retry-after"])
+            assert pause - 10 < seconds <= pause
+            error = answer.json()["error"]
+            assert error["code"] == "model_failed"
+            assert f"again by the first request after {seconds} s." in error["message"]
+            assert "secret" not in error["message"]
+            assert refused(server, model="plain", label=1)[0] == 503
+            assert listed(server)["plain"] == "failed"
+            assert tries == failed  # not for the second request, which came at once
+            place.again = time.monotonic()  # the pause is over
+            assert listed(server)["plain"] == "away"
+            assert tries == failed
+        assert post(server, model="plain", label=1)["state"] == "done"
+        assert listed(server)["plain"] == "ready"
+        assert tries == 3
+
+
+def test_jobs_of_a_model_that_failed_are_made_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asymflow.server.lineup.FIRST_PAUSE", 0.1)
+    broken = threading.Event()
+
+    def load() -> Model:
+        if broken.is_set():
+            raise FileFormatError("the disk is away")
+        return of(Plain(), "plain.pt")()
+
+    with served(tmp_path, keep_models=1, slow=of(Slow()), plain=load) as server:
+        post(server, model="plain", label=1)
+        post(server, model="slow", prompt="a fox", width=32, height=32)
+        broken.set()
+        first = server.http.post("/api/jobs", json={"model": "plain", "label": 1})
+        assert first.status_code == 202  # what is known of it stays known
+        wait_until(lambda: failure(server, "plain") is not None, what="the failure")
+        wait_until(lambda: listed(server)["plain"] == "away", what="the end of the pause")
+        assert server.job(first.json()["id"])["state"] == "queued"
+        broken.clear()
+        assert post(server, model="plain", label=2)["state"] == "done"
+        assert server.over(first.json()["id"])["state"] == "done"
 
 
 def test_a_job_of_a_model_that_is_not_served_any_more_fails(tmp_path: Path) -> None:

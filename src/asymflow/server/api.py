@@ -177,7 +177,7 @@ def _model(served: Served) -> dict[str, Any]:
         "id": served.id,
         "title": served.id if about is None else about.card.title,
         "asks": None if about is None else about.card.asks,
-        "state": served.state,
+        "state": "away" if served.due else served.state,  # a request may choose it again
         "loaded": served.model is not None,
         "measured": about is not None and about.measured,
         "failure": served.failure,

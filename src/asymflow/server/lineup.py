@@ -22,6 +22,9 @@ Load = Callable[[], Model]
 Loading = Literal["away", "loading", "ready", "leaving", "failed"]
 """Whether a model is loaded. One that leaves finishes its pictures, and takes no more."""
 
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
+"""Seconds between two attempts to load a model."""
+
 OURS = "asymflow"
 """What the embedded model is called."""
 
@@ -72,6 +75,9 @@ class Served:
         model: while it is loaded.
         about: since it was loaded first.
         failure: why it is not there, for people.
+        failures: attempts to load it that have failed since it was there last.
+        again: when a request may have it loaded again, by the monotonic clock; None for a model
+            that has not failed, or that its worker loads again by itself.
         network: the process that holds its network, if one does.
         seconds_per_work: speed of this machine, in seconds per unit of `requests.work`.
         restarts: of the processes of its network that are gone.
@@ -87,6 +93,8 @@ class Served:
     model: Model | None = None
     about: About | None = None
     failure: str | None = None
+    failures: int = 0
+    again: float | None = None
     network: Supervised[Any] | None = None
     seconds_per_work: float = 0.05
     restarts: int = 0
@@ -104,6 +112,16 @@ class Served:
     def active(self) -> bool:
         """Whether it takes pictures."""
         return self.state == "ready" and self.alive
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next attempt to load it, from the last one that failed."""
+        return min(FIRST_PAUSE * 2 ** (self.failures - 1), LAST_PAUSE)
+
+    @property
+    def due(self) -> bool:
+        """Whether it has failed, and a request may have it loaded again by now."""
+        return self.again is not None and time.monotonic() >= self.again
 
     @property
     def measures(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -287,9 +288,13 @@ class JobManager:
         return found
 
     def ask(self, served: Served) -> None:
-        """Have a model loaded that nothing is known of yet."""
+        """Have a model loaded that nothing is known of yet, or that has failed some time ago."""
         with self._lock:
-            if served.about is None and not served.asked:
+            if served.due:
+                served.state, served.failure, served.again = "away", None, None
+                served.asked = True
+                self._work.notify_all()
+            elif served.state == "away" and served.about is None and not served.asked:
                 served.asked = True
                 self._work.notify_all()
 
@@ -299,8 +304,13 @@ class JobManager:
         Raises:
             ApiError: it was not loaded yet, or could not be loaded.
         """
-        if served.failure is not None:
-            raise ApiError(503, served.failure, code="model_failed", retry_after=5)
+        with self._lock:
+            failure, again = served.failure, served.again
+        if failure is not None:
+            seconds = 5 if again is None else max(1, math.ceil(again - time.monotonic()))
+            if again is not None:
+                failure += f" It is tried again by the first request after {seconds} s."
+            raise ApiError(503, failure, code="model_failed", retry_after=seconds)
         if served.about is None:
             raise ApiError(
                 503,
@@ -437,6 +447,7 @@ class JobManager:
             served.seconds_per_work = seconds_per_work
             served.model, served.about, served.network = model, known, network
             served.state, served.failure, served.asked = "ready", None, False
+            served.failures, served.again = 0, None
             served.used = time.monotonic()
             for job in {unit.job.id: unit.job for unit in self._queue}.values():
                 if job.served is served:
@@ -451,10 +462,20 @@ class JobManager:
             self._tell_loading(served)
             self.opened.ring()
 
-    def give_up(self, served: Served, reason: str) -> None:
-        """Record that a model is not there; queued jobs wait for another start."""
+    def give_up(self, served: Served, reason: str, *, over: bool) -> None:
+        """Record that a model is not there; queued jobs wait for it.
+
+        Args:
+            served: the model's place.
+            reason: for people.
+            over: whether its worker ends. A request then has it loaded again, but not before a
+                pause that grows with every failure. Jobs do not: another model may have to make
+                room for it, each time.
+        """
         with self._lock:
+            served.failures += 1
             served.failure = reason
+            served.again = time.monotonic() + served.pause if over else None
             served.state = "failed"
             served.asked = False
             if served is self.first:

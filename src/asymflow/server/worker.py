@@ -56,8 +56,8 @@ _NO_MEMORY = (
 )
 _TRIES = 3
 """Attempts for a picture whose network process is lost, perhaps by chance or by another picture."""
-_FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
-"""Seconds between two attempts to load the model."""
+_PAUSE = 1.0
+"""Seconds after a fault in drawing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -166,7 +166,6 @@ class Worker(threading.Thread):
             network.abort()
 
     def run(self) -> None:
-        pause = _FIRST_PAUSE
         while True:
             try:
                 self._work()
@@ -174,22 +173,26 @@ class Worker(threading.Thread):
                 _log.exception("the model cannot be loaded")
                 # The message may have file names, which belong in the log only.
                 self._manager.give_up(
-                    self.served, "The model could not be loaded. The server's log says why."
+                    self.served,
+                    "The model could not be loaded. The server's log says why.",
+                    over=True,
                 )
                 return
             except Exception:
                 # Such as temporarily exhausted files or threads.
-                _log.exception("the model could not be loaded", extra={"pause_s": pause})
                 self._manager.give_up(
-                    self.served, "The model could not be loaded, and is tried again soon."
+                    self.served,
+                    "The model could not be loaded, and is tried again soon.",
+                    over=False,
                 )
+                pause = self.served.pause
+                _log.exception("the model could not be loaded", extra={"pause_s": pause})
+                if self._manager.await_close(pause):
+                    return
             else:
                 self._manager.left(self.served)
                 give_back()
                 return
-            if self._manager.await_close(pause):
-                return
-            pause = min(2 * pause, _LAST_PAUSE)
 
     def _work(self) -> None:
         """Load the model, and serve with it until the server closes or it has to leave.
@@ -234,7 +237,7 @@ class Worker(threading.Thread):
                     runs = dict(shared.runs)
                 self._give_up(list(runs.values()), _OUR_FAULT, None)
                 self._release(shared, list(runs))
-                if self._manager.await_close(_FIRST_PAUSE):
+                if self._manager.await_close(_PAUSE):
                     return
 
     def _turn(self, shared: _Drawing) -> bool:

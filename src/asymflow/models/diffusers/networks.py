@@ -315,7 +315,8 @@ def _check_parts(index: Path) -> None:
         raise FileFormatError(
             f"{index} describes a {parts.get('_class_name')} with {', '.join(latent)}: a model "
             "that works on latents or is conditioned on text. This adapter serves pixel-space "
-            "models, such as a DDPMPipeline with a UNet2DModel."
+            "models, such as a DDPMPipeline with a UNet2DModel. If it works on pixels, load its "
+            "pipeline with diffusers in Python: asymflow.accelerate(pipe) returns it with a plan."
         )
 
 
@@ -324,8 +325,9 @@ def _kind(path: Path, known: tuple[str, ...] | None) -> str:
     kind = str(_json(path).get("_class_name"))
     if known is not None and kind not in known:
         raise FileFormatError(
-            f"{path} describes a {kind}, but only {' and '.join(known)} can be loaded. Write an "
-            "adapter of your own for it (asymflow.core.adapter)."
+            f"{path} describes a {kind}, but only {' and '.join(known)} can be loaded without a "
+            "pipeline. Load its pipeline with diffusers in Python, asymflow.accelerate(pipe), or "
+            "write an adapter of your own for it (asymflow.core.adapter)."
         )
     return kind
 

@@ -23,6 +23,10 @@ ENOUGH = 50
 SHARE = 0.4
 """Of the pipeline's own number of steps. A solver of second order is as near to the limit in fewer
 steps than one of first order."""
+FEW, EVERY = 8, 3
+"""The least number of steps of which some halve the last one, and one of how many does at most.
+
+More of them leave too few for the noise at which the picture takes shape."""
 LATE = 0.1
 """Time below which the plan does without guidance, which hardly changes the picture there."""
 
@@ -100,22 +104,28 @@ def default(pipe: Any, family: Family) -> Plan:
 def default_of(convention: Convention, steps: int, *, guided: bool) -> Plan:
     """The same, for a network that is used with so many steps."""
     wanted = max(2, round(SHARE * min(steps, ENOUGH)))
-    grids = (refined(convention, count) for count in range(wanted, 0, -1))
-    plain = convention.times(min(wanted, convention.most or wanted))
-    grid = next((grid for grid in grids if len(grid) - 1 <= wanted), plain)
+    most = wanted // EVERY if wanted >= FEW else 0
+    grids = (refined(convention, count, most) for count in range(wanted, 0, -1))
+    grid = next(grid for grid in grids if len(grid) - 1 <= wanted)
     interval = (LATE if guided else 0.0, 1.0)
     return plan_of(grid, solver="corrected2", guidance_interval=interval, name=DEFAULT)
 
 
-def refined(convention: Convention, count: int) -> tuple[float, ...]:
+def refined(convention: Convention, count: int, halvings: int | None = None) -> tuple[float, ...]:
     """The grid of so many moves, its last one halved down to the least noise that was trained.
 
     Of fewer moves, where the model was trained at fewer levels of noise. Equal steps of timesteps
     end with a leap over the noise that the finest detail hides behind.
+
+    Args:
+        convention: of the model.
+        count: of moves before the last one is halved.
+        halvings: at most so many; None for as many as it takes.
     """
     most = convention.most
     *nodes, last = convention.times(count if most is None else min(count, most))
     least = max(float(convention.time(torch.zeros(1))), LEAST)
-    while nodes[-1] > 2 * least:
+    while nodes[-1] > 2 * least and halvings != 0:
         nodes.append(nodes[-1] / 2)
+        halvings = None if halvings is None else halvings - 1
     return (*nodes, last)

@@ -224,8 +224,8 @@ def check_index(index: Mapping[str, Any], where: str, *, trust: bool = False) ->
         return library.DiffusionPipeline
     raise InputError(
         f"{where} is a {named}, which is not known: these are {', '.join(FAMILIES)}. Load it with "
-        "diffusers and declare how it calls its network: asymflow.accelerate(pipe, "
-        "family=Family(...))."
+        "diffusers in Python and declare how it calls its network: asymflow.accelerate(pipe, "
+        "family=Family(...)) returns the same pipeline with a plan."
     )
 
 
@@ -333,17 +333,23 @@ def _family(kind: type[Any]) -> Family | None:
     return next((family for family in known if family is not None), None)
 
 
+_ACCELERATE = "asymflow.accelerate(pipe, examples=[{'prompt': ..., 'image': ...}])"
+"""The call for a pipeline that begins with a picture."""
+
+
 def _begins_with_a_picture(where: str, named: str) -> str:
     if "SuperResolution" in named:
         return (
             f"{where} is a {named}, a second stage that enlarges a small picture, so it makes none "
-            "by itself. Use it in Python, after its first stage: asymflow.accelerate(pipe, ...), "
-            "or both within one budget by asymflow.integrations.diffusers.cascade."
+            f"by itself. Load it with diffusers in Python: {_ACCELERATE} returns it with a plan, "
+            "and cascade.accelerate of asymflow.integrations.diffusers plans it together with its "
+            "first stage."
         )
     return (
         f"{where} is a {named}, which begins with a picture. Load the pipeline of the same model "
         "that begins with noise, such as IFPipeline: any model can begin with a picture here, "
-        "asymflow generate --image FILE."
+        f"asymflow generate --image FILE. Or load this one with diffusers in Python: {_ACCELERATE} "
+        "returns it with a plan."
     )
 
 
