@@ -110,7 +110,7 @@ def test_the_table_has_every_sampler_at_every_price(known: LimitReport) -> None:
     assert all(name in table for name in names)
     assert limit.NO_CACHES in table
     assert "without guidance" in table
-    assert "best of its grids, chosen on other pictures: all of them on 2." in table
+    assert "compared on other pictures: all grids on 2." in table
 
 
 def test_a_sampler_is_on_the_best_of_its_grids(known: LimitReport) -> None:
@@ -231,7 +231,7 @@ def test_guidance_is_that_of_the_own_sampler_and_shorter_in_plans() -> None:
     assert calls[LIMIT] == 128
     assert 64 < calls["limit, guided from 0.1 to 1"] < 128
     assert calls["own sampler, 18 steps"] == 70
-    assert "all of them on 1, then the better half on 2." in str(report)
+    assert "all grids on 1, then the better half on 2." in str(report)
     assert calls["UniPC-2, 5 steps"] == calls["Euler (DDIM), 5 steps"] == 10
     default = report.result("asymflow default")
     everywhere = report.result("asymflow default, guided everywhere")
@@ -301,7 +301,9 @@ def test_the_embedded_model_has_caches_and_its_interval() -> None:
     network.text.set_vectors(torch.randn(30522, 32))
     network = network.eval().requires_grad_(False)
     model = model_of(EmbeddedAdapter(network, "0" * 64, {}, load_tokenizer(), None))
-    budget = Budget(steps=(2,), rounds=(1,), cache_steps=6, first_block=(0.2,), taylor=(2,), skip=())
+    budget = Budget(
+        steps=(2,), rounds=(1,), cache_steps=6, first_block=(0.2,), taylor=(2,), skip=()
+    )
     report = limit.compare(model, (32, 32), pictures=2, budget=budget)
     names = [result.name for result in report.results]
     assert "TaylorSeer 1 of 2, 6 steps" in names

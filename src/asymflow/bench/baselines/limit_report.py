@@ -110,7 +110,7 @@ class LimitReport:
             f"{LIMIT}: 64 steps of multistep2, guided where the model's own sampler guides; off by "
             f"about {self.limit_rms:.4f}.",
             "others: pictures that have become another (at most this share, at 95%).",
-            f"Every sampler is on the best of its grids, chosen on other pictures: "
+            "Every sampler is on the best of its grids, which were compared on other pictures: "
             f"{_rounds(settings['rounds'])}.",
             *self.notes,
         ]
@@ -131,7 +131,7 @@ _COLUMNS = (
 def _rounds(pictures: Sequence[int]) -> str:
     first, *others = pictures
     halves = (f", then the better half on {n}" for n in others)
-    return f"all of them on {first}{''.join(halves)}"
+    return f"all grids on {first}{''.join(halves)}"
 
 
 def _row(result: LimitResult, count: int) -> str:
