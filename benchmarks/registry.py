@@ -256,7 +256,6 @@ SUITES = (
         "models",
         "Four models through all commands, the server and the studio: everywhere the same pictures",
         f"{_ONE} {_RUN} models",
-        ("server/models.json",),
     ),
     Suite("long", "How the steps of .ci/long went", ".ci/long", ("server/long.json",), own=False),
 )

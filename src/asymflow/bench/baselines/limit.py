@@ -11,7 +11,7 @@ and how near it comes says nothing about the model.
 - **Euler** (which is DDIM: `baselines.runner`), **Heun**, **UniPC** and **DPM-Solver++**, the last
   two by diffusers, each on the best of several grids: uniform, shifted, that of Karras et al., and
   the model's own. The choice is made on pictures that are not in the table: all grids on all of
-  these, or in a quick run by successive halving.
+  these, or in a quick run all on one, and then the better half on all.
 - **GITS** needs a profile; **AdaptiveDiffusion** is left out of a quick run. The block caches are
   made for the embedded network.
 
