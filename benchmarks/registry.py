@@ -252,5 +252,10 @@ SUITES = (
         ("server/page_pairs.json",),
         own=False,
     ),
+    Suite(
+        "models",
+        "Four models through all commands, the server and the studio: everywhere the same pictures",
+        f"{_ONE} {_RUN} models",
+    ),
     Suite("long", "How the steps of .ci/long went", ".ci/long", ("server/long.json",), own=False),
 )

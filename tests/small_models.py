@@ -26,6 +26,9 @@ from tokenizers import (
 )
 from torch import Tensor
 
+from asymflow.models.minit2i.checkpoint import published_name
+from asymflow.models.minit2i.network import MiniT2IConfig, MiniT2IModel
+
 SMALL = Path(__file__).parents[1] / "benchmarks/models"
 UNET = SMALL / "fashion-unet"
 """A folder of diffusers' `DDPMPipeline`: a `UNet2DModel` of classes."""
@@ -89,14 +92,26 @@ def prx(folder: Path) -> Path:
     return folder
 
 
-def minit2i(folder: Path, state: Mapping[str, Tensor]) -> Path:
+def minit2i_state() -> dict[str, Tensor]:
+    """Random weights of a MiniT2I of 32 px, under their published names."""
+    torch.manual_seed(0)
+    shape = MiniT2IConfig(
+        size=SIDE, patch=4, width=48, depth=2, heads=2, head_dim=24, hidden=96, bottleneck=12,
+        text_width=TEXT_WIDTH, text_depth=2, text_tokens=TEXT_TOKENS,
+    )  # fmt: skip
+    state = _shaken(MiniT2IModel(shape)).state_dict()
+    return {published_name(name): value.contiguous() for name, value in state.items()}
+
+
+def minit2i(folder: Path, state: Mapping[str, Tensor] | None = None) -> Path:
     """A MiniT2I in a folder as published, with its text encoder, a T5.
 
     Args:
         folder: to write.
         state: of the network, under its published names; of 32 px, for features of `TEXT_WIDTH`
-            and `TEXT_TOKENS` tokens.
+            and `TEXT_TOKENS` tokens. By default `minit2i_state`.
     """
+    state = minit2i_state() if state is None else state
     transformers: Any = importlib.import_module("transformers")
     network = folder / "transformer"
     network.mkdir(parents=True)

@@ -23,7 +23,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,15 +128,27 @@ def execute(command: Sequence[str], client: Client) -> None:
 
 
 @contextmanager
-def serving(folder: Path, token: str) -> Generator[str]:
-    """The address of `asymflow serve`, ready, on a free port."""
+def serving(
+    folder: Path,
+    token: str,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Generator[str]:
+    """The address of `asymflow serve`, ready, on a free port.
+
+    Args:
+        folder: of its log and its data.
+        token: that it asks for.
+        options: further ones of the command.
+        environment: further variables of the process.
+    """
     log = folder / "log"
-    command = [sys.executable, "-m", "asymflow", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "asymflow", "serve", "--port", "0", *options]
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, "--data", str(folder / "data")],
             stderr=out,
-            env={**os.environ, "ASYMFLOW_TOKEN": token},
+            env={**os.environ, **(environment or {}), "ASYMFLOW_TOKEN": token},
         )
     try:
         until = time.monotonic() + 180

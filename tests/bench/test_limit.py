@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from asymflow.bench.baselines import limit, samplers
+from asymflow.bench.baselines.cache import ResultCache
+from asymflow.bench.baselines.grids import Search, best_grids
 from asymflow.bench.baselines.limit_report import LIMIT, LimitReport
 from asymflow.bench.baselines.protocol import Budget
 from asymflow.core import engine, schedules
@@ -31,14 +34,14 @@ from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.models.embedded.network import PictureConfig, PictureModel
 from asymflow.models.embedded.text import load_tokenizer
 from asymflow.models.embedded.transformer import TransformerConfig
-from asymflow.planning import calibration, proof
+from asymflow.planning import calibration, profiler, proof
 from tests.helpers import draw
 
 from .conftest import Projection
 
 SIZE = (8, 8)
 PICTURES = 6
-FEW = Budget(quick=True, steps=(5, 9), searched=2, gits_steps=(5,), save_every=2)
+FEW = Budget(quick=True, steps=(5, 9), rounds=(2,), gits_steps=(5,), save_every=2)
 
 
 def gaussian(channels: int = 3, **options: Any) -> CallableAdapter:
@@ -107,6 +110,7 @@ def test_the_table_has_every_sampler_at_every_price(known: LimitReport) -> None:
     assert all(name in table for name in names)
     assert limit.NO_CACHES in table
     assert "without guidance" in table
+    assert "compared on other pictures: all grids on 2." in table
 
 
 def test_a_sampler_is_on_the_best_of_its_grids(known: LimitReport) -> None:
@@ -126,6 +130,50 @@ def test_a_sampler_is_on_the_best_of_its_grids(known: LimitReport) -> None:
         }
         used = tuple(known.result(name).settings["grid"])
         assert used == expected.get(best) or used == schedules.shifted(n, float(best.split()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("rounds", "best", "made"),
+    [((4,), "late", {"a": 4, "b": 4, "late": 4, "broken": 4}),
+     ((1, 2, 4), "a", {"a": 4, "b": 2, "late": 1, "broken": 1})],
+)  # fmt: skip
+def test_halving_leaves_the_worse_grids_out_early(
+    rounds: tuple[int, ...], best: str, made: dict[str, int], tmp_path: Path
+) -> None:
+    adapter = gaussian()
+    requests = calibration.requests(adapter.card, SIZE, 1.0, 4, calibration.VERIFIED)
+    search = Search(adapter, schedules.plan_of(schedules.uniform(4)), requests)
+    errors = {
+        "a": [0.1, 0.3, 0.3, 0.3],
+        "b": [0.2, 0.4, 0.4, 0.4],
+        "late": [0.3, 0.1, 0.1, 0.1],
+        "broken": [math.nan] * 4,
+    }
+    walked: list[str] = []
+
+    def at(grid: str) -> samplers.Sampler:
+        def walk(adapter: Any, request: Any) -> Tensor:
+            walked.append(grid)
+            number = requests.index(request)
+            return search.reference[number : number + 1] + errors[grid][number]
+
+        return samplers.Sampler("some", "some", {"grid": grid}, walk)
+
+    def choose() -> tuple[dict[str, dict[str, float | None]], list[samplers.Sampler]]:
+        store = ResultCache(adapter, "float32", tmp_path)
+        return best_grids(
+            search, [{grid: at(grid) for grid in errors}], rounds, store, profiler.no_progress
+        )
+
+    found, [chosen] = choose()
+    assert chosen.settings["grid"] == best
+    assert Counter(walked) == made
+    assert found["some"]["broken"] is None
+    assert found["some"]["a"] == pytest.approx(0.25, abs=1e-6)
+    assert found["some"]["b"] == pytest.approx(sum(errors["b"][: made["b"]]) / made["b"], abs=1e-6)
+    search.errors.clear()
+    assert choose()[0] == found  # of the cache
+    assert Counter(walked) == made
 
 
 def test_errors_are_those_of_the_exact_solution(known: LimitReport) -> None:
@@ -176,13 +224,14 @@ def test_more_steps_and_higher_orders_are_nearer_to_the_limit(known: LimitReport
 
 def test_guidance_is_that_of_the_own_sampler_and_shorter_in_plans() -> None:
     model = model_of(gaussian(classes=10, null=True))
-    report = compare(model, budget=replace(FEW, steps=(5,)))
+    report = compare(model, budget=replace(FEW, steps=(5,), rounds=(1, 2)))
     calls = {result.name: result.forwards for result in report.results}
     assert report.settings["guidance"] == model.card.guidance == 2
     assert report.settings["guided"] == [0.0, 1.0]
     assert calls[LIMIT] == 128
     assert 64 < calls["limit, guided from 0.1 to 1"] < 128
     assert calls["own sampler, 18 steps"] == 70
+    assert "all grids on 1, then the better half on 2." in str(report)
     assert calls["UniPC-2, 5 steps"] == calls["Euler (DDIM), 5 steps"] == 10
     default = report.result("asymflow default")
     everywhere = report.result("asymflow default, guided everywhere")
@@ -252,7 +301,9 @@ def test_the_embedded_model_has_caches_and_its_interval() -> None:
     network.text.set_vectors(torch.randn(30522, 32))
     network = network.eval().requires_grad_(False)
     model = model_of(EmbeddedAdapter(network, "0" * 64, {}, load_tokenizer(), None))
-    budget = Budget(steps=(2,), searched=1, cache_steps=6, first_block=(0.2,), taylor=(2,), skip=())
+    budget = Budget(
+        steps=(2,), rounds=(1,), cache_steps=6, first_block=(0.2,), taylor=(2,), skip=()
+    )
     report = limit.compare(model, (32, 32), pictures=2, budget=budget)
     names = [result.name for result in report.results]
     assert "TaylorSeer 1 of 2, 6 steps" in names

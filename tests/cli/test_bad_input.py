@@ -216,6 +216,12 @@ def test_an_unknown_command_suggests_one(type_: Type) -> None:
     assert "asymflow --help" in typed.err
 
 
+def test_the_error_of_the_parser_ends_before_the_next_move(type_: Type) -> None:
+    typed = type_("bench", "plan", "default", "a fox")
+    assert typed.code == 2
+    assert "(a fox). See asymflow --help." in typed.err
+
+
 def test_a_contact_sheet_cannot_be_repeated(model: FakeModel, type_: Type) -> None:
     type_("sheet", "a fox", "--steps", "1", "-o", "sheet.png")
     typed = type_("generate", "--like", "sheet.png")

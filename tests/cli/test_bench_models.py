@@ -65,7 +65,7 @@ def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "QUICK", Budget(quick=True, steps=(3,), searched=1))
+    monkeypatch.setattr(protocol, "QUICK", Budget(quick=True, steps=(3,), rounds=(1,)))
     monkeypatch.setattr(schedules, "fine_plan", partial(schedules.fine_plan, count=8))
 
 

@@ -26,6 +26,7 @@ from asymflow.models.diffusers.served import ServedPipeline, check_index, serve
 from asymflow.models.edm import adm_checkpoint, checkpoint
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.models.jit.network import JitConfig
+from asymflow.planning.shelf import DEFAULT
 from tests import miniatures
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "adapter"
@@ -121,6 +122,21 @@ def test_no_family_claims_the_file_of_another(make: Any, tmp_path: Path) -> None
     shapes = files.shapes(path) if safe else files.nested(files.tensors(path))
     found = {name for name, recognises in RECOGNISED.items() if recognises(shapes)}
     assert found == {make.__name__} & RECOGNISED.keys()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        miniatures.jit_file,
+        miniatures.edm_file,
+        miniatures.minit2i_folder,
+        miniatures.ddim_folder,
+        miniatures.prx_folder,
+    ],
+)
+def test_the_default_plan_has_its_name(make: Any, tmp_path: Path) -> None:
+    found: Any = asymflow.load(str(make(tmp_path)))
+    assert found.default_plan(found.card.sizes.native).name == DEFAULT
 
 
 def test_files_lead_to_their_families(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from asymflow.cli import main
 from asymflow.core import schedules
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
@@ -32,6 +34,7 @@ from asymflow.server.lineup import names
 from asymflow.server.schemas import JobRequest, Slot
 from asymflow.server.settings import Settings
 from asymflow.server.store import JobRow, Store, new_id
+from tests import miniatures
 from tests.helpers import wait_until
 
 from .conftest import Running, Slow, running
@@ -227,6 +230,33 @@ def test_openai_asks_a_model_of_classes_by_their_names(classes: Running) -> None
     Image.new("RGB", (8, 8)).save(data, "PNG")
     answer = call("/v1/images/edits", files={"image": data.getvalue()}, data={"prompt": "1"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "image")
+
+
+def test_the_server_draws_the_grey_pixels_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("diffusers")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ref = str(miniatures.ddim_folder(tmp_path, in_channels=1, out_channels=1, num_class_embeds=4))
+    load = partial(pipeline.load, ref, dtype="float32", device="cpu")
+    model = load()
+    plan = schedules.plan_of(schedules.shifted(3, 2.0), name="balanced")
+    model.shelf.keep(binding.bound(plan, model.shelf.model), model.card.sizes.native)
+    drawn = tmp_path / "drawn.png"
+    command = ["generate", "--class", "2", "--model", ref, "--plan", "balanced", "--seed", "7"]
+    assert main.run([*command, "--dtype", "float32", "--device", "cpu", "-o", str(drawn)]) == 0
+    with served(tmp_path / "data", grey=load) as server:
+        [picture] = post(server, label=2, seed=7)["pictures"]
+        [other] = post(server, label=2, seed=8)["pictures"]
+        asked = {"prompt": "2", "seed": 7, "response_format": "url"}
+        answer = server.http.post("/v1/images/generations", json=asked).json()
+        urls = (picture["url"], answer["data"][0]["url"], other["url"])
+        files = [server.http.get(url).content for url in urls]
+    assert picture["quality"] == "balanced"
+    expected, *found = (np.asarray(Image.open(each)) for each in (drawn, *map(io.BytesIO, files)))
+    assert expected.std() > 10
+    assert (expected == expected[..., :1]).all()
+    assert [np.array_equal(each, expected) for each in found] == [True, True, False]
 
 
 def test_names_are_parts_of_addresses() -> None:

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { fill, isLanguage, LANGUAGES, preferred } from "../src/lib/i18n.svelte";
+import { fill, isLanguage, LANGUAGES, preferred, translator } from "../src/lib/i18n.svelte";
 
 type Messages = Record<string, string>;
 const read = (name: string): Messages =>
@@ -61,4 +61,16 @@ test("the page speaks the first language of the browser that it knows", () => {
   expect(preferred(["zh-Hans-CN"])).toBe("zh");
   expect(preferred(["pt"])).toBe("en");
   expect(isLanguage("constructor")).toBe(false);
+});
+
+test.each([
+  [0, "0s"],
+  [0.0004, "1ms"],
+  [0.044, "44ms"],
+  [0.096, "0.1s"],
+  [0.44, "0.4s"],
+  [12.3, "12s"],
+  [150, "3m"],
+])("%d seconds are %s: no picture takes none", (value, shown) => {
+  expect(translator.seconds(value)).toBe(shown);
 });

@@ -41,7 +41,8 @@ def run(arguments: Sequence[str]) -> int:
         report.print_error(str(error))
         return 2
     except typer.TyperException as error:
-        report.print_error(f"{error.format_message()} See {_help(error)}.")
+        said = error.format_message().rstrip(".")
+        report.print_error(f"{said}. See {_help(error)}.")
         return 2
     except OSError as error:
         if error.errno is None or error.strerror is None:

@@ -209,7 +209,7 @@ def _near(name: str, names: list[str]) -> str:
 
     if all(each.isdecimal() for each in names):
         return f"Choose a number from 0 to {len(names) - 1}."
-    close = get_close_matches(name, names, 3, 0.5)
+    close = get_close_matches(name, names, 3, 0.6)
     few = ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:5])}, ..."
     hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{hint}Choose one of the {len(names)} classes: {few}; a number from 0 will do as well."

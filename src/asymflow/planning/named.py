@@ -270,7 +270,8 @@ class _Named:
     ) -> tuple[_Proved | None, str]:
         """The best plan at a price, if it makes the same pictures."""
         if steps < CHEAPEST:
-            return None, f"its price would be {steps} full estimates, and {CHEAPEST} is the least"
+            price_of = "1 full estimate" if steps == 1 else f"{steps} full estimates"
+            return None, f"its price would be {price_of}, and {CHEAPEST} is the least"
         self.counted.activity = f"search of {name}"
         found = self._prove(self.search.best(steps))
         if found.plan.steps in known:

@@ -82,9 +82,10 @@ def record_of(data: bytes) -> Record:
     return metadata.from_json(text, "the picture")
 
 
-def encode(picture: Picture, record: Record) -> bytes:
-    """The PNG file of a finished picture, transparent, with all metadata."""
-    return _file(picture, "png", metadata.notes(record, in_xmp=False), None, None, None)
+def encode(picture: Picture, record: Record, *, alpha: bool = True) -> bytes:
+    """The PNG file of a finished picture with all metadata; without `alpha`, of an opaque one."""
+    background = None if alpha else (1.0, 1.0, 1.0)
+    return _file(picture, "png", metadata.notes(record, in_xmp=False), background, None, None)
 
 
 def converted(

@@ -499,7 +499,9 @@ class Worker(threading.Thread):
         self._manager.metrics.seconds.labels(request.quality, name).observe(run.seconds)
         self._manager.metrics.forwards.labels(request.quality, name).observe(forwards)
         self._manager.learn(self.served, job.cost, run.seconds)
-        self._manager.picture(run.unit, media.encode(picture, made.record), facts)
+        assert self.served.about is not None, "it is known since it was loaded"
+        file = media.encode(picture, made.record, alpha=self.served.about.card.alpha)
+        self._manager.picture(run.unit, file, facts)
 
     def _fail(self, runs: Sequence[_Run], message: str, code: str | None) -> None:
         for run in runs:

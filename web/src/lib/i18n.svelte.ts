@@ -74,14 +74,16 @@ class Translator {
     return new Intl.NumberFormat(this.language, { maximumFractionDigits: digits }).format(value);
   }
 
-  /** Seconds as people say them: 0.4s, 12s, 2m. */
+  /** Seconds as people say them: 40ms, 0.4s, 12s, 2m. */
   seconds(value: number): string {
     const [amount, unit, digits] =
-      value < 9.95
-        ? ([value, "second", 1] as const)
-        : value < 99
-          ? ([value, "second", 0] as const)
-          : ([value / 60, "minute", 0] as const);
+      value > 0 && value < 0.095
+        ? ([Math.max(1, value * 1000), "millisecond", 0] as const)
+        : value < 9.95
+          ? ([value, "second", 1] as const)
+          : value < 99
+            ? ([value, "second", 0] as const)
+            : ([value / 60, "minute", 0] as const);
     return new Intl.NumberFormat(this.language, {
       style: "unit",
       unit,

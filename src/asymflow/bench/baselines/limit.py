@@ -10,7 +10,8 @@ and how near it comes says nothing about the model.
 - The **own sampler** is that of the model's authors (`own_plan`), and over some of its nodes.
 - **Euler** (which is DDIM: `baselines.runner`), **Heun**, **UniPC** and **DPM-Solver++**, the last
   two by diffusers, each on the best of several grids: uniform, shifted, that of Karras et al., and
-  the model's own. The choice is made on pictures that are not in the table.
+  the model's own. The choice is made on pictures that are not in the table: all grids on all of
+  these, or in a quick run all on one, and then the better half on all.
 - **GITS** needs a profile; **AdaptiveDiffusion** is left out of a quick run. The block caches are
   made for the embedded network.
 
@@ -111,7 +112,7 @@ def compare(
         calibration.requests(card, size, card.guidance, count, purpose)
         for count, purpose in (
             (pictures, calibration.PROVED),
-            (budget.searched, calibration.VERIFIED),
+            (budget.rounds[-1], calibration.VERIFIED),
         )
     )
     adapter.check(requests[0])
@@ -124,7 +125,7 @@ def compare(
 
     search = Search(encoded, fine, others)
     candidates = _standard(own, guided, budget.steps)
-    searched, standard = best_grids(search, candidates, store, on_progress)
+    searched, standard = best_grids(search, candidates, budget.rounds, store, on_progress)
     samplers = (
         make.planned(fine, LIMIT, LIMIT),
         *_with_less_guidance(model, size, guided),
@@ -174,7 +175,7 @@ def compare(
         settings={
             "size": f"{size[1]}x{size[0]}",
             "pictures": pictures,
-            "searched": budget.searched,
+            "rounds": list(budget.rounds),
             "guidance": card.guidance,
             "guided": list(guided),
             "quick": budget.quick,

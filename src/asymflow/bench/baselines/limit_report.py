@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,11 +53,12 @@ class LimitReport:
     Attributes:
         title: of the model.
         name: of the model and its weights.
-        settings: of the measurement: "size", "pictures", "guidance", "guided", ...
+        settings: of the measurement: "size", "pictures", "guidance", "guided", ...; "rounds" are
+            the numbers of pictures that grids were compared on, see `Budget.rounds`.
         limit_rms: what the limit is off by, estimated, for pictures in [0, 1].
         apart: median RMSE between pictures of different requests.
         searched: for each sampler the RMSE to the limit of every grid, in state space, on other
-            pictures; None where pictures are not finite.
+            pictures, as many as in the last of its rounds; None where they are not finite.
         notes: what was left out.
     """
 
@@ -108,8 +109,9 @@ class LimitReport:
             f"[0, 1]; different pictures are {self.apart:.3f} apart.",
             f"{LIMIT}: 64 steps of multistep2, guided where the model's own sampler guides; off by "
             f"about {self.limit_rms:.4f}.",
-            "others: pictures that have become another (at most this share, at 95%). Every sampler "
-            "is on the best of its grids, chosen on other pictures.",
+            "others: pictures that have become another (at most this share, at 95%).",
+            "Every sampler is on the best of its grids, which were compared on other pictures: "
+            f"{_rounds(settings['rounds'])}.",
             *self.notes,
         ]
         return "\n".join(lines)
@@ -124,6 +126,12 @@ _COLUMNS = (
     ("others", 15),
     ("features", 16),
 )
+
+
+def _rounds(pictures: Sequence[int]) -> str:
+    first, *others = pictures
+    halves = (f", then the better half on {n}" for n in others)
+    return f"all grids on {first}{''.join(halves)}"
 
 
 def _row(result: LimitResult, count: int) -> str:

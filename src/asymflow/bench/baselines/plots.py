@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,15 +76,10 @@ def draw_panels(panels: Sequence[Panel], path: Path, *, title: str, named: Seque
                 elinewidth=0.8,
                 label=family,
             )
-            for point in points if family in named else ():
-                axes.annotate(
-                    point.name,
-                    (point.x[0], point.y[0]),
-                    textcoords="offset points",
-                    xytext=(6, 6),
-                    fontsize=8,
-                )
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, xscale="log")
+        for point in panel.points:
+            if point.family in named:
+                _label(axes, point)
         if panel.log:
             axes.set(yscale="log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -94,6 +90,20 @@ def draw_panels(panels: Sequence[Panel], path: Path, *, title: str, named: Seque
     figure.suptitle(title)
     with replacing(path) as file:
         figure.savefig(file, dpi=120, format="png")
+
+
+def _label(axes: Any, point: Point) -> None:
+    """The name of a point beside it, on the side where the plot goes on."""
+    low, high = axes.get_xlim()
+    late = math.log(point.x[0] / low) > 0.7 * math.log(high / low)
+    axes.annotate(
+        point.name,
+        (point.x[0], point.y[0]),
+        textcoords="offset points",
+        xytext=(-6 if late else 6, 6),
+        ha="right" if late else "left",
+        fontsize=8,
+    )
 
 
 def plot_report(report: BaselinesReport, path: Path) -> None:

@@ -153,7 +153,9 @@ def compare(
         for order in (2, 3)
         for steps in budget.steps
     ]
-    searched, scheduled = best_grids(search, candidates, store, on_progress)
+    searched, scheduled = best_grids(
+        search, candidates, (len(search.requests),), store, on_progress
+    )
     samplers = (
         planned(reference_plan(size), REFERENCE, REFERENCE),
         *baselines(),

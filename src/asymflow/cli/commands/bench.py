@@ -84,7 +84,13 @@ def baselines(
         typer.Option(metavar="FILE", help="Profile of the model, needed for GITS."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", metavar="", help="Baselines at 5, 6 and 8 steps only.")
+        bool,
+        typer.Option(
+            "--quick",
+            metavar="",
+            help="Baselines at 5, 6 and 8 steps only; without a dataset their grids are chosen by "
+            "halving.",
+        ),
     ] = False,
     model: options.Model = None,
     dtype: options.ExactDtype = None,

@@ -132,9 +132,7 @@ class MiniT2IAdapter:
         """Fewer steps of a better solver, down to the last estimate that the floor leaves alone."""
         last = max(self.floor, _LAST)
         times = (*(1 - (1 - last) * (1 - t) for t in uniform(_FEW - 1)), 0.0)
-        return plan_of(
-            times, solver="corrected2", guidance_interval=(_LATE, 1.0), name="minit2i default"
-        )
+        return plan_of(times, solver="corrected2", guidance_interval=(_LATE, 1.0), name="default")
 
     def own_plan(self, size: tuple[int, int]) -> Plan:
         """The official sampler."""
