@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from asymflow.core.types import Plan, Request
 from asymflow.models import edm
 from asymflow.planning import named
 from asymflow.planning.journal import Journal
-from asymflow.planning.proof import UNSEEN
+from asymflow.planning.proof import ANOTHER, UNSEEN
 from asymflow.planning.shelf import NAMES, Shelf
 
 SIDE = 8
@@ -68,7 +69,17 @@ def test_best_is_as_near_as_the_models_own_sampler(found: named.NamedPlans) -> N
     best, own = found.plans["best"], mixture().own_plan((SIDE, SIDE))
     assert best.forwards < own.forwards
     allowed = max(float(errors(own).mean()), UNSEEN)
-    assert errors(best).mean() <= 1.2 * allowed
+    found_errors = errors(best)
+    assert np.median(found_errors) <= allowed
+    # Sixteen pictures do not tell a plan that goes wrong on one in thirty from one that never does;
+    # the plan says up to how many may become others.
+    assert found_errors.mean() <= 2 * allowed
+    pairs = combinations(2 * limit(), 2)
+    apart = np.median([np.sqrt(np.square(a - b).mean()) for a, b in pairs])
+    same = found_errors <= ANOTHER * apart
+    assert best.evidence is not None
+    bound = float(best.evidence.made["changed_at_most"].rstrip("%")) / 100
+    assert 1 - same.mean() <= bound < 0.2
 
 
 def test_what_is_stated_holds_on_fresh_pictures(found: named.NamedPlans) -> None:

@@ -126,7 +126,7 @@ NETWORKS: Mapping[str, Network] = {
     "unet": Network(
         "fashion-unet",
         {"title": "Fashion UNet", "null": NULL, "guidance": 2.0},
-        True, 4500, 64, 1e-3, _unet, _unet_loss, _write_unet,
+        True, 3000, 64, 1e-3, _unet, _unet_loss, _write_unet,
     ),
     "jit": Network(
         "fashion-jit.safetensors",
@@ -135,7 +135,7 @@ NETWORKS: Mapping[str, Network] = {
             "guidance": 2.0,
             "options": {"class_start": _JIT.class_start, "noise_scale": _JIT.noise_scale},
         },
-        False, 5500, 64, 1e-3, lambda: JitModel(_JIT), _jit_loss, _write_jit,
+        False, 3600, 64, 1e-3, lambda: JitModel(_JIT), _jit_loss, _write_jit,
     ),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Train the networks of Fashion-MNIST, each on one core within an hour or two; can be interrupted.
+"""Train the networks of Fashion-MNIST, each on one core within two hours; can be interrupted.
 
     OMP_NUM_THREADS=1 python -m benchmarks fashion train unet
     OMP_NUM_THREADS=1 python -m benchmarks fashion train jit
