@@ -174,6 +174,7 @@ SUITES = (
         "fashion train",
         "Trains two models of Fashion-MNIST: a UNet of diffusers and a JiT",
         f"{_ONE} {_RUN} fashion train unet; jit",
+        ("trained/fashion-unet.json", "trained/fashion-jit.json"),
     ),
     # Training and the design of the embedded model.
     Suite(
