@@ -176,6 +176,12 @@ SUITES = (
         f"{_ONE} {_RUN} fashion train unet; jit",
         ("trained/fashion-unet.json", "trained/fashion-jit.json"),
     ),
+    Suite(
+        "fashion fitted",
+        "Fitted plans are nearer to the limit than the best grid and solver of as many steps",
+        f"{_ONE} {_RUN} fashion fitted",
+        ("trained/fitted.json",),
+    ),
     # Training and the design of the embedded model.
     Suite(
         "parameterisation",

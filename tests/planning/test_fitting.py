@@ -153,7 +153,7 @@ def test_a_search_over_times_only_improves_and_stops_where_it_is_told() -> None:
         made.append(plan_of(bent(DENSE, 6, bends), solver="euler"))
         return made[-1]
 
-    found = [fit(teacher, shape, [0.0] * 4, rollouts) for rollouts in (1, 8, 24)]
+    found = [fit(teacher, shape, [[1.0] * 4], rollouts) for rollouts in (1, 8, 24)]
     assert len(made) <= 33
     errors = [each.error for each in found if each is not None]
     assert errors[0] > errors[1] >= errors[2]
@@ -164,7 +164,7 @@ def test_a_search_over_times_only_improves_and_stops_where_it_is_told() -> None:
     assert float(rms(rolled(teacher, last.plan)[1], teacher.ends).mean()) == pytest.approx(
         last.error
     )
-    assert fit(teacher, lambda _: None, [0.0] * 4, 5) is None
+    assert fit(teacher, lambda _: None, [[0.0] * 4], 5) is None
 
 
 def test_a_search_leaves_out_what_is_not_allowed() -> None:
@@ -175,13 +175,14 @@ def test_a_search_leaves_out_what_is_not_allowed() -> None:
     begin = next(
         [by] * 4 for by in (0.0, -0.5, -1.0, -1.5, -2.0, -3.0) if shape([by] * 4) is not None
     )
-    found = fit(taught(), shape, begin, 20)
+    found = fit(taught(), shape, [[9.0] * 4, begin], 20)
     assert found is not None
     assert found.plan.times[2] > 0.75
 
 
 def test_bent_times_fall_and_keep_their_ends() -> None:
-    assert bent(DENSE, 60, [0.0] * 4) == pytest.approx(grids.blended(uniform(400), 60), abs=1e-2)
+    even = bent(DENSE, 40, [0.0] * 4)
+    assert even[::10] == pytest.approx((*DENSE[:-1:100], 0.0), abs=5e-3)
     for bends in ([9, 9, 9, 9], [-9, -9, -9, -9], [3, -3, 3, -3], [-3, 3, -3, 3], [0, 0, 0, 0]):
         for count in (1, 2, 3, 7, 40):
             times = bent(DENSE, count, bends)
@@ -215,7 +216,7 @@ def test_a_plan_whose_pictures_are_not_finite_is_never_the_best() -> None:
         times = plans.get(bends[0])
         return None if times is None else plan_of(times, solver="euler")
 
-    found = fit(teacher, shape, [0.0], 20)
+    found = fit(teacher, shape, [[0.0]], 20)
     assert found is not None
     assert found.plan.times == (1.0, 0.6, 0.0)
     assert found.error < 1

@@ -44,8 +44,8 @@ FIRST_TIME, AGAIN = 12, 5
 """Rollouts of a search, the first one and those that begin at a plan of another price."""
 DENSE = 400
 """Steps of the times that those of plans are bent from."""
-BENDS = 4
-"""Numbers that the times of a plan are found by."""
+BEGINS = ((0.0, 0.0, 0.0, 0.0), (0.0, -0.5, -0.5, 0.5), (-1.0, -1.0, -1.0, -1.0))
+"""Bends that a search begins with: the first, denser in the middle, denser where there is noise."""
 RIDGE = 1e-3
 """On changes of weights, in parts of the mean square of what they multiply."""
 FIRST, SMALLEST = 0.35, 0.05
@@ -127,37 +127,38 @@ Shape = Callable[[Sequence[float]], Plan | None]
 """Times and tiers of a plan, from bends; None where they are not allowed."""
 
 
-def fit(teacher: Teacher, shape: Shape, begin: Sequence[float], rollouts: int) -> Fit | None:
+def fit(
+    teacher: Teacher, shape: Shape, begins: Sequence[Sequence[float]], rollouts: int
+) -> Fit | None:
     """The best fitted plan that a search over bends finds.
 
-    One bend at a time is changed, as long as that helps, then by half as much.
+    From the best of the first ones, one bend at a time is changed as long as that helps, then by
+    half as much.
 
     Args:
         teacher: what plans follow.
         shape: makes plans from bends.
-        begin: bends that are tried first, such as those of a plan of about as many steps.
-        rollouts: plans that are tried.
+        begins: bends that are tried first, such as those of a plan of about as many steps.
+        rollouts: plans that are tried, these included.
 
     Returns:
-        The plan; None where the first bends are not allowed.
+        The plan; None where none of the first bends is allowed.
     """
-    first = shape(begin)
-    if first is None:
+    tried = [Fit(*fitted(teacher, plan, bends)) for bends in begins if (plan := shape(bends))]
+    if not tried:
         return None
-    best = Fit(*fitted(teacher, first, begin))
-    tried, change = 1, FIRST
+    best, count, change = min(tried, key=lambda each: each.error), len(tried), FIRST
     while change >= SMALLEST:
         before = best
-        for place in reversed(range(len(begin))):
+        for place in reversed(range(len(best.bends))):
             for sign in (1, -1):
-                if tried >= rollouts:
+                if count >= rollouts:
                     return best
                 bends = list(best.bends)
                 bends[place] += sign * change
-                plan = shape(bends)
-                if plan is None:
+                if (plan := shape(bends)) is None:
                     continue
-                tried += 1
+                count += 1
                 found = Fit(*fitted(teacher, plan, bends))
                 if found.error < best.error:
                     best = found
@@ -214,9 +215,9 @@ def bent(times: Sequence[float], count: int, bends: Sequence[float]) -> tuple[fl
     """
     inner = np.minimum(times[:-1], 1 - LEAST)  # of pure noise there is no logarithm
     known = np.log1p(-inner) - np.log(inner)
-    along = np.linspace(0, 1, count)
+    along = np.arange(count) / count  # as a grid of equal steps, which are longer if they are few
     snr = np.interp(along, np.linspace(0, 1, len(known)), known)
-    snr = snr + np.interp(along, np.linspace(0, 1, len(bends)), bends)
+    snr = snr + np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(bends)), bends)
     highest = known[-1] - APART * np.arange(count)[::-1]
     lowest = known[0] + APART * np.arange(count)
     snr = np.maximum.accumulate(np.clip(snr, lowest, highest) - APART * np.arange(count))

@@ -153,21 +153,18 @@ class Fits:
 
     def _fitted(self, steps: int, teacher: Teacher) -> Fit | None:
         begun = {price: found.bends for price, found in self._found.items() if found is not None}
-        near = min(begun, key=lambda price: abs(price - steps), default=None)
-        begin = (
-            begun.get(near, (0.0,) * fitting.BENDS) if near is not None else (0.0,) * fitting.BENDS
-        )
-        shapes = [
-            self._shape(steps, guided, begin)
-            for guided in _intervals(self.guided, self.measured, LATE, LATER)
-        ]
-        tried = [(fitting.fit(teacher, shape, begin, 1), shape) for shape in shapes]
-        known = [(found, shape) for found, shape in tried if found is not None]
+        nearest = sorted(begun, key=lambda price: abs(price - steps))
+        begins = [begun[price] for price in nearest[:1]] or fitting.BEGINS
+        intervals = _intervals(self.guided, self.measured, LATE, LATER)
+        # Where guidance ends is chosen by the first bends, and times for the best of these ends.
+        shapes = [self._shape(steps, guided, begins[0]) for guided in intervals]
+        tried = [(fitting.fit(teacher, shape, begins[:1], 1), shape) for shape in shapes]
+        known = [(found.error, number) for number, (found, _) in enumerate(tried) if found]
         if not known:
             return None
-        first, shape = min(known, key=lambda each: each[0].error)
+        _, number = min(known)
         rollouts = fitting.AGAIN if begun else fitting.FIRST_TIME
-        return fitting.fit(teacher, shape, first.bends, rollouts)
+        return fitting.fit(teacher, shapes[number], begins, rollouts)
 
     def _taught(self, adapter: Adapter) -> Teacher:
         [first] = self.requests(1)[:1]
