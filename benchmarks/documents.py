@@ -581,6 +581,25 @@ def promises(result: Result) -> Iterator[str]:
         )
 
 
+# --- docs/planning.md: fitted plans ------------------------------------------------------------
+
+
+@passages(PLANNING, "trained/fitted.json", note="two models of Fashion-MNIST")
+def fitted(result: Result) -> Iterator[str]:
+    yield f"on {number(result['pictures'])} pictures of other seeds"
+    for title, rows in result["tables"].items():
+        for each in rows:
+            if each["steps"] not in (6, 10, 16, 24):
+                continue
+            yield row(
+                title,
+                number(each["steps"]),
+                f"{bare(each['best_rms']['mean'], 4)} ({each['best']})",
+                bare(each["fitted_rms"]["mean"], 4),
+                f"{fixed(each['ratio']['value'], 1)} {interval(each['ratio'], 1)}",
+            )
+
+
 # --- docs/guide: server, studio, training ------------------------------------------------------
 
 

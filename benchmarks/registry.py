@@ -179,7 +179,7 @@ SUITES = (
     Suite(
         "fashion fitted",
         "Fitted plans are nearer to the limit than the best grid and solver of as many steps",
-        f"{_ONE} {_RUN} fashion fitted",
+        f"{_ONE} {_RUN} fashion fitted --steps 6 10 16 24",
         ("trained/fitted.json",),
     ),
     # Training and the design of the embedded model.
@@ -263,6 +263,7 @@ SUITES = (
         "models",
         "Four models through all commands, the server and the studio: everywhere the same pictures",
         f"{_ONE} {_RUN} models",
+        ("server/models.json",),
     ),
     Suite("long", "How the steps of .ci/long went", ".ci/long", ("server/long.json",), own=False),
 )

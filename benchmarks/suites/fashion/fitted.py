@@ -102,7 +102,7 @@ def compared(
         rollouts = fitting.AGAIN if number else fitting.FIRST_TIME
         found = fitting.fit(teacher, partial(_shape, dense, steps), begins, rollouts)
         assert found is not None, "every shape is allowed"
-        begins = [found.bends]
+        begins = [found.bends, *fitting.BEGINS]
         other = _error(adapter, plans[best], fresh, limit)
         own = _error(adapter, found.plan, fresh, limit)
         rows.append(

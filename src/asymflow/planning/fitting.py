@@ -36,11 +36,11 @@ from asymflow.core.types import MAX_ESTIMATES, Plan, Request, Step
 from asymflow.planning.grids import LEAST
 from asymflow.planning.proof import rms
 
-PICTURES, MOVES = 4, 64
-"""Of the teacher: more pictures hardly make fitted plans better."""
+PICTURES, MOVES = 6, 64
+"""Of the teacher. Where pictures differ, as those of classes do, four are too few."""
 BYTES = 2**30
 """That states and estimates of the teacher take at most; large pictures are fewer."""
-FIRST_TIME, AGAIN = 12, 5
+FIRST_TIME, AGAIN = 12, 7
 """Rollouts of a search, the first one and those that begin at a plan of another price."""
 DENSE = 400
 """Steps of the times that those of plans are bent from."""

@@ -154,7 +154,7 @@ class Fits:
     def _fitted(self, steps: int, teacher: Teacher) -> Fit | None:
         begun = {price: found.bends for price, found in self._found.items() if found is not None}
         nearest = sorted(begun, key=lambda price: abs(price - steps))
-        begins = [begun[price] for price in nearest[:1]] or fitting.BEGINS
+        begins = [*(begun[price] for price in nearest[:1]), *fitting.BEGINS]
         intervals = _intervals(self.guided, self.measured, LATE, LATER)
         # Where guidance ends is chosen by the first bends, and times for the best of these ends.
         shapes = [self._shape(steps, guided, begins[0]) for guided in intervals]
