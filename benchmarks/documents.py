@@ -592,12 +592,17 @@ def fitted(result: Result) -> Iterator[str]:
             if each["steps"] not in (6, 10, 16, 24):
                 continue
             yield row(
-                title,
+                _marked(title),
                 number(each["steps"]),
-                f"{bare(each['best_rms']['mean'], 4)} ({each['best']})",
+                f"{bare(each['best_rms']['mean'], 4)} ({_marked(each['best'])})",
                 bare(each["fitted_rms"]["mean"], 4),
                 f"{fixed(each['ratio']['value'], 1)} {interval(each['ratio'], 1)}",
             )
+
+
+def _marked(name: str) -> str:
+    """A name in a result, with its numbers as those of the result."""
+    return re.sub(r"(?<= )\d[\d.]*", lambda found: number(found[0]), name)
 
 
 # --- docs/guide: server, studio, training ------------------------------------------------------

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from asymflow.core.types import Tier
 from asymflow.planning import plan_files, profiler
 from asymflow.planning.shelf import NAMES
 from tests.fakes import FakeModel
@@ -53,6 +56,12 @@ def test_an_interrupted_measurement_resumes(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def prices(_: object, __: object, tiers: Sequence[Tier], *___: object) -> Any:
+        cost = tuple(2.0 if tier.guided else 1.0 for tier in tiers)
+        return cost, (1,) * len(tiers), (0,) * len(tiers)
+
+    # What is tried depends on prices, and so on the clock.
+    monkeypatch.setattr(profiler, "_prices", prices)
     monkeypatch.setattr(profiler, "_growth", stop)
     typed = type_("plan")
     assert typed.code == 130

