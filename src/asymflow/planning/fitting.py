@@ -31,7 +31,7 @@ from asymflow.core.adapter import Adapter
 from asymflow.core.compiler import compile_requests
 from asymflow.core.flow import Time
 from asymflow.core.solvers import move_weights
-from asymflow.core.state import State, estimated, move, question
+from asymflow.core.state import estimated, move, question
 from asymflow.core.types import MAX_ESTIMATES, Plan, Request, Step
 from asymflow.planning.grids import LEAST
 from asymflow.planning.proof import rms
@@ -118,7 +118,7 @@ class Fit:
 
 
 def pictures(adapter: Adapter, size: tuple[int, int]) -> int:
-    """Pictures of the teacher."""
+    """How many pictures of (height, width) a teacher has, so that its states take `BYTES`."""
     each = 2 * MOVES * 4 * adapter.channels * size[0] * size[1]
     return max(1, min(PICTURES, BYTES // each))
 
@@ -128,7 +128,12 @@ Shape = Callable[[Sequence[float]], Plan | None]
 
 
 def fit(
-    teacher: Teacher, shape: Shape, begins: Sequence[Sequence[float]], rollouts: int
+    teacher: Teacher,
+    shape: Shape,
+    begins: Sequence[Sequence[float]],
+    rollouts: int,
+    *,
+    known: Fit | None = None,
 ) -> Fit | None:
     """The best fitted plan that a search over bends finds.
 
@@ -140,11 +145,13 @@ def fit(
         shape: makes plans from bends.
         begins: bends that are tried first, such as those of a plan of about as many steps.
         rollouts: plans that are tried, these included.
+        known: a plan of this shape that was tried before, and counts as one of them.
 
     Returns:
         The plan; None where none of the first bends is allowed.
     """
-    tried = [Fit(*fitted(teacher, plan, bends)) for bends in begins if (plan := shape(bends))]
+    tried = [] if known is None else [known]
+    tried += [fitted(teacher, plan, bends) for bends in begins if (plan := shape(bends))]
     if not tried:
         return None
     best, count, change = min(tried, key=lambda each: each.error), len(tried), FIRST
@@ -159,7 +166,7 @@ def fit(
                 if (plan := shape(bends)) is None:
                     continue
                 count += 1
-                found = Fit(*fitted(teacher, plan, bends))
+                found = fitted(teacher, plan, bends)
                 if found.error < best.error:
                     best = found
                     break
@@ -168,10 +175,8 @@ def fit(
     return best
 
 
-def fitted(
-    teacher: Teacher, plan: Plan, bends: Sequence[float] = ()
-) -> tuple[Plan, tuple[float, ...], float]:
-    """The fields of a `Fit`: the plan with weights that follow the teacher.
+def fitted(teacher: Teacher, plan: Plan, bends: Sequence[float]) -> Fit:
+    """The plan with weights that follow the teacher.
 
     Args:
         teacher: the fine solution.
@@ -180,7 +185,7 @@ def fitted(
     """
     found, ends = rolled(teacher, plan)
     error = float(rms(ends, teacher.ends).mean())
-    return found, tuple(bends), error if math.isfinite(error) else math.inf
+    return Fit(found, tuple(bends), error if math.isfinite(error) else math.inf)
 
 
 @torch.inference_mode()
@@ -201,7 +206,8 @@ def rolled(teacher: Teacher, plan: Plan) -> tuple[Plan, Tensor]:
         length = _length(steps[-1]) if steps else None
         a, *weights = _weights(teacher.at(step.s), state.x, past, step, length)
         steps.append(replace(step, solver="damped2", weights=(a, *weights)))
-        state = _moved(state, _sum(a, state.x, weights, past), x_0)
+        at = tuple(number + 1 for number in state.at)
+        state = replace(state, at=at, x=_sum(a, state.x, weights, past), x_0=x_0)
     return Plan(plan.name, tuple(steps)), state.x
 
 
@@ -262,11 +268,6 @@ def _weights(
 def _scaled(x: Tensor, counts: Tensor) -> Tensor:
     """All numbers of pictures [b, c, h, w], so that their squares count so much."""
     return (x.flatten(1).double() * counts.sqrt()[:, None]).flatten()
-
-
-def _moved(state: State, x: Tensor, x_0: Tensor) -> State:
-    """The state after a move that the caller has made."""
-    return replace(state, at=tuple(number + 1 for number in state.at), x=x, x_0=x_0)
 
 
 def _length(step: Step) -> float:

@@ -254,7 +254,7 @@ class _Named:
 
     def _best(self) -> _Proved | None:
         self.counted.activity = "search"
-        begin = first_steps(self.measured, self.own_errors, self.most)
+        begin = first_steps(self.measured, float(self.own_errors.mean()), self.most)
         steps = self.search.near(self.own_errors, self.most, begin)
         while steps is not None and steps < self.most:
             found = self._prove(self.search.best(steps))

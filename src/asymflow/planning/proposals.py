@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +18,7 @@ from asymflow.planning import fitting, grids, planner
 from asymflow.planning.fitting import Fit, Teacher
 from asymflow.planning.journal import Journal
 from asymflow.planning.prediction import price
-from asymflow.planning.proof import UNSEEN, Errors
+from asymflow.planning.proof import UNSEEN
 from asymflow.planning.replay import recorded
 from asymflow.planning.verifier import corrected, only
 
@@ -28,7 +28,6 @@ LATE = 0.1
 """Time below which some plans that are tried do without guidance."""
 LATER = 0.3
 """The same of fitted plans, whose weights make good some of what is missing."""
-FITTED = "fitted"
 RECORDED = 2**30
 """Bytes up to which the outputs of the network are kept, so that even a fit resumes."""
 
@@ -37,14 +36,8 @@ def proposals(
     measured: Profile, steps: int, own: Plan, dense: tuple[float, ...]
 ) -> dict[str, Plan]:
     """Plans for the price of so many full estimates: by the profile, and what others would run."""
-    budget = 1.0001 * steps * measured.cost_ms[0]
-    unreduced = tuple(tier for tier in measured.tiers if tier.unreduced)
-    tiers = {"planned": measured.tiers, "planned, unreduced": unreduced, "planned, full": (FULL,)}
-    found: dict[str, Plan] = {}
-    for name, allowed in tiers.items():
-        with suppress(InputError):  # nothing of that kind fits
-            plan = planner.plan(only(measured, allowed), budget=budget)
-            found |= {name: plan, f"{name}, corrected": corrected(plan)}
+    budget = _budget(measured, steps)
+    found = by_profile(measured, steps)
     for allowed in _intervals(interval(own), measured, LATE):
         for name, grid in _grids(own, dense).items():
             for solver in ("damped2", "corrected2"):
@@ -56,16 +49,35 @@ def proposals(
                     longest = plan
                 if longest is not None:
                     found[f"{name}, {solver}, guided from {allowed[0]:g}"] = longest
-    # The same plan by another name is not another kind.
-    unique = {plan.steps: name for name, plan in reversed(found.items())}
+    return distinct(found)
+
+
+def by_profile(measured: Profile, steps: int) -> dict[str, Plan]:
+    """The best plans by a profile for the price of so many full estimates, by sets of tiers."""
+    budget = _budget(measured, steps)
+    unreduced = tuple(tier for tier in measured.tiers if tier.unreduced)
+    tiers = {"planned": measured.tiers, "planned, unreduced": unreduced, "planned, full": (FULL,)}
+    found: dict[str, Plan] = {}
+    for name, allowed in tiers.items():
+        with suppress(InputError):  # nothing of that kind fits
+            plan = planner.plan(only(measured, allowed), budget=budget)
+            found |= {name: plan, f"{name}, corrected": corrected(plan)}
+    return found
+
+
+def distinct(found: Mapping[str, Plan]) -> dict[str, Plan]:
+    """The plans without those that another name before has too: they are no other kind."""
+    unique = {plan.steps: name for name, plan in reversed(tuple(found.items()))}
     return {name: plan for name, plan in found.items() if unique[plan.steps] == name}
 
 
-def first_steps(measured: Profile, errors: Errors, most: int) -> int:
-    """The number of steps that a plan as near as that is predicted to need; else a quarter."""
+def first_steps(measured: Profile, error: float, most: int) -> int:
+    """The number of steps that a plan with such an error is predicted to need, of half of `most`.
+
+    A quarter where none is predicted to be so near.
+    """
     with suppress(InputError):
-        allowed = max(float(errors.mean()), UNSEEN)
-        found = planner.plan(only(measured, (FULL,)), error=allowed)
+        found = planner.plan(only(measured, (FULL,)), error=max(error, UNSEEN))
         return min(len(found.steps), most // 2)
     return most // 4
 
@@ -85,6 +97,11 @@ def _grids(own: Plan, dense: tuple[float, ...]) -> dict[str, Callable[[int], tup
         return grids.blended(dense, count)
 
     return {"blended": blended, **{f"own grid / {shift}": shifted(shift) for shift in SHIFTS}}
+
+
+def _budget(measured: Profile, steps: int) -> float:
+    """The price of so many full estimates, with room for rounding."""
+    return 1.0001 * steps * measured.cost_ms[0]
 
 
 def interval(own: Plan) -> tuple[float, float]:
@@ -132,8 +149,10 @@ class Fits:
         """The best one for the price of so many full estimates, by its kind; none if none fits."""
         if steps not in self._found:
             self._found[steps] = self.journal.fit(str(steps), lambda: self._made(steps))
+            if path := self.journal.path(f"fit-{steps}.partial"):
+                path.unlink(missing_ok=True)
         found = self._found[steps]
-        return {} if found is None else {FITTED: found.plan}
+        return {} if found is None else {"fitted": found.plan}
 
     def _made(self, steps: int) -> Fit | None:
         """A fit whose network outputs are recorded, so that it resumes."""
@@ -159,12 +178,12 @@ class Fits:
         # Where guidance ends is chosen by the first bends, and times for the best of these ends.
         shapes = [self._shape(steps, guided, begins[0]) for guided in intervals]
         tried = [(fitting.fit(teacher, shape, begins[:1], 1), shape) for shape in shapes]
-        known = [(found.error, number) for number, (found, _) in enumerate(tried) if found]
+        known = [(found, shape) for found, shape in tried if found is not None]
         if not known:
             return None
-        _, number = min(known)
+        best, shape = min(known, key=lambda each: each[0].error)
         rollouts = fitting.AGAIN if begun else fitting.FIRST_TIME
-        return fitting.fit(teacher, shapes[number], begins, rollouts)
+        return fitting.fit(teacher, shape, begins[1:], rollouts, known=best)
 
     def _taught(self, adapter: Adapter) -> Teacher:
         [first] = self.requests(1)[:1]
@@ -179,7 +198,7 @@ class Fits:
         self, steps: int, guided: tuple[float, float], begin: Sequence[float]
     ) -> fitting.Shape:
         """Plans for a price, with as many steps as fit into it with the first bends."""
-        budget = 1.0001 * steps * self.measured.cost_ms[0]
+        budget = _budget(self.measured, steps)
         dense = grids.blended(self.dense, fitting.DENSE)
 
         def made(count: int, bends: Sequence[float]) -> Plan | None:

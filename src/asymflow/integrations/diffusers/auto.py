@@ -29,7 +29,7 @@ from asymflow.integrations.diffusers.comparison import (
 )
 from asymflow.integrations.diffusers.measuring import Pictures, as_pictures
 from asymflow.integrations.diffusers.original import Baseline
-from asymflow.integrations.diffusers.proposals import predicted, proposals
+from asymflow.integrations.diffusers.proposals import proposals
 from asymflow.integrations.diffusers.task import CANDIDATES, COARSER, FINE, Task
 from asymflow.models.diffusers.own import default_steps
 from asymflow.models.diffusers.pipelines import (
@@ -45,7 +45,7 @@ from asymflow.planning.encoded import Encoded
 from asymflow.planning.fitting import AGAIN, FIRST_TIME, MOVES, PICTURES
 from asymflow.planning.journal import Journal
 from asymflow.planning.proof import Errors, Limit, Proof
-from asymflow.planning.proposals import Fits
+from asymflow.planning.proposals import Fits, first_steps
 from asymflow.planning.selection import Search, evenly, limit_plan
 from asymflow.planning.verifier import Evaluator
 
@@ -176,7 +176,7 @@ def make(
 
         search = Search(judge, kinds)
         proved = (
-            _as_near(task, search, own, predicted(measured, own.allowed, baseline.steps))
+            _as_near(task, search, own, first_steps(measured, own.allowed, baseline.steps))
             if steps is None
             else _priced(task, search, own, steps)
         )
