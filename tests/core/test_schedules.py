@@ -108,6 +108,28 @@ def test_guidance_interval_is_closed_and_in_the_time_a_step_starts_at() -> None:
     assert plan.name == "mid"
 
 
+@given(
+    n=st.integers(1, 60),
+    ends=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda ends: (min(ends), max(ends))),
+)
+def test_nodes_move_to_where_guidance_switches(n: int, ends: tuple[float, float]) -> None:
+    grid = schedules.shifted(n, 2.0)
+    found = schedules.switched(grid, ends)
+    assert len(found) == n + 1
+    assert (found[0], found[-1]) == (1.0, 0.0)
+    assert all(t > s for t, s in pairwise(found))
+    low, high = ends
+    if n > 1 and 0 < high < 1 and low < high - 2 / n:
+        assert high in found
+    if n > 2 and 0 < low < high - 2 / n:
+        guided = [
+            step
+            for step in schedules.plan_of(found, guidance_interval=ends).steps
+            if step.tier.guided
+        ]
+        assert guided[-1].s == pytest.approx(low, abs=1e-12)
+
+
 @pytest.mark.parametrize("interval", [(0.5, 0.4), (-0.1, 1.0), (0.0, 1.1), (math.nan, 1.0)])
 def test_bad_guidance_intervals(interval: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="guidance interval"):

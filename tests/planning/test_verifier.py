@@ -63,6 +63,25 @@ def test_the_reference_is_near_the_exact_end(
     assert float(verifier.rms(judge.reference, exact).max()) < 0.03
 
 
+def test_an_interval_of_guidance_costs_no_order_where_nodes_are_at_its_ends(
+    model: GaussianAdapter,
+) -> None:
+    low, high = 0.2437, 0.7719
+    eps = torch.stack([verifier.engine.noise(r.seed, (3, 8, 8)) for r in REQUESTS]).double()
+    exact, label = eps, torch.ones(3, dtype=torch.long)
+    for t, s, scale in ((1.0, high, 1.0), (high, low, 3.0), (low, 0.0, 1.0)):
+        exact = model.guided_solution(exact, t, s, label, scale)
+
+    def error(grid: tuple[float, ...]) -> float:
+        plan = schedules.plan_of(grid, solver="corrected2", guidance_interval=(low, high))
+        return float(verifier.rms(verifier.rollout(model, plan, REQUESTS), exact).mean())
+
+    grids = [schedules.shifted(n, 2.0) for n in (80, 160)]
+    coarse, fine = (error(schedules.switched(grid, (low, high))) for grid in grids)
+    assert coarse / fine > 2**1.7
+    assert error(grids[1]) > 10 * fine
+
+
 def test_errors_are_per_picture_and_their_mean_is_kept(judge: verifier.Evaluator) -> None:
     plan = schedules.plan_of(schedules.uniform(4))
     errors = judge.errors(plan)

@@ -93,6 +93,23 @@ def plan_of(
     return Plan(name, tuple(steps))
 
 
+def switched(times: Sequence[float], guidance_interval: tuple[float, float]) -> tuple[float, ...]:
+    """The grid with the nodes nearest to the ends of a guidance interval moved there.
+
+    A plan can switch guidance at nodes only. Where the interval ends within a step, the plan is off
+    by an error of first order in its length, whatever the solver.
+    """
+    low, high = interval(guidance_interval)
+    found = list(times)
+    # A step that begins at the lower end is guided still, so the node is just below it.
+    for end in (high, math.nextafter(low, 0.0)):
+        if found[-1] < end < found[0] and len(found) > 2:
+            nearest = min(range(1, len(found) - 1), key=lambda i: abs(found[i] - end))
+            if found[nearest - 1] > end > found[nearest + 1]:
+                found[nearest] = end
+    return tuple(found)
+
+
 def interval(guidance_interval: tuple[float, float]) -> tuple[float, float]:
     """Check a guidance interval (low, high) in t.
 
@@ -163,7 +180,7 @@ def fine_plan(
 ) -> Plan:
     """The reference plan: enough moves that more would make no visible difference."""
     return plan_of(
-        candidates(size, count),
+        switched(candidates(size, count), guidance_interval),
         solver="multistep2",
         guidance_interval=guidance_interval,
         name="reference",

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from asymflow._version import __version__
 from asymflow.core.adapter import Adapter, CardedAdapter
-from asymflow.core.schedules import candidates, plan_of
+from asymflow.core.schedules import candidates, plan_of, switched
 from asymflow.core.types import FULL, Evidence, Plan, Profile, Request, Step
 from asymflow.io import folders
 from asymflow.io.files import key_name
@@ -35,13 +35,14 @@ from asymflow.planning.journal import Journal
 from asymflow.planning.prediction import price, step_prices
 from asymflow.planning.profiler import Progress, no_progress
 from asymflow.planning.proof import Errors, Limit, Proof
-from asymflow.planning.proposals import Fits, first_steps, interval, proposals
-from asymflow.planning.selection import Search, limit_plan
+from asymflow.planning.proposals import Fits, interval, proposals
+from asymflow.planning.selection import Search, known_to, limit_plan
 from asymflow.planning.shelf import NAMES
 from asymflow.planning.verifier import Evaluator, rollout
 
-CHOSEN, FRESH = 4, 16
-"""Pictures that plans are chosen by, and that they are proved on."""
+CHOSEN, FRESH, OWN = 4, 16, 4
+"""Pictures that plans are chosen by, that they are proved on, and of these those that the model's
+own sampler makes as well."""
 CANDIDATES = 32
 """Moves between candidate times."""
 COARSER, FINE = (24, 28, 32, 40), 64
@@ -198,7 +199,8 @@ class _Named:
         wanted = requests(card, size, scale, CHOSEN, PROFILED)
         model.check(wanted[0])
         counted.activity = "profile"
-        times = grids.ended(grids.resampled(_times(model, own, size), CANDIDATES))
+        grid = grids.ended(grids.resampled(_times(model, own, size), CANDIDATES))
+        times = switched(grid, interval(own))
 
         def profiled() -> tuple[Profile, Tensor]:
             found, ends = profiler.measure(
@@ -254,8 +256,8 @@ class _Named:
 
     def _best(self) -> _Proved | None:
         self.counted.activity = "search"
-        begin = first_steps(self.measured, float(self.own_errors.mean()), self.most)
-        steps = self.search.near(self.own_errors, self.most, begin)
+        limits = known_to(self.judge, self._limit_plans(), self._reference_moves)
+        steps = self.search.near(np.maximum(self.own_errors, limits), self.most)
         while steps is not None and steps < self.most:
             found = self._prove(self.search.best(steps))
             if found.proof.kept:
@@ -311,24 +313,17 @@ class _Named:
         judge, limit, others = self._fresh[0]
         errors = judge.errors(plan)
         self.counted.activity = before
-        return _Proved(plan, Proof(errors, others, limit, paired=len(others)))
+        return _Proved(plan, Proof(errors, others, limit, paired=OWN))
 
     def _limits(self) -> tuple[Evaluator, Limit, Errors]:
-        """Fresh pictures, where the model leads for them, and how near its own sampler comes."""
+        """Fresh pictures, where the model leads for them, and how near its own sampler comes.
+
+        That makes some of them, besides those that plans are chosen by, of which it is not.
+        """
         fresh = requests(self.model.card, self.size, self.guidance, FRESH, PROVED)
-        grid, guided = _times(self.model, self.own, self.size), interval(self.own)
-        limits = [
-            plan_of(
-                grids.ended(grids.resampled(grid, count)),
-                solver="corrected2",
-                guidance_interval=guided,
-                name="limit",
-            )
-            for count in (*COARSER, FINE)
-        ]
-        moves = profiler.FINER * (len(self.measured.times) - 1)
         least = np.minimum(self.own_errors, self._least_error())
-        plan, off = limit_plan(self.judge, limits, least, few=2, moves=moves)
+        plans, moves = self._limit_plans(), self._reference_moves
+        plan, off = limit_plan(self.judge, plans, least, few=2, moves=moves)
         states = self.journal.states(
             f"fresh-{len(plan.steps)}", lambda: _roll(self.adapter, plan, fresh)
         )
@@ -336,7 +331,23 @@ class _Named:
         judge = Evaluator(
             self.adapter, tuple(fresh), states, roll=_roll, known=self.journal.errors("fresh")
         )
-        return judge, limit, judge.errors(self.own)
+        return judge, limit, np.concatenate([self.own_errors, judge.errors(self.own, OWN)])
+
+    @property
+    def _reference_moves(self) -> int:
+        """Of the limit that plans are chosen by, which is that of the profile."""
+        return profiler.FINER * (len(self.measured.times) - 1)
+
+    def _limit_plans(self) -> list[Plan]:
+        """Plans of many steps, from the cheapest."""
+        dense, guided = _times(self.model, self.own, self.size), interval(self.own)
+        every = (grids.ended(grids.resampled(dense, count)) for count in (*COARSER, FINE))
+        return [
+            plan_of(
+                switched(grid, guided), solver="corrected2", guidance_interval=guided, name="limit"
+            )
+            for grid in every
+        ]
 
     def _passes(self, plan: Plan) -> int:
         return sum(step.passes(guided=self.guidance != 1) for step in plan.steps)
@@ -385,10 +396,12 @@ def _expected(own: int) -> int:
     first = 12 * selection.FEW + selection.FINALISTS * (CHOSEN - selection.FEW)
     further = selection.KEPT * selection.FEW + selection.FINALISTS * (CHOSEN - selection.FEW)
     quarter = max(CHEAPEST, own // 4)
+    more = sum(price * fitting.rollouts(price) for price in (quarter, quarter // 2 + 1))
     profile = CHOSEN * CANDIDATES * profiler.FINER + 2 * GROWTH.pictures * GROWTH.times * 8
     searches = quarter * (first + 3 * further) + quarter * further
-    fits = fitting.PICTURES * (fitting.MOVES + quarter * (fitting.FIRST_TIME + 3 * fitting.AGAIN))
-    proofs = FRESH * (FINE * 3 // 4 + own + 2 * quarter)
+    fits = fitting.PICTURES * (fitting.MOVES + fitting.FIRST_PRICE * fitting.FIRST_TIME + 2 * more)
+    searches += CHOSEN * COARSER[-1]
+    proofs = FRESH * (FINE * 3 // 4 + 2 * quarter) + OWN * own
     return profile + own * CHOSEN + searches + fits + proofs
 
 

@@ -12,13 +12,12 @@ import torch
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
 from asymflow.core.flow import fine_time
-from asymflow.core.schedules import plan_of
+from asymflow.core.schedules import plan_of, switched
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Profile, Request
 from asymflow.planning import fitting, grids, planner
 from asymflow.planning.fitting import Fit, Teacher
 from asymflow.planning.journal import Journal
 from asymflow.planning.prediction import price
-from asymflow.planning.proof import UNSEEN
 from asymflow.planning.replay import recorded
 from asymflow.planning.verifier import corrected, only
 
@@ -69,17 +68,6 @@ def distinct(found: Mapping[str, Plan]) -> dict[str, Plan]:
     """The plans without those that another name before has too: they are no other kind."""
     unique = {plan.steps: name for name, plan in reversed(tuple(found.items()))}
     return {name: plan for name, plan in found.items() if unique[plan.steps] == name}
-
-
-def first_steps(measured: Profile, error: float, most: int) -> int:
-    """The number of steps that a plan with such an error is predicted to need, of half of `most`.
-
-    A quarter where none is predicted to be so near.
-    """
-    with suppress(InputError):
-        found = planner.plan(only(measured, (FULL,)), error=max(error, UNSEEN))
-        return min(len(found.steps), most // 2)
-    return most // 4
 
 
 def _grids(own: Plan, dense: tuple[float, ...]) -> dict[str, Callable[[int], tuple[float, ...]]]:
@@ -147,6 +135,8 @@ class Fits:
 
     def at(self, steps: int) -> dict[str, Plan]:
         """The best one for the price of so many full estimates, by its kind; none if none fits."""
+        if not self._found and steps > fitting.FIRST_PRICE:
+            self.at(fitting.FIRST_PRICE)
         if steps not in self._found:
             self._found[steps] = self.journal.fit(str(steps), lambda: self._made(steps))
             if path := self.journal.path(f"fit-{steps}.partial"):
@@ -172,8 +162,8 @@ class Fits:
 
     def _fitted(self, steps: int, teacher: Teacher) -> Fit | None:
         begun = {price: found.bends for price, found in self._found.items() if found is not None}
-        nearest = sorted(begun, key=lambda price: abs(price - steps))
-        begins = [*(begun[price] for price in nearest[:1]), *fitting.BEGINS]
+        nearest = sorted(begun, key=lambda price: abs(math.log(price / steps)))
+        begins = [begun[price] for price in nearest[:1]] or fitting.BEGINS
         intervals = _intervals(self.guided, self.measured, LATE, LATER)
         # Where guidance ends is chosen by the first bends, and times for the best of these ends.
         shapes = [self._shape(steps, guided, begins[0]) for guided in intervals]
@@ -182,13 +172,13 @@ class Fits:
         if not known:
             return None
         best, shape = min(known, key=lambda each: each[0].error)
-        rollouts = fitting.AGAIN if begun else fitting.FIRST_TIME
+        rollouts = fitting.rollouts(steps) if begun else fitting.FIRST_TIME
         return fitting.fit(teacher, shape, begins[1:], rollouts, known=best)
 
     def _taught(self, adapter: Adapter) -> Teacher:
         [first] = self.requests(1)[:1]
         fine = plan_of(
-            grids.blended(self.dense, fitting.MOVES),
+            switched(grids.blended(self.dense, fitting.MOVES), self.guided),
             solver="corrected2",
             guidance_interval=self.guided,
         )

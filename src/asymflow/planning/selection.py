@@ -21,7 +21,10 @@ FEW = 1
 """Pictures that plans are screened on."""
 FINALISTS = 2
 """Plans of a price that are compared on all pictures, after screening."""
-KEPT = 4
+BEGIN = 8
+"""Full estimates of the price that is tried first, at most: errors there tell about how many more
+are needed, for little."""
+KEPT = 3
 """Kinds of plans that are screened at further prices: the best of the nearest price tried."""
 ROUNDS = 5
 """Numbers of steps that are tried after the first."""
@@ -64,6 +67,23 @@ def limit_plan(
     return plans[-1], last
 
 
+def known_to(judge: Evaluator, plans: Sequence[Plan], moves: int) -> Errors:
+    """How far two fine solutions are apart [b]: nothing can be told to be nearer than that.
+
+    Some pictures are at a point where the model's answer turns from one thing into another, and no
+    number of steps says which of the two is right.
+
+    Args:
+        judge: has one of the solutions as its reference.
+        plans: limits, from the cheapest; the last but one is the other solution, if it is about as
+            fine.
+        moves: of the reference.
+    """
+    if len(plans) < 2 or 2 * len(plans[-2].steps) <= moves:
+        return np.zeros(len(judge.requests))
+    return judge.errors(plans[-2])
+
+
 Kinds = Callable[[int], Mapping[str, Plan]]
 """Plans of all kinds, by name, for the price of so many full estimates."""
 
@@ -97,16 +117,15 @@ class Search:
             self.ranks[steps] = sorted(plans, key=lambda name: self.judge.error(plans[name], FEW))
         return self.found[steps]
 
-    def near(self, others: Errors, most: int, begin: int) -> int | None:
+    def near(self, others: Errors, most: int) -> int | None:
         """The least price that was found to be as near as others; None if none is.
 
         Args:
             others: errors [b] of another sampler on the judge's pictures.
             most: the number of steps that is no gain any more.
-            begin: the number of steps that is tried first.
         """
         low, high = 1, most
-        steps = min(max(2, begin), max(2, most - 1))
+        steps = min(BEGIN, max(2, most - 1))
         for _ in range(ROUNDS + 1):
             plan = self.best(steps)
             if self._as_near(plan, others):

@@ -42,11 +42,11 @@ from asymflow.models.diffusers.pipelines import (
 )
 from asymflow.planning import profiler, selection
 from asymflow.planning.encoded import Encoded
-from asymflow.planning.fitting import AGAIN, FIRST_TIME, MOVES, PICTURES
+from asymflow.planning.fitting import FIRST_PRICE, FIRST_TIME, MOVES, PICTURES, rollouts
 from asymflow.planning.journal import Journal
 from asymflow.planning.proof import Errors, Limit, Proof
-from asymflow.planning.proposals import Fits, first_steps
-from asymflow.planning.selection import Search, evenly, limit_plan
+from asymflow.planning.proposals import Fits
+from asymflow.planning.selection import Search, evenly, known_to, limit_plan
 from asymflow.planning.verifier import Evaluator
 
 CALIBRATION, FRESH, OWN = 4, 16, 4
@@ -175,11 +175,7 @@ def make(
             return found | fits.at(count) if task.alone else found
 
         search = Search(judge, kinds)
-        proved = (
-            _as_near(task, search, own, first_steps(measured, own.allowed, baseline.steps))
-            if steps is None
-            else _priced(task, search, own, steps)
-        )
+        proved = _as_near(task, search, own) if steps is None else _priced(task, search, own, steps)
         plan = proved.plan
         evidence = _evidence(proved, own, baseline, measured)
     made = {**evidence.made, "measuring_forwards": str(pictures.forwards)}
@@ -227,12 +223,13 @@ class _Proved:
     seconds: float
 
 
-def _as_near(task: Task, search: Search, own: Own, begin: int) -> _Proved:
+def _as_near(task: Task, search: Search, own: Own) -> _Proved:
     """The cheapest plan that is as near to the limit as the pipeline's own sampler, proved."""
     most, name = task.baseline.steps, task.baseline.name
     allowed = np.zeros(len(search.judge.requests)) if own.errors is None else own.errors
     with task.pictures.stage("search"):
-        price = search.near(allowed, most, begin)
+        limits = known_to(search.judge, task.limits, task.reference_moves)
+        price = search.near(np.maximum(allowed, limits), most)
     prove = _prover(task, search.judge, own, allowed)
     while price is not None and price < most:
         found = prove(search.best(price))
@@ -332,17 +329,20 @@ def _evidence(found: _Proved, own: Own, baseline: Baseline, measured: Profile) -
 def _expected(own: int, steps: int | None, examples: int) -> dict[str, int]:
     """About how many full estimates every stage takes, of a pipeline of `own` steps."""
     chosen, fresh = evenly(CALIBRATION, examples), evenly(FRESH, examples)
-    price = own // 4 if steps is None else steps
+    price = max(1, own // 4) if steps is None else steps
     first = 12 * selection.FEW + selection.FINALISTS * (chosen - selection.FEW)
     further = selection.KEPT * selection.FEW + selection.FINALISTS * (chosen - selection.FEW)
+    tries = 1 if steps is not None else 3
     fits = evenly(PICTURES, examples) * (
-        MOVES + price * (FIRST_TIME + (3 * AGAIN if steps is None else 0))
+        MOVES + FIRST_PRICE * FIRST_TIME + tries * price * rollouts(price)
     )
     growth = GROWTH.pictures * GROWTH.times * 2 * (GROWTH.moves or 0)
     return {
         "profile": chosen * CANDIDATES * profiler.FINER + growth,
         "own": own * chosen,
-        "search": fits + price * (first + (3 * further if steps is None else 0)),
+        "search": COARSER[-1] * chosen
+        + fits
+        + price * (first + (3 * further if steps is None else 0)),
         "fresh limit": FINE * 3 // 4 * fresh + sum(COARSER[:2]) * FEW,
         "fresh own": own * OWN,
         "proof": price * fresh,

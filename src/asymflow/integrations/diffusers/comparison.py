@@ -41,11 +41,6 @@ class Own:
     note: str = ""
     seconds: float | None = None
 
-    @property
-    def allowed(self) -> float:
-        """The mean error that a plan may have."""
-        return UNSEEN if self.errors is None else max(float(self.errors.mean()), UNSEEN)
-
 
 def own_sampler(task: Task, judge: Evaluator) -> Own:
     """The pipeline's own sampler, measured on the pictures that candidates are compared on.
