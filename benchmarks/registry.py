@@ -182,6 +182,12 @@ SUITES = (
         f"{_ONE} {_RUN} fashion fitted --steps 6 10 16 24",
         ("trained/fitted.json",),
     ),
+    Suite(
+        "fashion judge",
+        "What both models draw in many steps, beside the test set: FD, KID, precision and recall",
+        f"{_ONE} {_RUN} fashion judge train; score",
+        ("trained/fashion-judge.json",),
+    ),
     # Training and the design of the embedded model.
     Suite(
         "parameterisation",
