@@ -188,6 +188,11 @@ SUITES = (
         f"{_ONE} {_RUN} fashion judge train; score",
         ("trained/fashion-judge.json",),
     ),
+    Suite(
+        "fashion gate",
+        "The gate of distributions says of plans in few steps what the judge says",
+        f"{_ONE} {_RUN} fashion gate",
+    ),
     # Training and the design of the embedded model.
     Suite(
         "parameterisation",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from benchmarks.__main__ import parser_of
 from benchmarks.registry import SUITES
-from benchmarks.suites.fashion import data, judge, train
+from benchmarks.suites.fashion import data, gate, judge, train
 from benchmarks.suites.fashion.judge import DIM, Classifier, Judge, covered, moved
 from benchmarks.suites.fashion.networks import NETWORKS
 
@@ -226,3 +226,27 @@ def test_both_networks_are_scored_beside_anchors(folder: Path, tmp_path: Path) -
     assert report["anchors"][0]["pictures"] == 40
     assert all(row["pictures"] == 3 for row in report["efficientnet_lite0"].values())
     assert (tmp_path / "judge-sheet.png").stat().st_size > 0
+
+
+def test_the_gate_and_the_judge_say_much_of_two_steps_and_little_of_many(
+    folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("diffusers")
+    [suite] = [each for each in SUITES if each.name == "fashion gate"]
+    given = ["--data", str(folder), "--runs", str(tmp_path), "--out", str(tmp_path)]
+    given += ["--steps", "2", "10", "--pictures", "30", "--moves", "12"]
+    report = gate.run(parser_of(suite, quick=True).parse_args(given))
+    for few, more in (report["rows"][:2], report["rows"][2:]):
+        assert few["verdict"] == "lost"
+        assert few["gate"]["distance"]["value"] > 5 * more["gate"]["distance"]["value"]
+        assert few["rms"] > 5 * more["rms"]
+        assert few["kid_to_many"]["value"] > 5 * more["kid_to_many"]["value"]
+    rows = [
+        {
+            "gate": {"distance": {"value": d}},
+            "fd": f, "fd_many": 1.0, "kid": -f, "kid_many": 0.0, "kid_to_many": {"value": f**2},
+        }
+        for d, f in ((0.1, 2.0), (0.2, 5.0), (0.3, 9.0))
+    ]  # fmt: skip
+    found = gate.agreement(rows)
+    assert found == pytest.approx({"fd_more": 1, "kid_more": -1, "kid_to_many": 1})

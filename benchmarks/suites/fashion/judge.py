@@ -37,7 +37,7 @@ from asymflow.core.card import Carded
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
 from asymflow.core.schedules import plan_of
 from asymflow.core.statistics import Interval
-from asymflow.core.types import Plan, Request
+from asymflow.core.types import Plan, Request, Solver
 from asymflow.io.files import key_name, replacing
 from asymflow.io.plots import new_figure
 from asymflow.planning import grids, plan_files
@@ -59,12 +59,12 @@ SHIFT = 2
 """Pixels that a picture is moved by at most in training."""
 NEAREST = 3
 """Radius of a picture in precision and recall: the distance of its third neighbour."""
-REFERENCE = 10_000
+REFERENCE = 5000
 """Real pictures that others are compared with: the first of the networks' part."""
-ANCHORS = (1000, 2000, 10_000)
-LITE = 1000
+ANCHORS = (500, 1000, 2000, 10_000)
+LITE = 500
 """Pictures, and reference, of EfficientNet-Lite0, which takes a hundred times as long."""
-MOVES, PICTURES, FIRST, TOGETHER = 32, 2000, 10_000, 50
+MOVES, PICTURES, FIRST, TOGETHER = 32, 1000, 10_000, 50
 """Moves of "many steps", pictures, their first seed, and how many are drawn at once."""
 CHECKED = 16
 """Pictures that are drawn with twice the moves, to see how far many steps are from the limit."""
@@ -299,12 +299,12 @@ def network_of(file: str, models: Path = MODELS) -> CardedAdapter:
     return model
 
 
-def many_steps(model: CardedAdapter, moves: int = MOVES) -> Plan:
-    """Where the model leads: moves of "corrected2" on the grid of its own sampler."""
+def many_steps(model: CardedAdapter, moves: int = MOVES, solver: Solver = "corrected2") -> Plan:
+    """Where the model leads: moves on the grid of its own sampler, blended with equal log-SNR."""
     dense = model.own_plan(model.card.sizes.native).times
     if dense[0] == 1:  # equal steps of a flow, of any number
         dense = schedules.uniform(400)
-    return plan_of(grids.blended(dense, moves), solver="corrected2")
+    return plan_of(grids.blended(dense, moves), solver=solver)
 
 
 def drawn(

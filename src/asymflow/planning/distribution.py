@@ -50,7 +50,7 @@ _WAVES = 128
 """Random waves of each width, whose products approximate the kernel (Rahimi and Recht, 2007)."""
 _DRAWS = 1000
 _TAIL = (1 - CONFIDENCE) / 2
-_HALVINGS = 40
+_HALVINGS = 24
 _STILL = 1e-3
 """Standard deviation below which a feature is constant: a quarter of a level of a byte."""
 _CELLS, _ENERGY_CELLS = 4, 2
@@ -119,20 +119,20 @@ class Comparison:
         return found
 
     def __str__(self) -> str:
-        words = (
-            "the same, within the tolerance"
-            if self.kept
-            else "another"
-            if self.lost
-            else f"undecided; {self.needed(TOLERANCE)} pictures would show {TOLERANCE:.0%}"
-        )
+        if self.kept:
+            verdict = f"the same within {TOLERANCE:.0%}"
+        elif self.lost:
+            verdict = f"another by more than {TOLERANCE:.0%}"
+        else:
+            count = max(self.needed(TOLERANCE), self.pictures + 1)
+            verdict = f"undecided, and {count} pictures would show {TOLERANCE:.0%}"
         kinds = ", ".join(
             f"{each.share.value:.1%} ({each.share.low:.1%} to {each.share.high:.1%}) {kind}"
             for kind, each in self.shares.items()
         )
         least = ", ".join(f"{each.detectable:.1%}" for each in self.shares.values())
         return (
-            f"{words}: on {self.pictures} pictures it differs as if these were {kinds}; "
+            f"{verdict}; on {self.pictures} pictures as different as with {kinds} ones; "
             f"detectable: {least}"
         )
 
@@ -159,7 +159,9 @@ def compare(planned: Pictures, many: Pictures, features: Features | None = None)
 
 def compare_features(planned: Rows, many: Rows, kinds: Mapping[str, Rows]) -> Comparison:
     """`compare` for features [n, d], and those of the pictures of many steps, changed."""
-    centre, spread = many.mean(0), np.maximum(many.std(0), _STILL)
+    # By both, since either alone would seem to be the narrower one.
+    both = np.concatenate([many, planned])
+    centre, spread = both.mean(0), np.maximum(both.std(0), _STILL)
     waves = _waves(planned.shape[1])
 
     def phi(rows: Rows) -> Rows:
@@ -170,9 +172,9 @@ def compare_features(planned: Rows, many: Rows, kinds: Mapping[str, Rows]) -> Co
     apart = phi(planned) - base
     rng = np.random.default_rng(0)
     count = len(apart)
-    mean = apart.mean(0)
-    by_chance = _draws(rng, apart - mean)
-    distance = _inverted(mean, by_chance)
+    signs = _signs(rng, count)
+    distance = _length(apart, signs)
+    by_chance = signs @ (apart - apart.mean(0)) / count
     changes = {name: phi(rows) - base for name, rows in kinds.items()}
     changes["one-sided"] = base[_other_half(rng, (many - centre) / spread)] - base
     # As many as are missed by all of the pictures in 2.5 of 100 measurements.
@@ -186,7 +188,7 @@ def compare_features(planned: Rows, many: Rows, kinds: Mapping[str, Rows]) -> Co
         share = Interval(
             distance.value / whole, distance.low / whole, max(distance.high / whole, unseen)
         )
-        least = _detectable(by_chance, _draws(rng, change), towards)
+        least = _detectable(by_chance, _signs(rng, count) @ change / count, towards)
         shares[name] = Share(share, least)
     return Comparison(count, distance, shares)
 
@@ -197,7 +199,7 @@ def multiscale(pictures: Pictures) -> Rows:
     Mean colours of 4 x 4 cells, and the root mean square of Haar's details of three directions at
     every scale of 4 pixels and more, of 2 x 2 cells.
     """
-    x = torch.from_numpy(np.asarray(pictures, np.float32)).permute(0, 3, 1, 2)
+    x = torch.tensor(pictures, dtype=torch.float32).permute(0, 3, 1, 2)
     found = [_cells(x, _CELLS)]
     level = x.mean(1, keepdim=True)
     while min(level.shape[-2:]) >= 2 * _ENERGY_CELLS:
@@ -216,7 +218,7 @@ def _cells(x: Tensor, cells: int) -> Tensor:
 
 def blurred(pictures: Pictures) -> Pictures:
     """Pictures reduced to half of their side and enlarged again."""
-    x = torch.from_numpy(np.asarray(pictures, np.float32)).permute(0, 3, 1, 2)
+    x = torch.tensor(pictures, dtype=torch.float32).permute(0, 3, 1, 2)
     half = F.adaptive_avg_pool2d(x, ((x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2))
     again = F.interpolate(half, size=x.shape[2:], mode="bilinear")
     return again.permute(0, 2, 3, 1).numpy()
@@ -238,35 +240,37 @@ def _waves(dim: int) -> Rows:
     return np.hstack([directions / (width * math.sqrt(2 * dim)) for width in WIDTHS])
 
 
-def _draws(rng: np.random.Generator, rows: Rows) -> Rows:
-    """Means [draws, d] of rows [n, d] with random signs: how far one is from zero by chance."""
-    signs = rng.choice((-1.0, 1.0), (_DRAWS, len(rows)))
-    return signs @ rows / math.sqrt(len(rows) * (len(rows) - 1))
+def _signs(rng: np.random.Generator, count: int) -> Rows:
+    """Random signs [draws, n]."""
+    return rng.choice((-1.0, 1.0), (_DRAWS, count))
 
 
-def _inverted(mean: Rows, by_chance: Rows) -> Interval:
-    """The length of a mean, with the lengths of which it would be neither too long nor too short.
+def _length(rows: Rows, signs: Rows) -> Interval:
+    """The length of the mean of rows [n, d], with those for which it is not too long nor too short.
 
-    Args:
-        mean: as measured [d].
-        by_chance: differences from the true mean [draws, d].
+    For a length of zero, rows with other signs are as probable, so that zero is wrongly left out as
+    rarely as stated for any number of rows. For another length the mean of that length, in the
+    direction that was found, is taken away before signs are changed.
     """
+    count, mean = len(rows), rows.mean(0)
     length = float(np.linalg.norm(mean))
     if length == 0:
         return Interval(0.0, 0.0, 0.0)
-    squares = (by_chance**2).sum(1)
-    along = by_chance @ mean / length
+    by_chance = signs @ rows / count
+    squares, along = (by_chance**2).sum(1), by_chance @ mean / length
+    part = 1 - signs.mean(1)
 
     def quantile(of: float, at: float) -> float:
-        return float(np.quantile(squares + 2 * of * along + of**2, at))
+        return float(np.quantile(squares + 2 * of * part * along + (of * part) ** 2, at))
 
-    low, high = 0.0, 0.0
+    low = 0.0
     if quantile(0.0, 1 - _TAIL) < length**2:
         low = _first(lambda of: quantile(of, 1 - _TAIL) >= length**2, length)
-    high = _first(
-        lambda of: quantile(of, _TAIL) >= length**2, length + 2 * math.sqrt(squares.max())
-    )
-    value = math.sqrt(max(length**2 - float(squares.mean()), 0.0))
+    top = length + 2 * math.sqrt(float(squares.max()))
+    high = _first(lambda of: quantile(of, _TAIL) >= length**2, top)
+    # Without the squares of single rows, which would make it too long.
+    unbiased = (count * length**2 - float((rows**2).sum()) / count) / (count - 1)
+    value = math.sqrt(max(unbiased, 0.0))
     return Interval(min(max(value, low), high), low, high)
 
 
