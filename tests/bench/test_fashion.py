@@ -234,7 +234,7 @@ def test_the_gate_and_the_judge_say_much_of_two_steps_and_little_of_many(
     pytest.importorskip("diffusers")
     [suite] = [each for each in SUITES if each.name == "fashion gate"]
     given = ["--data", str(folder), "--runs", str(tmp_path), "--out", str(tmp_path)]
-    given += ["--steps", "2", "10", "--pictures", "30", "--moves", "12"]
+    given += ["--steps", "2", "10", "--pictures", "20", "--moves", "12"]
     report = gate.run(parser_of(suite, quick=True).parse_args(given))
     for few, more in (report["rows"][:2], report["rows"][2:]):
         assert few["verdict"] == "lost"

@@ -213,6 +213,8 @@ def test_features_may_be_given() -> None:
     planned[:, 4:] = 0
     assert compare(planned, many, rows_of).distance.value == 0
     assert compare(planned, many).lost
+    with pytest.raises(InputError, match="the same for all pictures"):
+        compare(planned, many, lambda pictures: np.ones((len(pictures), 2)))
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,8 @@ def compare(planned: Pictures, many: Pictures, features: Features | None = None)
         features: of pictures; by default `multiscale`.
 
     Raises:
-        InputError: the pictures do not match, are too few, or hold NaN.
+        InputError: the pictures do not match, are too few, or hold NaN; or the features tell none
+            from another.
     """
     _check(planned, many)
     features = features or multiscale
@@ -190,6 +191,11 @@ def compare_features(planned: Rows, many: Rows, kinds: Mapping[str, Rows]) -> Co
         )
         least = _detectable(by_chance, _signs(rng, count) @ change / count, towards)
         shares[name] = Share(share, least)
+    if not shares:
+        raise InputError(
+            "These features are the same for all pictures, blurred and noisy ones as well. Give "
+            "others, or none for `multiscale`."
+        )
     return Comparison(count, distance, shares)
 
 
