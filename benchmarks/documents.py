@@ -603,8 +603,6 @@ def fitted(result: Result) -> Iterator[str]:
 definitions(
     PLANNING,
     "by the construction of the test",
-    "with a 95% interval: as if",
-    "seen in 80 of 100 such measurements",
     "for another in 2.5 of 100",
     "*the same within 5%*, *another by more than 5%*",
 )
