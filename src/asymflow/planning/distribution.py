@@ -64,7 +64,8 @@ class Share:
 
     Attributes:
         share: as large as the difference that was measured, with its 95 % interval.
-        detectable: the least share that is seen in 80 of 100 measurements like this one.
+        detectable: the least share of such pictures that is seen in 80 of 100 measurements like
+            this one. A change of every picture is seen where it is smaller.
     """
 
     share: Interval
