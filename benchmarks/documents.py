@@ -600,6 +600,34 @@ def fitted(result: Result) -> Iterator[str]:
             )
 
 
+@passages(PLANNING, "trained/gate.json", note="two models of Fashion-MNIST")
+def gate(result: Result) -> Iterator[str]:
+    yield f"on {number(result['pictures'])} pictures of"
+    for each in result["rows"]:
+        blur = each["gate"]["shares"]["blurred"]["share"]
+        percent = {name: 100 * value for name, value in blur.items()}
+        yield row(
+            each["model"],
+            number(each["steps"]),
+            bare(each["rms"], 3),
+            f"{fixed(percent['value'], 1)} {interval(percent, 1)}",
+            {"lost": "another", "kept": "the same"}[each["verdict"]],
+            f"{fixed(each['fd'], 2)} ({fixed(each['fd_many'], 2)})",
+            f"{fixed(each['kid_to_many']['value'], 2)} {interval(each['kid_to_many'], 2)}",
+        )
+    found = result["rank_correlation"]
+    yield f"{bare(found['kid_to_many'], 2)} with KID to many steps"
+    yield f"{bare(found['fd_more'], 2)} with the rise of FD"
+
+
+definitions(
+    PLANNING,
+    "by the construction of the test",
+    "for another in 2.5 of 100",
+    "*the same within 5%*, *another by more than 5%*",
+)
+
+
 def _marked(name: str) -> str:
     """A name in a result, with its numbers as those of the result."""
     return re.sub(r"(?<= )\d[\d.]*", lambda found: number(found[0]), name)

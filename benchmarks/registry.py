@@ -182,6 +182,18 @@ SUITES = (
         f"{_ONE} {_RUN} fashion fitted --steps 6 10 16 24",
         ("trained/fitted.json",),
     ),
+    Suite(
+        "fashion judge",
+        "What both models draw in many steps, beside the test set: FD, KID, precision and recall",
+        f"{_ONE} {_RUN} fashion judge train; score --guidance 1",
+        ("trained/fashion-judge.json", "trained/judge.json"),
+    ),
+    Suite(
+        "fashion gate",
+        "The gate of distributions beside the judge's FD and KID, on plans of 4 to 12 steps",
+        f"{_ONE} {_RUN} fashion gate",
+        ("trained/gate.json",),
+    ),
     # Training and the design of the embedded model.
     Suite(
         "parameterisation",

@@ -30,6 +30,7 @@ POSITIONAL = {
     "families accelerate": ["jit", "weights", "data"],
     "families networks": ["model", "data"],
     "fashion train": ["jit"],
+    "fashion judge": ["score"],
 }
 """What suites cannot do without."""
 

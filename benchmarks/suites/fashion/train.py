@@ -76,6 +76,21 @@ class Run:
         torch.set_rng_state(state["random"])
         self.step, self.seconds, self.losses = state["rest"]
 
+    def advance(self, loss: Tensor, rate: float) -> None:
+        """Take one step down a loss, and let the average follow."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        decay = min(AVERAGE, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(now, 1 - decay)
+        self.losses.append(loss.item())
+        self.step += 1
+
 
 def rate_at(step: int, steps: int) -> float:
     """Factor on the rate: warm-up, constant, linear decay to zero."""
@@ -99,18 +114,7 @@ def train(
         x_0, labels = _drawn(*learnt, network.batch)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast and network.bfloat16):
             loss = network.loss(run.network, x_0, labels)
-        run.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
-        for group in run.optimizer.param_groups:
-            group["lr"] = network.rate * rate_at(run.step, steps)
-        run.optimizer.step()
-        decay = min(AVERAGE, (1 + run.step) / (10 + run.step))
-        with torch.no_grad():
-            for mean, now in zip(run.average.parameters(), run.network.parameters(), strict=True):
-                mean.lerp_(now, 1 - decay)
-        run.losses.append(loss.item())
-        run.step += 1
+        run.advance(loss, network.rate * rate_at(run.step, steps))
         run.seconds = time.monotonic() - began
         if run.step % 100 == 0:
             left = run.seconds / run.step * (steps - run.step) / 60

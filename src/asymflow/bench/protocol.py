@@ -55,13 +55,15 @@ def perceptual(model: Model) -> Distance:
         MissingExtra: the feature network is not installed.
     """
     from asymflow.bench import features, metrics
+    from asymflow.generation.pixels import to_rgba
 
     network = features.load_network()
 
     def distance(x: Any, y: Any) -> Any:
         found = [
             features.extract(
-                np.stack([model.adapter.to_picture(state) for state in states]), network=network
+                np.stack([to_rgba(model.adapter.to_picture(state)) for state in states]),
+                network=network,
             )
             for states in (x, y)
         ]

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asymflow._version import __version__
 from asymflow.bench import provenance
 from asymflow.cli import planning, resolve
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.core.errors import InputError
-from asymflow.core.types import FULL, Plan
+from asymflow.core.types import FULL, Plan, Request
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
-from asymflow.planning import binding, calibration, plan_files, profiler, verifier
+from asymflow.io import folders
+from asymflow.io.files import key_name
+from asymflow.planning import (
+    binding,
+    calibration,
+    distribution,
+    plan_files,
+    profiler,
+    verifier,
+)
+from asymflow.planning.encoded import Encoded
+from asymflow.planning.journal import Journal
 from asymflow.planning.prediction import asked_tier
+
+_PART = 16
+"""Pictures that are drawn before they are kept."""
 
 
 def show(text: str, ref: str | None, size: tuple[int, int] | None, *, as_json: bool) -> None:
@@ -111,6 +132,7 @@ def verify(
     guidance: float | None,
     *,
     pictures: int,
+    compared: int = 0,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -122,6 +144,7 @@ def verify(
         size: (height, width); by default that of the evidence.
         guidance: the guidance scale; by default that of the evidence.
         pictures: number of pictures.
+        compared: number of pictures that distributions are compared on; 0 for none.
         output: where the plan with its evidence is written, if anywhere.
         as_json: print it as JSON.
 
@@ -145,6 +168,11 @@ def verify(
         model.adapter.card, size, guidance, pictures, calibration.PROVED
     )
     model.adapter.check(requests[0])
+    if 0 < compared < distribution.LEAST:
+        raise InputError(
+            f"--distribution {compared} says nothing of a distribution. Give at least "
+            f"{distribution.LEAST}, or 0 to leave it out; a few hundred are usual."
+        )
     tiers = dict.fromkeys(asked_tier(step) for step in plan.steps if not step.reuse)
     with planning.progress() as report:
         report("measuring costs", 0, 1)
@@ -166,6 +194,11 @@ def verify(
         measured = verifier.measure_evidence(
             judge, plan, costs, planning.perceptual(model), reference=fine
         )
+        assert measured.evidence is not None
+        if compared:
+            found = _compared(model, plan, fine, size, guidance, compared, report)
+            made = {**measured.evidence.made, **found.stated}
+            measured = replace(measured, evidence=replace(measured.evidence, made=made))
     assert measured.evidence is not None
     commit, dirty = provenance.checkout()
     if commit is not None and not dirty:
@@ -184,6 +217,55 @@ def verify(
         )
     if output is not None and not as_json:
         print_note(f"Draw with it: asymflow generate 'a fox' --plan {output}")
+
+
+def _compared(
+    model: Model,
+    plan: Plan,
+    fine: Plan,
+    size: tuple[int, int],
+    guidance: float,
+    count: int,
+    report: planning.Report,
+) -> distribution.Comparison:
+    """What a plan draws beside what many steps draw; goes on where it was interrupted.
+
+    Pictures of many steps stay in the cache, for the next plan of this model.
+    """
+    adapter = Encoded(model.adapter)
+    wanted = calibration.requests(model.adapter.card, size, guidance, count, calibration.COMPARED)
+    facts = {
+        "model": model.adapter.name,
+        "dtype": model.dtype,
+        "device": profiler.machine(model.adapter)["device"],
+        "size": f"{size[1]}x{size[0]}",
+        "guidance_scale": str(guidance),
+        "asymflow": __version__,
+        "job": "distribution",
+    }
+
+    def drawn(steps: Plan, activity: str) -> tuple[Journal, NDArray[np.float32]]:
+        name = key_name(facts | {"plan": plan_files.plan_hash(steps)})
+        journal = Journal(folders.cache() / "measuring" / name)
+
+        def made(part: Sequence[Request]) -> Tensor:
+            ends = verifier.rollout(adapter, steps, part)
+            return torch.from_numpy(np.stack([adapter.to_picture(end) for end in ends]))
+
+        parts: list[Tensor] = []
+        with journal.kept_on_interruption(print_note):
+            for start in range(0, count, _PART):
+                report(activity, start, count)
+                part = wanted[start : start + _PART]
+                parts.append(journal.states(f"{start}-{len(part)}", partial(made, part)))
+            report(activity, count, count)
+        return journal, torch.cat(parts).numpy()
+
+    _, many = drawn(fine, "drawing in many steps")
+    journal, planned = drawn(plan, "drawing by the plan")
+    found = distribution.compare(planned, many)
+    journal.remove()
+    return found
 
 
 def _size(plan: Plan, model: Model) -> tuple[int, int]:

@@ -474,6 +474,8 @@ class Plan:
                 )
             if found.distance:
                 rows.append(f"feature distance to the reference {found.distance}")
+            if "distribution" in found.made:
+                rows.append(f"distribution: {found.made['distribution']}")
         return "\n".join(rows)
 
 

@@ -11,6 +11,8 @@ from asymflow.core.types import Request
 
 PROFILED, VERIFIED, PROVED, FITTED = 0, 1, 2, 3
 """Purposes of requests: profiling, verification, final evidence, fitting weights."""
+COMPARED = 8
+"""Comparison of distributions: the last purpose, so that it has any number of seeds."""
 MOST = 32
 """Maximum number of requests for profiling and for verification."""
 _SEEDS = 1000

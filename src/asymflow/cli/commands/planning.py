@@ -225,6 +225,14 @@ def verify(
     pictures: Annotated[
         int, typer.Option(metavar="N", min=2, help="Held-out pictures to measure on.")
     ] = 32,
+    distribution: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Compare the distribution with that of many steps, on so many pictures more.",
+        ),
+    ] = 0,
     model: options.Model = None,
     dtype: options.ExactDtype = None,
     device: options.Device = None,
@@ -233,6 +241,9 @@ def verify(
     """Measure a plan on this model, with pictures that no plan is chosen by.
 
     With --out the plan is written with that evidence, bound to the weights of the model.
+
+    --distribution asks another question than the distance of single pictures: does the plan draw
+    as many steps do, though perhaps another picture from the same noise? It resumes.
     """
     from asymflow.cli import plans, resolve
     from asymflow.generation import pipeline
@@ -244,6 +255,7 @@ def verify(
         None if size is None else resolve.size_of(size),
         None if guidance is None else guidance_of(guidance),
         pictures=pictures,
+        compared=distribution,
         output=output,
         as_json=json,
     )
