@@ -99,7 +99,7 @@ def compared(
     for number, steps in enumerate(prices):
         plans = standard(dense, steps)
         best = min(plans, key=lambda name: _error(adapter, plans[name], seen, teacher.ends).mean())
-        rollouts = fitting.AGAIN if number else fitting.FIRST_TIME
+        rollouts = fitting.rollouts(steps) if number else fitting.FIRST_TIME
         found = fitting.fit(teacher, partial(_shape, dense, steps), begins, rollouts)
         assert found is not None, "every shape is allowed"
         begins = [found.bends, *fitting.BEGINS]

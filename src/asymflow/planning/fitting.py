@@ -40,12 +40,11 @@ PICTURES, MOVES = 6, 64
 """Of the teacher. Where pictures differ, as those of classes do, four are too few."""
 BYTES = 2**30
 """That states and estimates of the teacher take at most; large pictures are fewer."""
-FIRST_PRICE, FIRST_TIME = 8, 16
-"""Full estimates of the plan that is searched for first, and rollouts of that search: the bends of
-its times are nearly those of plans of other prices, and rollouts of a cheap plan are cheap."""
-AGAIN = 72
+FIRST_TIME = 16
+"""Rollouts of the first search."""
+AGAIN, LEAST_AGAIN = 96, 6
 """Full estimates of each of the teacher's pictures in a search that begins at a plan of another
-price: few rollouts of a plan of many steps, which are less sensitive to their times."""
+price, and its least number of rollouts: the shapes that a search begins with are tried again."""
 DENSE = 400
 """Steps of the times that those of plans are bent from."""
 BEGINS = ((0.0, 0.0, 0.0, 0.0), (0.0, -0.5, -0.5, 0.5), (-1.0, -1.0, -1.0, -1.0))
@@ -129,7 +128,7 @@ def pictures(adapter: Adapter, size: tuple[int, int]) -> int:
 
 def rollouts(steps: int) -> int:
     """Of a search for the price of so many full estimates that begins at a plan of another one."""
-    return min(max(2, AGAIN // steps), FIRST_TIME)
+    return min(max(LEAST_AGAIN, AGAIN // steps), FIRST_TIME)
 
 
 Shape = Callable[[Sequence[float]], Plan | None]

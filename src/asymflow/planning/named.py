@@ -399,10 +399,11 @@ def _expected(own: int) -> int:
     more = sum(price * fitting.rollouts(price) for price in (quarter, quarter // 2 + 1))
     profile = CHOSEN * CANDIDATES * profiler.FINER + 2 * GROWTH.pictures * GROWTH.times * 8
     searches = quarter * (first + 3 * further) + quarter * further
-    fits = fitting.PICTURES * (fitting.MOVES + fitting.FIRST_PRICE * fitting.FIRST_TIME + 2 * more)
+    fits = fitting.MOVES + selection.BEGIN * fitting.FIRST_TIME + 2 * more
+    searches += fitting.PICTURES * fits
     searches += CHOSEN * COARSER[-1]
     proofs = FRESH * (FINE * 3 // 4 + 2 * quarter) + OWN * own
-    return profile + own * CHOSEN + searches + fits + proofs
+    return profile + own * CHOSEN + searches + proofs
 
 
 def _roll(adapter: Adapter, plan: Plan, wanted: Sequence[Request]) -> Tensor:

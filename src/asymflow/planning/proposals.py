@@ -135,8 +135,6 @@ class Fits:
 
     def at(self, steps: int) -> dict[str, Plan]:
         """The best one for the price of so many full estimates, by its kind; none if none fits."""
-        if not self._found and steps > fitting.FIRST_PRICE:
-            self.at(fitting.FIRST_PRICE)
         if steps not in self._found:
             self._found[steps] = self.journal.fit(str(steps), lambda: self._made(steps))
             if path := self.journal.path(f"fit-{steps}.partial"):
@@ -163,7 +161,7 @@ class Fits:
     def _fitted(self, steps: int, teacher: Teacher) -> Fit | None:
         begun = {price: found.bends for price, found in self._found.items() if found is not None}
         nearest = sorted(begun, key=lambda price: abs(math.log(price / steps)))
-        begins = [begun[price] for price in nearest[:1]] or fitting.BEGINS
+        begins = [*(begun[price] for price in nearest[:1]), *fitting.BEGINS]
         intervals = _intervals(self.guided, self.measured, LATE, LATER)
         # Where guidance ends is chosen by the first bends, and times for the best of these ends.
         shapes = [self._shape(steps, guided, begins[0]) for guided in intervals]
