@@ -182,6 +182,11 @@ SUITES = (
         f"{_ONE} {_RUN} fashion fitted --steps 6 10 16 24",
         ("trained/fitted.json",),
     ),
+    Suite(
+        "fashion campaign",
+        "Fitted plans beside every standard sampler on its best grid and interval, at equal passes",
+        f"{_ONE} {_RUN} fashion campaign",
+    ),
     # Training and the design of the embedded model.
     Suite(
         "parameterisation",
