@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from benchmarks.__main__ import parser_of
 from benchmarks.registry import SUITES
 from benchmarks.suites.fashion import campaign, paired
+from benchmarks.suites.fashion.fitted import loaded
+from benchmarks.suites.fashion.networks import NETWORKS
+from benchmarks.suites.fashion.train import MODELS
 
 from asymflow.bench.baselines import times
 from asymflow.core import schedules
@@ -99,3 +103,27 @@ def test_the_campaign_in_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     named = min(row["band"]["bounds"], key=lambda name: row["baselines"][name]["mean"])
     assert row["best"] == named
     assert table["limit"]["mean"] < 0.02
+
+
+def test_a_fine_solution_steps_to_where_guidance_begins() -> None:
+    model = loaded(MODELS / NETWORKS["jit"].file)
+    table = campaign.Table.of(model, 2.0, 1, 1)
+    plan = table.fine(schedules.uniform(8), "corrected2")
+    guided = [step.t for step in plan.steps if step.tier.guided]
+    high = model.card.guidance_interval[1]
+    assert high == 0.9
+    assert guided[0] == high - campaign.EDGE
+    assert [step.t for step in plan.steps if not step.tier.guided] == [1.0]
+    assert len(plan.steps) == 9
+    # The network is guided there, and at the end itself it is not.
+    with torch.inference_mode():
+        both = [
+            model.denoise(torch.zeros(1, 1, 32, 32), torch.tensor([t]), context)
+            for t in (high, guided[0])
+            for context in model.encode(table.fresh[:1])
+        ]
+    assert torch.equal(both[0], both[1])
+    assert not torch.equal(both[2], both[3])
+    assert campaign.Table.of(model, 1.0, 1, 1).fine(schedules.uniform(8), "euler").times == (
+        schedules.uniform(8)
+    )
