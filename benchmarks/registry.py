@@ -194,6 +194,12 @@ SUITES = (
         f"{_ONE} {_RUN} fashion gate",
         ("trained/gate.json",),
     ),
+    Suite(
+        "fashion campaign",
+        "Fitted plans beside every standard sampler on its best grid and interval, at equal passes",
+        f"{_ONE} {_RUN} fashion campaign",
+        ("trained/campaign.json",),
+    ),
     # Training and the design of the embedded model.
     Suite(
         "parameterisation",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from asymflow.bench import protocol
 from asymflow.bench.baselines import samplers
 from asymflow.core import presets, schedules
-from asymflow.core.adapter import Adapter
 from asymflow.core.statistics import mean_interval
-from asymflow.core.types import Request, Solver
+from asymflow.core.types import Solver
 from asymflow.generation import pipeline
 from asymflow.io.files import write_text
 from asymflow.io.plots import new_figure
@@ -49,15 +47,15 @@ COLOURS = dict(
 )
 
 
-def walk(solver: str, steps: int, shift: float, low: float) -> Callable[[Adapter, Request], Tensor]:
-    """x_0 [1, c, h, w] of a request by so many steps of a solver, guided down to t = `low`."""
+def walk(solver: str, steps: int, shift: float, low: float) -> samplers.Walk:
+    """x_0 of requests by so many steps of a solver, guided down to t = `low`."""
     if solver in THEIRS:
         return THEIRS[solver](steps, shift, (low, 1.0)).walk
     grid = schedules.shifted(steps, shift)
     plan = schedules.plan_of(
         grid, solver=next(each for each in OURS if each == solver), guidance_interval=(low, 1.0)
     )
-    return lambda adapter, request: verifier.rollout(adapter, plan, [request])
+    return lambda adapter, requests: verifier.rollout(adapter, plan, requests)
 
 
 QUICK = {"choose": 1, "measure": 2, "work": results.QUICK / "solvers"}
@@ -98,7 +96,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         key = f"{solver}, {steps} steps, shift {shift:g}, {len(by.requests)} pictures"
         if key not in known:
             go = walk(solver, steps, shift, interval[0])
-            ends = torch.cat([go(adapter, request) for request in by.requests])
+            ends = torch.cat([go(adapter, [request]) for request in by.requests])
             rms = verifier.rms(ends, by.reference)
             known[key] = {
                 "rms": float(np.sqrt(np.mean(np.square(rms)))),

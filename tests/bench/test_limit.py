@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
 
-from asymflow.bench.baselines import limit, samplers
+from asymflow.bench.baselines import limit, samplers, times
 from asymflow.bench.baselines.cache import ResultCache
 from asymflow.bench.baselines.grids import Search, best_grids
 from asymflow.bench.baselines.limit_report import LIMIT, LimitReport
@@ -126,7 +126,7 @@ def test_a_sampler_is_on_the_best_of_its_grids(known: LimitReport) -> None:
         expected = {
             "uniform": schedules.uniform(n),
             "karras": schedules.karras(n),
-            "own": samplers.thinned(gaussian().own_plan(SIZE), n).times,
+            "own": times.thinned(gaussian().own_plan(SIZE), n).times,
         }
         used = tuple(known.result(name).settings["grid"])
         assert used == expected.get(best) or used == schedules.shifted(n, float(best.split()[-1]))
@@ -152,9 +152,9 @@ def test_halving_leaves_the_worse_grids_out_early(
     walked: list[str] = []
 
     def at(grid: str) -> samplers.Sampler:
-        def walk(adapter: Any, request: Any) -> Tensor:
+        def walk(adapter: Any, wanted: Any) -> Tensor:
             walked.append(grid)
-            number = requests.index(request)
+            number = requests.index(wanted[0])
             return search.reference[number : number + 1] + errors[grid][number]
 
         return samplers.Sampler("some", "some", {"grid": grid}, walk)
@@ -193,7 +193,7 @@ def test_errors_are_those_of_the_exact_solution(known: LimitReport) -> None:
         exact.append(adapter.to_picture(x_0[0]))
     for steps, name in ((None, "own sampler, 18 steps"), (5, "own sampler, 3 steps")):
         plan = samplers.own(adapter.own_plan(SIZE), steps)
-        ends = [adapter.to_picture(plan.walk(adapter, request)[0]) for request in requests]
+        ends = [adapter.to_picture(plan.walk(adapter, [request])[0]) for request in requests]
         error = float(rms(np.stack(ends) - np.stack(exact)).mean())
         found = known.result(name).rms.value
         assert found == pytest.approx(error, abs=known.limit_rms + 1e-3)
@@ -340,14 +340,14 @@ def test_a_model_that_overflows_is_refused() -> None:
 
 def test_a_thinned_plan_keeps_nodes_kinds_and_guidance() -> None:
     guided = schedules.plan_of(schedules.uniform(10), solver="heun", guidance_interval=(0.0, 0.85))
-    plan = samplers.thinned(guided, 4)
+    plan = times.thinned(guided, 4)
     nodes = [round(10 * i / 4) for i in range(5)]
     assert plan.times == tuple(guided.times[i] for i in nodes)
     # The first two of ten steps are not guided; the first of four is, as its end is guided there.
     assert [step.tier for step in guided.steps[:3]] == [CONDITIONAL, CONDITIONAL, FULL]
     assert [step.tier for step in plan.steps] == [CONDITIONAL, FULL, FULL, FULL]
     assert {step.solver for step in plan.steps} == {"heun"}
-    assert samplers.thinned(guided, 10) == guided
+    assert times.thinned(guided, 10) == guided
 
 
 def test_heuns_method_is_guided_where_either_end_is() -> None:
@@ -375,12 +375,12 @@ def test_schedulers_of_diffusers_go_along_any_grid(
     watched = replace(adapter, estimate=watch)
     grid = schedule(7)
     with torch.inference_mode():
-        make(2, 7, grid=grid).walk(watched, request)
+        make(2, 7, grid=grid).walk(watched, [request])
         assert asked == pytest.approx(grid[:-1], abs=2e-6)
         fine = schedules.plan_of(schedule(200), solver="multistep2")
-        ends = samplers.planned(fine, "", "").walk(adapter, request)
+        ends = samplers.planned(fine, "", "").walk(adapter, [request])
         few, many = (
-            float(proof.rms(make(2, n, grid=schedule(n)).walk(adapter, request), ends)[0])
+            float(proof.rms(make(2, n, grid=schedule(n)).walk(adapter, [request]), ends)[0])
             for n in (10, 40)
         )
     assert many < few / 4
@@ -391,9 +391,9 @@ def test_dpm_solver_of_order_1_is_our_euler(grid: tuple[float, ...]) -> None:
     adapter = gaussian()
     [request] = calibration.requests(adapter.card, SIZE, 1.0, 1, calibration.PROVED)
     with torch.inference_mode():
-        theirs = samplers.dpm(1, 7, grid=grid).walk(adapter, request)
+        theirs = samplers.dpm(1, 7, grid=grid).walk(adapter, [request])
         euler = samplers.planned(schedules.plan_of(grid, solver="euler"), "", "")
-        assert_close(theirs, euler.walk(adapter, request), atol=1e-4, rtol=0)
+        assert_close(theirs, euler.walk(adapter, [request]), atol=1e-4, rtol=0)
 
 
 def test_baselines_clip_and_begin_as_the_model_does() -> None:
@@ -411,8 +411,8 @@ def test_baselines_clip_and_begin_as_the_model_does() -> None:
     grid = schedules.uniform(6)
     with torch.inference_mode():
         euler = samplers.planned(schedules.plan_of(grid, solver="euler"), "", "")
-        expected = euler.walk(adapter, request)
+        expected = euler.walk(adapter, [request])
         assert expected.abs().max() <= 0.1
         skipping = partial(samplers.skip, grid=grid, threshold=0.0)
         for walk in (samplers.dpm(1, 6, grid=grid).walk, skipping):
-            assert_close(walk(adapter, request), expected, atol=1e-4, rtol=0)
+            assert_close(walk(adapter, [request]), expected, atol=1e-4, rtol=0)

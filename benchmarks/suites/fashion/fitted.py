@@ -59,6 +59,18 @@ class Together(Wrapped):
         return None
 
 
+def loaded(path: Path) -> CardedAdapter:
+    """A model of the suite.
+
+    Raises:
+        InputError: it has no card.
+    """
+    model = asymflow.load(path)
+    if not (isinstance(model, Carded) and isinstance(model, Described)):
+        raise InputError(f"{path} has no card. Train it with `fashion train`.")
+    return model
+
+
 def asked(model: CardedAdapter, scale: float, first: int, count: int) -> list[Request]:
     """Requests for all classes in turn."""
     size, classes = model.card.sizes.native, len(model.card.classes)
@@ -177,9 +189,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     tables: dict[str, list[dict[str, Any]]] = {}
     names: list[str] = []
     for network in NETWORKS.values():
-        model = asymflow.load(given.models / network.file)
-        if not (isinstance(model, Carded) and isinstance(model, Described)):
-            raise InputError(f"{network.file} has no card. Train it with `fashion train`.")
+        model = loaded(given.models / network.file)
         names.append(model.name)
         scales: list[float] = given.guidance
         for scale in scales:

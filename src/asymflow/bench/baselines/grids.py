@@ -95,6 +95,6 @@ class Search:
 
     @torch.inference_mode()
     def _measure(self, sampler: Sampler, number: int) -> float:
-        x_0 = sampler.walk(self.adapter, self.requests[number])
+        x_0 = sampler.walk(self.adapter, [self.requests[number]])
         error = float(verifier.rms(x_0, self.reference[number : number + 1])[0])
         return math.inf if math.isnan(error) else error

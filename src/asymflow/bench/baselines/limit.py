@@ -9,9 +9,12 @@ and how near it comes says nothing about the model.
   as their error. The row `limit, guided from ... to ...` shows how much it is.
 - The **own sampler** is that of the model's authors (`own_plan`), and over some of its nodes.
 - **Euler** (which is DDIM: `baselines.runner`), **Heun**, **UniPC** and **DPM-Solver++**, the last
-  two by diffusers, each on the best of several grids: uniform, shifted, that of Karras et al., and
-  the model's own. The choice is made on pictures that are not in the table: all grids on all of
-  these, or in a quick run all on one, and then the better half on all.
+  two by diffusers, **DEIS** and **iPNDM**, each on the best of all grids of `baselines.times`. The
+  choice is made on pictures that are not in the table, the better half of grids going into the next
+  round. A quick run leaves out DEIS, iPNDM, DPM-Solver++ 2S and the newer grids.
+- **For a model that is guided everywhere** each of them is also tried with guidance only above some
+  time, and as many more steps as the same passes allow. Its row has the steps of the sampler that
+  is guided everywhere.
 - **GITS** needs a profile; **AdaptiveDiffusion** is left out of a quick run. The block caches are
   made for the embedded network.
 
@@ -22,7 +25,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ from asymflow.bench.baselines import samplers as make
 from asymflow.bench.baselines.cache import ResultCache
 from asymflow.bench.baselines.grids import Search, best_grids
 from asymflow.bench.baselines.limit_report import LIMIT, LimitReport, LimitResult
+from asymflow.bench.baselines.methods import METHODS, UNFITTED, Method
 from asymflow.bench.baselines.plots import (
     SHEET_COLUMNS,
     Panel,
@@ -46,6 +51,7 @@ from asymflow.bench.baselines.protocol import FULL, Budget
 from asymflow.bench.baselines.report import Quartiles
 from asymflow.bench.baselines.samplers import EVERYWHERE, Interval, Sampler
 from asymflow.bench.baselines.sampling import sample_interleaved
+from asymflow.bench.baselines.times import Grid, named
 from asymflow.bench.features import extract, load_network
 from asymflow.bench.protocol import check_fits
 from asymflow.bench.provenance import versions
@@ -68,7 +74,11 @@ NO_CACHES = (
     "another one."
 )
 NO_FEATURES = "Feature distances are left out; they need the extra `bench`: pip install '.[bench]'."
-_SHIFTS = (2.0, 3.0, 5.0, 8.0)
+INTERVALS = (0.1, 0.2, 0.3)
+"""Times above which alone a sampler is guided, for as many passes as one that is everywhere."""
+QUICK_GRIDS = (
+    "uniform", "shifted 2", "shifted 3", "shifted 5", "shifted 8", "karras", "own"
+)  # fmt: skip
 
 
 def compare(
@@ -124,7 +134,8 @@ def compare(
     store = ResultCache(adapter, model.dtype, out / "cache" if out is not None else None)
 
     search = Search(encoded, fine, others)
-    candidates = _standard(own, guided, budget.steps)
+    everywhere = card.guided and guided == EVERYWHERE
+    candidates = _standard(own, guided, everywhere, budget)
     searched, standard = best_grids(search, candidates, budget.rounds, store, on_progress)
     samplers = (
         make.planned(fine, LIMIT, LIMIT),
@@ -233,41 +244,49 @@ def _own_name(samplers: Sequence[Sampler]) -> str:
     return next(each.name for each in samplers if each.family == "own sampler")
 
 
-def _standard(own: Plan, guided: Interval, prices: Sequence[int]) -> list[dict[str, Sampler]]:
-    """For every standard sampler and price, its configurations by grid."""
-    found: list[dict[str, Sampler]] = []
-    for solver in ("euler", "heun"):
-        steps = dict.fromkeys((n + 1) // 2 if solver == "heun" else n for n in prices)
-        for n in steps:
-            evaluations = 2 * n - 1 if solver == "heun" else n
-            found.append(
-                {
-                    name: make.on_grid(solver, evaluations, grid, guided)
-                    for name, grid in _grids(own, n).items()
-                }
-            )
-    for kind in (make.unipc, make.dpm):
-        for order in (2, 3):
-            found += [
-                {
-                    name: kind(order, n, guided=guided, grid=grid(n))
-                    for name, grid in _grids(own, n).items()
-                }
-                for n in prices
-            ]
-    return found
+def _standard(
+    own: Plan, guided: Interval, everywhere: bool, budget: Budget
+) -> list[dict[str, Sampler]]:
+    """For every standard sampler and price, its configurations by grid and interval.
+
+    Args:
+        own: the model's own sampler.
+        guided: where the limit is guided.
+        everywhere: whether shorter intervals are tried too.
+        budget: prices, and how many samplers and grids.
+    """
+    found: dict[str, dict[str, Sampler]] = {}
+    methods = (
+        each
+        for each in METHODS
+        if not each.noisy and each.family != UNFITTED and (each.quick or not budget.quick)
+    )
+    lows = INTERVALS if everywhere and not budget.quick else ()
+    for method, price in product(methods, budget.steps):
+        steps = _steps_of(method, price)
+        grids = _grids(own, budget)
+        name = f"{method.name}, {steps} steps"
+        ways = {grid: method.make(make_grid(steps), guided) for grid, make_grid in grids.items()}
+        for (grid, make_grid), low in product(grids.items(), lows):
+            passes = method.passes(make_grid(steps), EVERYWHERE)
+            if (times := method.dearest(make_grid, passes, (low, 1.0))) is not None:
+                sampler = method.make(times, (low, 1.0))
+                ways[f"{grid}, guided above {low:g}"] = replace(sampler, name=name)
+        found.setdefault(name, ways)
+    return list(found.values())
 
 
-def _grids(own: Plan, steps: int) -> dict[str, Callable[[int], Sequence[float]]]:
-    """Grids of n steps by name."""
-    grids: dict[str, Callable[[int], Sequence[float]]] = {
-        "uniform": schedules.uniform,
-        **{f"shifted {shift:g}": partial(schedules.shifted, shift=shift) for shift in _SHIFTS},
-        "karras": schedules.karras,
-    }
-    if steps <= len(own.steps):
-        grids["own"] = lambda n: make.thinned(own, n).times
-    return grids
+def _steps_of(method: Method, price: int) -> int:
+    """The most steps for so many evaluations."""
+    times = method.dearest(schedules.uniform, price, None)
+    assert times is not None, "one step is one evaluation"
+    return len(times) - 1
+
+
+def _grids(own: Plan, budget: Budget) -> dict[str, Grid]:
+    """Grids by name."""
+    found = named(own)
+    return {name: found[name] for name in QUICK_GRIDS} if budget.quick else found
 
 
 def _plans(model: pipeline.Model, size: tuple[int, int], guided: Interval) -> tuple[Sampler, ...]:

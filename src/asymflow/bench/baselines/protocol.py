@@ -33,7 +33,7 @@ class Budget:
 
     quick: bool = False
     steps: tuple[int, ...] = (4, 5, 6, 8, 12, 20)
-    rounds: tuple[int, ...] = (8,)
+    rounds: tuple[int, ...] = (1, 8)
     gits_steps: tuple[int, ...] = (6, 8, 12)
     cache_steps: int = 20
     first_block: tuple[float, ...] = (0.2, 0.3)

@@ -71,5 +71,5 @@ def _one_more(
 def generate(sampler: Sampler, adapter: Adapter, request: Request) -> tuple[Picture, Counted]:
     """A picture [h, w, c], and the adapter that counted what it took."""
     counted = sampler.wrap(adapter)
-    x_0 = sampler.walk(counted, request)
+    x_0 = sampler.walk(counted, [request])
     return adapter.to_picture(x_0[0]), counted
