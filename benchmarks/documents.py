@@ -694,6 +694,7 @@ definitions(
         "guided | 2 | a half, a quarter of",
     ),
     *("guidance carried | 1 |", "detail carried | 2 |", "both carried | 1 |"),
+    *("pooled to a tile | 2 |", "the same with the prompt only | 1 |"),
 )
 definitions("docs/glossary.md", "the ends of time", "1 is noise, 0 is the picture")
 definitions(
