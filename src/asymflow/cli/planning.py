@@ -162,10 +162,9 @@ def plan(
         if found.evidence is None:
             expected = prediction.predict(profile, found, cost=cost)
             peak = memory.of_plan(profile, found)
-            print_result(
-                f"predicted: {expected.cost:.4g} {cost}, difference {expected.error:.3f}"
-                + ("" if peak is None else f", peak memory {memory.short(peak)}")
-            )
+            if peak is not None:
+                print_result(f"peak memory beyond the weights: {memory.short(peak)}")
+            print_result(f"predicted: {expected.cost:.4g} {cost}, difference {expected.error:.3f}")
     if output is not None and not as_json:
         print_note(f"Draw with it: asymflow generate 'a fox' --plan {output}")
 
