@@ -255,6 +255,41 @@ def growth(result: Result) -> Iterator[str]:
     )
 
 
+@passages(
+    PLANNING,
+    "trained/tiled.json",
+    "trained/tiled-errors.json",
+    note="conditional estimate of the embedded model",
+)
+def tiled(result: Result, errors: Result) -> Iterator[str]:
+    rows = result["embedded"]["growth"]
+    assert len({each["tiled"]["working_bytes"] for each in rows}) == 1
+    yield f"takes {fixed(rows[0]['tiled']['working_bytes'] / 1e6, 1)} MB at every side"
+    for each in rows:
+        cells = [
+            f"{figures(each[name]['peak_bytes'] / 1e6, 2)} MB, "
+            f"{figures(each[name]['seconds'], 2)} s"
+            if name in each
+            else ""
+            for name in ("whole", "tiled")
+        ]
+        yield row(number(each["side"]), *cells).replace("|  |", "| |")
+    powers = result["embedded"]["exponents"]
+    yield (
+        f"to the power of {fixed(powers['whole']['seconds'], 2)} for whole pictures and "
+        f"{fixed(powers['tiled']['seconds'], 2)} for tiles"
+    )
+    for each in errors["embedded"]:
+        rms = each["rms"]
+        cells = [bare(rms[name], 4) for name in ("whole", "pooled", "tiled")]
+        yield row(number(f"{each['t']:g}"), *cells, fixed(each["seam"]["tiled"], 2))
+    jit = {each["t"]: each["rms"] for each in errors["jit"]}[0.05]
+    yield (
+        f"{bare(jit['whole'], 2)} whole, {bare(jit['pooled'], 3)} pooled and "
+        f"{bare(jit['tiled'], 3)} in tiles, at t = {number(0.05)}"
+    )
+
+
 def _seconds(ms: float) -> str:
     """Two digits, as the memory beside it; whole seconds above 100."""
     return fixed(ms / 1000) if ms >= 100_000 and ms < 800_000 else figures(ms / 1000, 2)
@@ -722,6 +757,7 @@ definitions(
         "guided | 2 | a half, a quarter of",
     ),
     *("guidance carried | 1 |", "detail carried | 2 |", "both carried | 1 |"),
+    *("pooled to a tile | 2 |", "the same with the prompt only | 1 |"),
 )
 definitions("docs/glossary.md", "the ends of time", "1 is noise, 0 is the picture")
 definitions(

@@ -96,6 +96,12 @@ SUITES = (
         ("e11a8aad/growth.json",),
     ),
     Suite(
+        "tiled",
+        "Estimates by tiles: bounded memory up to 2048 px, seams, errors, plans within a limit",
+        f"{_ONE} {_RUN} tiled, then --errors",
+        ("trained/tiled.json", "trained/tiled-errors.json"),
+    ),
+    Suite(
         "gpu_check",
         "On a GPU: agreement with the CPU, determinism, overhead, speed and memory, in 4 minutes",
         "scripts/gpu-check",

@@ -66,6 +66,7 @@ def test_without_a_limit_the_front_is_listed(profile: Path, type_: Type) -> None
 def test_a_budget_gives_a_plan_that_runs(profile: Path, tiny: Path, type_: Type) -> None:
     typed = type_("plan", profile, "--budget", "6", "--cost", "forwards", "-o", "plan.json")
     assert typed.code == 0
+    assert "peak memory beyond the weights: " in typed.out
     assert "predicted: " in typed.out
     plan = plan_files.load_plan(Path("plan.json"))
     assert plan.forwards <= 6

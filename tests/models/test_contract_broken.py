@@ -18,7 +18,7 @@ from torch import Tensor
 
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
-from asymflow.core.card import Card, Sizes, Style
+from asymflow.core.card import Card, Sizes, Style, Tiles
 from asymflow.core.errors import InputError
 from asymflow.core.schedules import plan_of, shifted, uniform
 from asymflow.core.types import FULL, Picture, Plan, Request, Step, Tier
@@ -421,6 +421,8 @@ BREAKS = (
     broken("plans", "picture is not finite", denoise=nan_below(0.2)),
     broken("tiers", "'quarter' is on the card, and not possible",
            **carded(tiers=("conditional", "half", "quarter"))),
+    broken("tiers", "tiles, and a plan with them cannot run: .* parts of its last answer",
+           **carded(tiles=Tiles(4, 0.5))),
     broken("tiers", "'half' is possible, and not on the card", **carded(tiers=("conditional",))),
     broken("tiers", "Tier 'half', the picture is not finite",
            denoise=denoised(lambda x, *_: x if x.shape[-1] > 4 else x * torch.nan)),

@@ -16,6 +16,7 @@ import torch
 import asymflow
 from asymflow.core import engine
 from asymflow.core.adapter import unwrapped
+from asymflow.core.card import Tiles
 from asymflow.core.errors import AsymflowError, FileFormatError, InputError
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Request
@@ -165,6 +166,23 @@ def test_what_is_said_beside_a_model_is_on_its_card(tmp_path: Path) -> None:
     (tmp_path / "jit.asymflow.json").write_text('{"null": 3}')
     with pytest.raises(FileFormatError, match="names a null class, and models of the kind JiT"):
         asymflow.load(path)
+
+
+def test_tiles_are_declared_beside_a_model(tmp_path: Path) -> None:
+    path = miniatures.jit_file(tmp_path)
+    side: int = getattr(asymflow.load(path), "card").sizes.native[0]  # noqa: B009
+    said = tmp_path / "jit.asymflow.json"
+    said.write_text(f'{{"tiles": {{"side": {side}, "until": 0.25}}}}')
+    card: Any = getattr(asymflow.load(path), "card")  # noqa: B009
+    assert card.tiles == Tiles(side, 0.25)
+    for tiles, refusal in (
+        (f'{{"side": {side}, "until": 0}}', "until = 0, which is not a t"),
+        (f'{{"side": {side}}}', "until"),
+        (f'{{"side": {side + 1}, "until": 0.25}}', f"tiles of {side + 1}x{side + 1} pixels"),
+    ):
+        said.write_text(f'{{"tiles": {tiles}}}')
+        with pytest.raises(FileFormatError, match=refusal):
+            asymflow.load(path)
 
 
 def test_options_of_the_family_are_read_beside_a_model(tmp_path: Path) -> None:

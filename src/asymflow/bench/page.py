@@ -14,7 +14,7 @@ from PIL import Image
 from asymflow.bench.markup import Markup, element
 from asymflow.bench.plan_report.cost import Account, Run, colours
 from asymflow.core.statistics import Interval
-from asymflow.core.types import Evidence, Picture, Step
+from asymflow.core.types import Evidence, Picture, Step, side_word
 from asymflow.generation.pixels import to_rgba
 from asymflow.io.images import to_bytes
 
@@ -224,9 +224,8 @@ def _table(account: Account) -> Markup:
     columns = (*_COLUMNS, "share of error") if shares else _COLUMNS
     rows = [element("tr", *(_cell("th", name, name) for name in columns))]
     for i, step in enumerate(account.plan.plan.steps):
-        side = f"1/{step.tier.pool_factor}" if step.tier.pool_factor > 1 else "full"
         cells = [
-            str(i + 1), f"{step.t:.4f}", f"{step.s:.4f}", step.tier.name, side,
+            str(i + 1), f"{step.t:.4f}", f"{step.s:.4f}", step.tier.name, side_word(step.tier),
             _guidance_word(step), step.solver_name, str(step.forwards), _PERCENT(costs[i]),
         ]  # fmt: skip
         if shares:

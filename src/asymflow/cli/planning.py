@@ -23,7 +23,7 @@ from asymflow.io import folders
 from asymflow.io.files import key_name, replacing
 from asymflow.io.plots import new_figure
 from asymflow.io.progress import bars
-from asymflow.planning import binding, calibration, plan_files, planner, prediction
+from asymflow.planning import binding, calibration, memory, plan_files, planner, prediction
 
 if TYPE_CHECKING:
     from asymflow.planning.verifier import Distance
@@ -161,6 +161,9 @@ def plan(
         print_result(str(found))
         if found.evidence is None:
             expected = prediction.predict(profile, found, cost=cost)
+            peak = memory.of_plan(profile, found)
+            if peak is not None:
+                print_result(f"peak memory beyond the weights: {memory.short(peak)}")
             print_result(f"predicted: {expected.cost:.4g} {cost}, difference {expected.error:.3f}")
     if output is not None and not as_json:
         print_note(f"Draw with it: asymflow generate 'a fox' --plan {output}")

@@ -305,6 +305,7 @@ class Batcher:
             (
                 shape,
                 stage.tier.pool_factor,
+                stage.tier.tiles,
                 stage.tier.sequential_cfg,
                 remembering and stage.guided,
                 sample.number if sample.alone else None,

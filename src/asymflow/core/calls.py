@@ -1,7 +1,8 @@
 """Network calls: what pictures ask, with which contexts, and how their rows share calls.
 
 A picture with guidance takes two rows of a call, with its conditional and its unconditional
-context. Pictures share a call up to the adapter's limit.
+context. Pictures share a call up to the adapter's limit. Tiles of a picture never share one: they
+are asked in turn, so that memory is that of one tile, however many there are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from asymflow.core import tiles
 from asymflow.core.adapter import Adapter, Context, collated, denoised
+from asymflow.core.flow import pool
 
 Pass = tuple[Tensor, Context | None]
 
@@ -68,6 +71,7 @@ class Question:
         again: indices of the pictures that are asked without the condition too, ascending.
         cond: what the adapter remembers of its conditional passes [b rows], or None.
         null: the same of its unconditional passes.
+        tiles: side of the tiles that the network is shown, if they are smaller than the picture.
     """
 
     x_t: Tensor
@@ -75,6 +79,12 @@ class Question:
     again: tuple[int, ...] = ()
     cond: Context | None = None
     null: Context | None = None
+    tiles: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the states."""
+        return self.x_t.shape[-2], self.x_t.shape[-1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,6 +162,8 @@ def ask(
         buckets: ascending numbers of rows that calls may have, for compiled networks: the rows of
             a call are filled up to the next one. Calls of more rows than the last stay as they are.
     """
+    if question.tiles is not None and not tiles.fits(question.size, question.tiles):
+        return _tiled(adapter, calls, question, question.tiles, sequential, buckets)
     answers: list[Answer] = []
     begin = 0
     for call in calls:
@@ -162,6 +174,36 @@ def ask(
         answers.append(_asked(adapter, call, own, sequential, buckets))
         begin = rows.stop
     return answers[0] if len(answers) == 1 else _together(answers)
+
+
+def _tiled(
+    adapter: Adapter,
+    calls: Sequence[Conditions],
+    question: Question,
+    side: int,
+    sequential: bool,
+    buckets: Sequence[int],
+) -> Answer:
+    """An answer made of those to tiles, with the low frequencies of the whole picture's."""
+    x_t, t = question.x_t, question.t
+
+    def asked(x_t: Tensor, t: Tensor) -> list[Tensor]:
+        part = Question(x_t, t, question.again)
+        found = ask(adapter, calls, part, sequential=sequential, buckets=buckets)
+        return [found.cond] if found.null is None else [found.cond, found.null]
+
+    sums: list[Tensor] = []
+    for tile in tiles.of(x_t, side):
+        found = asked(tile.of(x_t), t)
+        sums = sums or [each.new_zeros(len(each), *x_t.shape[1:]) for each in found]
+        for total, each in zip(sums, found, strict=True):
+            tile.of(total).addcmul_(each, tile.weight)
+    f = tiles.whole_factor(question.size, side)
+    assert f is not None, "a plan for tiles is checked with the size of its pictures"
+    block = tiles.block(question.size, side, f)
+    for total, low in zip(sums, asked(*pool(x_t, t, f)), strict=True):
+        tiles.replace_low(total, low, block)
+    return Answer(sums[0], sums[1] if len(sums) > 1 else None)
 
 
 def _asked(

@@ -98,6 +98,19 @@ _MANY = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Tiles:
+    """How a model may be shown tiles of pictures, each as a picture of its own.
+
+    Attributes:
+        side: of a tile in pixels: a size that the model was trained for.
+        until: largest t at which it is shown tiles; above it, they would disagree.
+    """
+
+    side: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Style:
     """A style to choose.
 
@@ -136,6 +149,7 @@ class Card:
         calibration: inputs of requests that the model is measured with.
         tiers: names of cheaper estimates that are possible: "conditional", "half", ..., as
             in `core.types`
+        tiles: by which large pictures may be estimated in bounded memory, if at all.
         steps: of the model's own sampler by default.
         licence, source: of the weights.
         notes: lines that a user has to know, such as why a plan gains little.
@@ -156,6 +170,7 @@ class Card:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     calibration: tuple[Mapping[str, Any], ...] = field(default=({},))
     tiers: tuple[str, ...] = ()
+    tiles: Tiles | None = None
     steps: int = 50
     licence: str | None = None
     source: str | None = None

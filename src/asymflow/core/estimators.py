@@ -3,6 +3,7 @@
     full          D(x_t)                     guided, at full size; in one call or sequentially
     conditional   D_cond(x_t)                without guidance
     smaller       up(D(pool(x_t)))           at 1/f of the side, signal-to-noise ratio matched
+    tiled         B + up(low(D(pool(x_t))) - low(B))   with B, the answers to tiles of x_t blended
     carried       cheap(x_t) + (full - cheap) of the last full estimate
 
 A full estimate contains all that carrying needs: the guidance term, and its own detail. So
@@ -166,10 +167,16 @@ class Guided:
         return cls(adapter, calls.split(adapter, cond, null, len(scale)), weight, again)
 
     def denoise(
-        self, x_t: Tensor, t: Tensor, *, guided: bool = True, sequential_cfg: bool = False
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        guided: bool = True,
+        sequential_cfg: bool = False,
+        tiles: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The estimate [b, c, h, w] and its guidance term, 0 without guidance."""
-        question = Question(x_t, t, self.again if guided else ())
+        question = Question(x_t, t, self.again if guided else (), tiles=tiles)
         answer = calls.ask(self.adapter, self.calls, question, sequential=sequential_cfg)
         return combined(self.adapter, answer, question.again, self.weight)
 
@@ -179,6 +186,9 @@ def estimate(
 ) -> tuple[Tensor, Memory | None]:
     """x_0 [b, c, h, w] of x_t [b, c, h, w] at times t [b], and the memory for the next one."""
     x_0, term = model.denoise(
-        *seen(tier, x_t, t), guided=tier.guided, sequential_cfg=tier.sequential_cfg
+        *seen(tier, x_t, t),
+        guided=tier.guided,
+        sequential_cfg=tier.sequential_cfg,
+        tiles=tier.tiles,
     )
     return finished([tier] * len(t), x_0, term, memory)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from asymflow.core.adapter import Adapter
+from asymflow.core import tiles
+from asymflow.core.adapter import Adapter, remembers
+from asymflow.core.card import Card
 from asymflow.core.checks import each_instance, instance
 from asymflow.core.errors import InputError
-from asymflow.core.types import Plan, Request
+from asymflow.core.types import Plan, Request, Step
 
 
 def check_types(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> None:
@@ -84,3 +86,36 @@ def check_plan(adapter: Adapter, plan: Plan, size: tuple[int, int]) -> None:
                 f"{step.tier.pool_factor}, and this model cannot do that at {width}x{height}. Use "
                 "a plan made for this size, or the default one."
             )
+    for step in plan.steps:
+        if (reason := tiles_refused(adapter, step, size)) is not None:
+            raise InputError(
+                f"The plan {plan.name!r} asks for tier {step.tier.name!r} at t={step.t:g}, tiles "
+                f"of {step.tier.tiles} pixels, and {reason}. Use a plan made for this model and "
+                "size, or the default one."
+            )
+
+
+def tiles_refused(adapter: Adapter, step: Step, size: tuple[int, int]) -> str | None:
+    """Why the tiles of a step are not possible for pictures of (height, width); None if they are.
+
+    A step without tiles, and a picture that fits into one, are.
+    """
+    side = step.tier.tiles
+    if side is None or tiles.fits(size, side):
+        return None
+    card: Card | None = getattr(adapter, "card", None)
+    if card is None or card.tiles is None:
+        return "this model is not declared to estimate pictures by tiles"
+    if side != card.tiles.side:
+        return f"this model is shown tiles of {card.tiles.side} pixels only"
+    if step.t > card.tiles.until:
+        return f"this model is shown tiles up to t={card.tiles.until:g} only"
+    if remembers(adapter):
+        return "this model reuses parts of its last answer, which is that to another tile"
+    height, width = size
+    factor = tiles.whole_factor(size, side)
+    if factor is None or not card.sizes.possible((height // factor, width // factor)):
+        return f"{width}x{height} pixels cannot be pooled to a picture that this model can make"
+    if not card.sizes.possible(tiles.shape(size, side)):
+        return f"{width}x{height} pixels have no such tiles that this model can make"
+    return None

@@ -197,7 +197,7 @@ def question(program: Program, state: State) -> Question:
     t = program.trajectory.numbers(state.at)[0].flatten().to(state.x.dtype)
     x_t, t = estimators.seen(stages[0].tier, state.x, t)
     again = tuple(row for row, stage in enumerate(stages) if stage.guided)
-    return Question(x_t, t, again, state.cond, state.null)
+    return Question(x_t, t, again, state.cond, state.null, stages[0].tier.tiles)
 
 
 def advance(program: Program, state: State, answer: Answer) -> State:

@@ -73,7 +73,7 @@ def at_larger_size(plan: Plan, factor: int) -> Plan:
 
     Raises:
         InputError: `factor` is not a power of 2, or the plan carries from full estimates, which an
-            enlarged plan does not have.
+            enlarged plan does not have, or it has tiles.
     """
     if factor < 1 or factor & (factor - 1):
         raise InputError(f"Plans cannot be enlarged {factor} times. Choose 1, 2, 4 or 8.")
@@ -81,6 +81,11 @@ def at_larger_size(plan: Plan, factor: int) -> Plan:
         return plan
     steps: list[Step] = []
     for step in rescaled(plan, factor).steps:
+        if step.tier.tiles is not None:
+            raise InputError(
+                f"Plan {plan.name!r} has tiles of {step.tier.tiles} pixels ({step.tier.name!r}), "
+                "and an enlarged plan asks nothing at full size. Give a plan without tiles."
+            )
         if step.tier.cached:
             raise InputError(
                 f"Plan {plan.name!r} carries from full estimates ({step.tier.name!r}), which are "

@@ -54,6 +54,10 @@ class Tier:
             such a tier is called carried.
         sequential_cfg: run the conditional and unconditional passes one after the other. The same
             result with half of the activation memory; it may be slower or faster.
+        tiles: side in pixels of overlapping tiles that the network is shown in turn, each as a
+            picture of its own, and then the whole picture pooled to that size, from which the
+            frequencies below the scale of a tile are taken. A picture that fits into one tile is
+            shown as it is.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Tier:
     pool_factor: int = 1
     cached: bool = False
     sequential_cfg: bool = False
+    tiles: int | None = None
 
     def __post_init__(self) -> None:
         instance("The name of a tier", self.name, str, "Name it, such as 'half'.")
@@ -70,6 +75,8 @@ class Tier:
             raise InputError(
                 f"Tier {self.name!r} has pool_factor={self.pool_factor}. Choose 1 or more."
             )
+        if self.tiles is not None:
+            self._set_tiles(self.tiles)
         if self.cached and self.full:
             raise InputError(
                 f"Tier {self.name!r} leaves nothing out, so it cannot carry anything. Make it "
@@ -81,10 +88,20 @@ class Tier:
                 "guided, or drop `sequential_cfg`."
             )
 
+    def _set_tiles(self, tiles: int) -> None:
+        object.__setattr__(self, "tiles", whole(f"Tier {self.name!r}: tiles", tiles, SMALLEST_TILE))
+        if self.pool_factor > 1 or self.cached:
+            raise InputError(
+                f"Tier {self.name!r} has tiles of {tiles} pixels, and is "
+                f"{'cached' if self.cached else f'pooled by {self.pool_factor}'} too. Tiles are of "
+                "the state at full size, and nothing is left out of them: drop the one or the "
+                "other."
+            )
+
     @property
     def full(self) -> bool:
-        """Whether the tier computes everything: guided, at full size."""
-        return self.guided and self.pool_factor == 1
+        """Whether the tier computes everything: guided, at full size, at once."""
+        return self.guided and self.pool_factor == 1 and self.tiles is None
 
     @property
     def unreduced(self) -> bool:
@@ -92,6 +109,8 @@ class Tier:
         return self.full or self.cached
 
 
+SMALLEST_TILE = 4
+"""Side in pixels of the smallest tile: a quarter of it overlaps with the next one."""
 UNGUIDED = "1"
 """Value of "guidance_scale" in the provenance of profiles and plans without guidance."""
 
@@ -105,6 +124,13 @@ REUSED = Tier("reused", guided=False)
 def part_name(pool_factor: int) -> str:
     """Name of tiers at 1/`pool_factor` of the side."""
     return {1: "full", 2: "half", 4: "quarter"}.get(pool_factor, f"1/{pool_factor}")
+
+
+def side_word(tier: Tier) -> str:
+    """What a table says of the side of the pictures that the network is shown."""
+    if tier.tiles is not None:
+        return f"{tier.tiles}px"
+    return f"1/{tier.pool_factor}" if tier.pool_factor > 1 else "full"
 
 
 def cheaper_tiers(pool_factors: Sequence[int]) -> tuple[Tier, ...]:
@@ -121,6 +147,11 @@ def cheaper_tiers(pool_factors: Sequence[int]) -> tuple[Tier, ...]:
             Tier(f"{name} conditional+", guided=False, pool_factor=f, cached=True),
         ]
     return tuple(found)
+
+
+def tiled_tiers(side: int) -> tuple[Tier, ...]:
+    """The tiers of tiles of a side."""
+    return Tier("tiled", tiles=side), Tier("tiled conditional", guided=False, tiles=side)
 
 
 MAX_ESTIMATES = 7
@@ -445,7 +476,7 @@ class Plan:
             tier = step.tier
             row = (
                 f"{i:>4}  {step.t:>7.4f}  {step.s:>7.4f}  {tier.name:<18}"
-                f"{'1/' + str(tier.pool_factor) if tier.pool_factor > 1 else 'full':<6}"
+                f"{side_word(tier):<6}"
                 f"{_guidance_word(step, guided=guided):<8}"
                 f"{step.solver_name:<12}{step.passes(guided=guided):>8}"
             )

@@ -4,6 +4,9 @@ It is `asymflow.json` in the folder of a model, or `NAME.asymflow.json` beside i
 
     {"title": "Shapes", "classes": ["disc", "star"], "null": 2, "guidance": 2.0, "licence": "MIT"}
 
+Its `tiles` say that the model may be shown tiles of large pictures, and up to which t:
+{"tiles": {"side": 64, "until": 0.3}}.
+
 Its `options` are numbers that the loader of the family is given, where a file of weights has no
 place for them: {"options": {"class_start": 2, "noise_scale": 0.5}}.
 """
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from asymflow.core.adapter import Adapter, Wrapped
-from asymflow.core.card import Card, Carded
+from asymflow.core.card import Card, Carded, Tiles
 from asymflow.core.errors import FileFormatError
 from asymflow.io.json_reader import Fields, parse
 
@@ -37,6 +40,7 @@ class About:
         guidance_interval: (low, high) in t in which guidance is worth its pass.
         steps: of the model's own sampler.
         size: (height, width) of the pictures of training; `height` and `width` in the file.
+        tiles: see `core.card.Tiles`.
         calibration: prompts to measure the model with.
         options: arguments of the family's loader.
     """
@@ -48,6 +52,7 @@ class About:
     guidance_interval: tuple[float, float] | None = None
     steps: int | None = None
     size: tuple[int, int] | None = None
+    tiles: Tiles | None = None
     calibration: tuple[str, ...] | None = None
     licence: str | None = None
     source: str | None = None
@@ -67,7 +72,15 @@ class About:
             )
         changes: dict[str, Any] = {
             name: value
-            for name in ("title", "classes", "guidance_interval", "steps", "licence", "source")
+            for name in (
+                "title",
+                "classes",
+                "guidance_interval",
+                "steps",
+                "tiles",
+                "licence",
+                "source",
+            )
             if (value := getattr(self, name)) is not None
         }
         if self.guidance is not None and card.guided:
@@ -79,6 +92,12 @@ class About:
                     f"which {card.title} cannot make. Correct it, or leave height and width out."
                 )
             changes["sizes"] = replace(card.sizes, native=self.size)
+        if self.tiles is not None and not card.sizes.possible((self.tiles.side, self.tiles.side)):
+            side = self.tiles.side
+            raise FileFormatError(
+                f"The file {NAME} beside the model has tiles of {side}x{side} pixels, which "
+                f"{card.title} cannot make. Give the side of the pictures of training."
+            )
         if self.calibration and card.asks == "prompt":
             changes["calibration"] = tuple({"prompt": prompt} for prompt in self.calibration)
         return replace(card, **changes)
@@ -115,6 +134,7 @@ def about(path: Path) -> About:
         guidance_interval=None if interval is None else (interval[0], interval[1]),
         steps=fields.integer("steps", range(1, 10_000)) if "steps" in fields else None,
         size=size,
+        tiles=_tiles(fields.fields("tiles")) if "tiles" in fields else None,
         calibration=tuple(fields.strings("calibration")) if "calibration" in fields else None,
         licence=fields.text("licence") if "licence" in fields else None,
         source=fields.text("source") if "source" in fields else None,
@@ -122,6 +142,14 @@ def about(path: Path) -> About:
     )
     fields.finish()
     return found
+
+
+def _tiles(fields: Fields) -> Tiles:
+    side, until = fields.integer("side", _SIDES), fields.number("until")
+    fields.finish()
+    if not 0 < until <= 1:
+        fields.refuse(f"has until = {until:g}, which is not a t above 0 and up to 1")
+    return Tiles(side, until)
 
 
 def _options(fields: Fields) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The memory that a model takes: its weights, and what one call takes beyond them.
 
 The second is measured by one call of the rows that a picture has. The states of solvers come to it,
-a few times the picture, which is little.
+a few times the picture, which is little unless the picture is large and shown in tiles: `of_plan`
+counts them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from torch import nn
 
 from asymflow.core.adapter import Adapter, Wrapped, denoised
 from asymflow.core.compiler import noise
-from asymflow.core.types import Request
+from asymflow.core.stages import compile_steps
+from asymflow.core.types import UNGUIDED, Plan, Profile, Request
 from asymflow.planning import costs
+from asymflow.planning.prediction import tiers_asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,49 @@ class Memory:
     call: int
 
     def __str__(self) -> str:
-        return f"{_short(self.weights)} of weights, and {_short(self.call)} for a call"
+        return f"{short(self.weights)} of weights, and {short(self.call)} for a call"
 
 
 def needed(adapter: Adapter, request: Request) -> Memory:
     """The memory for pictures like one, one at a time."""
     return Memory(weight_bytes(adapter), call_bytes(adapter, request))
+
+
+def of_plan(profile: Profile, plan: Plan) -> int | None:
+    """Bytes that a plan takes for one picture beyond the weights, by a profile.
+
+    At every estimate there are the contexts of the picture, the states that the solver keeps, and
+    either the peak of the estimate, as it was measured, or the answers to it and the move that they
+    lead to.
+
+    Args:
+        profile: has the peaks of the tiers of the plan.
+        plan: for pictures of the profile.
+
+    Returns:
+        None if the profile has no peaks, or is of version 0.1.
+
+    Raises:
+        InputError: the plan has a tier that was not profiled.
+    """
+    if "state_bytes" not in profile.made or not all(profile.peak_bytes):
+        return None
+    state_bytes = int(profile.made["state_bytes"])
+    scale = float(profile.made.get("guidance_scale", UNGUIDED))
+    peaks = [profile.peak_bytes[tier] for tier in tiers_asked(profile, plan)]
+    most = 0
+    anchored = False
+    for number, stage in enumerate(compile_steps(plan.steps, scale)):
+        newest = 1 if number else 0
+        kept = 1 + max(len(stage.older), newest) + anchored
+        if stage.tier.cached or (stage.carried_from and number):
+            kept += 2
+        # Of both passes, of the size of the call, and of what they are combined to.
+        answers = 1 + (2 / stage.tier.pool_factor**2 if stage.guided else 0)
+        moving = round((answers + 2) * state_bytes)
+        most = max(most, kept * state_bytes + max(peaks[stage.index], moving))
+        anchored = stage.base is not None or not stage.ends_step
+    return int(profile.made["context_bytes"]) + most
 
 
 def weight_bytes(adapter: Adapter) -> int:
@@ -78,8 +118,8 @@ def _networks(found: Any) -> Iterator[nn.Module]:
             yield from _networks(getattr(found, each.name))
 
 
-def _short(count: int) -> str:
-    """Bytes in words."""
+def short(count: int) -> str:
+    """Bytes in words, such as 1.6 MB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

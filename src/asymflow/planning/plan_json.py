@@ -26,7 +26,7 @@ SCHEMA = 2
 READ = (1, SCHEMA)
 """Schemas that can be read. The first has no weights, scales, reuse, requirements and binding, and
 other names of some fields."""
-FEATURES = ("weights", "guidance_scale", "reuse", "adaptive")
+FEATURES = ("weights", "guidance_scale", "reuse", "adaptive", "tiles")
 """What a file may list as required."""
 RESERVED = ("frequency_bands",)
 """Names that a later version will give a meaning: weights of each band of spatial frequency."""
@@ -35,6 +35,8 @@ RESERVED = ("frequency_bands",)
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """A plan as JSON data. Floats keep every bit: Python writes the shortest text that does."""
     data: dict[str, Any] = {"format": FORMAT, "schema": SCHEMA, "name": plan.name}
+    if any(step.tier.tiles is not None for step in plan.steps):
+        data["required"] = ["tiles"]  # which readers of version 0.1 do not know
     if plan.requires is not None:
         data["requires"] = _requirements_to_json(plan.requires)
     if plan.binding is not None:
@@ -129,6 +131,8 @@ def tier_to_schema_1(tier: Tier) -> dict[str, Any]:
         data["carried"] = True
     if tier.sequential_cfg:
         data["in_turn"] = True
+    if tier.tiles is not None:
+        data["tiles"] = tier.tiles
     return data
 
 
@@ -143,8 +147,9 @@ def tier_of_schema_1(fields: Fields) -> Tier:
     pool_factor = fields.integer("shrink") if "shrink" in fields else 1
     cached = fields.boolean("carried") if "carried" in fields else False
     sequential_cfg = fields.boolean("in_turn") if "in_turn" in fields else False
+    tiles = fields.integer("tiles") if "tiles" in fields else None
     fields.finish()
-    return Tier(name, guided, pool_factor, cached, sequential_cfg)
+    return Tier(name, guided, pool_factor, cached, sequential_cfg, tiles)
 
 
 def _check_features(fields: Fields) -> None:
@@ -194,6 +199,8 @@ def _tier_to_json(tier: Tier) -> dict[str, Any]:
         data["cached"] = True
     if tier.sequential_cfg:
         data["sequential_cfg"] = True
+    if tier.tiles is not None:
+        data["tiles"] = tier.tiles
     return data
 
 
@@ -229,9 +236,10 @@ def _tier(fields: Fields) -> Tier:
 
     name, guided = fields.text("name"), flag("guided", True)
     pool_factor = fields.integer("pool_factor") if "pool_factor" in fields else 1
-    tier = (name, guided, pool_factor, flag("cached", False), flag("sequential_cfg", False))
+    cached, sequential_cfg = flag("cached", False), flag("sequential_cfg", False)
+    tiles = fields.integer("tiles") if "tiles" in fields else None
     fields.finish()
-    return Tier(*tier)
+    return Tier(name, guided, pool_factor, cached, sequential_cfg, tiles)
 
 
 def _step_of_schema_1(fields: Fields) -> Step:

@@ -148,23 +148,33 @@ def step_prices(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> tuple[flo
     Raises:
         InputError: the plan has a tier that was not profiled.
     """
+    steps = zip(plan.steps, tiers_asked(profile, plan), strict=True)
+    return tuple(
+        0.0 if step.reuse else step.evaluations * tier_price(profile, tier, cost)
+        for step, tier in steps
+    )
+
+
+def tiers_asked(profile: Profile, plan: Plan) -> tuple[int, ...]:
+    """The index of the tier whose passes each step of a plan makes; 0 where it makes none.
+
+    Raises:
+        InputError: the plan has a tier that was not profiled.
+    """
     known = {tier: number for number, tier in enumerate(profile.tiers)}
     # That of an unguided step has no name of its own.
     unnamed = {replace(tier, name=""): number for tier, number in known.items()}
-    prices: list[float] = []
+    found: list[int] = []
     for step in plan.steps:
         tier = asked_tier(step)
         number = known.get(tier) if tier.name else unnamed.get(tier)
-        if step.reuse:
-            prices.append(0.0)
-        elif number is None:
+        if number is None and not step.reuse:
             raise InputError(
                 f"Tier {step.tier.name!r} of plan {plan.name!r} is not in the profile, which has "
                 f"{', '.join(tier.name for tier in profile.tiers)}. Profile it, or drop the tier."
             )
-        else:
-            prices.append(step.evaluations * tier_price(profile, number, cost))
-    return tuple(prices)
+        found.append(0 if step.reuse or number is None else number)
+    return tuple(found)
 
 
 def asked_tier(step: Step) -> Tier:

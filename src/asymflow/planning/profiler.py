@@ -28,15 +28,26 @@ from torch import Tensor
 from asymflow._version import __version__
 from asymflow.core import engine
 from asymflow.core.adapter import Adapter, begun, clipped_estimate
+from asymflow.core.card import Carded
 from asymflow.core.checks import as_path, each_instance, instance, whole
 from asymflow.core.errors import InputError
-from asymflow.core.estimators import Guided, Memory, carry, estimate
-from asymflow.core.flow import pool, smooth
+from asymflow.core.estimators import Guided, Memory, carry, estimate, seen
+from asymflow.core.flow import smooth
+from asymflow.core.requests import tiles_refused
 from asymflow.core.schedules import candidates, interval, moments
 from asymflow.core.solvers import damped_weights
 from asymflow.core.stages import Trajectory, compile_steps
 from asymflow.core.state import State, move
-from asymflow.core.types import FULL, Profile, Request, Solver, Step, Tier, cheaper_tiers
+from asymflow.core.types import (
+    FULL,
+    Profile,
+    Request,
+    Solver,
+    Step,
+    Tier,
+    cheaper_tiers,
+    tiled_tiers,
+)
 from asymflow.planning import costs
 from asymflow.planning.replay import recorded
 
@@ -159,10 +170,16 @@ def measure(
     if tiers is not None:
         each_instance("tiers", tiers, Tier, "Pass tiers, such as asymflow.CONDITIONAL.")
     else:
-        tiers = cheaper_tiers(adapter.pool_factors(size))
+        tiers = (*cheaper_tiers(adapter.pool_factors(size)), *_tiled(adapter, size, times[-2]))
     if scale == 1:  # nothing to leave out
         tiers = [tier for tier in tiers if tier.guided and not tier.sequential_cfg]
     tiers = (FULL, *tiers)
+    impossible = next((tier for tier in tiers if not _asks(adapter, tier, times[-2], size)), None)
+    if impossible is not None:
+        reason = tiles_refused(adapter, Step(times[-2], 0.0, impossible), size)
+        raise InputError(
+            f"Tier {impossible.name!r} cannot be profiled: {reason}. Leave it out of `tiers`."
+        )
     with (
         nullcontext(adapter)
         if partial is None
@@ -185,6 +202,8 @@ def measure(
     for i, t in enumerate(times):
         if not low <= t <= high:
             local_error[[tier.guided for tier in tiers], :, i] = np.inf
+    for i, t in enumerate(times[:-1]):
+        local_error[[not _asks(adapter, tier, t, size) for tier in tiers], :, i] = np.inf
     found = Profile(
         times=times,
         tiers=tiers,
@@ -299,7 +318,10 @@ def reference(
             if part == 0:
                 assert memory is not None, "every move begins with a full estimate"
                 memories.append(memory)
-                found = _ask_all(models.at(t), before, t, memory, list(cheap))
+                asked = [tier for tier in cheap if _asks(adapter, tier, t, requests[0].size)]
+                # Where a tier is not asked, its moves are ruled out whatever stands here.
+                found = dict.fromkeys(cheap, memory.x_0)
+                found |= _ask_all(models.at(t), before, t, memory, asked)
                 for tier, answer in found.items():
                     cheap[tier].append(answer)
         if not x_t.isfinite().all():
@@ -334,15 +356,28 @@ def _ask_all(
 ) -> dict[Tier, Tensor]:
     """Raw outputs of cheap tiers; those contained in the full estimate are not computed again."""
     answers: dict[Tier, Tensor] = {}
-    by_size: dict[int, tuple[Tensor, Tensor]] = {1: (memory.x_0, memory.guidance)}
+    known = {(1, FULL.tiles): (memory.x_0, memory.guidance)}
     for tier in tiers:
-        f = tier.pool_factor
-        if f not in by_size:
-            y_t, time = pool(x_t, x_t.new_full((len(x_t),), t), f)
-            by_size[f] = model.denoise(y_t, time, guided=True)
-        x_0, guidance = by_size[f]
+        key = tier.pool_factor, tier.tiles
+        if key not in known:
+            seen_by = seen(tier, x_t, x_t.new_full((len(x_t),), t))
+            known[key] = model.denoise(*seen_by, guided=True, tiles=tier.tiles)
+        x_0, guidance = known[key]
         answers[tier] = x_0 if tier.guided else x_0 - guidance
     return answers
+
+
+def _tiled(adapter: Adapter, size: tuple[int, int], t: float) -> tuple[Tier, ...]:
+    """The tiers of tiles that a model has at a time, for pictures larger than a tile."""
+    tiles = adapter.card.tiles if isinstance(adapter, Carded) else None
+    if tiles is None or max(size) <= tiles.side:
+        return ()
+    return tuple(tier for tier in tiled_tiers(tiles.side) if _asks(adapter, tier, t, size))
+
+
+def _asks(adapter: Adapter, tier: Tier, t: float, size: tuple[int, int]) -> bool:
+    """Whether a model has a tier at a time."""
+    return tiles_refused(adapter, Step(t, 0.0, tier), size) is None
 
 
 def _moves(count: int) -> list[tuple[int, int, int]]:
@@ -519,11 +554,17 @@ def _made(
 ) -> dict[str, str]:
     height, width = requests[0].size
     low, high = guidance_interval
+    cond, null = adapter.encode(requests[:1])
+    context = sum(value.nbytes for each in (cond, null) for value in each.values())
+    # A call of both passes has both contexts in one.
+    context *= 1 if requests[0].guidance_scale == 1 else 2
     return {
         "adapter": adapter.name,
         "size": f"{width}x{height}",
         "guidance_scale": f"{requests[0].guidance_scale:g}",
         "guidance_interval": f"{low:g}:{high:g}",
+        "state_bytes": str(adapter.channels * height * width * adapter.template.element_size()),
+        "context_bytes": str(context),
         "pictures": str(len(requests)),
         "seeds": " ".join(str(request.seed) for request in requests),
         **machine(adapter),

@@ -22,6 +22,7 @@ from asymflow.core import engine, schedules, transforms
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
 from asymflow.core.presets import MAX_STEPS
+from asymflow.core.requests import check_plan
 from asymflow.core.schedules import fine_plan
 from asymflow.core.statistics import mean_interval
 from asymflow.core.types import (
@@ -116,6 +117,13 @@ class Evaluator:
             found = np.concatenate([found, self.distance(ends, self.reference[part])])
             self.known[plan.steps] = found
         return found[:count]
+
+    def possible(self, plan: Plan) -> bool:
+        """Whether the model has all tiers of the plan, at its times."""
+        with suppress(InputError):
+            check_plan(self.adapter, plan, self.requests[0].size)
+            return True
+        return False
 
     def error(self, plan: Plan, count: int | None = None) -> float:
         """The mean of `errors`; infinite where a picture is not finite."""
@@ -216,6 +224,8 @@ def climb(
         for index in rng.permutation(len(neighbours)):
             near = neighbours[int(index)]
             if near.steps in tried or price(profile, near, cost=cost) > budget:
+                continue
+            if not judge.possible(near):
                 continue
             tried.add(near.steps)
             spent += 1

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from asymflow.core import tiles
 from asymflow.core.card import Card
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.transforms import truncated
-from asymflow.core.types import Plan
+from asymflow.core.types import Plan, Tier
 from asymflow.generation import pipeline
 from asymflow.generation.metadata import Source
 from asymflow.generation.pipeline import Model
@@ -90,10 +91,13 @@ def chosen_plan(model: Model, quality: str, size: tuple[int, int]) -> Plan:
 
 def work(plan: Plan, size: tuple[int, int], guidance: float) -> float:
     """The cost of a picture, in passes of the whole network over 64 x 64 pixels."""
-    pixels = size[0] * size[1] / 64**2
-    return sum(
-        step.passes(guided=guidance != 1) * pixels / step.tier.pool_factor**2 for step in plan.steps
-    )
+
+    def shown(tier: Tier) -> float:
+        if tier.tiles is not None:
+            return tiles.pixels(size, tier.tiles)
+        return size[0] * size[1] / tier.pool_factor**2
+
+    return sum(step.passes(guided=guidance != 1) * shown(step.tier) / 64**2 for step in plan.steps)
 
 
 def expected_work(card: Card, request: JobRequest) -> float:

@@ -147,6 +147,21 @@ def test_tiers_and_neighbours_do_not_change_a_picture() -> None:
     np.testing.assert_allclose(turned.picture, alone.picture, atol=1e-5)
 
 
+def test_large_pictures_are_asked_for_at_the_size_of_training_or_in_tiles_of_it() -> None:
+    adapter = adapt(network())
+    assert adapter.pool_factors((16, 16)) == ()
+    assert adapter.pool_factors((64, 64)) == (2, 4)
+    assert adapter.pool_factors((64, 32)) == (2,)
+    assert adapter.card.sizes.offered() == ((16, 16),)
+    tile = Tier("tiled", tiles=16)
+    quarter = Tier("quarter", pool_factor=4)
+    steps = (Step(1.0, 0.4, quarter), Step(0.4, 0.1, tile), Step(0.1, 0.0, tile))
+    large = replace(request(), size=(64, 64))
+    [found] = engine.run(adapter, Plan("large", steps), [large])
+    assert found.picture.shape[:2] == (64, 64)
+    assert np.isfinite(found.picture).all()
+
+
 def test_a_profile_prices_guidance_and_nothing_smaller() -> None:
     adapter = adapt(network())
     assert isinstance(adapter, Adapter)
@@ -287,7 +302,8 @@ def test_files_that_hold_something_else_are_refused(
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        (Request({"label": 0}, (32, 16)), r"Size 16x32 is not possible: .* 16x16 pixels"),
+        (Request({"label": 0}, (24, 16)), r"Size 16x24 .*: .* 16x16 pixels, and 24 is not 1 to 8"),
+        (Request({"label": 0}, (144, 16)), r"144 is not 1 to 8 times 16\. Request"),
         (Request({"label": 6}, (16, 16)), r"Label 6 .* from 0 to 4"),
         (Request({"label": -1}, (16, 16)), "Label -1"),
         (Request({"label": True}, (16, 16)), "Label True"),

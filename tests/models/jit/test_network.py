@@ -16,7 +16,14 @@ from torch.testing import assert_close
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.flow import interpolate, x_0_from_asymmetric, x_0_from_velocity
 from asymflow.models.jit.checkpoint import built, config_of, published_name, renamed
-from asymflow.models.jit.network import JitConfig, JitModel, named_config, patches_of, picture_of
+from asymflow.models.jit.network import (
+    JitConfig,
+    JitModel,
+    named_config,
+    patches_of,
+    picture_of,
+    position_table,
+)
 
 SHAPE = JitConfig(
     size=32, patch=8, width=32, depth=3, heads=2, hidden=85, bottleneck=6, classes=5,
@@ -49,6 +56,24 @@ def inputs(config: JitConfig = SHAPE) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, config.channels, config.size, config.size, generator=generator)
     return x, torch.tensor([0.3, 0.9]), torch.tensor([2, config.classes])
+
+
+def test_larger_pictures_have_the_positions_of_a_larger_network() -> None:
+    larger = replace(SHAPE, size=2 * SHAPE.size)
+    small, large = network(SHAPE), JitModel(larger).eval()
+    weights = {
+        name: value for name, value in small.state_dict().items() if name != "transformer.position"
+    }
+    large.load_state_dict(large.state_dict() | weights)
+    x, t, label = inputs(larger)
+    with torch.no_grad():
+        found = small(x, t, label)
+        assert torch.equal(found, large(x, t, label))
+        # Those of wide pictures are a part of them.
+        rows = SHAPE.size // SHAPE.patch
+        wide = position_table((rows, 2 * rows), SHAPE.width)
+        assert torch.equal(wide, large.transformer.position[0, : len(wide)])
+        assert small(x[:, :, : SHAPE.size], t, label).shape == x[:, :, : SHAPE.size].shape
 
 
 def uncompiled(function: Any) -> Any:

@@ -176,6 +176,12 @@ def _checked(plan: Plan, base: Any, family: Family) -> Plan:
                 f"{step.tier.pool_factor}, and {type(base).__name__} is not declared to have "
                 "learnt that. Make a plan for it with plan='auto', or declare Family(factors=...)."
             )
+        if step.tier.tiles is not None:
+            raise InputError(
+                f"Plan {plan.name!r} asks for tier {step.tier.name!r}, tiles of "
+                f"{step.tier.tiles} pixels, and pipelines are shown whole pictures only. Make a "
+                "plan for it with plan='auto'."
+            )
     if plan.binding is not None or plan.evidence is None:
         return plan
     # Version 0.1: the name stands for weights, schedule and noise together.

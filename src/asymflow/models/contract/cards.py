@@ -10,11 +10,20 @@ import numpy as np
 
 from asymflow.core import engine
 from asymflow.core.adapter import Described
-from asymflow.core.card import Asks, Card, Carded
+from asymflow.core.card import Asks, Card, Carded, Tiles
 from asymflow.core.errors import InputError
 from asymflow.core.requests import check_plan
 from asymflow.core.schedules import plan_of, uniform
-from asymflow.core.types import CONDITIONAL, FULL, Plan, Request, Step, Tier, part_name
+from asymflow.core.types import (
+    CONDITIONAL,
+    FULL,
+    Plan,
+    Request,
+    Step,
+    Tier,
+    part_name,
+    tiled_tiers,
+)
 from asymflow.models.contract.answers import not_refused, refusal
 from asymflow.models.contract.report import DoesNotApply, Property
 from asymflow.models.contract.subject import Subject
@@ -186,6 +195,25 @@ def tiers(subject: Subject) -> Iterator[str]:
         yield from _made(subject, plan, request, f"Tier {name!r}")
     for name in sorted(possible.keys() - {*card.tiers}):
         yield f"Tier {name!r} is possible, and not on the card. List it, or rule it out."
+    if card.tiles is not None:
+        yield from _tiled(subject, card, card.tiles)
+
+
+def _tiled(subject: Subject, card: Card, tiles: Tiles) -> Iterator[str]:
+    """What is wrong with tiles, in a picture of twice their side."""
+    size = (2 * tiles.side, 2 * tiles.side)
+    if not card.sizes.possible(size):
+        return  # all pictures fit into a tile
+    t = tiles.until / 2
+    request = replace(subject.request(0), size=size)
+    tier = tiled_tiers(tiles.side)[-1]
+    plan = Plan("tiled", (Step(0.98, t, FULL), Step(t, 0.0, tier)))
+    try:
+        check_plan(subject.adapter, plan, size)
+    except InputError as error:
+        yield f"The card has tiles, and a plan with them cannot run: {error}"
+        return
+    yield from _made(subject, plan, request, f"With tiles of {tiles.side} pixels")
 
 
 def _carded(subject: Subject) -> Carded:

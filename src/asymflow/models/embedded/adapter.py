@@ -29,7 +29,7 @@ from torch import Tensor
 from asymflow.core import presets
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
-from asymflow.core.card import Card, Sizes, Style
+from asymflow.core.card import Card, Sizes, Style, Tiles
 from asymflow.core.checks import as_path
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.requests import refuse_others
@@ -61,7 +61,9 @@ NATIVE = 64
 TRAINED = (32, 128)
 """Smallest and largest side of the pictures of training."""
 _NULLS = 64
-SIDE_LIMITS = (16, 512)
+TILED_UNTIL = 0.5
+"""Largest t at which the model is shown tiles of a larger picture."""
+SIDE_LIMITS = (16, 2048)
 """Smallest and largest side in pixels; quality is measured at the trained sizes only."""
 
 
@@ -155,6 +157,8 @@ class EmbeddedAdapter:
                 for prompt, style in prompts
             ),
             tiers=("conditional", *map(part_name, self.pool_factors(DEFAULT_SIZE))),
+            # A tile would be shown whole reference drawings, beside a part of the picture.
+            tiles=None if self.references else Tiles(min(DEFAULT_SIZE), TILED_UNTIL),
             steps=50,
             licence="Apache-2.0",
             source="asymflow",
@@ -188,7 +192,9 @@ class EmbeddedAdapter:
     def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
         grain = self.model.config.transformer.patch
         return tuple(
-            f for f in (2, 4, 8) if all(s % (f * grain) == 0 and s >= f * SMALLEST for s in size)
+            f
+            for f in (2, 4, 8, 16, 32)
+            if all(s % (f * grain) == 0 and s >= f * SMALLEST for s in size)
         )
 
     def check(self, request: Request) -> None:

@@ -10,8 +10,9 @@ package 1 is noise. The sampling settings of the papers are part of the estimate
 With the steps of `plan`, the adapter reproduces every step of the official sampler of JiT from the
 same noise to 1e-4 (a test).
 
-Tiers are full, conditional, and sequentially guided. There is no low-resolution tier: the position
-embedding and the noise scale are specific to one size.
+Tiers are full, conditional, and sequentially guided. There is no low-resolution tier below the size
+of training: the position embedding and the noise scale are specific to it. Larger pictures can be
+asked for, whole with continued positions, or, as the network was trained, pooled and in tiles.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
-from asymflow.core.card import Card, Sizes
+from asymflow.core.card import Card, Sizes, Tiles
 from asymflow.core.checks import as_path, number, whole
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.requests import refuse_others
@@ -55,6 +56,10 @@ STEPS = 50
 """Default of both papers, with Heun's method."""
 GUIDANCE = 2.9
 """Scale of JiT's README for the model that most people load, JiT-B/16."""
+LARGEST = 8
+"""Largest side of pictures, in sides of those of training."""
+TILED_UNTIL = 0.5
+"""Largest t at which the network is shown tiles of a larger picture."""
 SHARE = 0.4
 """Of the steps, in the plan that needs no measuring."""
 ASYMMETRIC_GUIDANCE_INTERVAL = (0.0, 0.88)
@@ -123,7 +128,13 @@ class JitAdapter:
         return Card(
             title=f"{'AsymFlow-' if asymmetric else ''}JiT, patches of {config.patch}",
             asks="class",
-            sizes=Sizes.only(*self.size),
+            sizes=Sizes(
+                self.size,
+                config.size,
+                LARGEST * config.size,
+                multiple=config.size,
+                trained=self.size,
+            ),
             channels=config.channels,
             classes=imagenet.names()
             if config.classes == len(imagenet.names())
@@ -133,6 +144,7 @@ class JitAdapter:
             guidance_interval=self.guidance_interval,
             calibration=tuple({"label": label} for label in spread(config.classes)),
             tiers=("conditional",),
+            tiles=Tiles(config.size, TILED_UNTIL),
             steps=STEPS,
         )
 
@@ -155,7 +167,7 @@ class JitAdapter:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of pictures, the only size that the network supports."""
+        """(height, width) of the pictures of training."""
         return self.model.config.size, self.model.config.size
 
     @property
@@ -168,16 +180,21 @@ class JitAdapter:
         return 1 if self._weight.device.type == "cpu" else None
 
     def pool_factors(self, size: tuple[int, int]) -> tuple[int, ...]:
-        return ()
+        # Never below the size of training.
+        return tuple(
+            f for f in (2, 4, 8) if all(side % (f * self.model.config.size) == 0 for side in size)
+        )
 
     def check(self, request: Request) -> None:
-        if request.size != self.size:
-            height, width = request.size
-            side = self.model.config.size
-            raise InputError(
-                f"Size {width}x{height} is not possible: this network's positions are those of "
-                f"{side}x{side} pixels. Request that size, and resize the picture."
-            )
+        own = self.model.config.size
+        for side in request.size:
+            if side % own or not own <= side <= LARGEST * own:
+                height, width = request.size
+                raise InputError(
+                    f"Size {width}x{height} is not possible: this network's positions are those of "
+                    f"{own}x{own} pixels, and {side} is not 1 to {LARGEST} times {own}. Request "
+                    "such a size, and resize the picture."
+                )
         refuse_others(request, ("label",), "JiT")
         self._label(request)
 

@@ -165,7 +165,9 @@ def built(config: JitConfig, state: Mapping[str, Tensor]) -> JitModel:
             foreign.append(name)
         else:
             tensors[ours] = value.T if ours == "basis" else value
-    computed = {"transformer.position": position_table(config.side, config.width)[None]}
+    computed = {
+        "transformer.position": position_table((config.side, config.side), config.width)[None]
+    }
     if config.rank is not None:
         computed["scale"] = torch.ones(())
     tensors = computed | tensors
@@ -190,7 +192,7 @@ def built(config: JitConfig, state: Mapping[str, Tensor]) -> JitModel:
         )
     model.load_state_dict({n: v.contiguous() for n, v in tensors.items()}, assign=True)
     transformer = model.transformer
-    cos, sin = rotary_tables(config.side, config.width // config.heads)
+    cos, sin = rotary_tables((config.side, config.side), config.width // config.heads)
     transformer.rope_cos, transformer.rope_sin = cos, sin
     return model
 

@@ -31,7 +31,7 @@ class JitConfig:
     """The configuration of a `JitModel`; the default is B/16.
 
     Attributes:
-        size: side of the pictures, the only one supported; a multiple of `patch`.
+        size: side of the pictures of training; a multiple of `patch`.
         width: a multiple of `heads`; each head has a multiple of 4.
         hidden: width of the MLP inside.
         bottleneck: rank of the patch embedding.
@@ -137,12 +137,12 @@ def patches_of(x: Tensor, patch: int) -> Tensor:
     return x.permute(0, 2, 4, 3, 5, 1).reshape(b, -1, patch * patch * c)
 
 
-def picture_of(patches: Tensor, patch: int, side: int) -> Tensor:
-    """Inverse of `patches_of` for square pictures of `side` patches a side."""
-    b, _, pixels = patches.shape
-    channels = pixels // patch**2
-    x = patches.reshape(b, side, side, patch, patch, channels)
-    return x.permute(0, 5, 1, 3, 2, 4).reshape(b, channels, side * patch, side * patch)
+def picture_of(patches: Tensor, patch: int, rows: int) -> Tensor:
+    """Inverse of `patches_of` for pictures of so many rows of patches."""
+    b, n, pixels = patches.shape
+    channels, columns = pixels // patch**2, n // rows
+    x = patches.reshape(b, rows, columns, patch, patch, channels)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(b, channels, rows * patch, columns * patch)
 
 
 class _Block(nn.Module):
@@ -180,7 +180,8 @@ class _Block(nn.Module):
 class JitTransformer(nn.Module):
     """Maps a picture, a time and a class to one vector per patch, in JiT's own time.
 
-    Only square pictures of `config.size` are supported: the position embedding is fixed.
+    The position embedding is a fixed table for square pictures of `config.size`, those of training.
+    For pictures of other sizes it is continued.
     """
 
     position: Tensor
@@ -204,8 +205,9 @@ class JitTransformer(nn.Module):
         self.head_norm = nn.RMSNorm(width, eps=_EPS)
         self.head_modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, config.pixels)
-        self.register_buffer("position", position_table(config.side, width)[None])
-        cos, sin = rotary_tables(config.side, width // config.heads)
+        grid = config.side, config.side
+        self.register_buffer("position", position_table(grid, width)[None])
+        cos, sin = rotary_tables(grid, width // config.heads)
         self.register_buffer("rope_cos", cos, persistent=False)
         self.register_buffer("rope_sin", sin, persistent=False)
         self._initialise()
@@ -230,27 +232,38 @@ class JitTransformer(nn.Module):
             nn.init.zeros_(layer.weight)
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        """[b, n, p p c] in the order of `patches_of`, for x [b, c, size, size], time and label [b].
+        """[b, n, p p c] in the order of `patches_of`, for x [b, c, h, w], time and label [b].
 
         Label `config.classes` is none.
         """
+        position, rope = self._positions(
+            (x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch)
+        )
         dtype = self.head.weight.dtype
         label_embedding = self.label(label)
         condition = self.time(_features(time).to(dtype)) + label_embedding
         condition = F.silu(condition)[:, None]
         tokens = self.embed(self.squeeze(x.to(dtype))).flatten(2).transpose(1, 2)
-        tokens = tokens + self.position.to(dtype)
-        extra = self.config.class_tokens
-        rope = (self.rope_cos, self.rope_sin)
+        tokens = tokens + position.to(dtype)
+        count, extra = tokens.shape[1], self.config.class_tokens
         for index, block in enumerate(self.blocks):
             if index == self.config.class_start and extra:
                 tokens = torch.cat((label_embedding[:, None] + self.class_position, tokens), dim=1)
                 # The extra tokens have no position: they are not rotated.
                 rope = (F.pad(rope[0], (0, 0, extra, 0), value=1), F.pad(rope[1], (0, 0, extra, 0)))
             tokens = block(tokens, condition, rope)
-        tokens = tokens[:, tokens.shape[1] - self.config.side**2 :]
+        tokens = tokens[:, tokens.shape[1] - count :]
         shift, scale = self.head_modulation(condition).chunk(2, dim=-1)
         return self.head(torch.addcmul(shift, self.head_norm(tokens), 1 + scale))
+
+    def _positions(self, grid: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The position embedding [1, n, width] and the rotations of (rows, columns) of patches."""
+        side, width = self.config.side, self.config.width
+        if grid == (side, side):
+            return self.position, (self.rope_cos, self.rope_sin)
+        cos, sin = rotary_tables(grid, width // self.config.heads)
+        position = position_table(grid, width)[None].to(self.position)
+        return position, (cos.to(self.rope_cos), sin.to(self.rope_sin))
 
 
 class JitModel(nn.Module):
@@ -273,48 +286,55 @@ class JitModel(nn.Module):
             self.register_buffer("scale", torch.ones(()))
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor, *, floor: float = 0.0) -> Tensor:
-        """x_0 [b, c, size, size] from x_t at times t [b], for labels [b]; in float32.
+        """x_0 [b, c, h, w] from x_t at times t [b], for labels [b]; in float32.
 
         The papers' samplers divide velocities by max(t, `floor`). The estimate with JiT's velocity
         is x_t + min(1, t / floor) (x_0 - x_t); for
         AsymFlow's see `asymflow.models.subspace.recovered`.
         """
-        patch, side = self.config.patch, self.config.side
+        patch = self.config.patch
+        rows = x_t.shape[-2] // patch
         if self.config.rank is not None:
             k, tau = calibrated(t.float(), self.scale.float())
             v = self.transformer(k.view(-1, 1, 1, 1) * x_t, tau, label).float()
             patches = patches_of(x_t.float(), patch)
             x_0 = recovered(patches, v, t, self.basis.float(), self.scale.float(), floor)
-            return picture_of(x_0, patch, side)
+            return picture_of(x_0, patch, rows)
         s = self.config.noise_scale
-        x_0 = picture_of(self.transformer(s * x_t, 1 - t, label).float() / s, patch, side)
+        x_0 = picture_of(self.transformer(s * x_t, 1 - t, label).float() / s, patch, rows)
         if not floor:
             return x_0
         return torch.lerp(x_t.float(), x_0, (t.float() / floor).clamp(max=1).view(-1, 1, 1, 1))
 
 
-def position_table(side: int, width: int) -> Tensor:
-    """The fixed position embedding [side^2, width]: sines and cosines of column, then of row."""
+def position_table(grid: tuple[int, int], width: int) -> Tensor:
+    """The position embedding [n, width] of n patches: sines and cosines of column, then of row.
+
+    `grid` is (rows, columns).
+    """
+    rows, columns = grid
     quarter = width // 4
     frequencies = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64, device="cpu") / quarter)
-    angles = torch.arange(side, dtype=torch.float64, device="cpu")[:, None] * frequencies
+    angles = torch.arange(max(grid), dtype=torch.float64, device="cpu")[:, None] * frequencies
     waves = torch.cat((angles.sin(), angles.cos()), dim=-1).float()
-    shape = (side, side, 2 * quarter)
-    table = torch.cat((waves[None].expand(shape), waves[:, None].expand(shape)), dim=-1)
-    return table.reshape(side * side, 4 * quarter)
+    shape = (rows, columns, 2 * quarter)
+    across, down = waves[None, :columns].expand(shape), waves[:rows, None].expand(shape)
+    return torch.cat((across, down), dim=-1).reshape(rows * columns, 4 * quarter)
 
 
-def rotary_tables(side: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines [side^2, head_dim] that turn neighbouring pairs, half with the row.
+def rotary_tables(grid: tuple[int, int], head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines [n, head_dim] that turn neighbouring pairs, half with the row.
 
-    The sign of each pair's rotation is in the table of sines.
+    `grid` is (rows, columns), of n patches. The sign of each pair's rotation is in the table of
+    sines.
     """
+    rows, columns = grid
     count = head_dim // 4
     frequencies = 10000.0 ** -(torch.arange(count, device="cpu") / count)
-    angles = torch.arange(side, device="cpu")[:, None] * frequencies.repeat_interleave(2)
-    shape = (side, side, 2 * count)
-    both = torch.cat((angles[:, None].expand(shape), angles[None].expand(shape)), dim=-1)
-    both = both.reshape(side * side, head_dim)
+    angles = torch.arange(max(grid), device="cpu")[:, None] * frequencies.repeat_interleave(2)
+    shape = (rows, columns, 2 * count)
+    down, across = angles[:rows, None].expand(shape), angles[None, :columns].expand(shape)
+    both = torch.cat((down, across), dim=-1).reshape(rows * columns, head_dim)
     sign = torch.tensor([-1.0, 1.0], device="cpu").repeat(head_dim // 2)
     return both.cos(), both.sin() * sign
 

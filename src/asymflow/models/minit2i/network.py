@@ -166,7 +166,7 @@ class MiniT2ITransformer(nn.Module):
         self.head_norm = nn.RMSNorm(width, eps=_EPS)
         self.head = nn.Linear(width, config.channels * config.patch**2)
         cos, sin = rotary_tables(config.text_tokens, config.side, config.head_dim)
-        position = position_table(config.side, width)[None]
+        position = position_table((config.side, config.side), width)[None]
         for name, table in (("position", position), ("rope_cos", cos), ("rope_sin", sin)):
             self.register_buffer(name, table, persistent=False)
 
