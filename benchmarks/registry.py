@@ -183,12 +183,6 @@ SUITES = (
         ("trained/fashion-unet.json", "trained/fashion-jit.json"),
     ),
     Suite(
-        "fashion fitted",
-        "Fitted plans are nearer to the limit than the best grid and solver of as many steps",
-        f"{_ONE} {_RUN} fashion fitted --steps 6 10 16 24",
-        ("trained/fitted.json",),
-    ),
-    Suite(
         "fashion judge",
         "What both models draw in many steps, beside the test set: FD, KID, precision and recall",
         f"{_ONE} {_RUN} fashion judge train; score --guidance 1",
@@ -203,8 +197,8 @@ SUITES = (
     Suite(
         "fashion campaign",
         "Fitted plans beside every standard sampler on its best grid and interval, at equal passes",
-        f"{_ONE} {_RUN} fashion campaign",
-        ("trained/campaign.json",),
+        f"{_ONE} {_RUN} fashion campaign --networks jit; --networks unet",
+        ("trained/campaign-jit.json", "trained/campaign-unet.json"),
     ),
     # Training and the design of the embedded model.
     Suite(

@@ -12,7 +12,7 @@ import torch
 from benchmarks.__main__ import parser_of
 from benchmarks.registry import SUITES
 from benchmarks.suites.fashion import campaign, paired
-from benchmarks.suites.fashion.fitted import loaded
+from benchmarks.suites.fashion.asking import loaded
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.train import MODELS
 
@@ -91,8 +91,8 @@ def test_the_campaign_in_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [suite] = [each for each in SUITES if each.name == "fashion campaign"]
     given = ["--quick", "--networks", "jit", "--out", str(tmp_path)]
     campaign.run(parser_of(suite, quick=True).parse_args(given))
-    report = json.loads((tmp_path / "campaign.json").read_text("utf-8"))
-    assert (tmp_path / "campaign.png").stat().st_size > 10_000
+    report = json.loads((tmp_path / "campaign-jit.json").read_text("utf-8"))
+    assert (tmp_path / "campaign-jit.png").stat().st_size > 10_000
     [table] = report["tables"].values()
     [row] = table["rows"]
     assert set(table["spent"]) == {"limit", "choice", "fit", "proof", "ladder"}

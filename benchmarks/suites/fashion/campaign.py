@@ -6,13 +6,15 @@ For each model, with and without guidance, and each number of network passes (a 
 takes two): every sampler of `asymflow.bench.baselines.methods` on every grid and, with guidance,
 in several guidance intervals, chosen by successive halving on pictures of their own; then the best
 of every family and a fitted plan for as many passes on pictures of fresh seeds, by their distance
-to the limit of the model. Writes campaign.json and campaign.png.
+to the limit of the model. Writes campaign-jit.json and .png, and the same of the other network.
 
 - The limit has equal steps of the model's own time and of log-SNR together, which no sampler has.
   Its own error is that to another fine solution.
 - A baseline with over 1.5 times the error of the best on 16 pictures is measured on no more.
 - `ratio`: the error of the best baseline over ours; `band`: bounds for all baselines that hold
   together; `passes`: how many times our passes the best baseline takes for our error.
+- Ours are the fits of `asymflow plan --effort full`, which take about as many passes as the choice
+  of the baselines' settings.
 - Our solvers on the same grids, without fitting, are a row of their own, and no baseline.
 """
 
@@ -41,18 +43,21 @@ from asymflow.bench.baselines.times import Grid
 from asymflow.bench.caching import Counted
 from asymflow.core import engine, schedules
 from asymflow.core.adapter import CardedAdapter
-from asymflow.core.schedules import plan_of
-from asymflow.core.types import Plan, Request, Solver
+from asymflow.core.schedules import EDGE, plan_of
+from asymflow.core.types import CARRIED, CONDITIONAL, FULL, Plan, Profile, Request, Solver
 from asymflow.io.files import replacing
 from asymflow.io.plots import new_figure
-from asymflow.planning import fitting, grids
+from asymflow.planning import grids
+from asymflow.planning.effort import FULL as FULL_EFFORT
 from asymflow.planning.encoded import Encoded
-from asymflow.planning.fitting import Fit, Teacher
+from asymflow.planning.fitting import Teacher
+from asymflow.planning.journal import Journal
 from asymflow.planning.proof import rms
+from asymflow.planning.proposals import Fits, interval
 from asymflow.planning.verifier import rollout
 from benchmarks import results
 from benchmarks.suites.fashion import paired
-from benchmarks.suites.fashion.fitted import Together, asked, loaded
+from benchmarks.suites.fashion.asking import Together, asked, loaded
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.paired import Array
 from benchmarks.suites.fashion.train import MODELS
@@ -72,8 +77,6 @@ CHORDS, CHORD_PICTURES = 100, 4
 """Moves and pictures of the fine solution that one grid is found by."""
 FIRST, HOPELESS = 16, 1.5
 """Baselines with so many times the error of the best on the first fresh pictures end there."""
-EDGE = 1e-5
-"""Distance of a node from a time at which a network stops to be guided, which is not guided."""
 TOGETHER = 64
 """Pictures of one network call."""
 
@@ -112,7 +115,6 @@ class Table:
     passes: Counter[str] = field(default_factory=Counter[str])
     seconds: Counter[str] = field(default_factory=Counter[str])
     ends: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-    fits: dict[float, Fit] = field(default_factory=dict[float, Fit])
 
     @classmethod
     def of(cls, model: CardedAdapter, scale: float, chosen: int, fresh: int) -> Table:
@@ -238,34 +240,33 @@ def choose(table: Table, price: int, rounds: Sequence[int]) -> dict[str, list[Se
     return left
 
 
-def ours(table: Table, teacher: Teacher, price: int) -> Plan:
-    """A fitted plan for so many passes, guided in the interval that its pictures choose.
-
-    Args:
-        table: of the model; keeps what was fitted in each interval for the next price.
-        teacher: the fine solution.
-        price: passes.
-    """
-    found: list[Fit] = []
-    for low in (0.0, *(LOWS if table.guided else ())):
-        ways = (partial(_shape, table, n, low, price) for n in range(price, 0, -1))
-        shape = next((each for each in ways if each(fitting.BEGINS[0]) is not None), None)
-        assert shape is not None, "one step is one estimate"
-        known = table.fits.get(low)
-        begins = [*([known.bends] if known else []), *fitting.BEGINS]
-        rollouts = fitting.AGAIN if known else fitting.FIRST_TIME
-        fit = fitting.fit(teacher, shape, begins, rollouts)
-        assert fit is not None, "the first shape is allowed"
-        table.fits[low] = fit
-        found.append(fit)
-    return min(found, key=lambda each: each.error).plan
-
-
-def _shape(table: Table, steps: int, low: float, price: int, bends: Sequence[float]) -> Plan | None:
-    bent = fitting.bent(grids.blended(table.dense, fitting.DENSE), steps, bends)
-    interval = table.interval(low) or EVERYWHERE
-    plan = plan_of(bent, solver="euler", guidance_interval=interval)
-    return plan if engine.forwards(plan, table.fresh[0]) <= price else None
+def fits(table: Table) -> Fits:
+    """Fitted plans as a search makes them, whose prices are network passes."""
+    tiers, passes = ((FULL, CONDITIONAL, CARRIED), (2, 1, 1)) if table.guided else ((FULL,), (1,))
+    unmeasured = np.zeros(0, np.float32)
+    priced = Profile(
+        times=table.dense,
+        tiers=tiers,
+        cost_ms=passes,
+        macs=passes,
+        peak_bytes=passes,
+        amplification=unmeasured,
+        saturation=0.0,
+        local_error=unmeasured,
+        weight=unmeasured,
+        drift=unmeasured,
+        made={},
+    )
+    own = table.model.own_plan(table.model.card.sizes.native)
+    return Fits(
+        table.adapter,
+        partial(asked, table.model, table.scale, FITTED),
+        priced,
+        interval(own) if table.guided else EVERYWHERE,
+        table.dense,
+        Journal(None),
+        FULL_EFFORT,
+    )
 
 
 def compared(
@@ -278,10 +279,7 @@ def compared(
     limit = torch.stack([table.ends[each.seed] for each in fresh])
     with table.spending("choice"):
         table.grids["chords"] = by_chords(table)
-    with table.spending("fit"):
-        fine = table.fine(grids.blended(table.dense, fitting.MOVES), "corrected2")
-        seen = asked(table.model, table.scale, FITTED, fitting.PICTURES)
-        teacher = Teacher.of(table.adapter, seen, fine)
+    ours = fits(table)
     ladder: dict[int, Array] = {}
     best: dict[int, Setting] = {}
     own: dict[int, Array] = {}
@@ -291,7 +289,7 @@ def compared(
         with table.spending("proof"):
             measured = proved(table, settings, price)
         with table.spending("fit"):
-            plan = ours(table, teacher, price)
+            plan = ours.at(price // 2 if table.guided else price)["fitted"]
         with table.spending("proof"):
             own[price] = rms(rollout(table.adapter, plan, fresh), limit)
         unfitted = measured[UNFITTED]
@@ -432,7 +430,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prices", type=int, nargs="+", default=[6, 10, 16, 24])
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--pictures", type=int, default=64)
-    parser.add_argument("--rounds", type=int, nargs="+", default=[1, 2, 6])
+    parser.add_argument("--rounds", type=int, nargs="+", default=[1, 6, 16])
     parser.add_argument("--rungs", type=int, nargs="+", default=[4, 8, 13, 20, 32, 44, 64])
     parser.add_argument("--networks", choices=tuple(NETWORKS), nargs="+", default=["jit", "unet"])
     parser.add_argument("--models", type=Path, metavar="DIR", default=MODELS)
@@ -440,23 +438,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
-    tables: dict[str, dict[str, Any]] = {}
-    names: list[str] = []
     networks: list[str] = given.networks
-    scales: list[float] = given.guidance
     saved: dict[str, Any] = {}
     for network in networks:
-        model = loaded(given.models / NETWORKS[network].file)
-        names.append(model.name)
-        for scale in scales:
-            table = Table.of(model, scale, given.rounds[-1], given.pictures)
-            guided = f"guidance {scale:g}" if table.guided else "unguided"
-            title = f"{model.card.title}, {guided}"
-            tables[title] = compared(table, given.prices, given.rounds, given.rungs)
-            print(f"{title}: {tables[title]['spent']}", flush=True)
-            # After every table: each of them takes minutes.
-            report = {"pictures": given.pictures, "rounds": given.rounds, "tables": tables}
-            _draw(tables, given.out / "campaign.png")
-            path = given.out / "campaign.json"
-            saved = results.save(path, report, weights=names, dtype="float32", device="cpu")
+        saved[network] = _run(network, given)
+    return saved
+
+
+def _run(network: str, given: argparse.Namespace) -> dict[str, Any]:
+    model = loaded(given.models / NETWORKS[network].file)
+    tables: dict[str, dict[str, Any]] = {}
+    saved: dict[str, Any] = {}
+    scales: list[float] = given.guidance
+    for scale in scales:
+        table = Table.of(model, scale, given.rounds[-1], given.pictures)
+        guided = f"guidance {scale:g}" if table.guided else "unguided"
+        title = f"{model.card.title}, {guided}"
+        tables[title] = compared(table, given.prices, given.rounds, given.rungs)
+        print(f"{title}: {tables[title]['spent']}", flush=True)
+        # After every table: each of them takes minutes.
+        report = {"pictures": given.pictures, "rounds": given.rounds, "tables": tables}
+        _draw(tables, given.out / f"campaign-{network}.png")
+        path = given.out / f"campaign-{network}.json"
+        saved = results.save(path, report, weights=[model.name], dtype="float32", device="cpu")
     return saved

@@ -46,7 +46,7 @@ from asymflow.planning.journal import Journal
 from asymflow.planning.verifier import rollout
 from benchmarks import results
 from benchmarks.suites.fashion import data
-from benchmarks.suites.fashion.fitted import Together, asked
+from benchmarks.suites.fashion.asking import Together, asked
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.train import KEEP_SECONDS, MODELS, RUNS, Run, rate_at
 

@@ -13,6 +13,7 @@ from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.core.types import Plan
 from asymflow.generation import pipeline
 from asymflow.planning import named, plan_files
+from asymflow.planning.effort import Effort
 from asymflow.planning.shelf import NAMES
 
 
@@ -21,6 +22,7 @@ def make(
     size: tuple[int, int] | None,
     guidance: float | None,
     *,
+    effort: Effort,
     dtype: str,
     device: str | None,
     as_json: bool,
@@ -33,10 +35,12 @@ def make(
     """
     model = pipeline.load(ref, dtype=dtype, device=device)
     size = size or model.card.sizes.native
-    journal = named.journal_of(model.adapter, model.dtype, size, guidance)
+    journal = named.journal_of(model.adapter, model.dtype, size, guidance, effort)
     started = time.perf_counter()
     with progress() as report, journal.kept_on_interruption(print_note):
-        found = named.measure(model.adapter, size, guidance, journal=journal, progress=report)
+        found = named.measure(
+            model.adapter, size, guidance, effort=effort, journal=journal, progress=report
+        )
     seconds = time.perf_counter() - started
     files = {name: model.shelf.keep(plan, size) for name, plan in found.plans.items()}
     for name in found.absent:

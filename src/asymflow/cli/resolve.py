@@ -35,6 +35,7 @@ from asymflow.generation.spec import (
 from asymflow.io import images
 from asymflow.io.images import Format
 from asymflow.planning import plan_files
+from asymflow.planning.effort import EFFORTS, Effort
 from asymflow.planning.prediction import Cost
 from asymflow.planning.shelf import DEFAULT, NAMES
 
@@ -144,6 +145,17 @@ def cost_of(unit: str) -> Cost:
     if found is None:
         raise InputError(f"Unknown cost {unit!r}. {nearest(unit, get_args(Cost))}")
     return found
+
+
+def effort_of(level: str) -> Effort:
+    """What fits of plans may take.
+
+    Raises:
+        InputError: the level is unknown.
+    """
+    if level not in EFFORTS:
+        raise InputError(f"Unknown effort {level!r}. {nearest(level, tuple(EFFORTS))}")
+    return EFFORTS[level]
 
 
 def nearest(value: str, choices: Sequence[str]) -> str:

@@ -16,6 +16,10 @@ from asymflow.core.checks import finite, number, positive, whole
 from asymflow.core.errors import InputError
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Solver, Step
 
+EDGE = 1e-5
+"""How far below the end of a guidance interval a node is: whether the end itself is guided, models
+have different opinions."""
+
 
 def uniform(n: int) -> tuple[float, ...]:
     """n equal steps: t_i = 1 - i/n."""
@@ -99,14 +103,12 @@ def switched(times: Sequence[float], guidance_interval: tuple[float, float]) -> 
     A plan can switch guidance at nodes only. Where the interval ends within a step, the plan is off
     by an error of first order in its length, whatever the solver.
     """
-    low, high = interval(guidance_interval)
     found = list(times)
-    # A step that begins at the lower end is guided still, so the node is just below it.
-    for end in (high, math.nextafter(low, 0.0)):
+    for end in interval(guidance_interval):
         if found[-1] < end < found[0] and len(found) > 2:
             nearest = min(range(1, len(found) - 1), key=lambda i: abs(found[i] - end))
-            if found[nearest - 1] > end > found[nearest + 1]:
-                found[nearest] = end
+            if found[nearest - 1] > end > found[nearest + 1] + EDGE:
+                found[nearest] = end - EDGE
     return tuple(found)
 
 

@@ -116,6 +116,7 @@ UNGUIDED = "1"
 
 FULL = Tier("full")
 CONDITIONAL = Tier("conditional", guided=False)
+CARRIED = Tier("conditional+", guided=False, cached=True)
 SEQUENTIAL_CFG = Tier("full in turn", sequential_cfg=True)
 REUSED = Tier("reused", guided=False)
 """Shown for steps that ask nothing, see `Step.reuse`."""
@@ -138,7 +139,7 @@ def cheaper_tiers(pool_factors: Sequence[int]) -> tuple[Tier, ...]:
 
     Sequential guidance saves memory only.
     """
-    found = [SEQUENTIAL_CFG, CONDITIONAL, Tier("conditional+", guided=False, cached=True)]
+    found = [SEQUENTIAL_CFG, CONDITIONAL, CARRIED]
     for f in pool_factors:
         name = part_name(f)
         found += [

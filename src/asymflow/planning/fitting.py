@@ -32,19 +32,13 @@ from asymflow.core.compiler import compile_requests
 from asymflow.core.flow import Time
 from asymflow.core.solvers import move_weights
 from asymflow.core.state import estimated, move, question
-from asymflow.core.types import MAX_ESTIMATES, Plan, Request, Step
+from asymflow.core.types import MAX_ESTIMATES, Plan, Request, Step, Tier
+from asymflow.planning.effort import Effort
 from asymflow.planning.grids import LEAST
 from asymflow.planning.proof import rms
 
-PICTURES, MOVES = 6, 64
-"""Of the teacher. Where pictures differ, as those of classes do, four are too few."""
 BYTES = 2**30
 """That states and estimates of the teacher take at most; large pictures are fewer."""
-FIRST_TIME = 16
-"""Rollouts of the first search."""
-AGAIN, LEAST_AGAIN = 96, 6
-"""Full estimates of each of the teacher's pictures in a search that begins at a plan of another
-price, and its least number of rollouts: the shapes that a search begins with are tried again."""
 DENSE = 400
 """Steps of the times that those of plans are bent from."""
 BEGINS = ((0.0, 0.0, 0.0, 0.0), (0.0, -0.5, -0.5, 0.5), (-1.0, -1.0, -1.0, -1.0))
@@ -67,6 +61,7 @@ class Teacher:
 
     Attributes:
         times: of its nodes, falling, without the last one, 0.
+        tiers: of the estimates there.
         states: x_t [n, b, c, h, w] at the nodes.
         estimates: of x_0 there [n, b, c, h, w].
         ends: x_0 [b, c, h, w].
@@ -75,6 +70,7 @@ class Teacher:
     adapter: Adapter
     requests: tuple[Request, ...]
     times: tuple[float, ...]
+    tiers: tuple[Tier, ...]
     states: Tensor
     estimates: Tensor
     ends: Tensor
@@ -92,18 +88,25 @@ class Teacher:
             state, x_0 = estimated(program, state, answer)
             estimates.append(x_0)
             state = move(program.trajectory, state, x_0)
-        times = tuple(step.t for step in plan.steps)
+        times, tiers = zip(*((step.t, step.tier) for step in plan.steps), strict=True)
         both = torch.stack(states), torch.stack(estimates)
-        return cls(adapter, tuple(requests), times, *both, state.x)
+        return cls(adapter, tuple(requests), times, tiers, *both, state.x)
 
     def at(self, t: float) -> Tensor:
-        """The states [b, c, h, w] at a time, by a move of order 3 from the node before."""
+        """The states [b, c, h, w] at a time, by a move of order 3 from the node before.
+
+        Where guidance switches estimates have a jump, and none from before it are used.
+        """
         if t == 0:
             return self.ends
         node = sum(each >= t for each in self.times) - 1
-        older = self.times[max(node - 2, 0) : node][::-1]
+        first = node
+        while first > max(node - 2, 0) and self.tiers[first - 1] == self.tiers[node]:
+            first -= 1
+        older = self.times[first:node][::-1]
         a, *weights = move_weights("multistep3", self.times[node], t, older)
-        return _sum(a, self.states[node], weights, [*self.estimates[max(node - 2, 0) : node + 1]])
+        newest_first = self.estimates[first : node + 1].flip(0)
+        return _sum(a, self.states[node], weights, [*newest_first])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,15 +123,10 @@ class Fit:
     error: float
 
 
-def pictures(adapter: Adapter, size: tuple[int, int]) -> int:
+def pictures(adapter: Adapter, size: tuple[int, int], effort: Effort) -> int:
     """How many pictures of (height, width) a teacher has, so that its states take `BYTES`."""
-    each = 2 * MOVES * 4 * adapter.channels * size[0] * size[1]
-    return max(1, min(PICTURES, BYTES // each))
-
-
-def rollouts(steps: int) -> int:
-    """Of a search for the price of so many full estimates that begins at a plan of another one."""
-    return min(max(LEAST_AGAIN, AGAIN // steps), FIRST_TIME)
+    each = 2 * effort.moves * 4 * adapter.channels * size[0] * size[1]
+    return max(1, min(effort.pictures, BYTES // each))
 
 
 Shape = Callable[[Sequence[float]], Plan | None]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -28,8 +28,9 @@ from asymflow.core.schedules import candidates, plan_of, switched
 from asymflow.core.types import FULL, Evidence, Plan, Profile, Request, Step
 from asymflow.io import folders
 from asymflow.io.files import key_name
-from asymflow.planning import binding, fitting, grids, profiler, selection
+from asymflow.planning import binding, grids, profiler, selection
 from asymflow.planning.calibration import FITTED, PROFILED, PROVED, requests
+from asymflow.planning.effort import QUICK, Effort
 from asymflow.planning.encoded import Encoded
 from asymflow.planning.journal import Journal
 from asymflow.planning.prediction import price, step_prices
@@ -81,6 +82,7 @@ def measure(
     size: tuple[int, int] | None = None,
     guidance: float | None = None,
     *,
+    effort: Effort = QUICK,
     journal: Journal | None = None,
     progress: Progress = no_progress,
 ) -> NamedPlans:
@@ -90,6 +92,7 @@ def measure(
         model: of `asymflow.load`.
         size: (height, width); by default the model's own.
         guidance: scale; by default the model's own.
+        effort: what the fits of plans may take.
         journal: keeps what was measured, so that an interrupted search resumes.
         progress: called before every measurement with what it is for, and how many full estimates
             of the expected ones are done. An exception that it raises ends the search.
@@ -97,7 +100,7 @@ def measure(
     Raises:
         InputError: the model cannot serve the size or the scale, or makes no finite pictures.
     """
-    search = _Named.of(model, size, guidance, journal or Journal(None), progress)
+    search = _Named.of(model, size, guidance, effort, journal or Journal(None), progress)
     found: dict[str, Plan] = {}
     absent: dict[str, str] = {}
     for name, proved, reason in search.each():
@@ -110,7 +113,11 @@ def measure(
 
 
 def journal_of(
-    model: CardedAdapter, dtype: str, size: tuple[int, int], guidance: float | None = None
+    model: CardedAdapter,
+    dtype: str,
+    size: tuple[int, int],
+    guidance: float | None = None,
+    effort: Effort = QUICK,
 ) -> Journal:
     """Where what was measured of a model in a precision is kept, until its plans are made."""
     facts = {
@@ -120,7 +127,7 @@ def journal_of(
         "size": f"{size[1]}x{size[0]}",
         "guidance_scale": str(model.card.guidance if guidance is None else guidance),
         "asymflow": __version__,
-        "job": "named plans",
+        "job": f"named plans {astuple(effort)}",
     }
     return Journal(folders.cache() / "measuring" / key_name(facts))
 
@@ -184,6 +191,7 @@ class _Named:
         model: CardedAdapter,
         size: tuple[int, int] | None,
         guidance: float | None,
+        effort: Effort,
         journal: Journal,
         progress: Progress,
     ) -> _Named:
@@ -194,7 +202,7 @@ class _Named:
         if scale == 1:  # nothing to leave out
             steps = tuple(replace(s, tier=FULL if s.tier.unreduced else s.tier) for s in own.steps)
             own = Plan(own.name, steps)
-        counted = _Counted(progress, passes * _expected(own.forwards // 2))
+        counted = _Counted(progress, passes * _expected(own.forwards // 2, effort))
         adapter = _Counting(model, counted)
         wanted = requests(card, size, scale, CHOSEN, PROFILED)
         model.check(wanted[0])
@@ -234,6 +242,7 @@ class _Named:
             interval(own),
             times,
             journal,
+            effort,
         )
         search = Search(
             judge, lambda steps: proposals(measured, steps, own, times) | fits.at(steps)
@@ -391,16 +400,15 @@ def _times(model: CardedAdapter, own: Plan, size: tuple[int, int]) -> tuple[floa
     return own.times if model.description.shift_rule is None else candidates(size)
 
 
-def _expected(own: int) -> int:
+def _expected(own: int, effort: Effort) -> int:
     """About how many full estimates the measurement takes; `own` are those of a picture."""
     first = 12 * selection.FEW + selection.FINALISTS * (CHOSEN - selection.FEW)
     further = selection.KEPT * selection.FEW + selection.FINALISTS * (CHOSEN - selection.FEW)
     quarter = max(CHEAPEST, own // 4)
-    more = sum(price * fitting.rollouts(price) for price in (quarter, quarter // 2 + 1))
     profile = CHOSEN * CANDIDATES * profiler.FINER + 2 * GROWTH.pictures * GROWTH.times * 8
     searches = quarter * (first + 3 * further) + quarter * further
-    fits = fitting.MOVES + selection.BEGIN * fitting.FIRST_TIME + 2 * more
-    searches += fitting.PICTURES * fits
+    fits = effort.moves + selection.BEGIN * effort.first + 3 * quarter * effort.again
+    searches += effort.pictures * fits
     searches += CHOSEN * COARSER[-1]
     proofs = FRESH * (FINE * 3 // 4 + 2 * quarter) + OWN * own
     return profile + own * CHOSEN + searches + proofs

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
@@ -13,8 +14,9 @@ from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
 from asymflow.core.flow import fine_time
 from asymflow.core.schedules import plan_of, switched
-from asymflow.core.types import CONDITIONAL, FULL, Plan, Profile, Request
+from asymflow.core.types import CARRIED, CONDITIONAL, FULL, Plan, Profile, Request
 from asymflow.planning import fitting, grids, planner
+from asymflow.planning.effort import QUICK, Effort
 from asymflow.planning.fitting import Fit, Teacher
 from asymflow.planning.journal import Journal
 from asymflow.planning.prediction import price
@@ -111,6 +113,29 @@ def _intervals(
     return tuple(dict.fromkeys((guided, *shorter)))
 
 
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """Where a plan asks for both estimates of guidance.
+
+    Attributes:
+        interval: (low, high) in t.
+        every: of so many steps there one does; the others carry its guidance term.
+    """
+
+    interval: tuple[float, float]
+    every: int = 1
+
+    def plan(self, times: Sequence[float]) -> Plan:
+        """A plan over a grid."""
+        plan = plan_of(times, solver="euler", guidance_interval=self.interval)
+        count = itertools.count()
+        steps = (
+            replace(step, tier=CARRIED) if step.tier.guided and next(count) % self.every else step
+            for step in plan.steps
+        )
+        return Plan(plan.name, tuple(steps))
+
+
 @dataclass(slots=True, eq=False)
 class Fits:
     """Fitted plans of any price.
@@ -122,6 +147,7 @@ class Fits:
         guided: (low, high) in t in which the model's own sampler is guided.
         dense: times that those of the plans are as dense as, but for bends.
         journal: keeps them.
+        effort: what they may take.
     """
 
     adapter: Adapter
@@ -130,6 +156,7 @@ class Fits:
     guided: tuple[float, float]
     dense: tuple[float, ...]
     journal: Journal
+    effort: Effort = QUICK
     _teacher: Teacher | None = None
     _found: dict[int, Fit | None] = field(default_factory=dict[int, "Fit | None"])
 
@@ -144,9 +171,9 @@ class Fits:
 
     def _made(self, steps: int) -> Fit | None:
         """A fit whose network outputs are recorded, so that it resumes."""
-        with self._recorded("teacher", fitting.MOVES) as adapter:
+        with self._recorded("teacher", self.effort.moves) as adapter:
             self._teacher = self._teacher or self._taught(adapter)
-        with self._recorded(f"fit-{steps}", steps * fitting.FIRST_TIME) as adapter:
+        with self._recorded(f"fit-{steps}", steps * self.effort.first) as adapter:
             return self._fitted(steps, replace(self._teacher, adapter=adapter))
 
     def _recorded(self, name: str, estimates: int) -> AbstractContextManager[Adapter]:
@@ -154,7 +181,7 @@ class Fits:
         path = self.journal.path(f"{name}.partial")
         [first] = self.requests(1)[:1]
         each = 4 * self.adapter.channels * math.prod(first.size)
-        if path is None or 2 * estimates * fitting.PICTURES * each > RECORDED:
+        if path is None or 2 * estimates * self.effort.pictures * each > RECORDED:
             return nullcontext(self.adapter)
         return recorded(self.adapter, path)
 
@@ -162,36 +189,39 @@ class Fits:
         begun = {price: found.bends for price, found in self._found.items() if found is not None}
         nearest = sorted(begun, key=lambda price: abs(math.log(price / steps)))
         begins = [*(begun[price] for price in nearest[:1]), *fitting.BEGINS]
-        intervals = _intervals(self.guided, self.measured, LATE, LATER)
-        # Where guidance ends is chosen by the first bends, and times for the best of these ends.
-        shapes = [self._shape(steps, guided, begins[0]) for guided in intervals]
+        # Where guidance is left out is chosen by the first bends, and times for the best of these.
+        shapes = [self._shape(steps, kind, begins[0]) for kind in self._kinds()]
         tried = [(fitting.fit(teacher, shape, begins[:1], 1), shape) for shape in shapes]
         known = [(found, shape) for found, shape in tried if found is not None]
         if not known:
             return None
         best, shape = min(known, key=lambda each: each[0].error)
-        rollouts = fitting.rollouts(steps) if begun else fitting.FIRST_TIME
+        rollouts = self.effort.again if begun else self.effort.first
         return fitting.fit(teacher, shape, begins[1:], rollouts, known=best)
+
+    def _kinds(self) -> Iterator[Guidance]:
+        intervals = _intervals(self.guided, self.measured, LATE, LATER)
+        yield from map(Guidance, intervals)
+        if CARRIED in self.measured.tiers:
+            yield Guidance(intervals[-1], every=2)
 
     def _taught(self, adapter: Adapter) -> Teacher:
         [first] = self.requests(1)[:1]
         fine = plan_of(
-            switched(grids.blended(self.dense, fitting.MOVES), self.guided),
+            switched(grids.blended(self.dense, self.effort.moves), self.guided),
             solver="corrected2",
             guidance_interval=self.guided,
         )
-        return Teacher.of(adapter, self.requests(fitting.pictures(adapter, first.size)), fine)
+        count = fitting.pictures(adapter, first.size, self.effort)
+        return Teacher.of(adapter, self.requests(count), fine)
 
-    def _shape(
-        self, steps: int, guided: tuple[float, float], begin: Sequence[float]
-    ) -> fitting.Shape:
+    def _shape(self, steps: int, kind: Guidance, begin: Sequence[float]) -> fitting.Shape:
         """Plans for a price, with as many steps as fit into it with the first bends."""
         budget = _budget(self.measured, steps)
         dense = grids.blended(self.dense, fitting.DENSE)
 
         def made(count: int, bends: Sequence[float]) -> Plan | None:
-            times = fitting.bent(dense, count, bends)
-            plan = plan_of(times, solver="euler", guidance_interval=guided)
+            plan = kind.plan(fitting.bent(dense, count, bends))
             return plan if price(self.measured, plan) <= budget else None
 
         counts = range(max(1, steps), 2 * steps + 1)

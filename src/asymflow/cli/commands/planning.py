@@ -136,6 +136,13 @@ def plan(
     pictures: Annotated[
         int, typer.Option(metavar="N", min=2, help="Held-out pictures for the final measurement.")
     ] = 32,
+    effort: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVEL",
+            help="Of named plans: quick, or full, which takes several times as long.",
+        ),
+    ] = "quick",
     model: options.Model = None,
     dtype: options.ExactDtype = None,
     device: options.Device = None,
@@ -154,15 +161,17 @@ def plan(
             model,
             None if size is None else resolve.size_of(size),
             None if guidance is None else guidance_of(guidance),
+            effort=resolve.effort_of(effort),
             dtype=resolve.dtype(dtype),
             device=device,
             as_json=json,
         )
         return
-    if size is not None or guidance is not None:
+    if size is not None or guidance is not None or effort != "quick":
         raise InputError(
-            "A profile has its own size and guidance. Leave --size and --guidance out, or leave "
-            "out PROFILE, --budget and the like to make the named plans."
+            "A profile has its own size and guidance, and no plan is fitted to one. Leave --size, "
+            "--guidance and --effort out, or leave out PROFILE, --budget and the like to make the "
+            "named plans."
         )
 
     def load() -> pipeline.Model:

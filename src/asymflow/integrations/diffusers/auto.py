@@ -41,8 +41,8 @@ from asymflow.models.diffusers.pipelines import (
     listen,
 )
 from asymflow.planning import profiler, selection
+from asymflow.planning.effort import QUICK
 from asymflow.planning.encoded import Encoded
-from asymflow.planning.fitting import FIRST_TIME, MOVES, PICTURES, rollouts
 from asymflow.planning.journal import Journal
 from asymflow.planning.proof import Errors, Limit, Proof
 from asymflow.planning.proposals import Fits
@@ -332,10 +332,10 @@ def _expected(own: int, steps: int | None, examples: int) -> dict[str, int]:
     price = max(1, own // 4) if steps is None else steps
     first = 12 * selection.FEW + selection.FINALISTS * (chosen - selection.FEW)
     further = selection.KEPT * selection.FEW + selection.FINALISTS * (chosen - selection.FEW)
-    tries = FIRST_TIME * price
+    tries = QUICK.first * price
     if steps is None:
-        tries = FIRST_TIME * selection.BEGIN + 3 * price * rollouts(price)
-    fits = evenly(PICTURES, examples) * (MOVES + tries)
+        tries = QUICK.first * selection.BEGIN + 3 * price * QUICK.again
+    fits = evenly(QUICK.pictures, examples) * (QUICK.moves + tries)
     growth = GROWTH.pictures * GROWTH.times * 2 * (GROWTH.moves or 0)
     return {
         "profile": chosen * CANDIDATES * profiler.FINER + growth,

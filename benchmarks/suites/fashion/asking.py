@@ -1,0 +1,37 @@
+"""How the models of the suite are loaded and asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import asymflow
+from asymflow.core.adapter import CardedAdapter, Described, Wrapped
+from asymflow.core.card import Carded
+from asymflow.core.errors import InputError
+from asymflow.core.types import Request
+
+
+class Together(Wrapped):
+    """The same model, many pictures per call: quicker, where a last bit does not matter."""
+
+    @property
+    def batch(self) -> int | None:
+        return None
+
+
+def loaded(path: Path) -> CardedAdapter:
+    """A model of the suite.
+
+    Raises:
+        InputError: it has no card.
+    """
+    model = asymflow.load(path)
+    if not (isinstance(model, Carded) and isinstance(model, Described)):
+        raise InputError(f"{path} has no card. Train it with `fashion train`.")
+    return model
+
+
+def asked(model: CardedAdapter, scale: float, first: int, count: int) -> list[Request]:
+    """Requests for all classes in turn."""
+    size, classes = model.card.sizes.native, len(model.card.classes)
+    return [Request({"label": i % classes}, size, first + i, scale) for i in range(count)]

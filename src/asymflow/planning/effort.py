@@ -1,0 +1,27 @@
+"""How much work the fits of plans may take. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What fits may take.
+
+    Attributes:
+        pictures: of the teacher. Where they differ, as those of classes do, four are too few.
+        moves: of the teacher.
+        first: rollouts of the first search.
+        again: rollouts of searches at further prices.
+    """
+
+    pictures: int
+    moves: int
+    first: int
+    again: int
+
+
+QUICK = Effort(pictures=6, moves=64, first=16, again=8)
+FULL = Effort(pictures=16, moves=128, first=32, again=24)
+EFFORTS = {"quick": QUICK, "full": FULL}
