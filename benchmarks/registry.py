@@ -200,6 +200,18 @@ SUITES = (
         f"{_ONE} {_RUN} fashion campaign --networks jit; --networks unet",
         ("trained/campaign-jit.json", "trained/campaign-unet.json"),
     ),
+    Suite(
+        "fashion quality",
+        "FD of fitted plans, of the best baselines and of each model's own sampler",
+        f"{_ONE} {_RUN} fashion quality --networks jit; --networks unet",
+        ("trained/quality-jit.json", "trained/quality-unet.json"),
+    ),
+    Suite(
+        "fashion adaptive",
+        "What steps for each picture could gain over as many for all: oracle, classes, signals",
+        f"{_ONE} {_RUN} fashion adaptive",
+        ("trained/adaptive.json",),
+    ),
     # Training and the design of the embedded model.
     Suite(
         "parameterisation",

@@ -14,7 +14,8 @@ import pytest
 import torch
 from benchmarks.__main__ import parser_of
 from benchmarks.registry import SUITES
-from benchmarks.suites.fashion import data, gate, judge, train
+from benchmarks.suites.fashion import campaign, data, gate, judge, quality, train
+from benchmarks.suites.fashion.asking import loaded
 from benchmarks.suites.fashion.judge import DIM, Classifier, Judge, covered, moved
 from benchmarks.suites.fashion.networks import NETWORKS
 
@@ -23,6 +24,7 @@ from asymflow.core import engine
 from asymflow.core.card import Carded
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.types import Request
+from asymflow.planning.effort import Effort
 
 
 @pytest.fixture(scope="module")
@@ -250,3 +252,30 @@ def test_the_gate_and_the_judge_say_much_of_two_steps_and_little_of_many(
     ]  # fmt: skip
     found = gate.agreement(rows)
     assert found == pytest.approx({"fd_more": 1, "kid_more": -1, "kid_to_many": 1})
+
+
+def test_quality_draws_what_the_campaign_found_best(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(campaign, "CHORDS", 12)
+    monkeypatch.setattr(quality, "FIRST", 20)
+    monkeypatch.setattr(campaign, "FULL_EFFORT", Effort(2, 12, 1, 1))
+    row = {"passes": 4, "best": "UniPC", "baselines": {"UniPC": {"setting": "UniPC-2, chords"}}}
+    found = {"tables": {"Fashion JiT, guidance 2": {"rows": [row]}}}
+    (tmp_path / "campaign-jit.json").write_text(json.dumps(found))
+    [suite] = [each for each in SUITES if each.name == "fashion quality"]
+    given = ["--data", str(folder), "--out", str(tmp_path), "--campaign", str(tmp_path)]
+    given += ["--networks", "jit"]
+    report = quality.run(parser_of(suite, quick=True).parse_args(given))["jit"]
+    own, fitted, other = report["rows"]
+    assert own["fd_more"]["value"] == 0
+    assert other["sampler"] == "UniPC-2, chords, 4 passes"
+    for each in (fitted, other):
+        assert each["passes"] <= 4 < own["passes"]
+        assert each["fd_more"]["value"] == pytest.approx(each["fd"]["value"] - own["fd"]["value"])
+    assert (tmp_path / "quality-jit.png").stat().st_size > 10_000
+    model = loaded(train.MODELS / NETWORKS["jit"].file)
+    with pytest.raises(InputError, match="fashion campaign"):
+        quality.best_of(tmp_path / "none.json", "", campaign.Table.of(model, 2.0, 1, 0))

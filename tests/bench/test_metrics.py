@@ -242,3 +242,28 @@ def test_row_metrics_say_what_is_wrong() -> None:
         metrics.rms(np.zeros((2, 3)), np.zeros((1, 3)))
     with pytest.raises(InputError, match="0 pictures"):
         metrics.recall(np.zeros(0, np.int64), 1)
+
+
+def test_a_difference_of_frechet_distances_knows_what_common_seeds_share() -> None:
+    rng = np.random.default_rng(5)
+    real, some = rng.normal(size=(2000, 8)), rng.normal(size=(400, 8))
+    near, far = some + 0.02 * rng.normal(size=some.shape), some + 0.3
+    for other in (near, far):
+        found = metrics.fd_difference(other, some, real)
+        value = metrics.fd(other, real).value - metrics.fd(some, real).value
+        assert found.value == pytest.approx(value)
+    assert metrics.fd_difference(some, some, real).half == 0
+    assert metrics.fd_difference(far, some, real).low > 0
+    # The differences of pictures of common seeds vary less than their distances.
+    assert 4 * metrics.fd_difference(near, some, real).half < metrics.fd(near, real).half
+
+
+def test_the_interval_of_a_difference_covers_the_difference_in_the_limit() -> None:
+    covered = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        real, some = rng.normal(size=(4000, 3)), rng.normal(size=(300, 3))
+        # FD of N(m, 1) to N(0, 1) is |m|^2.
+        found = metrics.fd_difference(some + 0.2, some, real)
+        covered += found.low <= 3 * 0.2**2 <= found.high
+    assert 50 <= covered <= 60
