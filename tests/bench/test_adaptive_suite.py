@@ -33,7 +33,7 @@ def test_hard_pictures_get_the_steps(mean: float) -> None:
 
 
 def test_where_all_are_alike_nothing_is_gained() -> None:
-    errors = made_up(np.ones(200))
+    errors = made_up(np.full(200, 1.0))
     picked = adaptive.allocated(errors, STEPS, 8.0)
     assert errors[picked, np.arange(200)].mean() >= errors[1].mean() - 1e-12
 
@@ -47,7 +47,7 @@ def test_predictions_know_the_other_half_only() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(400) % 10
     signals = np.exp(rng.standard_normal((400, 3)))
-    hard = signals[:, 0] ** 2 * (1 + labels)
+    hard = np.asarray(signals[:, 0] ** 2 * (1 + labels), np.float64)
     errors = made_up(hard)
     by_signals = adaptive.by_signals(errors, signals, labels)
     assert np.corrcoef(np.log(by_signals[1]), np.log(errors[1]))[0, 1] > 0.99
