@@ -619,19 +619,67 @@ def promises(result: Result) -> Iterator[str]:
 # --- docs/planning.md: fitted plans ------------------------------------------------------------
 
 
-@passages(PLANNING, "trained/fitted.json", note="two models of Fashion-MNIST")
-def fitted(result: Result) -> Iterator[str]:
-    yield f"on {number(result['pictures'])} pictures of other seeds"
-    for title, rows in result["tables"].items():
-        for each in rows:
-            if each["steps"] not in (6, 10, 16, 24):
-                continue
+def _campaign(result: Result) -> Iterator[str]:
+    for title, table in result["tables"].items():
+        for each in table["rows"]:
+            best, passes = each["baselines"][each["best"]], each["to_reach"]
+            more = "over " if passes["capped"]["value"] else ""
             yield row(
-                _marked(title),
-                number(each["steps"]),
-                f"{bare(each['best_rms']['mean'], 4)} ({_marked(each['best'])})",
-                bare(each["fitted_rms"]["mean"], 4),
-                f"{fixed(each['ratio']['value'], 1)} {interval(each['ratio'], 1)}",
+                title,
+                number(each["passes"]),
+                f"{bare(best['mean'], 4)} ({best['setting']})",
+                bare(each["ours"]["mean"], 4),
+                f"{fixed(each['ratio']['value'], 2)} {interval(each['ratio'], 2)}",
+                f"{more}{fixed(passes['value'], 2)}",
+                "yes" if each["band"]["not_inferior"] else "no",
+            )
+
+
+@passages(PLANNING, "trained/campaign-jit.json", note="two models of Fashion-MNIST")
+def campaign_jit(result: Result) -> Iterator[str]:
+    yield f"on {number(result['pictures'])} pictures of fresh seeds"
+    yield from _campaign(result)
+
+
+@passages(PLANNING, "trained/campaign-unet.json", note="two models of Fashion-MNIST")
+def campaign_unet(result: Result) -> Iterator[str]:
+    yield from _campaign(result)
+
+
+def _quality(result: Result) -> Iterator[str]:
+    for each in result["rows"]:
+        yield row(
+            result["title"],
+            each["sampler"],
+            number(each["passes"]),
+            f"{fixed(each['fd']['value'], 2)} {interval(each['fd'], 2)}",
+            f"{fixed(each['fd_more']['value'], 2)} {interval(each['fd_more'], 2)}",
+            fixed(each["kid"]["value"], 1),
+            f"{fixed(100 * each['accuracy']['value'], 1)} %",
+        )
+
+
+@passages(PLANNING, "trained/quality-jit.json", note="two models of Fashion-MNIST")
+def quality_jit(result: Result) -> Iterator[str]:
+    yield f"of {number(result['pictures'])} guided pictures of common seeds"
+    yield from _quality(result)
+
+
+@passages(PLANNING, "trained/quality-unet.json", note="two models of Fashion-MNIST")
+def quality_unet(result: Result) -> Iterator[str]:
+    yield from _quality(result)
+
+
+@passages(PLANNING, "trained/adaptive.json", note="two models of Fashion-MNIST")
+def steps_by_picture(result: Result) -> Iterator[str]:
+    yield f"Of {number(result['pictures'])} pictures"
+    for title, table in result["tables"].items():
+        for each in table["rows"]:
+            gains = [each[name]["gain"] for name in ("oracle", "class", "signals")]
+            yield row(
+                title,
+                number(each["mean"]),
+                *(f"{fixed(gain['value'], 2)} {interval(gain, 2)}" for gain in gains),
             )
 
 
