@@ -646,6 +646,19 @@ def campaign_unet(result: Result) -> Iterator[str]:
     yield from _campaign(result)
 
 
+@passages("README.md", "trained/campaign-jit.json", "trained/campaign-unet.json", note="a JiT")
+def campaigns(jit: Result, unet: Result) -> Iterator[str]:
+    tables = [table for result in (jit, unet) for table in result["tables"].values()]
+    rows = [each for table in tables for each in table["rows"]]
+    ratios, passes = ([each[key]["value"] for each in rows] for key in ("ratio", "to_reach"))
+    yield f"{number(jit['pictures'])} pictures of fresh seeds: distance"
+    yield (
+        f"the error of the best baseline is {fixed(min(ratios), 2)} to {fixed(max(ratios), 2)} "
+        f"times that of the plan, and it takes {fixed(min(passes), 2)} to over "
+        f"{fixed(max(passes), 2)} times the passes"
+    )
+
+
 def _quality(result: Result) -> Iterator[str]:
     for each in result["rows"]:
         yield row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from asymflow.core.types import Tier
 from asymflow.planning import plan_files, profiler
+from asymflow.planning.effort import EFFORTS, Effort
 from asymflow.planning.shelf import NAMES
 from tests.fakes import FakeModel
 
@@ -79,10 +81,25 @@ def test_an_interrupted_measurement_resumes(
 def test_options_of_a_profile_are_not_those_of_a_model(model: FakeModel, type_: Type) -> None:
     typed = type_("plan", "--budget", "300", "--size", "32")
     assert typed.code == 2
-    assert "Leave --size and --guidance out" in typed.err
+    assert "Leave --size, --guidance and --effort out" in typed.err
 
 
 def test_a_plan_that_was_not_made_is_missed(model: FakeModel, type_: Type) -> None:
     typed = type_("generate", "a fox", "--plan", "fast", "-o", "x.png")
     assert typed.code == 2
     assert "has no plan 'fast': there is default" in typed.err
+
+
+def test_more_effort_takes_more_passes_and_an_unknown_one_is_refused(
+    model: FakeModel, type_: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = Effort(pictures=2, moves=8, first=2, again=1)
+    monkeypatch.setitem(EFFORTS, "quick", few)
+    monkeypatch.setitem(EFFORTS, "full", replace(few, pictures=8))
+    quick, full = (
+        json.loads(type_("plan", "--json", "--effort", level).out) for level in ("quick", "full")
+    )
+    assert quick["passes"] < full["passes"]
+    typed = type_("plan", "--effort", "ful")
+    assert typed.code == 2
+    assert "Unknown effort 'ful'. Did you mean 'full'?" in typed.err
