@@ -203,13 +203,13 @@ SUITES = (
     Suite(
         "fashion quality",
         "FD of fitted plans, of the best baselines and of each model's own sampler",
-        f"{_ONE} {_RUN} fashion quality --networks jit; --networks unet",
-        ("trained/quality-jit.json", "trained/quality-unet.json"),
+        f"{_ONE} {_RUN} fashion quality --networks jit",
+        ("trained/quality-jit.json",),
     ),
     Suite(
         "fashion adaptive",
         "What steps for each picture could gain over as many for all: oracle, classes, signals",
-        f"{_ONE} {_RUN} fashion adaptive",
+        f"{_ONE} {_RUN} fashion adaptive --networks jit",
         ("trained/adaptive.json",),
     ),
     # Training and the design of the embedded model.
