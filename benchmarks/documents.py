@@ -680,7 +680,15 @@ def quality_jit(result: Result) -> Iterator[str]:
     yield f"of {number(result['pictures'])} guided pictures of common seeds"
     own = result["rows"][0]["passes"]
     last = max(each["passes"] for each in result["rows"] if each["sampler"].startswith("fitted"))
-    yield f"{number(last)} passes draws as well as the model's own sampler with {number(own)}"
+    yield (
+        f"On the JiT a plan of {number(last)} passes draws as well as the model's own sampler "
+        f"with {number(own)}"
+    )
+    yield from _quality(result)
+
+
+@passages(PLANNING, "trained/quality-unet.json", note="two models of Fashion-MNIST")
+def quality_unet(result: Result) -> Iterator[str]:
     yield from _quality(result)
 
 

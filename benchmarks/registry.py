@@ -203,8 +203,8 @@ SUITES = (
     Suite(
         "fashion quality",
         "FD of fitted plans, of the best baselines and of each model's own sampler",
-        f"{_ONE} {_RUN} fashion quality --networks jit",
-        ("trained/quality-jit.json",),
+        f"{_ONE} {_RUN} fashion quality --networks jit; --networks unet",
+        ("trained/quality-jit.json", "trained/quality-unet.json"),
     ),
     Suite(
         "fashion adaptive",
