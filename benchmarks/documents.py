@@ -681,8 +681,8 @@ def quality_jit(result: Result) -> Iterator[str]:
     own = result["rows"][0]["passes"]
     last = max(each["passes"] for each in result["rows"] if each["sampler"].startswith("fitted"))
     yield (
-        f"On the JiT a plan of {number(last)} passes draws as well as the model's own sampler "
-        f"with {number(own)}"
+        f"On the JiT the FD of a plan of {number(last)} passes cannot be told from that of the "
+        f"model's own sampler with {number(own)}"
     )
     yield from _quality(result)
 

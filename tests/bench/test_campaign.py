@@ -114,7 +114,7 @@ def test_a_fine_solution_steps_to_where_guidance_begins() -> None:
     assert high == 0.9
     assert guided[0] == high - campaign.EDGE
     assert [step.t for step in plan.steps if not step.tier.guided] == [1.0]
-    assert len(plan.steps) == 9
+    assert len(plan.steps) == 8
     # The network is guided there, and at the end itself it is not.
     with torch.inference_mode():
         both = [

@@ -207,7 +207,7 @@ def test_precision_and_recall_are_what_balls_cover() -> None:
 def test_what_is_drawn_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("diffusers")
     monkeypatch.setattr(judge, "TOGETHER", 3)
-    model = judge.network_of(NETWORKS["jit"].file)
+    model = loaded(train.MODELS / NETWORKS["jit"].file)
     plan = judge.many_steps(model, 2)
     first, labels = judge.drawn(model, plan, 2.0, 0, 3, tmp_path)
     assert first.shape == (3, 32, 32)

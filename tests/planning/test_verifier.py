@@ -114,10 +114,18 @@ def test_errors_that_are_not_finite_are_infinitely_bad(judge: verifier.Evaluator
 
 
 def test_half_the_moves() -> None:
-    plan = schedules.plan_of(schedules.uniform(5), guidance_interval=(0.5, 1.0))
-    half = verifier.halved(plan)
+    half = verifier.halved(schedules.plan_of(schedules.uniform(5)))
     assert half.times == pytest.approx((1.0, 0.6, 0.2, 0.0))
-    assert [step.tier for step in half.steps] == [plan.steps[i].tier for i in (0, 2, 4)]
+
+
+def test_half_the_moves_switch_guidance_where_all_of_them_do() -> None:
+    plan = schedules.plan_of(schedules.uniform(8), guidance_interval=(0.3, 0.8))
+    half = verifier.halved(plan)
+    assert half.times == pytest.approx((1.0, 0.75, 0.5, 0.25, 0.0))
+    plan = schedules.plan_of(schedules.uniform(8), guidance_interval=(0.3, 0.9))
+    half = verifier.halved(plan)
+    assert half.times == pytest.approx((1.0, 0.875, 0.625, 0.375, 0.25, 0.0))
+    assert [step.tier for step in half.steps] == [CONDITIONAL, FULL, FULL, FULL, CONDITIONAL]
 
 
 def test_price_counts_every_estimate(profile: Profile) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import asymflow
+from asymflow.core import schedules
 from asymflow.core.adapter import CardedAdapter, Described, Wrapped
 from asymflow.core.card import Carded
 from asymflow.core.errors import InputError
@@ -35,3 +36,9 @@ def asked(model: CardedAdapter, scale: float, first: int, count: int) -> list[Re
     """Requests for all classes in turn."""
     size, classes = model.card.sizes.native, len(model.card.classes)
     return [Request({"label": i % classes}, size, first + i, scale) for i in range(count)]
+
+
+def dense(model: CardedAdapter) -> tuple[float, ...]:
+    """The times of the model's own sampler, dense."""
+    own = model.own_plan(model.card.sizes.native).times
+    return own if own[0] < 1 else schedules.uniform(400)  # a flow has any number of them

@@ -43,7 +43,7 @@ from asymflow.bench.baselines.times import Grid
 from asymflow.bench.caching import Counted
 from asymflow.core import engine, schedules
 from asymflow.core.adapter import CardedAdapter
-from asymflow.core.schedules import EDGE, plan_of
+from asymflow.core.schedules import EDGE, plan_of, switched
 from asymflow.core.types import CARRIED, CONDITIONAL, FULL, Plan, Profile, Request, Solver
 from asymflow.io.files import replacing
 from asymflow.io.plots import new_figure
@@ -57,7 +57,7 @@ from asymflow.planning.proposals import Fits, interval
 from asymflow.planning.verifier import rollout
 from benchmarks import results
 from benchmarks.suites.fashion import paired
-from benchmarks.suites.fashion.asking import Together, asked, loaded
+from benchmarks.suites.fashion.asking import Together, asked, dense, loaded
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.paired import Array
 from benchmarks.suites.fashion.train import MODELS
@@ -133,19 +133,14 @@ class Table:
         return (low, high - EDGE if high < 1 else high) if self.guided else None
 
     def fine(self, nodes: Sequence[float], solver: Solver) -> Plan:
-        """A plan of many steps, one of which ends exactly where guidance begins.
-
-        There the estimate has a jump, and a step across it an error of the first order.
-        """
-        low, high = self.interval(0.0) or EVERYWHERE
-        both = nodes if high >= nodes[0] else sorted({*nodes, high}, reverse=True)
-        return plan_of(both, solver=solver, guidance_interval=(low, high))
+        """A plan of many steps."""
+        interval = self.interval(0.0) or EVERYWHERE
+        allowed = self.model.card.guidance_interval if self.guided else EVERYWHERE
+        return plan_of(switched(nodes, allowed), solver=solver, guidance_interval=interval)
 
     @property
     def dense(self) -> tuple[float, ...]:
-        """The times of the model's own sampler, dense."""
-        own = self.model.own_plan(self.model.card.sizes.native).times
-        return own if own[0] < 1 else schedules.uniform(400)  # a flow has any number of them
+        return dense(self.model)
 
     @contextmanager
     def spending(self, part: str) -> Generator[None]:

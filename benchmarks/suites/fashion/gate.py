@@ -26,6 +26,7 @@ from asymflow.planning import distribution
 from asymflow.planning.proof import ANOTHER
 from benchmarks import results
 from benchmarks.suites.fashion import data
+from benchmarks.suites.fashion.asking import loaded
 from benchmarks.suites.fashion.judge import (
     FIRST,
     MOVES,
@@ -35,7 +36,6 @@ from benchmarks.suites.fashion.judge import (
     Judge,
     drawn,
     many_steps,
-    network_of,
 )
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.train import MODELS, RUNS
@@ -108,13 +108,13 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     prices: list[int] = given.steps
     for network in NETWORKS.values():
-        model = network_of(network.file, given.models)
+        model = loaded(given.models / network.file)
         title = network.card["title"]
         names.append(model.name)
         fine = many_steps(model, given.moves)
         many = drawn(model, fine, 1.0, FIRST, given.pictures, given.runs)[0]
         for steps in prices:
-            plan = plans[f"{title}, {steps} steps"] = many_steps(model, steps, SOLVER)
+            plan = plans[f"{title}, {steps} steps"] = many_steps(model, steps, solver=SOLVER)
             planned = drawn(model, plan, 1.0, FIRST, given.pictures, given.runs)[0]
             rows.append(
                 {"model": title, "steps": steps, **compared(planned, many, judge, reference)}

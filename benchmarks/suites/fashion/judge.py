@@ -29,13 +29,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-import asymflow
 from asymflow.bench import features, metrics
-from asymflow.core import schedules
-from asymflow.core.adapter import CardedAdapter, Described
-from asymflow.core.card import Carded
+from asymflow.core.adapter import CardedAdapter
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
-from asymflow.core.schedules import plan_of
+from asymflow.core.schedules import plan_of, switched
 from asymflow.core.statistics import Interval
 from asymflow.core.types import Plan, Request, Solver
 from asymflow.io.files import key_name, replacing
@@ -46,7 +43,7 @@ from asymflow.planning.journal import Journal
 from asymflow.planning.verifier import rollout
 from benchmarks import results
 from benchmarks.suites.fashion import data
-from benchmarks.suites.fashion.asking import Together, asked
+from benchmarks.suites.fashion.asking import Together, asked, dense, loaded
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.train import KEEP_SECONDS, MODELS, RUNS, Run, rate_at
 
@@ -287,24 +284,14 @@ def write(network: nn.Module, models: Path) -> Path:
     return path
 
 
-def network_of(file: str, models: Path = MODELS) -> CardedAdapter:
-    """One of the models of Fashion-MNIST, by its file.
-
-    Raises:
-        InputError: it has no card.
-    """
-    model = asymflow.load(models / file)
-    if not (isinstance(model, Carded) and isinstance(model, Described)):
-        raise InputError(f"{file} has no card. Train it with `fashion train`.")
-    return model
-
-
-def many_steps(model: CardedAdapter, moves: int = MOVES, solver: Solver = "corrected2") -> Plan:
+def many_steps(
+    model: CardedAdapter, moves: int, scale: float = 1.0, solver: Solver = "corrected2"
+) -> Plan:
     """Where the model leads: moves on the grid of its own sampler, blended with equal log-SNR."""
-    dense = model.own_plan(model.card.sizes.native).times
-    if dense[0] == 1:  # equal steps of a flow, of any number
-        dense = schedules.uniform(400)
-    return plan_of(grids.blended(dense, moves), solver=solver)
+    times = grids.blended(dense(model), moves)
+    if scale != 1:
+        times = switched(times, model.card.guidance_interval)
+    return plan_of(times, solver=solver)
 
 
 def drawn(
@@ -381,15 +368,15 @@ def score(given: argparse.Namespace) -> dict[str, Any]:
     count: int = given.pictures
     scales: list[float] = given.guidance
     for network in NETWORKS.values():
-        model = network_of(network.file, given.models)
+        model = loaded(given.models / network.file)
         names.append(model.name)
-        plan = plans[network.card["title"]] = many_steps(model, given.moves)
         for scale in scales:
             title = f"{network.card['title']}, guidance {scale:g}"
+            plan = plans[title] = many_steps(model, given.moves, scale)
             # A guided picture takes two passes of a step.
             wanted = count if scale == 1 else count // 2
             pictures, labels = drawn(model, plan, scale, FIRST, wanted, given.runs)
-            finer = many_steps(model, 2 * given.moves)
+            finer = many_steps(model, 2 * given.moves, scale)
             checked = drawn(model, finer, scale, FIRST, given.checked, given.runs)[0]
             found = judge.scores(judge.features(pictures), labels, reference)
             apart = metrics.rms(pictures[: len(checked)] / 127.5, checked / 127.5)

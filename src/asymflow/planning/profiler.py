@@ -34,7 +34,7 @@ from asymflow.core.errors import InputError
 from asymflow.core.estimators import Guided, Memory, carry, estimate, seen
 from asymflow.core.flow import smooth
 from asymflow.core.requests import tiles_refused
-from asymflow.core.schedules import candidates, interval, moments
+from asymflow.core.schedules import candidates, interval, moments, switched
 from asymflow.core.solvers import damped_weights
 from asymflow.core.stages import Trajectory, compile_steps
 from asymflow.core.state import State, move
@@ -141,7 +141,8 @@ def measure(
     Args:
         adapter: the model.
         requests: calibration requests, without images.
-        times: candidates, falling from 1 to 0; by default `candidates` for the size.
+        times: candidates, falling from 1 to 0; by default `candidates` for the size, with nodes at
+            the ends of the guidance interval.
         tiers: cheaper than full; by default all that the model has.
         guidance_interval: (low, high) in t. Outside it generation will not be guided: there the
             reference is the conditional estimate, and guided tiers have no moves.
@@ -161,7 +162,10 @@ def measure(
     guidance_interval = interval(guidance_interval)
     repeats = whole("repeats", repeats, 1)
     size, scale = requests[0].size, requests[0].guidance_scale
-    times = candidates(size) if times is None else moments("times", times)
+    if times is None:
+        times = switched(candidates(size), guidance_interval)
+    else:
+        times = moments("times", times)
     falling = all(t > s for t, s in pairwise(times))
     if len(times) < 2 or not falling or times[0] > 1 or times[-1] != 0:
         raise InputError(

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import pairwise, product
+from itertools import groupby, pairwise, product
 from typing import Protocol
 
 import numpy as np
@@ -398,9 +398,16 @@ def measure_evidence(
 
 
 def halved(plan: Plan) -> Plan:
-    """The plan with every second node only: two moves become one, as the first of them is made."""
-    pairs = [plan.steps[i : i + 2] for i in range(0, len(plan.steps), 2)]
-    return Plan(plan.name, tuple(pair[0].moved(pair[0].t, pair[-1].s) for pair in pairs))
+    """The plan with every second node only: two moves become one, as the first of them is made.
+
+    Nodes where the tier changes stay, or the plan would be off by more than its order.
+    """
+    halves: list[Step] = []
+    for _, group in groupby(plan.steps, key=lambda step: step.tier):
+        steps = tuple(group)
+        pairs = (steps[i : i + 2] for i in range(0, len(steps), 2))
+        halves += [pair[0].moved(pair[0].t, pair[-1].s) for pair in pairs]
+    return Plan(plan.name, tuple(halves))
 
 
 _PROFILED: dict[Solver, Solver] = dict.fromkeys(
