@@ -408,6 +408,7 @@ def _expected(own: int, effort: Effort) -> int:
     profile = CHOSEN * CANDIDATES * profiler.FINER + 2 * GROWTH.pictures * GROWTH.times * 8
     searches = quarter * (first + 3 * further) + quarter * further
     fits = effort.moves + selection.BEGIN * effort.first + 3 * quarter * effort.again
+    fits += 4 * effort.polish * selection.BEGIN
     searches += effort.pictures * fits
     searches += CHOSEN * COARSER[-1]
     proofs = FRESH * (FINE * 3 // 4 + 2 * quarter) + OWN * own

@@ -15,7 +15,7 @@ from asymflow.core.errors import InputError
 from asymflow.core.flow import fine_time
 from asymflow.core.schedules import plan_of, switched
 from asymflow.core.types import CARRIED, CONDITIONAL, FULL, Plan, Profile, Request
-from asymflow.planning import fitting, grids, planner
+from asymflow.planning import fitting, grids, planner, polishing
 from asymflow.planning.effort import QUICK, Effort
 from asymflow.planning.fitting import Fit, Teacher
 from asymflow.planning.journal import Journal
@@ -197,7 +197,10 @@ class Fits:
             return None
         best, shape = min(known, key=lambda each: each[0].error)
         rollouts = self.effort.again if begun else self.effort.first
-        return fitting.fit(teacher, shape, begins[1:], rollouts, known=best)
+        best = fitting.fit(teacher, shape, begins[1:], rollouts, known=best)
+        # With the plain adapter: outputs that were recorded have no gradients.
+        plain = replace(teacher, adapter=self.adapter)
+        return best and polishing.polished(plain, best, self.effort.polish)
 
     def _kinds(self) -> Iterator[Guidance]:
         intervals = _intervals(self.guided, self.measured, LATE, LATER)
