@@ -207,6 +207,18 @@ SUITES = (
         ("trained/quality-jit.json", "trained/quality-unet.json"),
     ),
     Suite(
+        "fashion stated",
+        "Whether named plans keep what they state on fresh seeds, and predictions rank plans",
+        f"{_ONE} {_RUN} fashion stated",
+        ("trained/stated.json",),
+    ),
+    Suite(
+        "fashion ablation",
+        "What each ingredient of fitted plans is worth, taken away one at a time",
+        f"{_ONE} {_RUN} fashion ablation",
+        ("trained/ablation.json",),
+    ),
+    Suite(
         "fashion adaptive",
         "What steps for each picture could gain over as many for all: oracle, classes, signals",
         f"{_ONE} {_RUN} fashion adaptive --networks jit",
