@@ -59,18 +59,20 @@ def draw(profile: Profile, seed: int, count: int = COUNT) -> list[tuple[str, Pla
         moves = int(rng.integers(SHORTEST, LONGEST + 1))
         inner = rng.choice(range(1, len(profile.times) - 1), moves - 1, replace=False)
         tiers = [_pick(rng, cheap[kind]) for _ in range(moves)]
-        first = next((i for i, tier in enumerate(tiers) if tier.unreduced), None)
-        if first is not None:
-            tiers[first] = FULL  # there is nothing to carry from before
+        times = [profile.times[i] for i in (0, *sorted(inner.tolist()), len(profile.times) - 1)]
+        low, high = (float(t) for t in profile.made["guidance_interval"].split(":"))
+        allowed = [low <= t <= high for t in times[:-1]]
+        tiers = [
+            tier if guided or not tier.guided else CONDITIONAL
+            for tier, guided in zip(tiers, allowed, strict=True)
+        ]
+        for number, (tier, guided) in enumerate(zip(tiers, allowed, strict=True)):
+            if tier.cached and FULL not in tiers[:number]:  # there is nothing to carry from before
+                tiers[number] = FULL if guided else CONDITIONAL
         wanted = {"full only": True, "with carried tiers": any(tier.cached for tier in tiers)}
         if not wanted.get(kind, any(not tier.unreduced for tier in tiers)):
             continue
-        times = [profile.times[i] for i in (0, *sorted(inner.tolist()), len(profile.times) - 1)]
-        low, high = (float(t) for t in profile.made["guidance_interval"].split(":"))
-        steps = (
-            Step(t, s, tier if not tier.guided or low <= t <= high else CONDITIONAL)
-            for (t, s), tier in zip(pairwise(times), tiers, strict=True)
-        )
+        steps = (Step(t, s, tier) for (t, s), tier in zip(pairwise(times), tiers, strict=True))
         found.append((kind, Plan(f"random {len(found)}", tuple(steps))))
     return found
 
