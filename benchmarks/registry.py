@@ -207,6 +207,12 @@ SUITES = (
         ("trained/quality-jit.json", "trained/quality-unet.json"),
     ),
     Suite(
+        "fashion learned",
+        "LD3, which learns times by gradients, by its authors' code, beside fitted plans",
+        f"{_ONE} {_RUN} fashion learned --ld3 PATH",
+        ("trained/learned.json",),
+    ),
+    Suite(
         "fashion stated",
         "Whether named plans keep what they state on fresh seeds, and predictions rank plans",
         f"{_ONE} {_RUN} fashion stated",
