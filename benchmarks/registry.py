@@ -207,6 +207,12 @@ SUITES = (
         ("trained/quality-jit.json", "trained/quality-unet.json"),
     ),
     Suite(
+        "fashion caches",
+        "Caches of outputs and of blocks beside fitted plans, at equal passes",
+        f"{_ONE} {_RUN} fashion caches",
+        ("trained/caches.json",),
+    ),
+    Suite(
         "fashion learned",
         "LD3, which learns times by gradients, by its authors' code, beside fitted plans",
         f"{_ONE} {_RUN} fashion learned --ld3 PATH",

@@ -21,11 +21,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from asymflow.core.adapter import Adapter, Context, Wrapped
 from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.models.embedded.network import PictureModel
+from asymflow.models.jit.adapter import JitAdapter
+from asymflow.models.jit.network import JitModel
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,11 +59,13 @@ class BlockCache(ABC):
     Attributes:
         t: time of the current call.
         whole: rows of calls in which all blocks were computed.
+        tokens: of the picture.
     """
 
     def __init__(self) -> None:
         self.t = 1.0
         self.whole = 0
+        self.tokens = 0
 
     @abstractmethod
     def block(self, index: int, last: bool, x: Tensor, compute: Callable[[], Tensor]) -> Tensor:
@@ -153,19 +158,25 @@ class TaylorCache(BlockCache):
 
 
 class Caching(Counted):
-    """The embedded model with a block cache, for the calls of one picture.
+    """A transformer with a block cache, for the calls of one picture, or of several that share all calls.
 
     The blocks are shared with `inner`; outputs are bit-identical where nothing is reused.
     """
 
-    def __init__(self, inner: EmbeddedAdapter, cache: BlockCache) -> None:
+    def __init__(self, inner: EmbeddedAdapter | JitAdapter, cache: BlockCache) -> None:
         super().__init__(inner)
         self._cache = cache
-        self._cached = replace(inner, model=_cached(inner.model, cache))
+        model: Any = _cached(inner.model, cache)
+        self._cached: Adapter = replace(inner, model=model)
 
     @property
     def whole(self) -> int:
         return self._cache.whole
+
+    @property
+    def first_block(self) -> bool:
+        """Whether other calls compute the first block."""
+        return isinstance(self._cache, FirstBlockCache)
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         self.rows += len(x_t)
@@ -174,17 +185,34 @@ class Caching(Counted):
 
 
 class _Block(nn.Module):
-    """A transformer block under a cache."""
+    """A transformer block under a cache.
+
+    Tokens that a JiT puts before those of the picture on the way are no part of what is cached.
+    """
 
     def __init__(self, block: nn.Module, index: int, last: bool, cache: BlockCache) -> None:
         super().__init__()
         self.block, self.index, self.last, self.cache = block, index, last, cache
 
     def forward(self, x: Tensor, *others: Any) -> Tensor:
-        return self.cache.block(self.index, self.last, x, lambda: self.block(x, *others))
+        if self.index == 0:
+            self.cache.tokens = x.shape[1]
+        more = x.shape[1] - self.cache.tokens
+        if not more:
+            return self.cache.block(self.index, self.last, x, lambda: self.block(x, *others))
+        before = x[:, :more]
+
+        def compute() -> Tensor:
+            nonlocal before
+            y: Tensor = self.block(x, *others)
+            before = y[:, :more]
+            return y[:, more:]
+
+        y = self.cache.block(self.index, self.last, x[:, more:], compute)
+        return torch.cat([before, y], dim=1)
 
 
-def _cached(model: PictureModel, cache: BlockCache) -> PictureModel:
+def _cached(model: PictureModel | JitModel, cache: BlockCache) -> PictureModel | JitModel:
     blocks = list(model.transformer.blocks)
     blocks_with_cache = nn.ModuleList(
         _Block(block, index, index == len(blocks) - 1, cache) for index, block in enumerate(blocks)
