@@ -65,6 +65,13 @@ def test_a_file_learns_from_the_model_what_it_is_for(type_: Type, tmp_path: Path
     assert "The plan 'mine' was made for jit, and this model is embedded:" in typed.err
 
 
+def test_the_guide_has_the_table_of_the_shipped_plan(type_: Type) -> None:
+    typed = type_("plan", "export", "balanced", "--to", "comfyui", "--shift", "3", "-o", "a.json")
+    guide = Path(__file__).parents[2] / "docs/guide/export.md"
+    for row in typed.out.splitlines():
+        assert f"    {row}\n" in guide.read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -31,10 +31,12 @@ from asymflow.core.types import (
     Plan,
     Request,
     Rule,
+    Solver,
     Step,
     Tier,
 )
 from asymflow.models.gaussian import GaussianAdapter
+from asymflow.planning import verifier
 from asymflow.planning.exports import TARGETS, Export, export
 from asymflow.planning.exports.comfyui import SHIFTS, percent
 from asymflow.planning.plan_json import plan_from_json
@@ -198,6 +200,26 @@ def test_other_formulas_say_how_far_the_nearest_sampler_is() -> None:
     assert "after calls 1-2:" in corrected.lines[1].how
 
 
+@pytest.mark.parametrize("solver", ["corrected2", "multistep3", "damped2", "heun"])
+def test_how_far_off_is_what_the_engine_finds(solver: Solver) -> None:
+    plan = plan_of(shifted(6, 3.0), solver=solver)
+    if solver == "heun":  # which is not ComfyUI's where the noise has another scale
+        plan = replace(plan, steps=(*plan.steps[:-1], replace(plan.steps[-1], solver="euler")))
+        plan = replace(plan, requires=Requirements(parameterisation="flow", noise_scale=1.0001))
+    found = export(plan, "comfyui", shift=1.0)
+    name = found.data["nodes"]["KSamplerSelect"]["sampler_name"]
+    other = second_order(plan.times) if name == "dpmpp_2m" else plan_of(plan.times, solver="euler")
+    far: list[float] = []
+    for std in (0.1, 0.3, 1.0):
+        model = GaussianAdapter(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), std))
+        ends = [
+            verifier.rollout(model, each, [Request({}, (4, 4), 1)])[0] for each in (plan, other)
+        ]
+        far.append(float((ends[1] / ends[0] - 1).abs().max()))
+    stated = float(re.findall(r"on normal data ([\d.]+)% off", found.lines[1].how)[0])
+    assert stated == pytest.approx(100 * max(far), abs=0.1)
+
+
 def test_heun_on_other_times_is_not_heun() -> None:
     plan = replace(
         plan_of(shifted(5, 2.0), solver="heun"),
@@ -261,6 +283,30 @@ def test_fitted_weights_reuse_and_rules_are_named() -> None:
     ruled = replace(GRID, adaptive=(Rule(3, "skip", 0.1),))
     for target in TARGETS[:-1]:
         assert carried(export(ruled, target))["rules for single pictures"] == "no"
+
+
+def test_the_interval_of_the_model_itself_is_part_of_the_guidance() -> None:
+    """A JiT has no guidance outside of an interval whose ends are outside, too."""
+    settings = {"floor": "0.05", "guidance_interval": "0.1 to 0.9", "class_start": "0"}
+    plan = plan_of((1.0, 0.95, 0.9, 0.5, 0.1, 0.05, 0.0), solver="euler")
+    plan = replace(plan, binding=Binding("jit", settings=settings))
+    found = export(plan, "comfyui", shift=1.0)
+    [early, late] = found.data["nodes"]["CFGOverride"]
+    on = [0.5]
+    for sigma in plan.times[:-1]:
+        outside = any(
+            sigma_at(each["end_percent"], 1.0) <= sigma <= sigma_at(each["start_percent"], 1.0)
+            for each in (early, late)
+        )
+        assert (sigma in on) is not outside
+    assert found.lines[-1].how.startswith("floor 0.05: of asymflow's adapter")
+    odd = replace(plan, binding=Binding("jit", settings={"guidance_interval": "one to two"}))
+    assert export(odd, "comfyui", shift=1.0).data["nodes"]["CFGOverride"] == []
+
+
+def test_second_estimates_of_heun_are_guided_by_their_own_noise() -> None:
+    plan = plan_of(shifted(6, 2.0), solver="heun", guidance_interval=(0.6, 1.0))
+    assert carried(export(plan, "comfyui", shift=1.0))["guidance on and off"] == "in part"
 
 
 # --- diffusers ---------------------------------------------------------------------------------

@@ -25,13 +25,14 @@ from asymflow.planning.exports.parts import (
     Line,
     Path,
     Run,
+    elsewhere,
     euler,
     euler_differs,
     flow_path,
-    followed,
     heun_is_own,
     lines,
     numbers,
+    off,
 )
 
 VERSION = "ComfyUI 0.27.0"
@@ -83,6 +84,9 @@ def export(plan: Plan, shift: float | None) -> Export:
     count = len(switches)
     override = f"{count} CFGOverride, in percents of shift {shift:g}" if shift is not None else ""
     guidance = Line("guidance on and off", "yes", f"{override}; cfg 1 skips the second pass")
+    if path.heun and len(path.runs) > 1:
+        late = f"{override}; it counts for second estimates by their own noise"
+        guidance = Line("guidance on and off", "in part", late)
     scales = Line("guidance scale of steps", "yes", f"{override}; rounded to 0.01 there")
     return Export(data, lines(path, times, solver, guidance, scales, guided=True))
 
@@ -123,19 +127,16 @@ def _sampler(path: Path) -> tuple[str, Line]:
     differing = euler_differs(path)
     if not differing:
         return "euler", Line("solver", "yes", "euler is the same formula")
-    far = {
-        name: followed(path, weights)
-        for name, weights in (("euler", euler(path)), ("dpmpp_2m", _second_order(path)))
-    }
-    name = min(far, key=lambda each: sum(far[each][0]))
-    off, where = far[name]
+    candidates = {"euler": euler(path), "dpmpp_2m": _second_order(path)}
+    name = min(candidates, key=lambda each: off(path, candidates[each]))
+    where = elsewhere(path, candidates[name])
     if not where:
         return name, Line("solver", "yes", f"{name} is the same formula")
     return name, Line(
         "solver",
         "no" if len(where) == len(path.steps) else "in part",
-        f"{name} is nearest, and moves otherwise after calls {numbers(where)}: weights differ by "
-        f"up to {max(off):.2g}",
+        f"{name} is nearest, and moves otherwise after calls {numbers(where)}: on normal data "
+        f"{off(path, candidates[name]):.1%} off",
     )
 
 

@@ -6,6 +6,7 @@ step before them, and steps of cheaper tiers become full ones, with the guidance
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,15 @@ _VP = ("guided-diffusion",)
 _VE = ("edm",)
 _CLOSE = 1e-6
 """Weights that differ by less are the same formula."""
+_DEVIATIONS = (0.1, 0.3, 1.0)
+"""Of data that samplers are compared on; pictures fill [-1, 1]."""
+_ROUNDING = 1e-6
+"""Tolerance of times at the ends of an interval."""
+_SETTINGS = ("floor", "clip", "colours")
+"""Settings in a binding that change what a model answers, besides its interval of guidance."""
+_INTERVAL = re.compile(r"(0|1|0\.\d+) to (0|1|0\.\d+)")
+_UNSET = (None, "none", "0")
+"""Their values that change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +79,14 @@ class Path:
     Attributes:
         kind: of the path between data and noise.
         noise: standard deviation of a flow's noise at u = 1, in units of the state.
+        interval: (low, high) in t outside of which the model itself has no guidance.
         stages: every estimate whose place is a node: not the second ones of Heun's method.
     """
 
     plan: Plan
     kind: Kind
     noise: float
+    interval: tuple[float, float]
     stages: tuple[Stage, ...]
 
     @classmethod
@@ -82,7 +94,7 @@ class Path:
         """The path of a plan, by what it requires and is bound to."""
         kind, noise = _kind(plan)
         stages = tuple(stage for stage in compile_steps(plan.steps, 2.0) if stage.kept)
-        return cls(plan, kind, noise, stages)
+        return cls(plan, kind, noise, _interval(plan), stages)
 
     @cached_property
     def times(self) -> tuple[float, ...]:
@@ -105,10 +117,23 @@ class Path:
         return all(step.solver == "heun" and step.weights is None for step in self.steps)
 
     @cached_property
+    def scales(self) -> tuple[float | None, ...]:
+        """The guidance scale of every call, as in `Run`."""
+        return tuple(
+            _scale(step) if self._guides(t) else 1.0
+            for step, t in zip(self.steps, self.times, strict=False)
+        )
+
+    def _guides(self, t: float) -> bool:
+        """Whether the model has guidance at t; the ends of its interval are outside."""
+        low, high = self.interval
+        return (low == 0 or t > low + _ROUNDING) and (high == 1 or t < high - _ROUNDING)
+
+    @cached_property
     def runs(self) -> tuple[Run, ...]:
         """Guidance along the calls."""
         found: list[Run] = []
-        for scale, group in groupby(range(len(self.steps)), lambda i: _scale(self.steps[i])):
+        for scale, group in groupby(range(len(self.steps)), lambda i: self.scales[i]):
             calls = list(group)
             found.append(Run(scale, calls[0], calls[-1]))
         return tuple(found)
@@ -156,9 +181,8 @@ class Path:
     def passes(self) -> int:
         """Network passes there, where every call is of the whole network."""
         return sum(
-            (step.evaluations if self.heun else 1)
-            * (2 if self.plan.guided and _scale(step) != 1 else 1)
-            for step in self.steps
+            (step.evaluations if self.heun else 1) * (2 if self.plan.guided and scale != 1 else 1)
+            for step, scale in zip(self.steps, self.scales, strict=True)
         )
 
 
@@ -179,27 +203,68 @@ def flow_path(plan: Plan, target: str) -> Path:
     return path
 
 
-def followed(path: Path, weights: Sequence[Sequence[float]]) -> tuple[list[float], list[int]]:
-    """How far moves with other weights are from the plan's, and where they differ.
+def elsewhere(path: Path, weights: Sequence[Sequence[float]]) -> list[int]:
+    """The calls after which moves with other weights lead elsewhere than the plan's.
 
     Args:
         path: of the plan.
         weights: (a, w_0, w_1, ...) for every call, for the states of asymflow.
-
-    Returns:
-        The largest difference of a weight after each call, and the calls with another formula.
     """
-    off, where = list[float](), list[int]()
+    found: list[int] = []
     for i, (stage, other) in enumerate(zip(path.stages, weights, strict=True)):
         own = [float(cast("float", each)) for each in stage.weights]
         count = max(len(own), len(other))
         padded = ([*each, *[0.0] * (count - len(each))] for each in (own, list(other)))
-        differing = max(abs(a - b) for a, b in zip(*padded, strict=True))
+        same = all(isclose(a, b, rel_tol=0, abs_tol=_CLOSE) for a, b in zip(*padded, strict=True))
         # A corrector moves the state itself before that, and Heun's method asks again after it.
-        if differing > _CLOSE or stage.base is not None or not stage.ends_step:
-            where.append(i)
-        off.append(differing)
-    return off, where
+        if not same or stage.base is not None or not stage.ends_step:
+            found.append(i)
+    return found
+
+
+def off(path: Path, weights: Sequence[Sequence[float]]) -> float:
+    """How far pictures of other moves are from the plan's, on pixels of normal data.
+
+    There the estimate is a multiple of the state, and so is the end of every sampler. The largest
+    difference over some deviations of the data, relative to the plan's picture.
+    """
+    return max(
+        abs(_moved(path.times, weights, std) / _followed(path.plan, std) - 1) for std in _DEVIATIONS
+    )
+
+
+def _followed(plan: Plan, std: float) -> float:
+    """Where a plan leads from 1, on a pixel of that deviation about 0."""
+    x = anchor = 1.0
+    past: list[float] = []
+    for stage in compile_steps(plan.steps):
+        estimates = [_estimate(x, cast("float", stage.t), std), *past]
+        base = x
+        if stage.base is not None:
+            first, *rest = cast("tuple[float, ...]", stage.base)
+            base = first * anchor + sum(
+                w * d for w, d in zip(rest, (past[0], estimates[0]), strict=True)
+            )
+        a, *weights = cast("tuple[float, ...]", stage.weights)
+        x = a * base + sum(w * d for w, d in zip(weights, estimates, strict=False))
+        anchor = base
+        past = estimates if stage.kept else past
+    return x
+
+
+def _moved(times: Sequence[float], weights: Sequence[Sequence[float]], std: float) -> float:
+    """Where moves with these weights lead, as `_followed`."""
+    x, past = 1.0, list[float]()
+    for t, (a, *others) in zip(times, weights, strict=False):
+        past = [_estimate(x, t, std), *past]
+        x = a * x + sum(w * d for w, d in zip(others, past, strict=False))
+    return x
+
+
+def _estimate(x: float, t: float, std: float) -> float:
+    """E[x_0 | x_t = x] of a pixel of that deviation about 0."""
+    variance = ((1 - t) * std) ** 2 + t**2
+    return x * (1 - t) * std**2 / variance
 
 
 def euler(path: Path) -> list[tuple[float, ...]]:
@@ -209,7 +274,7 @@ def euler(path: Path) -> list[tuple[float, ...]]:
 
 def euler_differs(path: Path) -> list[int]:
     """The calls after which Euler's method goes on in another way than the plan."""
-    return followed(path, euler(path))[1]
+    return elsewhere(path, euler(path))
 
 
 def heun_is_own(path: Path) -> bool:
@@ -245,6 +310,11 @@ def lines(
     if any(run.scale not in (None, 1) for run in path.runs):
         found.append(scales)
     found += _tiers(path, guided=guided)
+    settings = _settings(path.plan)
+    own = [f"{name} {settings[name]}" for name in _SETTINGS if settings.get(name) not in _UNSET]
+    if own:
+        how = f"{', '.join(own)}: of asymflow's adapter; the program's model has its own"
+        found.append(Line("settings of the model", "no", how))
     if path.plan.adaptive:
         found.append(
             Line("rules for single pictures", "no", "every picture makes the steps of the plan")
@@ -303,15 +373,27 @@ def _scale(step: Step) -> float | None:
     return step.guidance_scale
 
 
+def _settings(plan: Plan) -> Mapping[str, str]:
+    """The settings of the model that a plan is bound to."""
+    bound = binding_of(plan)
+    return {} if bound is None or bound.settings is None else bound.settings
+
+
+def _interval(plan: Plan) -> tuple[float, float]:
+    """The interval of guidance that the model has by itself."""
+    found = _INTERVAL.fullmatch(_settings(plan).get("guidance_interval", ""))
+    return (0.0, 1.0) if found is None else (float(found[1]), float(found[2]))
+
+
 def _kind(plan: Plan) -> tuple[Kind, float]:
     """The path of the model that a plan is for, and the noise scale in t."""
     bound, requires = binding_of(plan), plan.requires
     family = "" if bound is None else bound.family
     predicts = None if requires is None else requires.parameterisation
     noise = 1.0 if requires is None or requires.noise_scale is None else requires.noise_scale
-    schedule = "" if bound is None or bound.settings is None else bound.settings.get("schedule", "")
+    schedule = _settings(plan).get("schedule", "flow")
     if family in _VE:
         return "ve", 1.0
-    if family in _VP or predicts in ("eps", "v") or (schedule and not schedule.startswith("flow")):
+    if family in _VP or predicts in ("eps", "v") or not schedule.startswith("flow"):
         return "vp", 1.0
     return "flow", 1.0 if family in _DIVIDED else noise
