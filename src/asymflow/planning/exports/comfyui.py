@@ -45,7 +45,7 @@ SHIFTS = {
     "SenseNova-U1": 3.0,
     "Zeta-Chroma": 3.0,
 }
-"""Shifts of its pixel models; a node such as ModelSamplingSD3 changes them."""
+"""Shifts of its pixel models, SenseNova-U1 of later versions; ModelSampling nodes change them."""
 _PLACES = range(3, 10)
 """Decimals of percents: the widget of the node has three, and a workflow takes more."""
 
