@@ -204,6 +204,7 @@ NOT_MODULES = {
     "asymflow.adapters": "a group of entry points",
     "asymflow.service": "a unit of systemd",
     "asymflow.json": "the file beside a model",
+    "asymflow.notes": "a field of the answers of the web UI's API",
 }
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from asymflow.generation import metadata
 from asymflow.io import images
 from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded import installed
 from asymflow.models.embedded.network import PictureConfig, PictureModel
 from asymflow.models.embedded.styles import style_ids
 from asymflow.models.embedded.transformer import TransformerConfig
@@ -127,7 +128,7 @@ def test_doctor_is_content_with_a_good_model(tiny: Path, type_: Type) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not embedded.default_weights().exists(), reason="no model file is built in")
+@pytest.mark.skipif(installed.find(installed.WEIGHTS) is None, reason="no model file is built in")
 def test_the_built_in_model_draws_an_apple(type_: Type) -> None:
     words = ("generate", "a red apple", "--style", "noto", "--seed", "1", "-o", "apple.png")
     assert type_(*words).code == 0

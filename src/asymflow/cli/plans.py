@@ -53,7 +53,7 @@ def show(text: str, ref: str | None, size: tuple[int, int] | None, *, as_json: b
         InputError: there is no such plan.
         FileFormatError: the file is not a plan.
     """
-    plan = _named(text, ref, size)
+    plan = named(text, ref, size)
     digest, unknown = plan_files.plan_hash(plan), dict(_unknown(plan))
     if as_json:
         data = {"plan": plan_files.plan_to_json(plan), "hash": digest, "nfe": plan.forwards}
@@ -67,8 +67,13 @@ def show(text: str, ref: str | None, size: tuple[int, int] | None, *, as_json: b
         print_result(f"kept, and unknown to this version: {', '.join(unknown)}")
 
 
-def _named(text: str, ref: str | None, size: tuple[int, int] | None) -> Plan:
-    """A plan by its name, or from a file."""
+def named(text: str, ref: str | None, size: tuple[int, int] | None) -> Plan:
+    """A plan by its name, or from a file.
+
+    Raises:
+        InputError: there is no such plan.
+        FileFormatError: the file is not a plan.
+    """
     choice = resolve.plan(resolve.GenerateOptions(plan=text, model=ref))
     if choice.plan is not None:
         return choice.plan

@@ -31,13 +31,21 @@ from asymflow._version import __version__
 from asymflow.core.errors import AsymflowError, InputError
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
-from asymflow.server import api, lineup, openai, openapi_schema, remote
+from asymflow.server import api, lineup, openai, openapi_schema, remote, webui
 from asymflow.server.connections import BACKLOG, Config, fitting, look_after, make_room
 from asymflow.server.lineup import Load
 from asymflow.server.logs import Logged
 from asymflow.server.manager import JobManager
 from asymflow.server.metrics import Metrics
-from asymflow.server.problems import NO_ROOM, ApiError, ProblemDetail, disk_is_full, envelope
+from asymflow.server.problems import (
+    NO_ROOM,
+    WEBUI,
+    ApiError,
+    ProblemDetail,
+    disk_is_full,
+    envelope,
+    headers_of,
+)
 from asymflow.server.security import Protected
 from asymflow.server.settings import STATIC, Settings
 from asymflow.server.state import Here, Studio
@@ -98,8 +106,10 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
         responses=openapi_schema.FAILURES,
     )
     app.state.studio = Studio(settings, store, manager, metrics, Workshop(settings))
+    app.state.sessions = webui.Sessions()
     app.include_router(api.router)
     app.include_router(openai.router)
+    app.include_router(webui.router)
     app.include_router(_operations)
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
     app.add_exception_handler(ApiError, _refused)
@@ -360,29 +370,37 @@ async def _docs(request: Request) -> HTMLResponse:
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
-    del request
     assert isinstance(error, ApiError)
-    return JSONResponse(envelope(error.problem), error.status, headers=dict(error.headers))
+    path = request.url.path
+    return JSONResponse(
+        envelope(error.problem, path), error.status, headers=headers_of(error, path)
+    )
 
 
 async def _wrong(request: Request, error: Exception) -> JSONResponse:
-    del request
-    return JSONResponse(envelope(ProblemDetail(str(error), code="invalid_value")), 400)
+    problem = ProblemDetail(str(error), code="invalid_value")
+    return JSONResponse(envelope(problem, request.url.path), 400)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    del request
     assert isinstance(error, RequestValidationError | ValidationError)
+    path = request.url.path
+    if path.startswith(WEBUI):
+        found: list[Any] = [
+            {key: each[key] for key in ("loc", "msg", "type")} for each in error.errors()
+        ]
+        return JSONResponse({"detail": found}, 422)
     first: Any = error.errors()[0]
     if first["type"] == "json_invalid":
         place = f"{first['ctx']['error']}, at character {first['loc'][-1]}"
         problem = ProblemDetail(f"The body is no JSON: {place}.", code="json_invalid")
-        return JSONResponse(envelope(problem), 400)
+        return JSONResponse(envelope(problem, path), 400)
     where = [str(part) for part in first["loc"] if part not in ("body", "query", "header", "path")]
     param = ".".join(where) or None
     message = str(first["msg"]).removeprefix("Value error, ")
     text = message if param is None else f"{param}: {message}."
-    return JSONResponse(envelope(ProblemDetail(text, param=param, code=str(first["type"]))), 400)
+    problem = ProblemDetail(text, param=param, code=str(first["type"]))
+    return JSONResponse(envelope(problem, path), 400)
 
 
 async def _unwritten(request: Request, error: Exception) -> JSONResponse:
@@ -399,7 +417,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(cause, ValueError | RecursionError):
         why = "it is nested too deeply" if isinstance(cause, RecursionError) else str(cause)
         problem = ProblemDetail(f"The body is not valid JSON: {why}.", code="json_invalid")
-        return JSONResponse(envelope(problem), 400)
+        return JSONResponse(envelope(problem, request.url.path), 400)
     if error.status_code == 404 and request.url.path == "/":
         return PlainTextResponse(
             "The front end is not built: run scripts/web, or use the API, see /docs.", 404
@@ -407,7 +425,8 @@ async def _http(request: Request, error: Exception) -> Response:
     codes = {404: "not_found", 405: "method_not_allowed"}
     detail = f"{error.detail}: {request.method} {request.url.path[:100]}. See /docs."
     problem = ProblemDetail(detail, code=codes.get(error.status_code))
-    return JSONResponse(envelope(problem), error.status_code, headers=error.headers)
+    body = envelope(problem, request.url.path)
+    return JSONResponse(body, error.status_code, headers=error.headers)
 
 
 async def _hung_up(request: Request, error: Exception) -> Response:
@@ -421,4 +440,4 @@ async def _broken(request: Request, error: Exception) -> JSONResponse:
     problem = ProblemDetail(
         "Something went wrong in the server. Its log says what.", "server_error"
     )
-    return JSONResponse(envelope(problem), 500)
+    return JSONResponse(envelope(problem, request.url.path), 500)

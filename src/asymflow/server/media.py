@@ -59,6 +59,31 @@ def receive_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]:
     return *_kept(np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)), white
 
 
+def receive_opaque_mask(
+    data: bytes, max_pixels: int, *, invert: bool = False
+) -> tuple[bytes, int, int]:
+    """Convert a mask of the web UI's convention: white or opaque where to paint.
+
+    Args:
+        data: of the file.
+        max_pixels: as `receive`.
+        invert: paint the rest.
+
+    Raises:
+        InputError: as `receive`, or nothing would be painted.
+    """
+    picture = _decoded(data, partial(images.read, max_pixels=max_pixels))
+    alpha = picture[..., 3]
+    grey = alpha if alpha.min() < 1 else picture[..., :3].mean(axis=-1)
+    grey = (((1 - grey) if invert else grey) * 255).round() / np.float32(255)
+    if grey.max() < 0.5:
+        raise InputError(
+            "The mask selects nothing, so nothing would be made anew. Make it white, on black, "
+            "where something is to change; inpainting_mask_invert says the other way round."
+        )
+    return _kept(np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1))
+
+
 def _kept(picture: Picture) -> tuple[bytes, int, int]:
     height, width = picture.shape[:2]
     if (side := max(height, width)) > _KEPT_SIDE:

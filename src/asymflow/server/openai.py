@@ -11,7 +11,6 @@ nothing ignores it.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import re
@@ -33,14 +32,13 @@ from asymflow.core.errors import InputError
 from asymflow.core.types import Picture
 from asymflow.generation import styles
 from asymflow.generation.spec import MAX_PROMPT, cut_text
-from asymflow.server import media, openapi_schema, requests, streams
+from asymflow.server import media, openapi_schema, requests, streams, waiting
 from asymflow.server.asked import quality
 from asymflow.server.jobs import Job
 from asymflow.server.lineup import About, Served
-from asymflow.server.manager import JobManager
 from asymflow.server.openai_schema import MOOD, PLANS, QUALITIES, WITHOUT_EFFECT, ImageRequest
 from asymflow.server.openai_sizes import check_sizes, sizes, usage
-from asymflow.server.problems import ApiError, ProblemDetail, refused
+from asymflow.server.problems import ApiError
 from asymflow.server.schemas import JobRequest
 from asymflow.server.security import RESULTS
 from asymflow.server.state import Client, Here, Studio, about_of
@@ -453,7 +451,9 @@ def _partial_steps(steps: int, count: int) -> frozenset[int]:
 async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Response:
     if order.request.stream:
         return _Stream(call, studio, order, job)
-    await _finished(call, studio.manager, job)
+    await waiting.over(call, studio.manager, job)
+    if job.state != "done":
+        raise waiting.failure(job)
     rows = [job.pictures[slot] for slot in range(len(job.slots))]
     data = [await _made(call, studio, order, _item, studio.store, order, row) for row in rows]
     body = {
@@ -464,43 +464,6 @@ async def _answer(call: Request, studio: Studio, order: _Order, job: Job) -> Res
         "asymflow": _told(order, rows),
     }
     return JSONResponse(body, headers=order.headers)
-
-
-async def _finished(call: Request, manager: JobManager, job: Job) -> None:
-    """Wait for a job, and leave it when the caller disconnects.
-
-    Raises:
-        ApiError: it failed, or the server stops.
-    """
-    over = asyncio.create_task(_over(manager, job))
-    gone = asyncio.create_task(_gone(call))
-    try:
-        await asyncio.wait((over, gone), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        over.cancel()
-        gone.cancel()
-        manager.leave(job)
-    if job.state != "done":
-        raise _failure(job)
-
-
-async def _over(manager: JobManager, job: Job) -> None:
-    async for _ in streams.follow(manager, job, -1):
-        pass
-
-
-async def _gone(call: Request) -> None:
-    while (await call.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _failure(job: Job) -> ApiError:
-    return refused(
-        job.error
-        or ProblemDetail(
-            "The pictures were cancelled. Send the request again.", "server_error", code="cancelled"
-        )
-    )
 
 
 async def _made(
@@ -559,7 +522,7 @@ async def _events(call: Request, studio: Studio, order: _Order, job: Job) -> Asy
                     },
                 )
         if job.state != "done":
-            raise _failure(job)
+            raise waiting.failure(job)
     except ApiError as refusal:
         yield streams.message("error", {"error": refusal.problem.as_json()})
 

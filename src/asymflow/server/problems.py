@@ -128,6 +128,21 @@ def stopping() -> ApiError:
     )
 
 
-def envelope(problem: ProblemDetail) -> dict[str, Any]:
-    """The body of a failed call."""
-    return {"error": problem.as_json()}
+WEBUI = "/sdapi/"
+"""Paths of the API of AUTOMATIC1111's web UI, whose errors have another shape."""
+
+
+def envelope(problem: ProblemDetail, path: str = "") -> dict[str, Any]:
+    """The body of a failed call, in the shape of the API that was called."""
+    detail = problem.as_json()
+    if path.startswith(WEBUI):
+        return {"error": "HTTPException", "detail": detail["message"], "body": "", "errors": ""}
+    return {"error": detail}
+
+
+def headers_of(refusal: ApiError, path: str) -> dict[str, str]:
+    """The headers of a failed call: clients of the web UI know passwords only."""
+    found = dict(refusal.headers)
+    if path.startswith(WEBUI) and "WWW-Authenticate" in found:
+        found["WWW-Authenticate"] = "Basic"
+    return found

@@ -7,6 +7,7 @@ and `Sec-Fetch-Site`), and must have the token if one is set.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import time
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asymflow.server.bodies import Bodies, too_long
 from asymflow.server.manager import JobManager
-from asymflow.server.problems import ApiError, envelope, stopping
+from asymflow.server.problems import WEBUI, ApiError, envelope, headers_of, stopping
 from asymflow.server.settings import Settings
 
 POLICY = (
@@ -48,6 +49,8 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 _JSON_BYTES = 1_000_000
 _FORM_PICTURES = 5
 """Limit of a form, in multiples of the largest picture."""
+_ENCODED = {f"{WEBUI}v1/img2img": 2, f"{WEBUI}v1/png-info": 1}
+"""Pictures that a call may have in its JSON, in base64."""
 IMAGES = ("image/png", "image/jpeg", "image/webp")
 _CLIENTS = 10_000
 """Number of clients whose calls are counted; the least recent ones are dropped."""
@@ -90,8 +93,9 @@ class Protected:
             self._check_rate(scope)
             self._check_calls(scope)
         except ApiError as refusal:
+            path = str(scope["path"])
             response = JSONResponse(
-                envelope(refusal.problem), refusal.status, headers=dict(refusal.headers)
+                envelope(refusal.problem, path), refusal.status, headers=headers_of(refusal, path)
             )
             await response(scope, receive, safely)
             return
@@ -134,6 +138,8 @@ class Protected:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and _same(given.strip(), token):
             return
+        if path.startswith(WEBUI) and scheme.lower() == "basic" and _same(_password(given), token):
+            return
         if _same(_cookie_of(headers), _cookie(token)):
             return
         raise ApiError(
@@ -158,6 +164,8 @@ class Protected:
             limit, kinds = self._settings.upload_bytes, IMAGES
         elif path == "/api/settings":
             limit, kinds = self._settings.upload_bytes, (*IMAGES, "application/octet-stream")
+        elif path in _ENCODED:
+            limit += _ENCODED[path] * self._settings.upload_bytes * 4 // 3
         elif path == "/v1/images/edits":
             limit, kinds = _FORM_PICTURES * self._settings.upload_bytes, ("multipart/form-data",)
         length = headers.get("content-length", "")
@@ -254,6 +262,14 @@ def _name(host: str) -> str:
 def _same(given: str, expected: str) -> bool:
     """Compare strings in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
+
+
+def _password(given: str) -> str:
+    """The password of basic authentication; any user name will do."""
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _cookie(token: str) -> str:

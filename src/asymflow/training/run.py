@@ -20,6 +20,7 @@ from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
 from asymflow.io.plots import new_figure
 from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded import installed
 from asymflow.models.embedded.network import PictureModel
 from asymflow.training import curve
 from asymflow.training.data.dataset import Dataset, is_simple
@@ -142,7 +143,7 @@ def _vectors(out: Path) -> Tensor:
     path = out / VECTORS
     if path.exists():
         return torch.load(path, weights_only=True)
-    if embedded.default_weights().exists():
+    if installed.find(installed.WEIGHTS) is not None:
         return embedded.load().model.text.vectors()
     vectors = distil(encoder_folder())
     with replacing(path) as file:

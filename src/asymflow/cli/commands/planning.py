@@ -42,7 +42,7 @@ class _Plans(TyperGroup):
 
 app = typer.Typer(
     cls=_Plans,
-    help="Make the plans of a model; show, verify and migrate plan files.",
+    help="Make the plans of a model; show, export, verify and migrate plan files.",
     epilog="[cyan]asymflow plan[/] and [cyan]asymflow plan PROFILE[/] are short for "
     "[cyan]asymflow plan make[/].",
 )
@@ -208,6 +208,42 @@ def show(
     from asymflow.cli import plans, resolve
 
     plans.show(plan, model, None if size is None else resolve.size_of(size), as_json=json)
+
+
+@app.command()
+def export(
+    plan: Annotated[
+        str, typer.Argument(metavar="PLAN", help="draft, fast, balanced, best, default, or a file.")
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="TARGET", help="comfyui, diffusers, sglang, vllm-omni or json."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Output file; by default the screen."),
+    ] = None,
+    shift: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Shift of the model in ComfyUI, for percents."),
+    ] = None,
+    size: options.Size = None,
+    model: options.Model = None,
+) -> None:
+    """Write a plan as another program accepts it, and say what that cannot carry."""
+    from asymflow.cli import export as exporting
+    from asymflow.cli import resolve
+
+    exporting.write(
+        plan,
+        model,
+        None if size is None else resolve.size_of(size),
+        target=to,
+        shift=shift,
+        output=output,
+    )
 
 
 @app.command()

@@ -13,7 +13,6 @@ import itertools
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +37,7 @@ from asymflow.core.transforms import with_pool_factors
 from asymflow.core.types import Picture, Plan, Request, part_name
 from asymflow.io.files import replacing
 from asymflow.io.images import cut_out, fit
-from asymflow.models.embedded import plans
+from asymflow.models.embedded import installed, plans
 from asymflow.models.embedded.detail import DetailConfig
 from asymflow.models.embedded.emoji import emoji_to_words
 from asymflow.models.embedded.library import Library, alone, shipped, style_in
@@ -380,10 +379,12 @@ def save(model: PictureModel, path: Path, *, training: Mapping[str, Any]) -> Non
 
 
 def default_weights() -> Path:
-    """The model file shipped with the package."""
-    return Path(
-        str(resources.files("asymflow.models.embedded.weights").joinpath("embedded.safetensors"))
-    )
+    """The model file that comes with asymflow.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    return installed.path_of(installed.WEIGHTS)
 
 
 def load(

@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asymflow.core.errors import FileFormatError
+from asymflow.models.embedded import installed
 from asymflow.models.embedded.bitmaps import Pixels, render_bitmap, resize
 from asymflow.models.embedded.emoji import emoji_to_words
 from asymflow.models.embedded.layout import (
@@ -272,8 +272,12 @@ def shipped() -> Library:
 
 
 def default_path() -> Path:
-    """The library file shipped with the package."""
-    return Path(str(resources.files("asymflow.models.embedded.weights").joinpath("library.zip")))
+    """The library file that comes with the model.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    return installed.path_of(installed.LIBRARY)
 
 
 def _laid_out(words: Sequence[str], groups: Sequence[tuple[int, int, Concept]]) -> Match:

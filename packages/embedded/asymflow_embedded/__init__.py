@@ -1,0 +1,1 @@
+"""Weights and reference drawings of the embedded model of asymflow."""
