@@ -23,7 +23,7 @@ class Real:
                 "https://github.com/Comfy-Org/ComfyUI, and give its folder."
             )
         if str(path) not in sys.path:
-            sys.path.insert(0, str(path))
+            sys.path.append(str(path))
         own, sys.argv = sys.argv, [sys.argv[0], "--cpu"]
         try:
             self._module("comfy.options").enable_args_parsing()
@@ -39,6 +39,10 @@ class Real:
         """Whether it knows scales of noise, as later versions do."""
         sampling = self._module("comfy.model_sampling").ModelSamplingDiscreteFlow
         return hasattr(sampling, "set_noise_scale")
+
+    def has(self, model: str) -> bool:
+        """Whether it has a kind of model."""
+        return hasattr(self._module("comfy.supported_models"), model)
 
     @property
     def commit(self) -> str:

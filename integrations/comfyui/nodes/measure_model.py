@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.model_management
@@ -14,6 +15,7 @@ from comfy_api.v0_0_2 import io
 from asymflow.core.types import Plan
 from asymflow.planning import binding
 from asymflow.planning.effort import EFFORTS
+from asymflow.planning.named import NamedPlans
 from asymflow.planning.shelf import NAMES, Shelf
 
 from . import plans
@@ -92,20 +94,19 @@ class MeasureModel(io.ComfyNode):
         plans.check_whole(guider.original_conds)
         shelf, prompts = Shelf(described.description), digest_of(guider.original_conds)
         known = {} if again else _kept(shelf, described, size, cfg, prompts)
+        absent: Mapping[str, str] = {}
         if not known:
-            known = _measured(guider, described, size, effort, shelf, prompts)
-        text = "\n\n".join(str(plan) for plan in known.values())
-        return io.NodeOutput(model, f"{text}\n\nKept in {shelf.own}.")
+            made = _measured(guider, described, size, effort)
+            known, absent = measured_for(made, prompts), made.absent
+            _keep(shelf, size, known, absent)
+        ordered = [str(known[name]) for name in reversed(NAMES) if name in known]
+        reasons = [f"There is no plan {name!r}: {why}." for name, why in absent.items()]
+        text = [*ordered, f"Kept in {shelf.own}.", *reasons]
+        return io.NodeOutput(model, "\n\n".join(text))
 
 
-def _measured(
-    guider: Any,
-    model: Model,
-    size: tuple[int, int],
-    effort: str,
-    shelf: Shelf,
-    prompts: str,
-) -> dict[str, Plan]:
+def _measured(guider: Any, model: Model, size: tuple[int, int], effort: str) -> NamedPlans:
+    """Measure a model, with a progress bar, until the user interrupts it."""
     bar = comfy.utils.ProgressBar(1)
 
     def progress(activity: str, done: int, expected: int) -> None:
@@ -116,13 +117,18 @@ def _measured(
     empty = torch.zeros(1, 3, *size)
     guider.sample(empty, empty, measuring, torch.tensor([1.0, 0.0]), disable_pbar=True)
     assert measuring.made is not None, "ComfyUI calls the sampler"
-    found = measured_for(measuring.made, prompts)
+    return measuring.made
+
+
+def _keep(
+    shelf: Shelf, size: tuple[int, int], found: Mapping[str, Plan], absent: Mapping[str, str]
+) -> None:
+    """Keep plans, and nothing of before under the names of those that there are none of now."""
     for plan in found.values():
         _log.info("Kept as %s.", shelf.keep(plan, size))
-    for name, reason in measuring.made.absent.items():
+    for name, reason in absent.items():
         shelf.forget(name, size)
         _log.info("There is no plan %r: %s.", name, reason)
-    return found
 
 
 def _kept(

@@ -18,6 +18,7 @@ from asymflow.core.adapter import Context
 from asymflow.core.binding import ModelDescription
 from asymflow.core.card import Card, Sizes
 from asymflow.core.errors import InputError
+from asymflow.core.requests import refuse_others
 from asymflow.core.types import Picture, Plan, Request
 from asymflow.io import folders
 from asymflow.io.files import key_name
@@ -102,6 +103,7 @@ class Loaded:
     def check(self, request: Request) -> None:
         if request.size != self.size:
             raise InputError(f"This model is loaded for {self.size}, not for {request.size}.")
+        refuse_others(request, ("prompt",), self.model.family.title)
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
         rows = [self.positives.index(request.inputs["prompt"]) for request in requests]
