@@ -33,6 +33,7 @@ from safetensors.torch import save_file
 from asymflow.core.schedules import plan_of, shifted
 from asymflow.core.types import Plan
 from asymflow.planning.plan_files import save_plan
+from benchmarks.comfyui import graphs
 from benchmarks.comfyui.host import PACK
 
 CHECKPOINT = "small-pixeldit.safetensors"
@@ -329,6 +330,12 @@ def checked(server: Server) -> dict[str, Any]:
     known = server.get("/object_info")
     nodes = [name for name in known if name.startswith("Asymflow")]
     _expect(len(nodes) == 3, f"three nodes are loaded: {nodes}: {server.tail()}")
+    examples = {
+        name: graphs.wrong(each, known)
+        for name, each in graphs.graphs().items()
+        if not name.startswith("sensenova") or "SenseNovaSamplingOptions" in known
+    }
+    _expect(not any(examples.values()), f"the example graphs fit its nodes: {examples}")
     count = len(SHORT.steps)
     seen = server.run(graph("plan", SHORT))
     _expect(seen.previews == count, f"{count} previews came: {seen.previews}")
@@ -347,6 +354,7 @@ def checked(server: Server) -> dict[str, Any]:
     _expect(again.previews == count, "the next graph runs as ever")
     return {
         "nodes": sorted(nodes),
+        "examples": sorted(examples),
         "steps": count,
         "previews": seen.previews,
         "pictures": len(planned),
