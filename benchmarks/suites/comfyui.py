@@ -8,6 +8,8 @@ PATH is a checkout of ComfyUI, and this runs in an environment with its requirem
 A tiny flow network is sampled by plans of every kind of step, once by the nodes of the pack and
 ComfyUI's SamplerCustomAdvanced or KSampler, once by the engine of asymflow: with and without
 guidance, with an interval of it, in batches, with a scale of noise, from a picture, with a mask.
+So are ComfyUI's own networks of pixel-space models, small and of random weights, by the default
+plan, and a patched model is told from the one that it was patched from.
 Then the interface of the stand-in that the tests use is compared with that of ComfyUI. At last
 ComfyUI is started on the CPU with the pack in custom_nodes, and a small PixelDiT of random weights
 is loaded, sampled, interrupted and measured by its HTTP interface. Writes comfyui-VERSION.json, and
@@ -26,7 +28,7 @@ from typing import Any
 from benchmarks import results
 
 # Before the folders of ComfyUI can be imported from, one of which is called `tests` too.
-from benchmarks.comfyui import interface, parity, server
+from benchmarks.comfyui import families, interface, levels, parity, server
 from benchmarks.comfyui.real import Real
 from benchmarks.comfyui.server import WrongError
 
@@ -65,6 +67,16 @@ def run(args: argparse.Namespace) -> None:
         for name, value in apart.items()
         if not value <= parity.TOLERANCE
     ]
+    small = families.differences(real)
+    report |= {"family_tolerance": families.TOLERANCE, "families": small}
+    faults += [
+        f"{name}: the pictures differ by {value:.3g}"
+        for name, value in small.items()
+        if not value <= families.TOLERANCE
+    ]
+    report["levels"] = levels.found(real)
+    if report["levels"] != levels.EXPECTED:
+        faults.append(f"plans have the levels {report['levels']}, not {levels.EXPECTED}")
     report["interface"] = interface.differences()
     faults += [
         line
@@ -80,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or results.SERVER / f"comfyui-{real.version}.json"
     words = ["benchmarks", "comfyui", "--comfyui", "PATH"]
     results.save(out, report, argv=words + ([] if args.measure else ["--no-measure"]))
-    for name, value in apart.items():
+    for name, value in (apart | small).items():
         print(f"{value:.1e}  {name}")
     print(f"{out} for ComfyUI {real.version} ({real.commit})")
     if faults:
