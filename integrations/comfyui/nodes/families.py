@@ -13,7 +13,8 @@ class Family:
     Attributes:
         name: what plans are bound to.
         title: for people.
-        steps: that ComfyUI's own template makes; a plan is compared with as many of Euler's.
+        steps: of ComfyUI's template, where there is one, or as its authors sample it; a plan is
+            compared with as many of Euler's method.
         distilled: made for a few fixed steps, which leave nothing to plan.
     """
 
