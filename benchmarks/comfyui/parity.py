@@ -74,6 +74,7 @@ INTERVAL = plan_of(
 )
 GUIDED = plan_of(shifted(8, SHIFT), solver="corrected2", name="guided")
 MIXED = _mixed()
+CARRIED_ON = Plan("carried on", (*GUIDED.steps[:-1], replace(GUIDED.steps[-1], tier=CARRIED)))
 
 CASES = (
     Case("without guidance", GUIDED, cfg=1.0),
@@ -87,6 +88,7 @@ CASES = (
     Case("every kind of step, denoise 0.5", MIXED, denoise=0.5),
     Case("a mask", INTERVAL, masked=True),
     Case("a mask, every kind of step", MIXED, masked=True),
+    Case("a mask, guidance carried to the end", CARRIED_ON, masked=True),
     Case("KSampler", INTERVAL, ksampler=True),
     Case("KSampler, batch of 3, every kind of step", MIXED, batch=3, ksampler=True),
     Case("KSampler, denoise 0.6", INTERVAL, denoise=0.6, ksampler=True),

@@ -216,14 +216,14 @@ def _add(digest: Any, value: Any) -> None:
         digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
     elif isinstance(value, dict):
         for key in sorted(value, key=str):
-            if key != "uuid":  # another one at every run
-                digest.update(f"{key}=".encode())
-                _add(digest, value[key])
+            digest.update(f"{key}=".encode())
+            _add(digest, value[key])
     elif isinstance(value, list | tuple):
         for each in value:
             _add(digest, each)
     elif isinstance(value, str | int | float | bool | None):
         digest.update(f"{value!r} ".encode())
+    # Of anything else, such as the UUID of a conditioning, there is another one at every run.
 
 
 def measured_for(plans: NamedPlans, prompts: str) -> dict[str, Plan]:

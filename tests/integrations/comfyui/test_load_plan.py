@@ -16,8 +16,10 @@ from benchmarks.comfyui.host import Tiny, conditioning
 from asymflow.core.binding import Requirements
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.schedules import plan_of, shifted
+from asymflow.core.statistics import Interval
 from asymflow.core.transforms import rescaled
-from asymflow.core.types import CONDITIONAL, Plan, Step, Tier
+from asymflow.core.types import CONDITIONAL, Evidence, Plan, Step, Tier
+from asymflow.planning.binding import match
 from asymflow.planning.plan_files import save_plan
 from asymflow.planning.shelf import Shelf
 from tests.integrations.comfyui import standin
@@ -25,6 +27,10 @@ from tests.integrations.comfyui.standin import Patcher
 
 SIZE = (16, 24)
 PLAN = plan_of(shifted(5, 3.0), solver="corrected2", guidance_interval=(0.3, 1.0), name="balanced")
+
+EVIDENCE = Evidence(
+    {"guidance_scale": "4"}, (2.0,) * 5, 2.0, (), None, Interval(0.01, 0.0, 0.02), None, 16
+)
 
 
 @pytest.fixture
@@ -133,6 +139,14 @@ def test_a_plan_runs_on_a_patched_model_and_one_line_says_so(
     assert describe(pack, patched).base == describe(pack, model).description
 
 
+def test_a_patched_model_in_another_half_precision_is_not_the_same(pack: Any) -> None:
+    kept = keep(pack, Patcher(lambda: Tiny().to(torch.bfloat16), {"shift": 3.0}))
+    half = Patcher(lambda: Tiny().to(torch.float16), {"shift": 3.0})
+    assert match(kept, describe(pack, half).description).level == "exact"
+    half.patches["diffusion_model.prompt"] = [(1.0, ("diff", (torch.ones(3, 8),)), 1.0, None, None)]
+    assert match(kept, describe(pack, half).description).level == "compatible"
+
+
 def test_plans_of_other_weights_come_in_files(pack: Any, model: Patcher, tmp_path: Path) -> None:
     kept = keep(pack, model)
     assert kept.binding is not None
@@ -164,11 +178,14 @@ def test_lower_resolution_and_tiles_are_refused(pack: Any, model: Patcher, tmp_p
 
 
 def test_a_plan_of_another_size_or_cfg_says_so(pack: Any, model: Patcher, tmp_path: Path) -> None:
-    kept = keep(pack, model)
+    kept = keep(pack, model, replace(PLAN, evidence=EVIDENCE))
     name = put(kept, tmp_path)
     large = {"samples": torch.zeros(1, 3, 32, 48)}
-    text = load(pack, model, name, latent_image=large)[3]
+    assert plan_in(load(pack, model, name)[1]).evidence == EVIDENCE
+    _, sampler, _, text = load(pack, model, name, latent_image=large)
+    assert plan_in(sampler).evidence is None
     assert "was measured for 24x16, and these are 48x32" in text
+    assert "was measured at cfg 4, and this is 3" in load(pack, model, name, cfg=3.0)[3]
     assert plan_in(load(pack, model, "balanced", latent_image=large)[1]).steps == kept.steps
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.comfyui import host
+from benchmarks.comfyui import host, parity
 from benchmarks.comfyui.host import conditioning
 from torch import Tensor
 
+from asymflow.core import engine
 from asymflow.core.errors import InputError
+from asymflow.core.types import Request
 from asymflow.io import folders
 from asymflow.models import contract
 from asymflow.planning import named
@@ -120,6 +122,9 @@ def test_the_loaded_model_keeps_the_contract(pack: Any, model: Patcher) -> None:
                 torch.device("cpu"),
             )
             seen.append(contract.check(loaded))
+            request = Request({"prompt": "positive"}, SIZE, 3, 3.0)
+            [end] = engine.rollout(loaded, parity.INTERVAL, [request])
+            seen.append(end.x_0 * loaded.model.noise_scale)
             return rest[2]
 
     guider = standin.CFGGuider(model)
@@ -129,8 +134,14 @@ def test_the_loaded_model_keeps_the_contract(pack: Any, model: Patcher) -> None:
     empty = LATENT["samples"]
     with torch.inference_mode():
         guider.sample(empty, empty, sampler, torch.tensor([1.0, 0.0]))
-    [report] = seen
+    report, measured = seen
     assert report.kept, str(report)
+    # The model that is measured is the one that is sampled.
+    guider.set_cfg(3.0)
+    plan_sampler = module(pack, "sampling").sampler_of(parity.INTERVAL)
+    sigmas = module(pack, "sampling").sigmas_of(parity.INTERVAL)
+    sampled = guider.sample(engine.noise(3, (1, 3, *SIZE)), empty, plan_sampler, sigmas)
+    torch.testing.assert_close(sampled[0], measured)
 
 
 def test_what_cannot_be_measured_is_refused(pack: Any, model: Patcher) -> None:
