@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -108,6 +109,16 @@ def load_pack() -> Any:
     sys.modules[NAME] = module
     spec.loader.exec_module(module)
     return module
+
+
+def nodes(pack: Any) -> list[Any]:
+    """The nodes of the pack, as ComfyUI asks for them."""
+
+    async def found() -> list[Any]:
+        extension = await pack.comfy_entrypoint()
+        return await extension.get_node_list()
+
+    return asyncio.run(found())
 
 
 def files_in(folder: Path) -> None:

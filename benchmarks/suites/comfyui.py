@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks import results
 
 # Before the folders of ComfyUI can be imported from, one of which is called `tests` too.
-from benchmarks.comfyui import families, interface, levels, parity, server
+from benchmarks.comfyui import families, host, interface, levels, parity, server
 from benchmarks.comfyui.real import Real
 from benchmarks.comfyui.server import WrongError
 
@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> None:
         for line in report["interface"]
         if real.scales_noise or not any(name in line for name in OLDER)
     ]
+    # ComfyUI checks a schema as it is asked for.
+    report["nodes"] = [node.GET_SCHEMA().node_id for node in host.nodes(host.load_pack())]
     if real.has("PixelDiTT2I"):
         try:
             report |= _served(path, measure=args.measure)

@@ -19,7 +19,7 @@ from asymflow.planning.named import NamedPlans
 from asymflow.planning.shelf import NAMES, Shelf
 
 from . import plans
-from .measuring import Measuring, digest_of, measured_for
+from .measuring import Measuring, check_memory, digest_of, measured_for
 from .models import Model, model_of
 
 MORE = ("positive_2", "positive_3", "positive_4")
@@ -96,8 +96,9 @@ class MeasureModel(io.ComfyNode):
         known = {} if again else _kept(shelf, described, size, cfg, prompts)
         absent: Mapping[str, str] = {}
         if not known:
+            check_memory(size)
             made = _measured(guider, described, size, effort)
-            known, absent = measured_for(made, prompts), made.absent
+            known, absent = measured_for(made, prompts, model.load_device), made.absent
             _keep(shelf, size, known, absent)
         ordered = [str(known[name]) for name in reversed(NAMES) if name in known]
         reasons = [f"There is no plan {name!r}: {why}." for name, why in absent.items()]

@@ -38,8 +38,9 @@ Progress = Callable[[str, int, int], None]
 class Loaded:
     """A model with the conditionings of a graph, asked through ComfyUI's own calls.
 
-    The state is in units of the scale of noise, as `.models` says. What a graph does to guided
-    estimates, such as rescaling guidance, is not a part of it.
+    The state is in units of the scale of noise, as `.models` says. States stay in the memory of the
+    CPU, and are on the device of the network only while that is asked: a measurement keeps many.
+    What a graph does to guided estimates, such as rescaling guidance, is not a part of it.
 
     Attributes:
         guider: that ComfyUI samples with; it has the conditionings.
@@ -67,7 +68,7 @@ class Loaded:
 
     @property
     def template(self) -> Tensor:
-        return torch.empty(0, dtype=torch.float32, device=self.device)
+        return torch.empty(0, dtype=torch.float32)
 
     @property
     def batch(self) -> int | None:
@@ -107,7 +108,7 @@ class Loaded:
 
     def encode(self, requests: Sequence[Request]) -> tuple[Context, Context]:
         rows = [self.positives.index(request.inputs["prompt"]) for request in requests]
-        cond = torch.tensor(rows, device=self.device)
+        cond = torch.tensor(rows)
         return {"prompt": cond}, {"prompt": torch.full_like(cond, -1)}
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -120,8 +121,8 @@ class Loaded:
             [found] = comfy.samplers.calc_cond_batch(
                 self.guider.inner_model,
                 [self.guider.conds[name]],
-                x_t[some] * self.model.noise_scale,
-                t[some].to(torch.float32),
+                (x_t[some] * self.model.noise_scale).to(self.device),
+                t[some].to(self.device, torch.float32),
                 self.options,
             )
             x_0[some] = found.to(x_0) / self.model.noise_scale
@@ -226,11 +227,30 @@ def _add(digest: Any, value: Any) -> None:
     # Of anything else, such as the UUID of a conditioning, there is another one at every run.
 
 
-def measured_for(plans: NamedPlans, prompts: str) -> dict[str, Plan]:
-    """The plans, with the conditionings in their evidence."""
+STATES = 2300
+"""About as many states as a measurement keeps at a time, for its profile and its fits."""
+
+
+def check_memory(size: tuple[int, int]) -> None:
+    """Raise `InputError` where pictures of (height, width) need more memory than there is."""
+    needed = STATES * 12 * size[0] * size[1]
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    if needed > free:
+        raise InputError(
+            f"Measuring at {size[1]}x{size[0]} takes about {needed / 1e9:.0f} GB of memory beside "
+            f"the model, and {free / 1e9:.0f} GB are free. Measure at a smaller size: plans of "
+            "that run at this one too."
+        )
+
+
+def measured_for(plans: NamedPlans, prompts: str, device: torch.device) -> dict[str, Plan]:
+    """The plans, with the conditionings and the device of the network in their evidence."""
+    where = comfy.model_management.get_torch_device_name(device)
     found: dict[str, Plan] = {}
     for name, plan in plans.plans.items():
         assert plan.evidence is not None, "named plans are proved"
         made = {**plan.evidence.made, "examples": prompts, "host": "ComfyUI"}
+        if device.type != "cpu":
+            made["device"] = where
         found[name] = replace(plan, evidence=replace(plan.evidence, made=made))
     return found

@@ -16,7 +16,7 @@ from tests.integrations.comfyui.standin import StandIn
 @pytest.fixture
 def standing_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    standin.SEEN.interrupted = False
+    standin.SEEN.interrupted, standin.SEEN.free = False, 2**40
     standin.SEEN.progress.clear()
     with standin.installed(tmp_path / "models"):
         yield StandIn()

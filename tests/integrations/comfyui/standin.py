@@ -29,6 +29,7 @@ class Seen:
     """What the program was told, and whether the user has stopped it."""
 
     interrupted: bool = False
+    free: int = 2**40
     progress: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
 
 
@@ -39,6 +40,14 @@ def throw_exception_if_processing_interrupted() -> None:
     if SEEN.interrupted:
         SEEN.interrupted = False
         raise InterruptedByUser
+
+
+def get_free_memory(dev: torch.device | None = None) -> int:
+    return SEEN.free
+
+
+def get_torch_device_name(device: torch.device) -> str:
+    return f"{device} of the stand-in"
 
 
 class ProgressBar:
@@ -486,7 +495,9 @@ def modules(models: Path) -> dict[str, Any]:
     contents: dict[str, dict[str, Any]] = {
         "comfy": {},
         "comfy.model_management": {
-            "throw_exception_if_processing_interrupted": throw_exception_if_processing_interrupted
+            "throw_exception_if_processing_interrupted": throw_exception_if_processing_interrupted,
+            "get_free_memory": get_free_memory,
+            "get_torch_device_name": get_torch_device_name,
         },
         "comfy.model_sampling": {"CONST": CONST},
         "comfy.patcher_extension": {"WrappersMP": SimpleNamespace(OUTER_SAMPLE=OUTER_SAMPLE)},

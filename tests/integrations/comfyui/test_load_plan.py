@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -254,8 +253,7 @@ def test_the_noise_of_models_may_depend_on_the_size(pack: Any, model: Patcher) -
 
 
 def test_nodes_have_schemas(pack: Any) -> None:
-    nodes = asyncio.run(asyncio.run(pack.comfy_entrypoint()).get_node_list())
-    schemas = [node.define_schema() for node in nodes]
+    schemas = [node.define_schema() for node in host.nodes(pack)]
     assert {schema.node_id for schema in schemas} == {
         "AsymflowLoadPlan",
         "AsymflowMeasureModel",

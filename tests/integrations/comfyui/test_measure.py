@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from asymflow.core import engine
 from asymflow.core.errors import InputError
-from asymflow.core.types import Request
+from asymflow.core.schedules import plan_of
+from asymflow.core.statistics import Interval
+from asymflow.core.types import Evidence, Request
 from asymflow.io import folders
 from asymflow.models import contract
 from asymflow.planning import named
@@ -154,6 +157,24 @@ def test_what_cannot_be_measured_is_refused(pack: Any, model: Patcher) -> None:
     with pytest.raises(InputError, match="distilled"):
         measure(pack, Patcher(Counted, {}, "pid"))
     assert Counted.rows == 0
+
+
+def test_a_size_that_does_not_fit_into_memory_is_refused(pack: Any, model: Patcher) -> None:
+    standin.SEEN.free = 20 * 10**9
+    large = {"samples": torch.zeros(1, 3, 1, 1).expand(1, 3, 2048, 2048)}
+    with pytest.raises(InputError, match=r"2048x2048 takes about 116 GB .* 20 GB are free"):
+        measure(pack, model, latent_image=large)
+    assert Counted.rows == 0
+
+
+def test_evidence_names_the_device_of_the_network(pack: Any) -> None:
+    measured_for = module(pack, "measuring").measured_for
+    evidence = Evidence({"device": "cpu"}, (1.0,), 1.0, (), None, Interval(0, 0, 0), None, 1)
+    plans = named.NamedPlans({"best": replace(plan_of((1.0, 0.0)), evidence=evidence)}, {}, 1)
+    [there] = measured_for(plans, "some", torch.device("meta")).values()
+    [here] = measured_for(plans, "some", torch.device("cpu")).values()
+    assert there.evidence.made["device"] == "meta of the stand-in"
+    assert here.evidence.made["device"] == "cpu"
 
 
 def test_prompts_tell_measurements_apart(pack: Any) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import tomllib
 from typing import Any
 
 import pytest
-from benchmarks.comfyui import graphs
+from benchmarks.comfyui import graphs, host
 from benchmarks.comfyui.host import PACK
 from benchmarks.results import ROOT
 
@@ -17,10 +16,6 @@ from asymflow._version import __version__
 from tests.integrations.comfyui.test_load_plan import module
 
 SOURCES = [*PACK.glob("*.py"), *PACK.glob("nodes/*.py")]
-
-
-def nodes(pack: Any) -> list[Any]:
-    return asyncio.run(asyncio.run(pack.comfy_entrypoint()).get_node_list())
 
 
 def test_its_version_is_that_of_asymflow() -> None:
@@ -42,9 +37,9 @@ def test_its_metadata_follow_the_rules_of_the_registry() -> None:
 def test_every_node_has_a_help_page_that_names_its_inputs(pack: Any) -> None:
     folder = PACK / pack.WEB_DIRECTORY / "docs"
     assert {path.stem for path in folder.glob("*.md")} == {
-        node.define_schema().node_id for node in nodes(pack)
+        node.define_schema().node_id for node in host.nodes(pack)
     }
-    for node in nodes(pack):
+    for node in host.nodes(pack):
         schema = node.define_schema()
         page = (folder / f"{schema.node_id}.md").read_text("utf-8")
         title = page.splitlines()[0].removeprefix("# ")
@@ -57,7 +52,7 @@ def test_every_node_has_a_help_page_that_names_its_inputs(pack: Any) -> None:
 
 def test_graphs_are_up_to_date_and_fit_the_nodes(pack: Any) -> None:
     known: dict[str, Any] = {}
-    for node in nodes(pack):
+    for node in host.nodes(pack):
         schema = node.define_schema()
         required = {p.id: [p.kind] for p in schema.inputs if not p.options.get("optional")}
         optional = {p.id: [p.kind] for p in schema.inputs if p.options.get("optional")}
@@ -100,7 +95,7 @@ def test_the_guide_lists_the_models_of_the_pack(pack: Any) -> None:
     page = (ROOT / "docs/guide/comfyui.md").read_text("utf-8")
     for family in module(pack, "families").FAMILIES.values():
         assert f"| {family.title} |" in page
-    for node in nodes(pack):
+    for node in host.nodes(pack):
         title = node.define_schema().display_name.removesuffix(" (asymflow)")
         assert f"| {title} |" in page
         assert f"| {title} |" in (PACK / "README.md").read_text("utf-8")
