@@ -39,7 +39,7 @@ Result = Mapping[str, Any]
 BASELINES = "e11a8aad/baselines/baselines.json"
 README, PLANNING = "README.md", "docs/planning.md"
 DIFFUSERS, JIT = "docs/guide/diffusers.md", "docs/guide/jit.md"
-MINIT2I = "docs/guide/minit2i.md"
+MINIT2I, COMFYUI = "docs/guide/minit2i.md", "docs/guide/comfyui.md"
 SERVER, STUDIO, TRAINING = "docs/guide/server.md", "docs/guide/studio.md", "docs/guide/training.md"
 SMALL = "On one small model in one run"
 SAID = ("stated", "kept", "pictures")
@@ -809,6 +809,17 @@ def studio(result: Result) -> Iterator[str]:
 definitions(
     STUDIO, "limits in the code", "enlarged up to 16 times", "spends at most 2 % of the time"
 )
+
+
+@passages(COMFYUI, "server/comfyui-0.27.0.json", "server/comfyui-0.3.64.json")
+def comfyui(newer: Result, older: Result) -> Iterator[str]:
+    found = [*newer["differences"].values(), *older["differences"].values()]
+    power = math.floor(math.log10(max(found)))
+    most = math.ceil(max(found) / 10**power)
+    yield (
+        f"In ComfyUI {number(newer['comfyui'])} and {number(older['comfyui'])} the states of the "
+        f"nodes are those of the engine to within {number(f'{most}e{power}')} of the largest value"
+    )
 
 
 @passages(TRAINING)

@@ -319,5 +319,11 @@ SUITES = (
         f"{_ONE} {_RUN} models",
         ("server/models.json",),
     ),
+    Suite(
+        "comfyui",
+        "The nodes in real ComfyUIs: the engine's pictures, previews, interruption, measuring",
+        f"{_ONE} {_RUN} comfyui --comfyui PATH",
+        ("server/comfyui-0.27.0.json", "server/comfyui-0.3.64.json"),
+    ),
     Suite("long", "How the steps of .ci/long went", ".ci/long", ("server/long.json",), own=False),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -107,8 +108,38 @@ def decisions() -> str:
     return table(("number", "decision", "status"), iter(rows))
 
 
+def comfyui() -> str:
+    """The models of the node pack, and what has been tried of each in a real ComfyUI."""
+    families = runpy.run_path(str(ROOT / "integrations/comfyui/nodes/families.py"))["FAMILIES"]
+    result = ROOT / "benchmarks/results/server/comfyui-0.27.0.json"
+    tried = json.loads(result.read_text(encoding="utf-8"))["families"]
+    rows = (
+        (
+            family.title,
+            f"ComfyUI, as `{kind}`",
+            "nothing: distilled"
+            if family.distilled
+            else "times, solvers, weights, reuse; guidance by step, left out or carried",
+            f"{family.steps}",
+            "yes" if kind in tried else "no",
+            "no",
+        )
+        for kind, family in families.items()
+    )
+    head = (
+        "model",
+        "where it runs",
+        "what a plan can use of it",
+        "own steps",
+        "tried",
+        "measured",
+    )
+    return table(head, rows)
+
+
 PARTS = {
-    part.__name__: part for part in (commands, options, styles, recipes, plan, shipped, decisions)
+    part.__name__: part
+    for part in (commands, options, styles, recipes, plan, shipped, decisions, comfyui)
 }
 
 

@@ -18,6 +18,7 @@ ALLOWED = (
     "others give memory back themselves",
     "needs systemd-analyze",
     "needs a CUDA device",
+    "needs ASYMFLOW_COMFYUI, a checkout of ComfyUI",
     "needs Debian's package dataset-fashion-mnist",
     "only root may mount a small disk, on Linux",
     # What a copy of the tests outside a checkout does not have.

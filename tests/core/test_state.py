@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from asymflow.core import calls, schedules
 from asymflow.core.adapter import Context
-from asymflow.core.compiler import compile_requests
+from asymflow.core.compiler import compile_requests, compile_states
 from asymflow.core.stages import Trajectory, compile_steps
 from asymflow.core.state import Program, State, advance, move, question
-from asymflow.core.types import FULL, Plan, Request, Solver, Step, Tier
+from asymflow.core.types import FULL, Plan, Request, Rule, Solver, Step, Tier
 from asymflow.models.gaussian import GaussianAdapter
 from tests.helpers import draw64, driven, ticked
 
@@ -294,3 +294,24 @@ def test_pictures_of_one_plan_share_its_stages_whenever_they_come() -> None:
     assert joined.trajectory.rows[0] is joined.trajectory.rows[1]
     distinct = [parts[0].trajectory, parts[2].trajectory]
     assert len(joined.trajectory.table) == sum(len(each.table) for each in distinct)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_host_that_asks_its_own_network_gets_the_same_pictures(plan: Plan, scale: float) -> None:
+    adapter, requests = gaussian(), [request(seed, scale) for seed in range(3)]
+    program, begun = compile_requests(adapter, [plan] * 3, requests)
+    contexts = calls.split(adapter, *adapter.encode(requests), 3)
+    hosted, state = compile_states(adapter, plan, begun.x, scale)
+    while not all(hosted.finished(state)):
+        answer = calls.ask(adapter, contexts, question(hosted, state))
+        state = advance(hosted, state, answer)
+    assert torch.equal(state.x, driven(program, begun).x)
+
+
+def test_a_host_makes_the_steps_of_a_plan_and_not_its_rules() -> None:
+    plan = schedules.plan_of(schedules.uniform(5), solver="multistep3")
+    ruled = replace(plan, adaptive=(Rule(2, "skip", 1.0),))
+    x_t = draw64(3, 2, 3, 8, 8)
+    programs = [compile_states(gaussian(), each, x_t, 2.0)[0] for each in (plan, ruled)]
+    assert programs[0].trajectory.rows == programs[1].trajectory.rows

@@ -241,3 +241,39 @@ def test_weights_that_are_not_in_memory() -> None:
         net = nn.Linear(2, 2)
     with pytest.raises(InputError, match="not in memory"):
         identity_of(net)
+
+
+def sampled(net: nn.Module, settings: bytes = b"") -> ModelDescription:
+    identity = hashing.sampled_identity(net.state_dict(), settings, each=4)
+    return ModelDescription(
+        "kind", identity.weights, "x_0", "none", fingerprint=identity.fingerprint
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_sample_recognises_weights_in_any_precision(dtype: torch.dtype) -> None:
+    plan = bound(plan_of((1.0, 0.0)), sampled(loaded(network(), torch.bfloat16)))
+    assert match(plan, sampled(loaded(loaded(network(), torch.bfloat16), dtype))).level == "exact"
+
+
+def test_a_sample_tells_other_weights_apart() -> None:
+    plan, net = bound(plan_of((1.0, 0.0)), sampled(network())), network()
+    _step(net)
+    assert match(plan, sampled(net)).level == "compatible"
+    assert match(plan, sampled(network(), b"patched")).level == "compatible"
+    eight = network()
+    for parameter in eight.parameters():
+        parameter.data = parameter.data.to(torch.float8_e4m3fn)
+    assert match(plan, sampled(eight)).level == "compatible"
+    assert sampled(network()).weights != identity_of(network()).weights
+
+
+def test_a_sample_sees_names_shapes_and_whole_numbers() -> None:
+    def digest(**state: Tensor) -> str:
+        return hashing.sampled_identity(state).weights
+
+    flat = torch.arange(6)
+    known = digest(a=flat)
+    others = (digest(b=flat), digest(a=flat.view(2, 3)), digest(a=flat + 1), digest(a=flat[:0]))
+    assert known == digest(a=flat.clone())
+    assert len({known, *others}) == 5

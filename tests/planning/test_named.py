@@ -139,6 +139,22 @@ def test_an_interrupted_search_resumes_with_the_same_plans(
     assert again.passes < found.passes
 
 
+@pytest.mark.parametrize("room", [True, False])
+def test_outputs_of_large_pictures_are_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    if not room:
+        monkeypatch.setattr(named, "RECORDED", 0)
+
+    def stop(activity: str, done: int, expected: int) -> None:
+        if done > 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        named.measure(mixture(), journal=Journal(tmp_path), progress=stop)
+    assert (tmp_path / "profile.partial").exists() == room
+
+
 def test_progress_counts_to_its_end(found: named.NamedPlans) -> None:
     told: list[tuple[int, int]] = []
     named.measure(mixture(), progress=lambda activity, done, total: told.append((done, total)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -51,6 +52,25 @@ def compile_requests(
         )
     state = State((0,) * len(requests), x_t.to(template))
     return Program(adapter, trajectory, contexts, known), state
+
+
+def compile_states(
+    adapter: Adapter, plan: Plan, x_t: Tensor, guidance_scale: float
+) -> tuple[Program, State]:
+    """What pictures are made by that a host has begun and asks its own network for.
+
+    The host knows contexts, and how they share network calls. It answers the questions of
+    `asymflow.core.state`, and moves on by the answers, until the program is finished.
+
+    Args:
+        adapter: the model; only what it does to estimates is used.
+        plan: of all pictures; its rules are left to the host.
+        x_t: states [b, c, h, w] at the beginning of the plan.
+        guidance_scale: of all pictures.
+    """
+    stages = _compiled(replace(plan, adaptive=()), guidance_scale)
+    trajectory = Trajectory.of([stages] * len(x_t), x_t)
+    return Program(adapter, trajectory, ()), State((0,) * len(x_t), x_t)
 
 
 @lru_cache(maxsize=256)

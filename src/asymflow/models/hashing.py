@@ -18,6 +18,8 @@ from asymflow.core.fingerprint import Fingerprint, Rounded
 
 SAMPLED = 512
 """About as many weights are in the sample of a fingerprint; at least one of every tensor."""
+SPACED = 1024
+"""Values of a tensor that stand for all, in `sampled_identity`."""
 
 _NONE: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -66,6 +68,34 @@ def digest_of(network: nn.Module, settings: bytes, extra: Mapping[str, Tensor] =
         if settings not in known.digests:
             known.digests[settings] = _hashed(settings, known.state(), torch.bfloat16)
         return known.digests[settings]
+
+
+def sampled_identity(
+    state: Mapping[str, Tensor], settings: bytes = b"", each: int = SPACED
+) -> Identity:
+    """The identity of weights by some values of every tensor, evenly spaced.
+
+    Takes milliseconds for weights of many gigabytes, wherever they are. Tuning a network changes
+    nearly all of its weights, so it is told from what it was tuned from; a change of a few numbers
+    may go unnoticed. It is never equal to `identity_of` the same weights.
+
+    Args:
+        state: the tensors, by name.
+        settings: what else tells the model from others.
+        each: values of a tensor.
+    """
+    begin = b"sampled %d %s" % (each, settings)
+    parts: dict[str, Tensor] = {}
+    for name, value in sorted(state.items()):
+        begin += f" {name} {tuple(value.shape)}".encode()
+        if value.numel():
+            part = _spaced(value.detach(), min(each, value.numel()))
+            # Operators know few of the types of 8 bits, and float32 holds all of them.
+            short = part.is_floating_point() and part.element_size() == 1
+            parts[name] = part.float() if short else part
+    float16, rounded = _hashed(begin, parts, torch.float16), _rounded(parts)
+    fingerprint = Fingerprint(float16, rounded, _sample(parts) if rounded else ())
+    return Identity(_hashed(begin, parts, torch.bfloat16), fingerprint)
 
 
 @dataclass(slots=True, eq=False)

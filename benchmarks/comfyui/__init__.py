@@ -1,0 +1,1 @@
+"""ComfyUI with the node pack, headless: pictures like the engine's, graphs, a server."""
