@@ -158,7 +158,7 @@ class TaylorCache(BlockCache):
 
 
 class Caching(Counted):
-    """A transformer with a block cache, for the calls of one picture, or of several that share all calls.
+    """A transformer with a block cache, for the calls of one picture, or of several that share all.
 
     The blocks are shared with `inner`; outputs are bit-identical where nothing is reused.
     """

@@ -21,7 +21,7 @@ class Effort:
     moves: int
     first: int
     again: int
-    polish: int
+    polish: int = 0
 
 
 QUICK = Effort(pictures=6, moves=64, first=16, again=8, polish=0)
