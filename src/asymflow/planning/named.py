@@ -41,9 +41,8 @@ from asymflow.planning.selection import Search, known_to, limit_plan
 from asymflow.planning.shelf import NAMES
 from asymflow.planning.verifier import Evaluator, rollout
 
-CHOSEN, FRESH, OWN = 4, 16, 4
-"""Pictures that plans are chosen by, that they are proved on, and of these those that the model's
-own sampler makes as well."""
+CHOSEN, FRESH = 4, 16
+"""Pictures that plans are chosen by, and that they are proved on."""
 CANDIDATES = 32
 """Moves between candidate times."""
 COARSER, FINE = (24, 28, 32, 40), 64
@@ -326,12 +325,13 @@ class _Named:
         judge, limit, others = self._fresh[0]
         errors = judge.errors(plan)
         self.counted.activity = before
-        return _Proved(plan, Proof(errors, others, limit, paired=OWN))
+        return _Proved(plan, Proof(errors, others, limit, paired=len(others)))
 
     def _limits(self) -> tuple[Evaluator, Limit, Errors]:
         """Fresh pictures, where the model leads for them, and how near its own sampler comes.
 
-        That makes some of them, besides those that plans are chosen by, of which it is not.
+        Errors are those of a few pictures that turn into others: means can only be compared on the
+        same ones.
         """
         fresh = requests(self.model.card, self.size, self.guidance, FRESH, PROVED)
         least = np.minimum(self.own_errors, self._least_error())
@@ -344,7 +344,7 @@ class _Named:
         judge = Evaluator(
             self.adapter, tuple(fresh), states, roll=_roll, known=self.journal.errors("fresh")
         )
-        return judge, limit, np.concatenate([self.own_errors, judge.errors(self.own, OWN)])
+        return judge, limit, judge.errors(self.own)
 
     @property
     def _reference_moves(self) -> int:
@@ -415,7 +415,7 @@ def _expected(own: int, effort: Effort) -> int:
     fits += 4 * effort.polish * selection.BEGIN
     searches += effort.pictures * fits
     searches += CHOSEN * COARSER[-1]
-    proofs = FRESH * (FINE * 3 // 4 + 2 * quarter) + OWN * own
+    proofs = FRESH * (FINE * 3 // 4 + 2 * quarter + own)
     return profile + own * CHOSEN + searches + proofs
 
 
