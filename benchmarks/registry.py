@@ -215,7 +215,7 @@ SUITES = (
     Suite(
         "fashion learned",
         "LD3, which learns times by gradients, by its authors' code, beside fitted plans",
-        f"{_ONE} {_RUN} fashion learned --ld3 PATH",
+        f"{_ONE} {_RUN} fashion learned --ld3 PATH --prices 6 --solvers uni_pc ipndm",
         ("trained/learned.json",),
     ),
     Suite(

@@ -38,6 +38,7 @@ from asymflow.bench.baselines.samplers import Interval, Sampler
 from asymflow.bench.caching import BlockCache, Caching, Counted, FirstBlockCache, TaylorCache
 from asymflow.core.adapter import Adapter, Context
 from asymflow.core.types import Request
+from asymflow.models.about import WithCard
 from asymflow.models.jit.adapter import JitAdapter
 from asymflow.planning.encoded import Encoded
 from asymflow.planning.proof import rms
@@ -219,8 +220,9 @@ def wraps(blocks: bool) -> Iterator[tuple[str, str, Callable[[Adapter], Counted]
 
     def cached(make: Callable[[], BlockCache]) -> Callable[[Adapter], Counted]:
         def wrap(model: Adapter) -> Counted:
-            assert isinstance(model, JitAdapter)
-            return Blocks(model, make())
+            bare = _bare(model)
+            assert isinstance(bare, JitAdapter)
+            return Blocks(bare, make())
 
         return wrap
 
@@ -240,6 +242,11 @@ def wraps(blocks: bool) -> Iterator[tuple[str, str, Callable[[Adapter], Counted]
         yield "first-block cache", name, cached(partial(FirstBlockCache, threshold))
     for every in (2, 3, 4, 5):
         yield "TaylorSeer", f"TaylorSeer, 1 of {every}", cached(partial(TaylorCache, every))
+
+
+def _bare(model: Adapter) -> Adapter:
+    """The model without the card beside its file."""
+    return model.inner if isinstance(model, WithCard) else model
 
 
 def walk(table: Table, setting: Setting, wanted: Sequence[Request]) -> tuple[Tensor, float]:
@@ -276,7 +283,7 @@ def compared(table: Table, prices: Sequence[int], given: argparse.Namespace) -> 
     """The best cache of every family and price, on fresh pictures."""
     fine = table.fine(limit_times(table.dense, given.limit), "corrected2")
     chosen, fresh = (_limits(table, fine, each) for each in (table.chosen, table.fresh))
-    blocks = isinstance(table.model, JitAdapter)
+    blocks = isinstance(_bare(table.model), JitAdapter)
     tried: list[tuple[Setting, float, float]] = []
     for family, name, make in wraps(blocks):
         for solver in ("Euler", "DPM-Solver++ 2M"):
