@@ -176,7 +176,7 @@ QUICK: dict[str, Any] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ld3", type=Path, metavar="PATH", required=True)
+    parser.add_argument("--ld3", type=Path, metavar="PATH", default=Path("LD3"))
     parser.add_argument("--prices", type=int, nargs="+", default=[6, 10])
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--solvers", nargs="+", default=["uni_pc", "dpm_solver++", "ipndm"])
