@@ -25,10 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from asymflow.core.adapter import Adapter, Context, Wrapped
-from asymflow.models.embedded.adapter import EmbeddedAdapter
-from asymflow.models.embedded.network import PictureModel
-from asymflow.models.jit.adapter import JitAdapter
-from asymflow.models.jit.network import JitModel
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -161,13 +157,17 @@ class Caching(Counted):
     """A transformer with a block cache, for the calls of one picture, or of several that share all.
 
     The blocks are shared with `inner`; outputs are bit-identical where nothing is reused.
+
+    Args:
+        inner: an adapter that is a dataclass, whose `model.transformer.blocks` map tokens x
+            [b, n, width] and more to tokens: the embedded model, or a JiT.
+        cache: decides.
     """
 
-    def __init__(self, inner: EmbeddedAdapter | JitAdapter, cache: BlockCache) -> None:
+    def __init__(self, inner: Any, cache: BlockCache) -> None:
         super().__init__(inner)
         self._cache = cache
-        model: Any = _cached(inner.model, cache)
-        self._cached: Adapter = replace(inner, model=model)
+        self._cached: Adapter = replace(inner, model=_cached(inner.model, cache))
 
     @property
     def whole(self) -> int:
@@ -212,7 +212,7 @@ class _Block(nn.Module):
         return torch.cat([before, y], dim=1)
 
 
-def _cached(model: PictureModel | JitModel, cache: BlockCache) -> PictureModel | JitModel:
+def _cached(model: Any, cache: BlockCache) -> Any:
     blocks = list(model.transformer.blocks)
     blocks_with_cache = nn.ModuleList(
         _Block(block, index, index == len(blocks) - 1, cache) for index, block in enumerate(blocks)
