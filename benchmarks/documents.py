@@ -747,6 +747,15 @@ def stated(result: Result) -> Iterator[str]:
                 f"({bare(each['fresh']['low'], 3)} to {bare(each['fresh']['high'], 3)})",
                 "yes" if each["within"] else "overlaps" if each["overlaps"] else "no",
             )
+        own = table["own"]
+        yield row(
+            title,
+            "own sampler",
+            "",
+            "",
+            f"{bare(own['value'], 3)} ({bare(own['low'], 3)} to {bare(own['high'], 3)})",
+            "",
+        )
         found = table["predictions"]["all"]
         yield f"{bare(found['rank_correlation'], 2)} on {number(title.split(',')[0])}"
 

@@ -208,7 +208,7 @@ SUITES = (
     ),
     Suite(
         "fashion caches",
-        "Caches of outputs and of blocks beside fitted plans, at equal passes",
+        "Caches of outputs and of blocks beside fitted plans, at about equal passes",
         f"{_ONE} {_RUN} fashion caches",
         ("trained/caches.json",),
     ),
