@@ -22,6 +22,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +63,10 @@ def run(args: argparse.Namespace) -> None:
 
     apart = parity.differences(real)
     report |= {"tolerance": parity.TOLERANCE, "differences": apart}
-    faults += [
-        f"{name}: the pictures differ by {value:.3g}"
-        for name, value in apart.items()
-        if not value <= parity.TOLERANCE
-    ]
+    faults += _apart(apart, parity.TOLERANCE)
     small = families.differences(real)
     report |= {"family_tolerance": families.TOLERANCE, "families": small}
-    faults += [
-        f"{name}: the pictures differ by {value:.3g}"
-        for name, value in small.items()
-        if not value <= families.TOLERANCE
-    ]
+    faults += _apart(small, families.TOLERANCE)
     report["levels"] = levels.found(real)
     if report["levels"] != levels.EXPECTED:
         faults.append(f"plans have the levels {report['levels']}, not {levels.EXPECTED}")
@@ -99,6 +92,15 @@ def run(args: argparse.Namespace) -> None:
     print(f"{out} for ComfyUI {real.version} ({real.commit})")
     if faults:
         sys.exit("\n".join(faults))
+
+
+def _apart(found: Mapping[str, float], most: float) -> list[str]:
+    """A line for each difference of pictures that is too large, or no number."""
+    return [
+        f"{name}: the pictures differ by {value:.3g}"
+        for name, value in found.items()
+        if not value <= most
+    ]
 
 
 def _served(path: Path, *, measure: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from asymflow.core.errors import InputError
 from asymflow.core.schedules import karras, plan_of
 from asymflow.core.types import Plan, Request
 from asymflow.models import edm
-from asymflow.planning import named
+from asymflow.planning import named, replay
 from asymflow.planning.journal import Journal
 from asymflow.planning.proof import ANOTHER, UNSEEN
 from asymflow.planning.shelf import NAMES, Shelf
@@ -144,7 +144,7 @@ def test_outputs_of_large_pictures_are_not_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
 ) -> None:
     if not room:
-        monkeypatch.setattr(named, "RECORDED", 0)
+        monkeypatch.setattr(replay, "RECORDED", 0)
 
     def stop(activity: str, done: int, expected: int) -> None:
         if done > 100:

@@ -28,7 +28,7 @@ from asymflow.planning.proof import rms
 from asymflow.planning.verifier import rollout
 from benchmarks import results
 from benchmarks.suites.fashion.asking import asked, loaded
-from benchmarks.suites.fashion.campaign import TOGETHER, Table, fits, limit_times
+from benchmarks.suites.fashion.campaign import TOGETHER, Table, fits
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.train import MODELS
 
@@ -98,7 +98,7 @@ def measured(network: str, given: argparse.Namespace) -> tuple[dict[str, Any], s
     plans = [ours.at(steps)["fitted"] for steps in given.steps]
     # Of equal price, a guided estimate, whatever the plan leaves out.
     steps = np.array([sum(s.passes(guided=True) for s in plan.steps) / 2 for plan in plans])
-    fine = table.fine(limit_times(table.dense, given.limit), "corrected2")
+    fine = table.limit(given.limit)
     parts = [wanted[i : i + TOGETHER] for i in range(0, len(wanted), TOGETHER)]
     every = [_errors(table, plans, fine, part) for part in parts]
     errors = np.concatenate([each for each, _ in every], axis=1)

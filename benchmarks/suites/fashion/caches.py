@@ -1,4 +1,4 @@
-"""Caches against fitted plans at equal passes, on the models of Fashion-MNIST.
+"""Caches against fitted plans at about equal passes, on the JiT of Fashion-MNIST.
 
     OMP_NUM_THREADS=1 python -m benchmarks fashion caches
 
@@ -42,11 +42,10 @@ from asymflow.models.about import WithCard
 from asymflow.models.jit.adapter import JitAdapter
 from asymflow.planning.encoded import Encoded
 from asymflow.planning.proof import rms
-from asymflow.planning.verifier import rollout
 from benchmarks import results
 from benchmarks.suites.fashion import paired
 from benchmarks.suites.fashion.asking import Together, asked, loaded
-from benchmarks.suites.fashion.campaign import CHOSEN, FRESH, LIMIT, TOGETHER, Table, limit_times
+from benchmarks.suites.fashion.campaign import CHOSEN, FRESH, LIMIT, TOGETHER, Table
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.paired import Array
 from benchmarks.suites.fashion.train import MODELS
@@ -281,8 +280,8 @@ def _sampler(table: Table, setting: Setting) -> Sampler:
 
 def compared(table: Table, prices: Sequence[int], given: argparse.Namespace) -> dict[str, Any]:
     """The best cache of every family and price, on fresh pictures."""
-    fine = table.fine(limit_times(table.dense, given.limit), "corrected2")
-    chosen, fresh = (_limits(table, fine, each) for each in (table.chosen, table.fresh))
+    fine = table.limit(given.limit)
+    chosen, fresh = (table.drawn(fine, each) for each in (table.chosen, table.fresh))
     blocks = isinstance(_bare(table.model), JitAdapter)
     tried: list[tuple[Setting, float, float]] = []
     for family, name, make in wraps(blocks):
@@ -317,11 +316,6 @@ def compared(table: Table, prices: Sequence[int], given: argparse.Namespace) -> 
         }
         print(f"{table.model.name} {table.scale:g}, {price} passes: {shown}", flush=True)
     return {"rows": rows, "settings": len(tried)}
-
-
-def _limits(table: Table, fine: Any, wanted: Sequence[Request]) -> Tensor:
-    parts = [wanted[i : i + TOGETHER] for i in range(0, len(wanted), TOGETHER)]
-    return torch.cat([rollout(table.adapter, fine, part) for part in parts])
 
 
 QUICK: dict[str, Any] = {

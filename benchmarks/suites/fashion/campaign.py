@@ -142,6 +142,15 @@ class Table:
     def dense(self) -> tuple[float, ...]:
         return dense(self.model)
 
+    def limit(self, halves: int) -> Plan:
+        """A plan that leads to the limit, by so many steps of either half."""
+        return self.fine(limit_times(self.dense, halves), "corrected2")
+
+    def drawn(self, plan: Plan, wanted: Sequence[Request]) -> Tensor:
+        """x_0 [b, c, h, w] of requests by a plan."""
+        parts = [wanted[i : i + TOGETHER] for i in range(0, len(wanted), TOGETHER)]
+        return torch.cat([rollout(self.adapter, plan, part) for part in parts])
+
     @contextmanager
     def spending(self, part: str) -> Generator[None]:
         rows, began = self.counted.rows, time.process_time()
@@ -190,12 +199,10 @@ def limit_times(dense: Sequence[float], count: int) -> tuple[float, ...]:
 
 def limits(table: Table) -> dict[str, float]:
     """Find the limit of all pictures; return its own error."""
-    fine = table.fine(limit_times(table.dense, LIMIT), "corrected2")
+    fine = table.limit(LIMIT)
     wanted = [*table.chosen, *table.fresh]
-    for begin in range(0, len(wanted), TOGETHER):
-        part = wanted[begin : begin + TOGETHER]
-        found = rollout(table.adapter, fine, part)
-        table.ends |= {each.seed: x_0 for each, x_0 in zip(part, found, strict=True)}
+    found = table.drawn(fine, wanted)
+    table.ends |= {each.seed: x_0 for each, x_0 in zip(wanted, found, strict=True)}
     few = table.fresh[:CHECKED]
     other = table.fine(grids.blended(table.dense, OTHER), "multistep3")
     known = torch.stack([table.ends[each.seed] for each in few])
@@ -286,7 +293,7 @@ def compared(
         with table.spending("fit"):
             plan = ours.at(price // 2 if table.guided else price)["fitted"]
         with table.spending("proof"):
-            own[price] = rms(rollout(table.adapter, plan, fresh), limit)
+            own[price] = rms(table.drawn(plan, fresh), limit)
         unfitted = measured[UNFITTED]
         others = {
             family: errors

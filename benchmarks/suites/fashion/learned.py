@@ -35,7 +35,6 @@ from asymflow.core.compiler import noise
 from asymflow.core.errors import InputError
 from asymflow.core.types import Request
 from asymflow.planning.proof import rms
-from asymflow.planning.verifier import rollout
 from benchmarks import results
 from benchmarks.suites.fashion import paired
 from benchmarks.suites.fashion.asking import asked, loaded
@@ -43,9 +42,7 @@ from benchmarks.suites.fashion.campaign import (
     CHOSEN,
     FRESH,
     LIMIT,
-    TOGETHER,
     Table,
-    limit_times,
 )
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.train import MODELS
@@ -94,13 +91,6 @@ def as_edm(table: Table, x: Tensor, sigma: Tensor, label: Tensor, _: object) -> 
     return ((x - x_0) / sigma.view(-1, 1, 1, 1)).double()
 
 
-def limits(table: Table, wanted: Sequence[Request], halves: int) -> Tensor:
-    """Where the model leads [b, c, h, w]."""
-    fine = table.fine(limit_times(table.dense, halves), "corrected2")
-    parts = [wanted[i : i + TOGETHER] for i in range(0, len(wanted), TOGETHER)]
-    return torch.cat([rollout(table.adapter, fine, part) for part in parts])
-
-
 def begun(table: Table, wanted: Sequence[Request]) -> list[Tensor]:
     """The noise [c, h, w] of requests."""
     size = table.model.card.sizes.native
@@ -115,9 +105,9 @@ def learned(table: Table, steps: int, solver: str, given: argparse.Namespace) ->
     )
     schedule = schedules.NoiseScheduleVE(schedule="edm")
     made, _, extra = utils.get_solvers(solver, steps, 3, schedule, "bh1")
-    count = given.train + given.valid
+    fine, count = table.limit(given.limit), given.train + given.valid
     wanted = asked(table.model, 1.0, CHOSEN, count)
-    pictures, latents = [*limits(table, wanted, given.limit).clone()], begun(table, wanted)
+    pictures, latents = [*table.drawn(fine, wanted).clone()], begun(table, wanted)
     labels = [torch.tensor(each.inputs["label"]) for each in wanted]
 
     def data(part: slice) -> Any:
@@ -130,6 +120,7 @@ def learned(table: Table, steps: int, solver: str, given: argparse.Namespace) ->
     side, channels = table.model.card.sizes.native[0], table.model.channels
     net = partial(as_edm, table)
     began = time.process_time()
+    torch.manual_seed(0)  # of the order of its pictures
     with tempfile.TemporaryDirectory() as folder:
         config = trainer.ModelConfig(
             net=net, decoding_fn=_same, noise_schedule=schedule, solver=made,
@@ -159,7 +150,7 @@ def learned(table: Table, steps: int, solver: str, given: argparse.Namespace) ->
             timesteps=times[0], timesteps2=times[1], order=3, NFEs=steps,
             condition=label, unconditional_condition=None, **extra,
         )  # fmt: skip
-    errors = rms(ends.float(), limits(table, table.fresh, given.limit))
+    errors = rms(ends.float(), table.drawn(fine, table.fresh))
     sigmas = [each.tolist() for each in times]
     return {
         "solver": solver,

@@ -31,11 +31,10 @@ from asymflow.planning import grids, named, prediction, profiler
 from asymflow.planning.calibration import PROFILED, requests
 from asymflow.planning.proof import UNSEEN, rms
 from asymflow.planning.proposals import interval
-from asymflow.planning.verifier import rollout
 from benchmarks import results
 from benchmarks.suites import predicted_error
 from benchmarks.suites.fashion.asking import asked, loaded
-from benchmarks.suites.fashion.campaign import FRESH, LIMIT, TOGETHER, Table, limit_times
+from benchmarks.suites.fashion.campaign import FRESH, LIMIT, Table
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.train import MODELS
 
@@ -47,8 +46,7 @@ Array = NDArray[np.float64]
 
 def seen(table: Table, plan: Plan, wanted: Sequence[Request]) -> Tensor:
     """Pictures [b, c, h, w] in [-1, 1]."""
-    parts = [wanted[i : i + TOGETHER] for i in range(0, len(wanted), TOGETHER)]
-    states = torch.cat([rollout(table.adapter, plan, part) for part in parts])
+    states = table.drawn(plan, wanted)
     pictures = [torch.from_numpy(table.model.to_picture(state)) for state in states]
     return torch.stack(pictures).movedim(-1, 1) * 2 - 1
 
@@ -160,7 +158,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         scale = model.card.guidance
         table = Table.of(model, scale, 0, given.pictures)
         table.fresh = asked(model, scale, FRESH, given.pictures)
-        fine = table.fine(limit_times(table.dense, given.limit), "corrected2")
+        fine = table.limit(given.limit)
         limit = seen(table, fine, table.fresh)
         rows = predicted(table, limit, given.plans)
         groups = {"all": rows} | {

@@ -37,8 +37,8 @@ class MeasureModel(io.ComfyNode):
             category="sampling/asymflow",
             description=(
                 "Measures this model on your prompts and keeps its plans best, balanced, fast and "
-                "draft. That takes about as long as 100 pictures, once; if it is interrupted, the "
-                "next run resumes. Connect the MODEL to Load plan or Apply plan."
+                "draft. That takes some ten thousand network passes, once; if it is interrupted, "
+                "the next run resumes. Connect the MODEL to Load plan or Apply plan."
             ),
             inputs=[
                 io.Model.Input("model"),

@@ -36,7 +36,8 @@ from asymflow.planning.journal import Journal
 from asymflow.planning.prediction import price, step_prices
 from asymflow.planning.profiler import Progress, no_progress
 from asymflow.planning.proof import Errors, Limit, Proof
-from asymflow.planning.proposals import RECORDED, Fits, interval, proposals
+from asymflow.planning.proposals import Fits, interval, proposals
+from asymflow.planning.replay import small
 from asymflow.planning.selection import Search, known_to, limit_plan
 from asymflow.planning.shelf import NAMES
 from asymflow.planning.verifier import Evaluator, rollout
@@ -210,8 +211,7 @@ class _Named:
         times = switched(grid, interval(own))
 
         outputs = passes * CHOSEN * profiler.FINER * len(times)
-        small = outputs * 4 * adapter.channels * math.prod(size) <= RECORDED
-        partial = journal.path("profile.partial") if small else None
+        partial = journal.path("profile.partial") if small(adapter, size, outputs) else None
 
         def profiled() -> tuple[Profile, Tensor]:
             found, ends = profiler.measure(

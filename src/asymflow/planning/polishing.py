@@ -38,7 +38,7 @@ RATE, BY_ERROR = 0.3, 12.0
 one."""
 BETAS = (0.9, 0.98)
 MOST = 12
-"""Steps of plans that are polished: with more, fits left nothing to gain on other pictures."""
+"""Steps of plans that are polished: with more, next to nothing was gained on other pictures."""
 SNR, STATE, NEWEST, DIFFERENCE = 0.1, 0.003, 0.01, 0.05
 """Units in which log-SNR, k, g and c move."""
 _LEAST = 1e-12
@@ -87,7 +87,7 @@ def _descended(teacher: Teacher, found: Fit, rounds: int) -> Plan | None:
         error = (missing.square().mean(1) + _LEAST).sqrt().mean()
         if not bool(error.isfinite()):
             return None
-        for each, slope in zip(by, torch.autograd.grad(error, by, allow_unused=True), strict=True):
+        for each, slope in zip(by, torch.autograd.grad(error, by), strict=True):
             each.grad = slope
         adam.step()
         with torch.no_grad():
@@ -109,6 +109,7 @@ class Numbers:
 
     @classmethod
     def of(cls, plan: Plan) -> Numbers:
+        """Those of a fitted plan that begins where it likes and ends at 0."""
         snr = [math.log((1 - step.t) / step.t) for step in plan.steps[1:]]
         return cls(_double(snr), tuple(_of_step(step) for step in plan.steps))
 

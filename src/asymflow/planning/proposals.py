@@ -20,7 +20,7 @@ from asymflow.planning.effort import QUICK, Effort
 from asymflow.planning.fitting import Fit, Teacher
 from asymflow.planning.journal import Journal
 from asymflow.planning.prediction import price
-from asymflow.planning.replay import recorded
+from asymflow.planning.replay import recorded, small
 from asymflow.planning.verifier import corrected, only
 
 SHIFTS = (1.0, 0.5, 0.25)
@@ -29,8 +29,6 @@ LATE = 0.1
 """Time below which some plans that are tried do without guidance."""
 LATER = 0.3
 """The same of fitted plans, whose weights make good some of what is missing."""
-RECORDED = 2**30
-"""Bytes up to which the outputs of the network are kept, so that even a fit resumes."""
 
 
 def proposals(
@@ -180,8 +178,8 @@ class Fits:
         """The adapter, with its outputs recorded if they are small."""
         path = self.journal.path(f"{name}.partial")
         [first] = self.requests(1)[:1]
-        each = 4 * self.adapter.channels * math.prod(first.size)
-        if path is None or 2 * estimates * self.effort.pictures * each > RECORDED:
+        outputs = 2 * estimates * self.effort.pictures
+        if path is None or not small(self.adapter, first.size, outputs):
             return nullcontext(self.adapter)
         return recorded(self.adapter, path)
 

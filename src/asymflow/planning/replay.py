@@ -12,6 +12,7 @@ version that makes other calls, do not match and are dropped.
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -23,8 +24,15 @@ from torch import Tensor
 
 from asymflow.core.adapter import Adapter, Context, Wrapped
 
+RECORDED = 2**30
+"""Bytes up to which the outputs of a measurement are recorded."""
 _HASH, _CHECK = 16, 4
 """Bytes before an output: a hash of the inputs, and a checksum of the output."""
+
+
+def small(adapter: Adapter, size: tuple[int, int], outputs: int) -> bool:
+    """Whether so many outputs for pictures of (height, width) are few enough to be recorded."""
+    return outputs * 4 * adapter.channels * math.prod(size) <= RECORDED
 
 
 @contextmanager

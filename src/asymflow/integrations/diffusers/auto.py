@@ -46,6 +46,7 @@ from asymflow.planning.encoded import Encoded
 from asymflow.planning.journal import Journal
 from asymflow.planning.proof import Errors, Limit, Proof
 from asymflow.planning.proposals import Fits
+from asymflow.planning.replay import small
 from asymflow.planning.selection import Search, evenly, known_to, limit_plan
 from asymflow.planning.verifier import Evaluator
 
@@ -60,8 +61,6 @@ SOLVER = "corrected2"
 """Of the profile's reference, which is the limit that plans are compared with."""
 FEW = 2
 """Pictures that limits are compared on."""
-RECORDED = 2**30
-"""Bytes up to which the outputs of the network are kept, so that even a profile resumes."""
 DEARER = 1.25
 """Largest factor of the price of the next plan that is tried, where a proof fails."""
 
@@ -206,10 +205,9 @@ def _profiled(task: Task) -> tuple[Profile, Tensor]:
         )
         return found, as_pictures(ends)
 
-    height, width = task.request.size
     outputs = CALIBRATION * profiler.FINER * len(task.times)
-    small = outputs * 4 * task.adapter.channels * height * width <= RECORDED
-    partial = task.journal.path("profile.partial") if small else None
+    few = small(task.adapter, task.request.size, outputs)
+    partial = task.journal.path("profile.partial") if few else None
 
     return task.journal.profile(measure)
 

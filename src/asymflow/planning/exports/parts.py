@@ -7,7 +7,7 @@ step before them, and steps of cheaper tiers become full ones, with the guidance
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
@@ -293,10 +293,10 @@ def lines(
         guided: whether the program switches guidance as the plan does.
     """
     found = [times, solver]
-    fitted = _numbers(i for i, step in enumerate(path.plan.steps) if step.weights is not None)
+    fitted = numbers(i for i, step in enumerate(path.plan.steps) if step.weights is not None)
     if fitted:
         found.append(Line("fitted weights", "no", f"of steps {fitted}: the solver above moves"))
-    reused = _numbers(i for i, step in enumerate(path.plan.steps) if step.reuse)
+    reused = numbers(i for i, step in enumerate(path.plan.steps) if step.reuse)
     if reused:
         found.append(
             Line(
@@ -324,7 +324,7 @@ def lines(
 
 def _tiers(path: Path, *, guided: bool) -> Iterator[Line]:
     def where(part: Any) -> str:
-        return _numbers(i for i, step in enumerate(path.plan.steps) if part(step.tier))
+        return numbers(i for i, step in enumerate(path.plan.steps) if part(step.tier))
 
     def cached(tier: Tier) -> bool:
         return tier.cached
@@ -350,7 +350,7 @@ def _tiers(path: Path, *, guided: bool) -> Iterator[Line]:
         yield Line("guidance in turn", "no", f"of steps {found}: saves memory, changes nothing")
 
 
-def _numbers(found: Iterator[int]) -> str:
+def numbers(found: Iterable[int]) -> str:
     """Indices as text, with ranges: "0, 3-5"."""
     parts: list[list[int]] = []
     for i in found:
@@ -359,11 +359,6 @@ def _numbers(found: Iterator[int]) -> str:
         else:
             parts.append([i])
     return ", ".join("-".join(map(str, part)) for part in parts)
-
-
-def numbers(found: Sequence[int]) -> str:
-    """Indices as text, with ranges: "0, 3-5"."""
-    return _numbers(iter(found))
 
 
 def _scale(step: Step) -> float | None:
