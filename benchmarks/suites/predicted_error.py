@@ -136,9 +136,14 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def plot(rows: Sequence[Row], title: str) -> Any:
-    """Predicted against real, both logarithmic; on the line they are equal."""
+    """A figure of one panel."""
     figure = new_figure(5.6, 5.2)
-    axes: Any = figure.add_subplot()
+    panel(figure.add_subplot(), rows, title)
+    return figure
+
+
+def panel(axes: Any, rows: Sequence[Row], title: str) -> None:
+    """Predicted against real, both logarithmic; on the line they are equal."""
     ends = [f(getattr(r, n) for r in rows for n in ("predicted", "real")) for f in (min, max)]
     ends = [ends[0] * 0.85, ends[1] * 1.15]
     axes.plot(ends, ends, color="#999999", linewidth=1, zorder=0)
@@ -159,8 +164,8 @@ def plot(rows: Sequence[Row], title: str) -> Any:
         xlabel="predicted difference to the reference", ylabel="real difference, by rollouts",
     )  # fmt: skip
     axes.grid(alpha=0.25, which="both")
+    axes.tick_params(which="minor", labelbottom=False, labelleft=False)
     axes.legend(frameon=False, title="larger dots: more steps", alignment="left", fontsize=9)
-    return figure
 
 
 QUICK = {"pictures": 2, "work": results.QUICK / "plans"}

@@ -98,12 +98,13 @@ def profile(table: Table) -> Profile:
     return found
 
 
-def predicted(table: Table, limit: Tensor, count: int) -> list[predicted_error.Row]:
-    """Random plans, predicted and drawn."""
+def predicted(table: Table, fine: Plan, count: int) -> list[predicted_error.Row]:
+    """Random plans, predicted and drawn, by errors of states, as predictions are."""
     measured, wanted = profile(table), table.fresh[:PICTURES]
+    limit = table.drawn(fine, wanted)
     rows: list[predicted_error.Row] = []
     for kind, plan in predicted_error.draw(measured, 0, count):
-        errors = rms(seen(table, plan, wanted), limit[: len(wanted)])
+        errors = rms(table.drawn(plan, wanted), limit)
         names = [step.tier.name for step in plan.steps]
         tiers = {tier: names.count(tier) for tier in dict.fromkeys(names)}
         guess, real = prediction.predict(measured, plan).error, np.sqrt(np.square(errors).mean())
@@ -111,28 +112,14 @@ def predicted(table: Table, limit: Tensor, count: int) -> list[predicted_error.R
     return rows
 
 
-def _draw(tables: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Predicted against real errors, one panel for each model."""
-    figure = new_figure(4.2 * len(tables), 4.0)
-    for place, (title, table) in enumerate(tables.items()):
-        panel = figure.add_subplot(1, len(tables), place + 1)
-        rows = table["random"]
-        for kind, colour in predicted_error.KINDS.items():
-            own = [row for row in rows if row["kind"] == kind]
-            x, y = ([row[name] for row in own] for name in ("predicted", "real"))
-            panel.scatter(x, y, s=16, color=colour, label=kind)
-        ends = [f(row[n] for row in rows for n in ("predicted", "real")) for f in (min, max)]
-        panel.plot(ends, ends, color="0.6", lw=1)
-        rank = table["predictions"]["all"]["rank_correlation"]
-        panel.set(xscale="log", yscale="log", title=f"{title}\nrank correlation {rank:.2f}")
-        panel.set(xlabel="predicted RMSE")
-        panel.grid(alpha=0.3)
-        if place == 0:
-            panel.set_ylabel("RMSE to the limit")
-            panel.legend(frameon=False, fontsize=8)
+def _draw(tables: Mapping[str, Sequence[predicted_error.Row]], path: Path) -> None:
+    """Predicted against real errors of random plans, one panel for each model."""
+    figure = new_figure(5.4 * len(tables), 5.2)
+    for place, (title, rows) in enumerate(tables.items()):
+        predicted_error.panel(figure.add_subplot(1, len(tables), place + 1), rows, title)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=130)
+        figure.savefig(file, format="png", dpi=110)
 
 
 QUICK: dict[str, Any] = {"pictures": 2, "plans": 6, "limit": 6, "networks": ["jit"]}
@@ -151,6 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
     tables: dict[str, Any] = {}
+    drawn: dict[str, Sequence[predicted_error.Row]] = {}
     names: list[str] = []
     networks: list[str] = given.networks
     for network in networks:
@@ -160,7 +148,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         table.fresh = asked(model, scale, FRESH, given.pictures)
         fine = table.limit(given.limit)
         limit = seen(table, fine, table.fresh)
-        rows = predicted(table, limit, given.plans)
+        title = f"{model.card.title}, guidance {scale:g}"
+        rows = drawn[title] = predicted(table, fine, given.plans)
         groups = {"all": rows} | {
             kind: [row for row in rows if row.kind == kind] for kind in predicted_error.KINDS
         }
@@ -170,10 +159,10 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             "predictions": {name: predicted_error.summary(each) for name, each in groups.items()},
             "random": [asdict(row) for row in rows],
         }
-        tables[f"{model.card.title}, guidance {scale:g}"] = table_of
+        tables[title] = table_of
         names.append(model.name)
         print(f"{model.name}: {table_of['predictions']}", flush=True)
-    _draw(tables, given.out / "stated.png")
+    _draw(drawn, given.out / "stated.png")
     report = {"pictures": given.pictures, "tables": tables}
     path = given.out / "stated.json"
     return results.save(path, report, weights=names, dtype="float32", device="cpu")
