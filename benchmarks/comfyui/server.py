@@ -133,19 +133,19 @@ class Server:
 
 
 @contextmanager
-def serving(comfyui: Path, base: Path, pictures: bool = True) -> Generator[Server]:
+def serving(comfyui: Path, base: Path, pack: Path = PACK) -> Generator[Server]:
     """A server with the pack, while the block runs.
 
     Args:
         comfyui: the checkout.
         base: an empty folder for everything that it reads and writes.
-        pictures: whether it sends previews.
+        pack: the folder of nodes, such as that of a release.
     """
     nodes, models = base / "custom_nodes", base / "models"
     for name in ("diffusion_models", "asymflow_plans"):
         (models / name).mkdir(parents=True)
     nodes.mkdir()
-    shutil.copytree(PACK, nodes / "asymflow", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(pack, nodes / "asymflow", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(Path(__file__).with_name("nodes"), nodes / "asymflow_checks")
     for plan in (SHORT, LONG):
         save_plan(plan, models / "asymflow_plans" / f"{plan.name}.json")
@@ -157,7 +157,7 @@ def serving(comfyui: Path, base: Path, pictures: bool = True) -> Generator[Serve
     command = [
         sys.executable, str(comfyui / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port",
         str(port), "--base-directory", str(base), "--disable-auto-launch", "--preview-method",
-        "latent2rgb" if pictures else "none",
+        "latent2rgb",
     ]  # fmt: skip
     environment = {**os.environ, "XDG_CACHE_HOME": str(base / "cache")}
     with log.open("wb") as out:

@@ -50,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="measure a model in the server",
     )
+    parser.add_argument(
+        "--pack",
+        type=Path,
+        default=host.PACK,
+        help="the folder of nodes in the server, such as an unpacked release",
+    )
     parser.add_argument("--out", type=Path, help="a file; by default one of the results")
 
 
@@ -80,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     report["nodes"] = [node.GET_SCHEMA().node_id for node in host.nodes(host.load_pack())]
     if real.has("PixelDiTT2I"):
         try:
-            report |= _served(path, measure=args.measure)
+            report |= _served(path, args.pack, measure=args.measure)
         except WrongError as error:
             faults.append(str(error))
     report["faults"] = faults
@@ -103,8 +109,8 @@ def _apart(found: Mapping[str, float], most: float) -> list[str]:
     ]
 
 
-def _served(path: Path, *, measure: bool) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder, server.serving(path, Path(folder)) as running:
+def _served(path: Path, pack: Path, *, measure: bool) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as base, server.serving(path, Path(base), pack) as running:
         found: dict[str, Any] = {"server": server.checked(running)}
         if measure:
             found["measured"] = server.measured(running)
