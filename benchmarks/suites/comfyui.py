@@ -92,7 +92,9 @@ def run(args: argparse.Namespace) -> None:
     report["faults"] = faults
     out = args.out or results.SERVER / f"comfyui-{real.version}.json"
     words = ["benchmarks", "comfyui", "--comfyui", "PATH"]
-    results.save(out, report, argv=words + ([] if args.measure else ["--no-measure"]))
+    words += [] if args.measure else ["--no-measure"]
+    words += [] if args.pack == host.PACK else ["--pack", "RELEASE"]
+    results.save(out, report, argv=words)
     for name, value in (apart | small).items():
         print(f"{value:.1e}  {name}")
     print(f"{out} for ComfyUI {real.version} ({real.commit})")
