@@ -225,6 +225,12 @@ SUITES = (
         ("trained/stated.json",),
     ),
     Suite(
+        "fashion ablation",
+        "What each ingredient of fitted plans is worth, taken away one at a time",
+        f"{_ONE} {_RUN} fashion ablation",
+        ("trained/ablation.json",),
+    ),
+    Suite(
         "fashion adaptive",
         "What steps for each picture could gain over as many for all: oracle, classes, signals",
         f"{_ONE} {_RUN} fashion adaptive --networks jit",

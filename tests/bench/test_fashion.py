@@ -269,13 +269,33 @@ def test_quality_draws_what_the_campaign_found_best(
     given = ["--data", str(folder), "--out", str(tmp_path), "--campaign", str(tmp_path)]
     given += ["--networks", "jit"]
     report = quality.run(parser_of(suite, quick=True).parse_args(given))["jit"]
-    own, fitted, other = report["rows"]
+    own, fitted, other, *noisy = report["rows"]
     assert own["fd_more"]["value"] == 0
     assert other["sampler"] == "UniPC-2, chords, 4 passes"
-    for each in (fitted, other):
+    assert [each["sampler"].split(",")[0] for each in noisy] == ["DPM-Solver++ 2M SDE", "SA-Solver"]
+    for each in (fitted, other, *noisy):
         assert each["passes"] <= 4 < own["passes"]
         assert each["fd_more"]["value"] == pytest.approx(each["fd"]["value"] - own["fd"]["value"])
     assert (tmp_path / "quality-jit.png").stat().st_size > 10_000
     model = loaded(train.MODELS / NETWORKS["jit"].file)
     with pytest.raises(InputError, match="fashion campaign"):
         quality.best_of(tmp_path / "none.json", "", campaign.Table.of(model, 2.0, 1, 0))
+
+
+def test_ancestral_sampling_is_that_of_the_scheduler_with_guidance() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    pipe = diffusers.DDPMPipeline(NETWORKS["unet"].make(), diffusers.DDPMScheduler())
+    pipe.scheduler.set_timesteps(4)
+    wanted = [Request({"label": label}, (32, 32), label, 1.0) for label in (3, 7)]
+    sources = [torch.Generator().manual_seed(request.seed) for request in wanted]
+    x_t = torch.stack([torch.randn((1, 32, 32), generator=source) for source in sources])
+    labels = torch.tensor([3, 7])
+    with torch.no_grad():
+        for tau in pipe.scheduler.timesteps:
+            given, free = (
+                pipe.unet(x_t, tau, each).sample for each in (labels, torch.full_like(labels, 10))
+            )
+            eps = free + quality.SCALE * (given - free)
+            x_t = pipe.scheduler.step(eps, tau, x_t, generator=sources).prev_sample
+    torch.testing.assert_close(quality.ancestral(pipe, wanted), x_t, atol=1e-4, rtol=1e-4)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 import asymflow
 from asymflow.core import schedules
 from asymflow.core.adapter import CardedAdapter, Described, Wrapped
 from asymflow.core.card import Carded
 from asymflow.core.errors import InputError
 from asymflow.core.types import Request
+from asymflow.models.about import WithCard
+from asymflow.models.diffusers.networks import DiffusersAdapter
 
 
 class Together(Wrapped):
@@ -29,6 +33,9 @@ def loaded(path: Path) -> CardedAdapter:
     model = asymflow.load(path)
     if not (isinstance(model, Carded) and isinstance(model, Described)):
         raise InputError(f"{path} has no card. Train it with `fashion train`.")
+    inner = model.inner if isinstance(model, WithCard) else model
+    if isinstance(inner, DiffusersAdapter):  # convolutions, which this makes quicker
+        inner.model.to(memory_format=torch.channels_last)
     return model
 
 

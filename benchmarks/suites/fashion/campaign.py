@@ -77,8 +77,8 @@ CHORDS, CHORD_PICTURES = 100, 4
 """Moves and pictures of the fine solution that one grid is found by."""
 FIRST, HOPELESS = 16, 1.5
 """Baselines with so many times the error of the best on the first fresh pictures end there."""
-TOGETHER = 64
-"""Pictures of one network call."""
+TOGETHER = 16
+"""Pictures of one network call: what a processor's cache holds."""
 
 
 @dataclass(frozen=True, slots=True)

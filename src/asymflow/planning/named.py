@@ -325,14 +325,10 @@ class _Named:
         judge, limit, others = self._fresh[0]
         errors = judge.errors(plan)
         self.counted.activity = before
-        return _Proved(plan, Proof(errors, others, limit, paired=len(others)))
+        return _Proved(plan, Proof(errors, others, limit))
 
     def _limits(self) -> tuple[Evaluator, Limit, Errors]:
-        """Fresh pictures, where the model leads for them, and how near its own sampler comes.
-
-        Errors are those of a few pictures that turn into others: means can only be compared on the
-        same ones.
-        """
+        """Fresh pictures, where the model leads for them, and how near its own sampler comes."""
         fresh = requests(self.model.card, self.size, self.guidance, FRESH, PROVED)
         least = np.minimum(self.own_errors, self._least_error())
         plans, moves = self._limit_plans(), self._reference_moves

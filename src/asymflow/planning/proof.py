@@ -72,16 +72,14 @@ class Proof:
 
     Attributes:
         errors: root mean square of each picture against the limit [b].
-        others: those of the sampler it is compared with, which may be of other pictures; None if
-            that makes no pictures.
+        others: those of the sampler it is compared with, of the same pictures: a few that become
+            another make most of a mean, so that means of others say little. None if it makes none.
         limit: of these pictures.
-        paired: the last so many of `others` are of the first so many pictures.
     """
 
     errors: Errors
     others: Errors | None
     limit: Limit
-    paired: int = 0
 
     @property
     def mean(self) -> Interval:
@@ -121,13 +119,12 @@ class Proof:
     def kept(self) -> bool:
         """Whether the plan is as near to the limit as the other sampler, and loses no picture.
 
-        One that the other sampler is known to lose as well does not count.
+        One that the other sampler loses as well does not count.
         """
-        both = 0
-        if self.others is not None and self.paired:
-            lost = self._changed(self.others[-self.paired :])
-            both = int((lost & self._changed(self.errors[: self.paired])).sum())
-        return float(self.errors.mean()) <= self.promised and self.changed <= both
+        lost = self._changed(self.errors)
+        if self.others is not None:
+            lost &= ~self._changed(self.others)
+        return float(self.errors.mean()) <= self.promised and not lost.any()
 
     def _changed(self, errors: Errors) -> NDArray[np.bool_]:
         return errors > ANOTHER * self.limit.apart

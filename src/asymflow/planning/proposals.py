@@ -167,6 +167,13 @@ class Fits:
         found = self._found[steps]
         return {} if found is None else {"fitted": found.plan}
 
+    def kinds(self) -> Iterator[Guidance]:
+        """The ways to leave guidance out that are tried."""
+        intervals = _intervals(self.guided, self.measured, LATE, LATER)
+        yield from map(Guidance, intervals)
+        if CARRIED in self.measured.tiers:
+            yield Guidance(intervals[-1], every=2)
+
     def _made(self, steps: int) -> Fit | None:
         """A fit whose network outputs are recorded, so that it resumes."""
         with self._recorded("teacher", self.effort.moves) as adapter:
@@ -188,7 +195,7 @@ class Fits:
         nearest = sorted(begun, key=lambda price: abs(math.log(price / steps)))
         begins = [*(begun[price] for price in nearest[:1]), *fitting.BEGINS]
         # Where guidance is left out is chosen by the first bends, and times for the best of these.
-        shapes = [self._shape(steps, kind, begins[0]) for kind in self._kinds()]
+        shapes = [self._shape(steps, kind, begins[0]) for kind in self.kinds()]
         tried = [(fitting.fit(teacher, shape, begins[:1], 1), shape) for shape in shapes]
         known = [(found, shape) for found, shape in tried if found is not None]
         if not known:
@@ -199,12 +206,6 @@ class Fits:
         # With the plain adapter: outputs that were recorded have no gradients.
         plain = replace(teacher, adapter=self.adapter)
         return best and polishing.polished(plain, best, self.effort.polish)
-
-    def _kinds(self) -> Iterator[Guidance]:
-        intervals = _intervals(self.guided, self.measured, LATE, LATER)
-        yield from map(Guidance, intervals)
-        if CARRIED in self.measured.tiers:
-            yield Guidance(intervals[-1], every=2)
 
     def _taught(self, adapter: Adapter) -> Teacher:
         [first] = self.requests(1)[:1]

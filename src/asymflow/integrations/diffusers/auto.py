@@ -50,10 +50,9 @@ from asymflow.planning.replay import small
 from asymflow.planning.selection import Search, evenly, known_to, limit_plan
 from asymflow.planning.verifier import Evaluator
 
-CALIBRATION, FRESH, OWN = 4, 16, 4
-"""Pictures to profile on and to choose a plan by, to measure what it keeps, and of these those
-that the pipeline's own sampler makes as well. The first two are the least numbers: every example
-serves equally often."""
+CALIBRATION, FRESH = 4, 16
+"""Pictures to profile on and to choose a plan by, and to measure what it keeps beside the
+pipeline's own sampler. These are the least numbers: every example serves equally often."""
 GROWTH = profiler.Growth(pictures=2, times=4, moves=8)
 """How the growth of errors is measured. Less exactly than for a profile that is kept, since plans
 are compared by running them."""
@@ -270,20 +269,17 @@ def _prover(task: Task, chosen: Evaluator, own: Own, errors: Errors) -> Callable
         plan, off = limit_plan(chosen, task.limits, errors, few=FEW, moves=task.reference_moves)
         limit = Limit.of(task.states(f"fresh-{len(plan.steps)}", plan, fresh), off)
     judge = task.judge("fresh", fresh, limit)
-    before, paired = None, 0
+    before = None
     with task.pictures.stage("fresh own"):
         if own.consistent and own.plan is not None:
-            before = judge.errors(fitting(own.plan), OWN)
+            before = judge.errors(fitting(own.plan))
         elif own.errors is not None:
-            before = distances(task, task.by_baseline("fresh-own", judge), OWN)
-        if before is not None and own.errors is not None:
-            paired = len(before)
-            before = np.concatenate([own.errors, before])
+            before = distances(task, task.by_baseline("fresh-own", judge))
     proving = task.by_pipeline("proof", judge)
 
     def prove(plan: Plan) -> _Proved:
         with task.pictures.stage(f"proof of {len(plan.steps)}", proof=0):
-            proof = Proof(proving.errors(plan), before, limit, paired)
+            proof = Proof(proving.errors(plan), before, limit)
             return _Proved(plan, proof, seconds_of(task, plan, fresh))
 
     return prove
@@ -342,6 +338,6 @@ def _expected(own: int, steps: int | None, examples: int) -> dict[str, int]:
         + fits
         + price * (first + (3 * further if steps is None else 0)),
         "fresh limit": FINE * 3 // 4 * fresh + sum(COARSER[:2]) * FEW,
-        "fresh own": own * OWN,
+        "fresh own": own * fresh,
         "proof": price * fresh,
     }

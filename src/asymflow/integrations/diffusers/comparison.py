@@ -94,11 +94,11 @@ _ANY = plan_of((1.0, 0.0), name="baseline")
 """Stands for the baseline, which is no plan, where errors are kept by plan."""
 
 
-def distances(task: Task, baseline: Evaluator, count: int | None = None) -> Errors | None:
+def distances(task: Task, baseline: Evaluator) -> Errors | None:
     """How far the pipeline's own sampler is from the limit [b]; None where it makes no picture."""
     name = task.baseline.name
     try:
-        errors = baseline.errors(_ANY, count)
+        errors = baseline.errors(_ANY)
     except Exception as error:  # whatever a scheduler of another library may raise
         reason = f"{type(error).__name__}: {error}"
     else:
