@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ from benchmarks.suites.fashion.campaign import (
 )
 from benchmarks.suites.fashion.data import SIDE
 from benchmarks.suites.fashion.judge import FIRST, REFERENCE, Features, Judge
-from benchmarks.suites.fashion.networks import NETWORKS, NULL
+from benchmarks.suites.fashion.networks import NETWORKS, NULL, diffusers
 from benchmarks.suites.fashion.train import MODELS
 
 SCALE = 2.0
@@ -116,9 +115,9 @@ def compared(
     for price in given.noisy:
         settings += [(each, price) for each in noisy(table, price, given.tried, judge, reference)]
     for setting, price in settings:
-        found = table.sampler(setting, price)
-        assert found is not None, "it was chosen by what it draws"
-        sampler, passes = found
+        chosen = table.sampler(setting, price)
+        assert chosen is not None, "it was chosen by what it draws"
+        sampler, passes = chosen
         draws[f"{setting}, {price} passes"] = passes, _by_sampler(table, sampler)
     rows: list[dict[str, Any]] = []
     kept: dict[str, Features] = {}
@@ -132,7 +131,7 @@ def compared(
     found: dict[str, Any] = {"title": title, "rows": rows}
     few = wanted[: given.ancestral]
     if network == "unet" and few:
-        pipe: Any = diffusers.DDPMPipeline.from_pretrained(given.models / NETWORKS[network].file)
+        pipe = diffusers.DDPMPipeline.from_pretrained(given.models / NETWORKS[network].file)
         made = features(partial(ancestral, pipe), judge, table, few)
         more = {
             name: asdict(metrics.fd_difference(each[: len(few)], made, reference))
