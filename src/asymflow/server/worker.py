@@ -431,7 +431,6 @@ class Worker(threading.Thread):
             "tier": move.step.tier.name,
             "shrink": move.step.tier.pool_factor,
             "guided": guided,
-            "skipped": False,
             "ms": round(1000 * seconds, 2),
             "forwards": move.step.passes(guided=request.guidance_scale != 1),
         }
