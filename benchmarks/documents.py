@@ -37,7 +37,7 @@ from benchmarks.suites.plans import make
 
 Result = Mapping[str, Any]
 BASELINES = "e11a8aad/baselines/baselines.json"
-README, PLANNING = "README.md", "docs/planning.md"
+README, PLANNING, ADAPTIVE = "README.md", "docs/planning.md", "docs/adaptive.md"
 DIFFUSERS, JIT = "docs/guide/diffusers.md", "docs/guide/jit.md"
 MINIT2I, COMFYUI = "docs/guide/minit2i.md", "docs/guide/comfyui.md"
 SERVER, STUDIO, TRAINING = "docs/guide/server.md", "docs/guide/studio.md", "docs/guide/training.md"
@@ -293,57 +293,6 @@ def tiled(result: Result, errors: Result) -> Iterator[str]:
 def _seconds(ms: float) -> str:
     """Two digits, as the memory beside it; whole seconds above 100."""
     return fixed(ms / 1000) if ms >= 100_000 and ms < 800_000 else figures(ms / 1000, 2)
-
-
-@passages(PLANNING, "e11a8aad/adaptive-real.json")
-def adapting(result: Result) -> Iterator[str]:
-    plans = result["plans"]
-    goal, ruled, left = (plans[f"balanced{kind}"] for kind in ("", ", adaptive", ", fixed"))
-    yield f"of at most {share(result['rise'])} more"
-    for label, found in (
-        ("`balanced`", goal),
-        ("with rules", ruled),
-        ("the same steps left out for all", left),
-    ):
-        times = (found["ms"]["mean"], found["ms"]["p95"], found["ms, 8 together"]["mean"])
-        error, more = bare(found["error"]["mean"], 3), found["error minus goal"]
-        if found is not goal:
-            error += f" ({bare(more['low'], 3, '+')} to {bare(more['high'], 3, '+')})"
-        passes = number(f"{found['forwards']['p95']:g}")
-        if found is ruled:  # a step is guided, in two passes, but for the last
-            passes = f"{number(2 * min(ruled['steps']) - 1)} to {passes}"
-        yield row(label, *(f"{fixed(ms)} ms" for ms in times), error, passes)
-
-    def increase(found: Result) -> float:
-        return found["error minus goal"]["mean"] / goal["error"]["mean"]
-
-    ratio = ruled["time over goal"]
-    yield (
-        f"Rules save {share(1 - ratio)} of the time (medians of ratios: {bare(ratio, 2)} of it) "
-        f"for {share(increase(ruled), 1)} more error"
-    )
-    yield f"saves {share(1 - left['time over goal'])} for {share(increase(left), 1)}"
-    yield f"({bare(ruled['correlation of steps with complexity'], 2)})"
-
-
-@passages(PLANNING, "e11a8aad/oracle.json")
-def oracle(result: Result) -> Iterator[str]:
-    goals = result["goals"]
-    for label, name in (
-        ("all errors, chance included", "real errors"),
-        ("the difficulty of every picture", "difficulty"),
-        ("the difficulty, estimated from prediction residuals", "surprises"),
-    ):
-        yield row(label, *(share(goals[n]["saved"][name]["mean"]) for n in ("6", "8", "12")))
-    explained = "explained by difficulty and grid (share of the variance of logarithms)"
-    yield f"it explains {bare(result[explained], 2)} of their variance"
-    spread = result["spread of difficulty (standard deviation of its logarithm)"]
-    yield f"one standard deviation of it is a factor of {fixed(math.exp(spread), 2)}"
-    yield f"this oracle saves {share(goals['8']['saved']['difficulty']['worst'])}"
-    surprises = [share(goals[n]["saved"]["surprises"]["worst"]) for n in ("8", "12")]
-    correlations = [bare(goals[n]["correlation of surprises"], 2) for n in ("12", "8")]
-    yield f"({surprises[0]}; {surprises[1]} for 12 steps"
-    yield f"the correlation is {correlations[0]} instead of {correlations[1]})"
 
 
 @passages(PLANNING, "e11a8aad/evidence.json")
@@ -760,19 +709,6 @@ def stated(result: Result) -> Iterator[str]:
         yield f"{bare(found['rank_correlation'], 2)} on {number(title.split(',')[0])}"
 
 
-@passages(PLANNING, "trained/adaptive.json", note="two models of Fashion-MNIST")
-def steps_by_picture(result: Result) -> Iterator[str]:
-    yield f"Of {number(result['pictures'])} pictures"
-    for title, table in result["tables"].items():
-        for each in table["rows"]:
-            gains = [each[name]["gain"] for name in ("oracle", "class", "signals")]
-            yield row(
-                title,
-                number(each["mean"]),
-                *(f"{fixed(gain['value'], 2)} {interval(gain, 2)}" for gain in gains),
-            )
-
-
 @passages(PLANNING, "trained/gate.json", note="two models of Fashion-MNIST")
 def gate(result: Result) -> Iterator[str]:
     yield f"on {number(result['pictures'])} pictures of"
@@ -804,6 +740,73 @@ definitions(
 def _marked(name: str) -> str:
     """A name in a result, with its numbers as those of the result."""
     return re.sub(r"(?<= )\d[\d.]*", lambda found: number(found[0]), name)
+
+
+# --- docs/adaptive.md --------------------------------------------------------------------------
+
+
+@passages(ADAPTIVE, "trained/adaptive.json", note="models of Fashion-MNIST")
+def steps_by_picture(result: Result) -> Iterator[str]:
+    yield f"of {number(result['pictures'])} pictures each"
+    for title, table in result["tables"].items():
+        for each in table["rows"]:
+            gains = [each[name]["gain"] for name in ("oracle", "class", "signals")]
+            yield row(
+                title,
+                number(each["mean"]),
+                *(f"{fixed(gain['value'], 2)} {interval(gain, 2)}" for gain in gains),
+            )
+
+
+@passages(ADAPTIVE, "e11a8aad/adaptive-real.json")
+def adapting(result: Result) -> Iterator[str]:
+    plans = result["plans"]
+    goal, ruled, left = (plans[f"balanced{kind}"] for kind in ("", ", adaptive", ", fixed"))
+    yield f"of at most {share(result['rise'])} more"
+    for label, found in (
+        ("`balanced`", goal),
+        ("with rules", ruled),
+        ("the same steps left out for all", left),
+    ):
+        times = (found["ms"]["mean"], found["ms"]["p95"], found["ms, 8 together"]["mean"])
+        error, more = bare(found["error"]["mean"], 3), found["error minus goal"]
+        if found is not goal:
+            error += f" ({bare(more['low'], 3, '+')} to {bare(more['high'], 3, '+')})"
+        passes = number(f"{found['forwards']['p95']:g}")
+        if found is ruled:  # a step is guided, in two passes, but for the last
+            passes = f"{number(2 * min(ruled['steps']) - 1)} to {passes}"
+        yield row(label, *(f"{fixed(ms)} ms" for ms in times), error, passes)
+
+    def increase(found: Result) -> float:
+        return found["error minus goal"]["mean"] / goal["error"]["mean"]
+
+    ratio = ruled["time over goal"]
+    yield (
+        f"Rules save {share(1 - ratio)} of the time (medians of ratios: {bare(ratio, 2)} of it) "
+        f"for {share(increase(ruled), 1)} more error"
+    )
+    yield f"saves {share(1 - left['time over goal'])} for {share(increase(left), 1)}"
+    yield f"({bare(ruled['correlation of steps with complexity'], 2)})"
+
+
+@passages(ADAPTIVE, "e11a8aad/oracle.json")
+def oracle(result: Result) -> Iterator[str]:
+    goals = result["goals"]
+    for label, name in (
+        ("all errors, chance included", "real errors"),
+        ("the difficulty of every picture", "difficulty"),
+        ("the difficulty, estimated from prediction residuals", "surprises"),
+    ):
+        yield row(label, *(share(goals[n]["saved"][name]["mean"]) for n in ("6", "8", "12")))
+    explained = "explained by difficulty and grid (share of the variance of logarithms)"
+    yield f"it explains {bare(result[explained], 2)} of their variance"
+    spread = result["spread of difficulty (standard deviation of its logarithm)"]
+    yield f"one standard deviation of it is a factor of {fixed(math.exp(spread), 2)}"
+    yield f"this oracle saves {share(goals['8']['saved']['difficulty']['worst'])}"
+    surprises = [share(goals[n]["saved"]["surprises"]["worst"]) for n in ("8", "12")]
+    correlations = [bare(goals[n]["correlation of surprises"], 2) for n in ("12", "8")]
+    yield f"({surprises[0]}; {surprises[1]} for 12 steps"
+    yield f"the correlation is {correlations[0]} instead of {correlations[1]})"
 
 
 # --- docs/guide: server, studio, training ------------------------------------------------------

@@ -1,7 +1,7 @@
 """Write the parts of the documentation that come from code; `--check` only compares.
 
 A part stands between `<!-- written by scripts/docs.py: NAME -->` and `<!-- end -->`. What running
-a notebook has left in it is removed.
+a notebook has left in it is removed. Plots of results that pages show are copied.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ PART = re.compile(
     r"(?P<begin><!-- written by scripts/docs\.py: (?P<name>\w+) -->\n).*?(?=<!-- end -->)",
     re.DOTALL,
 )
+PLOTS = {"docs/assets/adaptive.png": "benchmarks/results/trained/adaptive.png"}
+"""Copies of plots, since the documentation has nothing from outside of its folder."""
 DECISION = re.compile(r"# (?P<number>\d{3})\. (?P<title>.+)\n\nStatus: (?P<status>.+)\n")
 
 
@@ -236,6 +238,15 @@ def main() -> int:
             else:
                 path.write_text(new, encoding="utf-8")
                 print(f"{path.relative_to(ROOT)} written")
+    for name, source in PLOTS.items():
+        copy, plot = ROOT / name, (ROOT / source).read_bytes()
+        if not copy.exists() or copy.read_bytes() != plot:
+            outdated = True
+            if check:
+                print(f"{name} is out of date: run python scripts/docs.py")
+            else:
+                copy.write_bytes(plot)
+                print(f"{name} written")
     return int(check and outdated)
 
 

@@ -47,9 +47,10 @@ def wait_until(condition: Callable[[], T | None], *, within: float = 60, what: s
 
 def moved(step: Step, x_t: Tensor, x_0: Tensor, past: tuple[float, Tensor] | None = None) -> Tensor:
     """x_s after one step from x_t, with its estimate, and perhaps one before it."""
-    stages = compile_steps([step], past=[] if past is None else [(past[0], step.tier)])
-    trajectory = Trajectory.of([stages] * len(x_t), x_t)
-    state = State((0,) * len(x_t), x_t, past=() if past is None else (past[1],))
+    before = [] if past is None else [Step(past[0], step.t, step.tier)]
+    trajectory = Trajectory.of([compile_steps([*before, step])] * len(x_t), x_t)
+    at = (len(before),) * len(x_t)
+    state = State(at, x_t, past=() if past is None else (past[1],))
     return move(trajectory, state, x_0).x
 
 

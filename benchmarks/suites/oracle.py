@@ -1,4 +1,4 @@
-"""An upper bound for adaptive rules, from an oracle of the difficulty of pictures.
+"""What an allocation of steps by pictures could save, from an oracle of their difficulty.
 
     python -m benchmarks oracle --dtype bfloat16
 
@@ -10,24 +10,28 @@ grid to every picture and minimises the total time under one of two constraints:
 
 Three oracles differ in their information: all real errors, including chance; the difficulty, in a
 model of errors as the product of a factor per picture and one per grid; and the difficulty
-estimated from prediction residuals, the information of a rule at run time, fitted to all other
-pictures. Writes oracle.json and .png.
+estimated from prediction residuals, which are known at run time, fitted to all other pictures. A
+prediction residual is how far an estimate of x_0 is from what those before it predicted. Writes
+oracle.json and .png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from asymflow.bench.evaluators import by_reference
 from asymflow.core import engine, presets, schedules
-from asymflow.core.types import Plan, Rule
+from asymflow.core.types import Plan, Step
 from asymflow.generation import pipeline
 from asymflow.io.plots import new_figure
 from asymflow.planning import calibration, verifier
@@ -56,18 +60,35 @@ def grid(size: tuple[int, int], steps: int) -> Plan:
 
 
 def measure(evaluator: verifier.Evaluator, plan: Plan) -> tuple[Array, Array]:
-    """Errors [b], and what pictures were surprised by at the steps that foretell something [b, s].
+    """Errors [b], and prediction residuals [b, s] at the steps that have a prediction."""
+    estimates: dict[int, list[tuple[Step, Tensor]]] = defaultdict(list)
 
-    A rule that never applies makes the engine compute prediction residuals.
-    """
-    watched = Plan(plan.name, plan.steps, adaptive=(Rule(1, "skip", 0.0),))
-    ends = engine.rollout(evaluator.adapter, watched, evaluator.requests)
-    residuals = [
-        [move.prediction_residual for move in end.moves if move.prediction_residual is not None]
-        for end in ends
-    ]
+    def observe(frame: engine.Frame) -> None:
+        for move, x_0 in zip(frame.moves, frame.x_0, strict=True):
+            estimates[move.picture].append((move.step, x_0))
+
+    ends = engine.rollout(evaluator.adapter, plan, evaluator.requests, observer=observe)
+    residuals = [list(prediction_residuals(estimates[row])) for row in range(len(ends))]
     states = torch.stack([end.x_0 for end in ends])
     return evaluator.distance(states, evaluator.reference), np.array(residuals)
+
+
+def prediction_residuals(estimates: Sequence[tuple[Step, Tensor]]) -> Iterator[float]:
+    """How far estimates are from what those before them predict, relative to their norms.
+
+    The prediction is the line in t squared through the two before, as solvers extrapolate; a single
+    one is used unchanged. Estimates of another tier predict nothing.
+    """
+    for i, (step, found) in enumerate(estimates):
+        known = [each for each in estimates[max(i - 2, 0) : i] if each[0].tier == step.tier]
+        if not known:
+            continue
+        before, predicted = known[-1]
+        if len(known) == 2:
+            earlier, other = known[0]
+            ratio = (step.t**2 - before.t**2) / (before.t**2 - earlier.t**2)
+            predicted = predicted + ratio * (predicted - other)
+        yield float((found - predicted).double().norm() / found.double().norm())
 
 
 def split(errors: Array) -> tuple[Array, Array]:

@@ -25,7 +25,6 @@ POSITIONAL = {
     "designs": ["data", "out.json"],
     "embedded": ["data", "out", "--weights", "shipped"],
     "own_pictures": ["out", "--weights", "file"],
-    "adaptive": ["--by", "real"],
     "families train": ["jit", "data", "--out", "out"],
     "families accelerate": ["jit", "weights", "data"],
     "families networks": ["model", "data"],

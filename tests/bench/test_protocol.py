@@ -25,8 +25,6 @@ def test_no_prompt_or_seed_serves_two_purposes() -> None:
         (calibration.PROFILED, most),
         (calibration.VERIFIED, most),
         (calibration.PROVED, most),
-        (protocol.RULES_CHOSEN, most),
-        (protocol.RULES_MEASURED, most),
         (protocol.EVIDENCE_CHECKED, most),
         (protocol.SOLVERS_MEASURED, 96),
     )
@@ -35,7 +33,7 @@ def test_no_prompt_or_seed_serves_two_purposes() -> None:
         for purpose, count in purposes
         for request in calibration.requests(card("noto"), (32, 32), 3.0, count, purpose)
     ]
-    assert len(found) == 6 * most + 96
+    assert len(found) == 4 * most + 96
     assert len({request.seed for request in found}) == len(found)
     assert len({request.inputs["prompt"] for request in found}) == len(found)
 

@@ -17,10 +17,11 @@ from PIL import ExifTags, Image
 
 from asymflow.core import devices
 from asymflow.core.schedules import plan_of, uniform
-from asymflow.core.types import Rule
 from asymflow.generation import metadata
 from asymflow.io import images
+from asymflow.io.images import Notes
 from asymflow.planning import plan_files
+from asymflow.planning.plan_json import plan_hash
 from tests.fakes import FakeModel
 
 from .conftest import Type
@@ -201,24 +202,38 @@ def test_a_plan_file_is_used_as_it_is(model: FakeModel, type_: Type, here: Path)
     assert record("again.png").plan == plan
 
 
-@pytest.mark.parametrize("batch", [1, None])
-def test_an_adaptive_picture_is_repeated(
-    batch: int | None, model: FakeModel, type_: Type, here: Path
+def test_a_picture_that_left_its_plan_is_repeated_by_the_steps_that_it_made(
+    model: FakeModel, type_: Type, here: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model.batch = batch
-    plan = plan_of(uniform(6), name="mine")
-    rules = (Rule(1, "skip", 1e9), Rule(3, "insert", 0.0))
-    plan_files.save_plan(replace(plan, adaptive=rules), here / "mine.json")
-    fox = ("generate", "a fox", "--seed", "3", "-n", "2")
-    typed = type_(*fox, "--plan", "mine.json", "-o", "fox.png", "--json")
+    """As version 0.1 left it: a plan with rules, and what the picture decided."""
+    made = plan_of((1.0, 5 / 6, 1 / 2, 5 / 12, 1 / 3, 1 / 6, 0.0), name="mine")
+    plan_files.save_plan(made, here / "made.json")
+    type_("generate", "a fox", "--seed", "3", "--plan", "made.json", "-o", "fox.png")
+    steps = plan_of(uniform(6), name="mine")
+    data: dict[str, Any] = metadata.to_json(replace(record("fox.png"), plan=steps)) | {
+        "decisions": [
+            {"step": 1, "action": "skip", "surprise": 0.5},
+            {"step": 3, "action": "insert", "surprise": 0.5},
+        ]
+    }
+    rules = [
+        {"step": 1, "action": "skip", "surprise": 1e9},
+        {"step": 3, "action": "insert", "surprise": 0.0},
+    ]
+    names = {"surprise": "prediction_residual"}
+    data["plan"]["adaptive"] = [{names.get(k, k): v for k, v in rule.items()} for rule in rules]
+    data["plan_hash"] = plan_hash(steps, rules)
+    with Path("old.png").open("wb") as file:
+        blank = np.zeros((8, 8, 4), np.float32)
+        images.write(file, blank, format="png", notes=Notes("", json.dumps(data), ""))
+    typed = type_("generate", "--like", "old.png", "-o", "again.png")
     assert typed.code == 0, typed.err
-    made = record("fox.png")
-    assert made.plan.adaptive == rules
-    assert [(d.step, d.action) for d in made.decisions] == [(1, "skip"), (3, "insert")]
-    assert json.loads(typed.out)["forwards"] == 12
-    type_("generate", "--like", "fox.png", "-o", "again.png")
+    assert [line for line in caplog.messages if "no longer run" in line] == [
+        "old.png was made by a plan with rules for single pictures, which are no longer run. It is "
+        "read as the steps that this picture made."
+    ]
     assert np.array_equal(pixels("fox.png"), pixels("again.png"))
-    assert record("again.png") == made
+    assert record("again.png").plan.times == pytest.approx(made.times)
 
 
 def test_a_plan_by_name(model: FakeModel, type_: Type) -> None:

@@ -16,7 +16,13 @@ from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.types import CONDITIONAL, FULL, Plan, Step
 from asymflow.models.embedded import adapter as embedded
 from asymflow.planning import verifier
-from asymflow.planning.plan_files import load_plan, plan_from_json, plan_hash, save_plan
+from asymflow.planning.plan_files import (
+    load_plan,
+    plan_from_json,
+    plan_hash,
+    plan_to_json,
+    save_plan,
+)
 from tests.small_models import JIT
 
 from .conftest import Type
@@ -183,6 +189,17 @@ def test_plans_of_0_1_are_migrated_in_place(type_: Type) -> None:
         "mine.schema-1.json",
         "odd.json",
     ]
+
+
+def test_a_migration_leaves_rules_out(type_: Type, caplog: pytest.LogCaptureFixture) -> None:
+    data = plan_to_json(PLAN)
+    rules = [{"step": 1, "action": "skip", "prediction_residual": 0.25}]
+    Path("mine.json").write_text(json.dumps(data | {"adaptive": rules}))
+    assert type_("plan", "migrate", "mine.json").code == 0
+    assert json.loads(Path("mine.json").read_text("utf-8")) == data
+    assert json.loads(Path("mine.schema-2.json").read_text("utf-8"))["adaptive"] == rules
+    [line] = caplog.messages
+    assert line.startswith("mine.json has rules for single pictures, which are no longer run")
 
 
 def test_a_migration_overwrites_nothing_else(type_: Type) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,22 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.testing import assert_close
 
-from asymflow.core import controller, engine, schedules, transforms
+from asymflow.core import engine, schedules, transforms
 from asymflow.core.adapter import Adapter, Context
 from asymflow.core.errors import InputError
 from asymflow.core.estimators import Guided
 from asymflow.core.flow import interpolate
 from asymflow.core.types import (
-    ACTIONS,
-    FULL,
-    Action,
-    Decision,
-    Plan,
     Request,
     Result,
-    Rule,
     Solver,
-    Tier,
 )
 from asymflow.models.empirical import EmpiricalAdapter
 from asymflow.models.gaussian import GaussianAdapter
@@ -385,139 +378,6 @@ def test_soft_masks_blend() -> None:
     [result] = engine.run(model, plan, [wanted])
     np.testing.assert_allclose(result.picture, model.to_picture(blend), atol=1e-6)
     assert np.array_equal(result.picture[:, 0], image[:, 0])
-
-
-# Every picture for itself
-
-
-def ruled(model: Adapter) -> Plan:
-    """Rules at the median surprises of some pictures, so that they decide differently."""
-    watched = replace(PLAN, adaptive=tuple(Rule(i, "skip", 0.0) for i in range(1, 5)))
-    frames = engine.walk(model, watched, [request(1 + i % 2, seed=i) for i in range(5)])
-    residuals = [[move.prediction_residual for move in frame.moves] for frame in frames]
-    known = [[rho for rho in each if rho is not None] for each in residuals]
-    middle = [float(np.median(rhos)) for rhos in known if rhos]
-    rules = (
-        Rule(1, "insert", middle[0]),
-        Rule(2, "skip", middle[1]),
-        Rule(3, "skip", middle[2]),
-        Rule(3, "insert", 1.5 * middle[2]),
-        Rule(4, "insert", middle[3]),
-    )
-    return replace(PLAN, adaptive=rules)
-
-
-def crowd() -> list[Request]:
-    mask = np.zeros(SIZE, np.float32)
-    mask[2:6, 3:] = 1
-    return [
-        *(request(1 + i % 2, seed=i) for i in range(5)),
-        request(1, seed=5, guidance_scale=3.0),
-        request(1, (4, 4), seed=1, guidance_scale=3.0),
-        request(2, seed=1, guidance_scale=0.5, image=picture(1), strength=0.6),
-        request(1, seed=3, guidance_scale=2.0, image=picture(2), mask=mask),
-        request(2, seed=4, image=picture(3), mask=mask),
-    ]
-
-
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("batch", [1, None])
-def test_an_adaptive_result_does_not_depend_on_its_neighbours(name: str, batch: int | None) -> None:
-    model = MODELS[name]()
-    if name != "convolving":
-        model = replace(cast("Any", model), batch=batch)
-    plan, wanted = ruled(model), crowd()
-    together = engine.run(model, plan, wanted)
-    assert len({result.decisions for result in together}) > 3
-    for result, one in zip(together, wanted, strict=True):
-        [alone] = engine.run(model, plan, [one])
-        assert same(result, alone)
-        assert result.decisions == alone.decisions
-    for result, again in zip(together, engine.run(model, plan, wanted[::-1])[::-1], strict=True):
-        assert same(result, again)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_exact_is_the_plan_bit_for_bit(name: str) -> None:
-    model = MODELS[name]()
-    wanted = crowd()
-    plain = engine.run(model, PLAN, wanted)
-    never = tuple(Rule(i, "skip", 0.0) for i in range(5))
-    for results in (
-        engine.run(model, ruled(model), wanted, exact=True),
-        engine.run(model, replace(PLAN, adaptive=never), wanted),
-    ):
-        assert all(same(a, b) for a, b in zip(plain, results, strict=True))
-        assert all(result.decisions == () for result in results)
-
-
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("solver", ["euler", "multistep2", "multistep3", "corrected2"])
-def test_leaving_the_plan_is_running_another(action: Action, solver: Solver) -> None:
-    model = gaussian()
-    plan = schedules.plan_of(schedules.shifted(6, 2.0), solver=solver)
-    prediction_residual = 0.0 if action == "insert" else 1e9
-    adaptive = replace(plan, adaptive=(Rule(2, action, prediction_residual),))
-    wanted = [request(seed=1, guidance_scale=2.0), request(2, seed=2)]
-    results = engine.run(model, adaptive, wanted)
-    changed = results[0].plan
-    assert changed == controller.taken(plan, (Decision(2, action, 0.1),))
-    for result, direct in zip(results, engine.run(model, changed, wanted), strict=True):
-        assert same(result, direct)
-        assert [(d.step, d.action) for d in result.decisions] == [(2, action)]
-        assert len(result.step_seconds) == len(changed.steps)
-
-
-def test_forwards_are_those_that_ran_and_calls_are_shared() -> None:
-    model = gaussian()
-    plan = ruled(model)
-    model.calls.clear()
-    wanted = [request(1 + i % 2, seed=i, guidance_scale=1.0 + i % 2) for i in range(6)]
-    results = engine.run(model, plan, wanted)
-    assert len({result.forwards for result in results}) > 1
-    assert sum(result.forwards for result in results) == model.rows
-    # One call for all, wherever they are.
-    assert len(model.calls) == max(len(result.plan.steps) for result in results)
-
-
-def test_adaptive_tiers_keep_what_they_carry() -> None:
-    cached = (
-        Tier("conditional+", guided=False, cached=True),
-        Tier("half+", pool_factor=2, cached=True),
-    )
-    tiers = (FULL, FULL, cached[0], cached[1], FULL, cached[0])
-    steps = tuple(replace(step, tier=t) for step, t in zip(PLAN.steps, tiers, strict=True))
-    model = gaussian()
-    wanted = [request(1 + i % 2, seed=i, guidance_scale=2.0) for i in range(6)]
-    plan = Plan("carrying", steps, adaptive=ruled(model).adaptive)
-    results = engine.run(model, plan, wanted)
-    assert len({result.decisions for result in results}) > 1
-    for result in results:
-        [direct] = engine.run(model, result.plan, [result.request])
-        assert same(result, direct)
-
-
-def test_frames_say_who_moved() -> None:
-    model = gaussian()
-    plan = ruled(model)
-    wanted = [request(1 + i % 2, seed=i) for i in range(6)]
-    frames = list(engine.walk(model, plan, wanted))
-    ends = {
-        move.picture: x_t
-        for frame in frames
-        for move, x_t in zip(frame.moves, frame.x_t, strict=True)
-    }
-    for row, result in enumerate(engine.run(model, plan, wanted)):
-        own = [move for frame in frames for move in frame.moves if move.picture == row]
-        assert tuple(move.step for move in own) == result.plan.steps
-        assert [move.index for move in own] == sorted(move.index for move in own)
-        assert {move.count for move in own} == {6}
-        decisions = [move.decision for move in own if move.decision is not None]
-        assert tuple(decisions) == result.decisions
-        [picture] = engine.pictures(model, wanted[row : row + 1], ends[row][None])
-        assert np.array_equal(picture, result.picture)
-    for frame in frames:
-        assert frame.x_t.shape == frame.x_0.shape == (len(frame.moves), 3, 8, 8)
 
 
 # Refusals

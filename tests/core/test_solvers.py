@@ -60,10 +60,11 @@ def follow(
     past: Sequence[tuple[float, Tensor]] = (),
 ) -> list[State]:
     """The state after every stage of some steps, with estimates from before them, newest first."""
-    stages = compile_steps(steps, past=[(t, FULL) for t, _ in past])
+    times = (*(t for t, _ in reversed(past)), steps[0].t)
+    stages = compile_steps([*grid("euler", *times), *steps])
     trajectory = Trajectory.of([stages] * len(x_t), x_t)
-    states = [State((0,) * len(x_t), x_t, past=tuple(x_0 for _, x_0 in past))]
-    for stage in stages:
+    states = [State((len(past),) * len(x_t), x_t, past=tuple(x_0 for _, x_0 in past))]
+    for stage in stages[len(past) :]:
         x_0 = network(states[-1].x, x_t.new_full((len(x_t),), float(stage.t)))
         states.append(move(trajectory, states[-1], x_0))
     return states[1:]

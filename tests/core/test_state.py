@@ -21,7 +21,7 @@ from asymflow.core.adapter import Context
 from asymflow.core.compiler import compile_requests, compile_states
 from asymflow.core.stages import Trajectory, compile_steps
 from asymflow.core.state import Program, State, advance, move, question
-from asymflow.core.types import FULL, Plan, Request, Rule, Solver, Step, Tier
+from asymflow.core.types import FULL, Plan, Request, Solver, Step, Tier
 from asymflow.models.gaussian import GaussianAdapter
 from tests.helpers import draw64, driven, ticked
 
@@ -307,11 +307,3 @@ def test_a_host_that_asks_its_own_network_gets_the_same_pictures(plan: Plan, sca
         answer = calls.ask(adapter, contexts, question(hosted, state))
         state = advance(hosted, state, answer)
     assert torch.equal(state.x, driven(program, begun).x)
-
-
-def test_a_host_makes_the_steps_of_a_plan_and_not_its_rules() -> None:
-    plan = schedules.plan_of(schedules.uniform(5), solver="multistep3")
-    ruled = replace(plan, adaptive=(Rule(2, "skip", 1.0),))
-    x_t = draw64(3, 2, 3, 8, 8)
-    programs = [compile_states(gaussian(), each, x_t, 2.0)[0] for each in (plan, ruled)]
-    assert programs[0].trajectory.rows == programs[1].trajectory.rows

@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,15 +17,13 @@ from hypothesis import strategies as st
 from asymflow.cli import main
 from asymflow.core.errors import AsymflowError, FileFormatError, InputError
 from asymflow.core.presets import Grid
-from asymflow.core.types import Rule
 from asymflow.generation import metadata
 from asymflow.generation.metadata import Record, Source
 from asymflow.io import images
 from asymflow.io.images import Notes
 from asymflow.models.embedded import plans
-from asymflow.planning.plan_files import plan_from_json, plan_hash
+from asymflow.planning.plan_json import plan_and_rules_from_json, plan_hash
 
-PLAN = Grid(steps=4).plan((48, 64))
 RECORD = Record(
     prompt="a fox",
     negative="blue",
@@ -34,7 +31,7 @@ RECORD = Record(
     seed=7,
     size=(48, 64),
     guidance=2.5,
-    plan=replace(PLAN, adaptive=(Rule(1, "skip", 0.25),)),
+    plan=Grid(steps=4).plan((48, 64)),
     grid=Grid(steps=4),
     model=plans.made_for("draft"),
     weights="f0" * 32,
@@ -63,6 +60,10 @@ def places(value: object, at: Place = ()) -> Iterator[Place]:
 
 
 WHOLE = metadata.to_json(RECORD)
+# As version 0.1 wrote it where the plan had rules.
+WHOLE["plan"]["adaptive"] = [{"step": 1, "action": "skip", "prediction_residual": 0.25}]
+WHOLE["decisions"] = [{"step": 1, "action": "skip", "surprise": 0.125}]
+WHOLE["plan_hash"] = plan_hash(*plan_and_rules_from_json(WHOLE["plan"], "the plan"))
 PLACES = sorted(places(WHOLE), key=str)
 
 
@@ -74,7 +75,7 @@ def changed(place: Place, value: object) -> str:
         inner = inner[key]
     inner[place[-1]] = value
     with suppress(AsymflowError):  # a plan that is refused, before its hash is compared
-        data["plan_hash"] = plan_hash(plan_from_json(data["plan"]))
+        data["plan_hash"] = plan_hash(*plan_and_rules_from_json(data["plan"], "the plan"))
     return json.dumps(data)
 
 

@@ -17,7 +17,7 @@ from asymflow import Adapter, InputError, Plan, Request, Step, Tier
 from asymflow.core import engine
 from asymflow.core.errors import FileFormatError
 from asymflow.core.schedules import plan_of, shifted, uniform
-from asymflow.core.types import FULL, Profile, Rule
+from asymflow.core.types import FULL, Profile
 from asymflow.models import edm, jit, loading
 from asymflow.models.empirical import EmpiricalAdapter
 from asymflow.models.gaussian import GaussianAdapter
@@ -101,7 +101,6 @@ WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("plan without name", lambda: Plan(cast("Any", PLAN.steps), ()), "name of a plan is a tuple"),
     ("one step", lambda: Plan("one", cast("Any", PLAN.steps[0])), "steps is a Step"),
     ("times as steps", lambda: Plan("two", cast("Any", (1.0, 0.0))), r"steps\[0\] is a float"),
-    ("rule", lambda: Rule(cast("Any", "1"), "skip", 0.1), "step='1'"),
     # Measuring.
     ("nothing", lambda: profiler.profile(model(), []), "no request to measure with"),
     ("one", lambda: profiler.profile(model(), cast("Any", request())), "requests is a Request"),

@@ -30,14 +30,13 @@ from asymflow.core.types import (
     Evidence,
     Plan,
     Request,
-    Rule,
     Solver,
     Step,
     Tier,
 )
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import verifier
-from asymflow.planning.exports import TARGETS, Export, export
+from asymflow.planning.exports import Export, export
 from asymflow.planning.exports.comfyui import SHIFTS, percent
 from asymflow.planning.plan_json import plan_from_json
 from tests.helpers import draw
@@ -280,9 +279,6 @@ def test_fitted_weights_reuse_and_rules_are_named() -> None:
     }
     same = export(Plan("reused", (*steps[:2], Step(0.5, 0.0, FULL, "euler"))), "comfyui")
     assert carried(same) == {"times": "yes", "solver": "yes", "reuse": "yes"}
-    ruled = replace(GRID, adaptive=(Rule(3, "skip", 0.1),))
-    for target in TARGETS[:-1]:
-        assert carried(export(ruled, target))["rules for single pictures"] == "no"
 
 
 def test_the_interval_of_the_model_itself_is_part_of_the_guidance() -> None:

@@ -26,7 +26,6 @@ from asymflow.core.types import (
     Evidence,
     Plan,
     Profile,
-    Rule,
     Step,
     Tier,
     cheaper_tiers,
@@ -52,24 +51,6 @@ def random_plan(seed: int) -> Plan:
     ]
     steps.append(Step(times[-1], times[-2], FULL))
     return Plan(f"plan ☂ {seed}", tuple(reversed(steps)))
-
-
-def test_rules_are_kept_and_need_not_be_there() -> None:
-    rules = (Rule(1, "insert", 0.5), Rule(1, "skip", 1 / 3), Rule(4, "insert", 0.0))
-    plan = replace(PLAN, adaptive=rules)
-    assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
-    assert plan_hash(plan) != plan_hash(PLAN)
-    assert "adaptive" not in plan_to_json(PLAN)
-    data = plan_to_json(plan)
-    data["adaptive"][1]["step"] = 4
-    with pytest.raises(FileFormatError, match="cannot skip at step 4"):
-        plan_from_json(data)
-    data["adaptive"][1] |= {"step": 1, "action": "jump"}
-    with pytest.raises(FileFormatError, match="rule 1 has the unknown action 'jump'"):
-        plan_from_json(data)
-    data["adaptive"][1] |= {"action": "skip", "prediction_residual": -1}
-    with pytest.raises(FileFormatError, match="rule 1 cannot be followed"):
-        plan_from_json(data)
 
 
 def random_tier(rng: random.Random) -> Tier:

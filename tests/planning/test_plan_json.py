@@ -22,13 +22,11 @@ from asymflow.core.fingerprint import ROUNDED, Fingerprint
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.statistics import Interval
 from asymflow.core.types import (
-    ACTIONS,
     FULL,
     SOLVERS,
     Evidence,
     Plan,
     Request,
-    Rule,
     Solver,
     Step,
     Tier,
@@ -36,6 +34,7 @@ from asymflow.core.types import (
 from asymflow.models.embedded import plans
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import plan_json
+from asymflow.planning.binding import binding_of
 from asymflow.planning.plan_files import load_plan, plan_from_json, plan_hash, plan_to_json
 
 OLD = Path(__file__).parent / "schema-1"
@@ -113,8 +112,6 @@ solvers = st.sampled_from(NAMED)
 pool_factors = st.sampled_from([1, 2, 4])
 inner_times = st.lists(st.floats(1e-9, 1, exclude_max=True), max_size=6, unique=True)
 weights_of = {most: st.lists(finite, min_size=2, max_size=1 + most) for most in range(1, 8)}
-actions = st.sampled_from(ACTIONS)
-rule_counts = st.integers(1, 2)
 maybe_evidence, maybe_requirements = st.none() | evidences, st.none() | requirements
 maybe_binding = st.none() | bindings
 
@@ -132,27 +129,20 @@ tiers = some_tiers()
 @st.composite
 def all_plans(draw: st.DrawFn) -> Plan:
     times = [1.0, *sorted(draw(inner_times), reverse=True), 0.0]
-    adaptive = draw(flags)
     steps: list[Step] = []
     made = 0
     for number, (t, s) in enumerate(pairwise(times)):
-        reuse = not adaptive and number > 0 and draw(flags)
+        reuse = number > 0 and draw(flags)
         tier = FULL if number == 0 or reuse else draw(tiers)
         made += not reuse
         weights = None
-        if not adaptive and draw(flags):
+        if draw(flags):
             weights = tuple(draw(weights_of[min(made, 7)]))
         scale = None
         if draw(flags):
             scale = draw(finite) if tier.guided and not reuse else 1.0
         solver = "damped2" if weights else draw(solvers)
         steps.append(Step(t, s, tier, solver, weights, scale, reuse, draw(extras)))
-    rules = ()
-    if adaptive:
-        rules = tuple(
-            Rule(0, draw(actions) if len(steps) > 1 else "insert", abs(draw(finite)))
-            for _ in range(draw(rule_counts))
-        )
     evidence = draw(maybe_evidence)
     if evidence is not None:
         evidence = replace(evidence, cost_ms=tuple(map(float, range(len(steps)))))
@@ -160,7 +150,6 @@ def all_plans(draw: st.DrawFn) -> Plan:
         draw(texts),
         tuple(steps),
         evidence,
-        rules,
         draw(maybe_requirements),
         draw(maybe_binding),
         draw(extras),
@@ -201,12 +190,74 @@ def test_files_of_version_0_1_are_read(path: Path) -> None:
         assert step.tier.pool_factor == tier.get("shrink", 1)
         assert step.tier.cached == tier.get("carried", False)
         assert step.tier.sequential_cfg == tier.get("in_turn", False)
-    for rule, old in zip(plan.adaptive, data.get("adaptive", ()), strict=True):
-        assert rule.prediction_residual == old["surprise"]
+    found, rules = plan_json.plan_and_rules_from_json(data, "the plan")
+    assert found == plan
+    assert plan_hash(plan, rules) == HASHES[path.stem]
     again = plan_from_json(json.loads(json.dumps(plan_to_json(plan))))
     assert again == plan
     assert again.evidence == plan.evidence
-    assert plan_hash(again) == plan_hash(plan) == HASHES[path.stem]
+    assert plan_hash(again) == plan_hash(plan)
+
+
+RULES = [
+    {"step": 1, "action": "insert", "prediction_residual": 0.5},
+    {"step": 0, "action": "skip", "prediction_residual": 1 / 3},
+]
+
+
+def with_rules(data: dict[str, Any], schema: int) -> dict[str, Any]:
+    """A plan of that schema with rules, as asymflow wrote them."""
+    names = {"prediction_residual": "surprise"} if schema == 1 else {}
+    rules = [{names.get(key, key): value for key, value in rule.items()} for rule in RULES]
+    return data | {"adaptive": rules}
+
+
+@pytest.mark.parametrize("schema", plan_json.READ)
+def test_rules_are_left_out_which_is_said(schema: int, caplog: pytest.LogCaptureFixture) -> None:
+    old = json.loads((OLD / "draft-64.json").read_text("utf-8"))
+    data = old if schema == 1 else plan_to_json(load_plan(OLD / "draft-64.json"))
+    whole, where = plan_from_json(data), f"rules-{schema}.json"
+    assert whole.evidence is not None
+    plan = plan_from_json(with_rules(data, schema), where)
+    assert plan == whole
+    assert plan_hash(plan) == plan_hash(whole)
+    # What was measured may be of pictures that left the steps; on which weights stays known.
+    assert plan.evidence is None
+    assert binding_of(plan) == binding_of(whole)
+    assert "adaptive" not in plan_to_json(plan)
+    [line] = caplog.messages
+    assert line.startswith(f"{where} has rules for single pictures, which are no longer run")
+    assert "evidence" in line
+
+
+def test_nothing_is_said_of_evidence_that_a_plan_with_rules_has_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    load_plan(OLD / "rules.json")
+    plan_from_json(with_rules(plan_to_json(plan_of(uniform(3))), 2), "without evidence")
+    assert len(caplog.messages) == 2
+    assert not any("evidence" in line.removeprefix("without evidence") for line in caplog.messages)
+
+
+def test_no_rules_leave_everything_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    plan = load_plan(OLD / "draft-64.json")
+    again = plan_from_json(plan_to_json(plan) | {"adaptive": []})
+    assert (again, again.evidence) == (plan, plan.evidence)
+    assert caplog.messages == []
+
+
+def test_rules_that_are_none_are_refused() -> None:
+    data = with_rules(plan_to_json(plan_of(uniform(3))), 2)
+    data["adaptive"][1]["action"] = "jump"
+    with pytest.raises(FileFormatError, match="rule 1 has the unknown action 'jump'"):
+        plan_from_json(data)
+
+
+def test_a_file_that_needs_its_rules_is_refused() -> None:
+    data = with_rules(plan_to_json(plan_of(uniform(3))), 2) | {"required": ["adaptive"]}
+    assert not VALID.is_valid(data)
+    with pytest.raises(FileFormatError, match="requires 'adaptive'"):
+        plan_from_json(data)
 
 
 @pytest.mark.parametrize("name", plans.NAMES)
@@ -305,7 +356,6 @@ def test_the_documented_fields_are_those_of_the_json_schema() -> None:
         "The file": SCHEMA,
         "Steps": SCHEMA["$defs"]["step"],
         "Tiers": SCHEMA["$defs"]["tier"],
-        "Rules": SCHEMA["$defs"]["rule"],
         "Evidence": SCHEMA["$defs"]["evidence"],
     }
     for heading, definition in sections.items():
@@ -322,7 +372,6 @@ def test_the_json_schema_has_the_names_of_the_code() -> None:
     step = SCHEMA["$defs"]["step"]["properties"]
     assert tuple(step["solver"]["enum"]) == SOLVERS
     assert set(plan_json.RESERVED) <= set(step)
-    assert tuple(SCHEMA["$defs"]["rule"]["properties"]["action"]["enum"]) == ACTIONS
     assert tuple(SCHEMA["properties"]["required"]["items"]["enum"]) == plan_json.FEATURES
     assert SCHEMA["properties"]["schema"]["const"] == plan_json.SCHEMA
     assert SCHEMA["properties"]["format"]["const"] == plan_json.FORMAT

@@ -25,8 +25,8 @@ import pytest
 import torch
 from PIL import Image
 
-from asymflow.core.types import Decision, Rule
-from asymflow.generation import metadata
+from asymflow.core.types import Plan
+from asymflow.generation import decisions, metadata
 from asymflow.generation.pipeline import Model
 from asymflow.io.images import RECORD_CHUNK, TEXT_CHUNK, XMP_CHUNK
 from asymflow.server import app, media, streams
@@ -138,16 +138,15 @@ def test_settings_come_back_from_a_picture_that_left_its_plan(studio: Running) -
     job = studio.over(studio.ask("a cat")["id"])
     data = studio.http.get(job["pictures"][0]["url"]).content
     record = metadata.from_json(str(Image.open(io.BytesIO(data)).info[RECORD_CHUNK]), "here")
-    record = replace(record, plan=replace(record.plan, adaptive=(Rule(1, "skip", 0.5),)))
 
-    def restored(decisions: tuple[Decision, ...]) -> dict[str, Any]:
-        file = media.encode(np.zeros((32, 32, 4), np.float32), replace(record, decisions=decisions))
+    def restored(plan: Plan) -> dict[str, Any]:
+        file = media.encode(np.zeros((32, 32, 4), np.float32), replace(record, plan=plan))
         headers = {"Content-Type": "image/png"}
         return studio.http.post("/api/settings", content=file, headers=headers).json()
 
-    whole, left = restored(()), restored((Decision(1, "skip", 0.25),))
+    whole, left = restored(record.plan), restored(decisions.made(record.plan, {1: "skip"}, "here"))
     assert (whole["request"]["quality"], whole["differs"]) == ("draft", [])
-    assert (left["request"]["quality"], left["differs"]) == ("draft", ["plan"])
+    assert left["differs"] == ["plan"]
 
 
 def test_exact_is_accepted_and_changes_nothing(studio: Running) -> None:

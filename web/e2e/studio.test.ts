@@ -480,27 +480,6 @@ test("a brace behind a backslash is a brace", async () => {
   expect(new Set(varied.slots.map(({ prompt }) => prompt))).toEqual(new Set(["a {red|blue} car"]));
 });
 
-test("the strip shows what a picture left out", async () => {
-  const page = await visit();
-  await choose(page, "Quality", /Draft/);
-  await draw(page, "a red heart");
-  await finish(page);
-  await page.route("**/api/jobs?limit=*", async (route) => {
-    const answer = await route.fetch();
-    const { jobs } = (await answer.json()) as { jobs: Job[] };
-    for (const { pictures } of jobs)
-      for (const { steps } of pictures) Object.assign(steps[1] ?? {}, { skipped: true, ms: 0 });
-    await route.fulfill({ response: answer, json: { jobs } });
-  });
-  await page.reload();
-  await page.locator(".strip li .skipped").first().waitFor();
-  await page
-    .locator(".strip")
-    .getByText(/1 left out/)
-    .waitFor();
-  await page.getByRole("listitem").filter({ hasText: "Step 2: left out" }).waitFor();
-});
-
 test("in live mode pictures follow the typing, and stay out of the history", async () => {
   const page = await visit();
   const before = (await gallery()).length;

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from asymflow.generation.pipeline import Model
     from asymflow.planning.verifier import Distance
 
-RULES_CHOSEN, RULES_MEASURED = 3, 4
-"""Calibration and measurement of adaptive rules."""
 EVIDENCE_CHECKED = 5
 """Independent check of the evidence in plan files."""
 GRIDS_CHOSEN, SOLVERS_MEASURED = 5, 6

@@ -15,12 +15,8 @@ from asymflow.planning import plan_files
 def as_json(
     model: Model, jobs: Sequence[Job], files: Sequence[Path], seconds: float
 ) -> dict[str, Any]:
-    """Summarise pictures that differ in the seed only; numbers are per picture.
-
-    `forwards` is the mean where it differs between pictures under an adaptive plan.
-    """
+    """Summarise pictures that differ in the seed only; numbers are per picture."""
     record = jobs[0].record
-    forwards = _forwards(jobs)
     return {
         "files": [str(path) for path in files],
         "prompt": record.prompt,
@@ -30,7 +26,7 @@ def as_json(
         "seeds": [job.record.seed for job in jobs],
         "seconds": round(seconds, 4),
         "load_seconds": round(model.seconds, 4),
-        "forwards": forwards[0] if len({*forwards}) == 1 else sum(forwards) / len(forwards),
+        "forwards": pipeline.forwards(jobs[0]),
         "plan": {
             "name": record.plan.name,
             "steps": len(record.plan.steps),
@@ -59,8 +55,7 @@ def sentence(jobs: Sequence[Job], seconds: float) -> str:
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     height, width = jobs[0].record.size
     each = f", {seconds / len(jobs):.2f} s each" if len(jobs) > 1 else ""
-    forwards = _forwards(jobs)
-    passes = f"{min(forwards)}" if len({*forwards}) == 1 else f"{min(forwards)} to {max(forwards)}"
+    passes = pipeline.forwards(jobs[0])
     made = f"{width}x{height}, {named}, {passes} forwards, {seconds:.2f} s{each}"
     reference = jobs[0].record.reference
     return made if reference is None else f"{made}\nreference: {_reference_text(reference)}"
@@ -71,7 +66,3 @@ def _reference_text(reference: Reference) -> str:
     if reference.source is not None:
         return reference.source.path
     return "; ".join(reference.shown) or "none"
-
-
-def _forwards(jobs: Sequence[Job]) -> list[int]:
-    return [pipeline.forwards(job) for job in jobs]

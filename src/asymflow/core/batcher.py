@@ -12,20 +12,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asymflow.core import calls, controller, devices
+from asymflow.core import calls, devices
 from asymflow.core.adapter import Adapter, collates, remembers
 from asymflow.core.compiler import compile_requests
 from asymflow.core.errors import AsymflowError
-from asymflow.core.stages import Stage, Trajectory
+from asymflow.core.stages import Stage
 from asymflow.core.state import Program, State, estimated, move, question
-from asymflow.core.types import Action, Decision, Plan, Request, Step
+from asymflow.core.types import Plan, Request, Step
 
 _PATIENCE = 8
 """Ticks after which the picture that waits longest is asked, even if others fill a call better.
@@ -40,13 +40,10 @@ class Move:
 
     Attributes:
         picture: the number that `Batcher.add` gave it.
-        index: of the plan's step that the picture moved from, from 0. Adaptive pictures may skip
-            steps, and split others into two moves.
+        index: of the step in the plan, from 0.
         count: steps of the plan.
         step: the move itself.
         seconds: its share of the duration of the calls.
-        prediction_residual: if the plan is adaptive and there was a prediction.
-        action: by which the picture left the plan.
         last: whether the picture is finished.
     """
 
@@ -55,16 +52,7 @@ class Move:
     count: int
     step: Step
     seconds: float
-    prediction_residual: float | None
-    action: Action | None
     last: bool
-
-    @property
-    def decision(self) -> Decision | None:
-        """The decision that was made here."""
-        if self.action is None or self.prediction_residual is None:
-            return None
-        return Decision(self.index, self.action, self.prediction_residual)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,14 +77,14 @@ class _Sample:
     """What the batcher knows of a picture.
 
     Attributes:
+        steps: of its plan.
         turn: the tick of its last call.
         seconds: spent since its last whole move.
         alone: whether it is asked without others, since a call with it was interrupted.
     """
 
     number: int
-    request: Request
-    plan: Plan
+    steps: int
     turn: int
     seconds: float = 0.0
     alone: bool = False
@@ -191,8 +179,7 @@ class Batcher:
             program, state = compile_requests(self.adapter, plans, requests)
         with self._lock:
             samples = tuple(
-                _Sample(next(self._numbers), request, plan, self._tick)
-                for request, plan in zip(requests, plans, strict=True)
+                _Sample(next(self._numbers), len(plan.steps), self._tick) for plan in plans
             )
             self._waiting.append(_Cohort(samples, program, state))
         return [sample.number for sample in samples]
@@ -350,17 +337,15 @@ class Batcher:
     def _called(self, cohort: _Cohort) -> tuple[_Cohort | None, Frame]:
         program, state = cohort.program, cohort.state
         began = _now(state.x)
-        sequential = program.stages(state)[0].tier.sequential_cfg
+        stages = program.stages(state)
         answer = calls.ask(
             self.adapter,
             program.calls,
             question(program, state),
-            sequential=sequential,
+            sequential=stages[0].tier.sequential_cfg,
             buckets=self.buckets,
         )
         state, x_0 = estimated(program, state, answer)
-        program, decisions = _decided(cohort.samples, program, state, x_0)
-        stages = program.stages(state)
         state = move(program.trajectory, state, x_0)
         share = (_now(state.x) - began) / len(cohort.samples)
         finite = [True] * len(stages)
@@ -377,8 +362,7 @@ class Batcher:
                 message = f"{self.adapter.name} gave NaN or infinite values at t={stage.t:.4g}."
                 failed.append((sample.number, NotFinite(message)))
             elif stage.ends_step:
-                decision = decisions.get(row, (None, None))
-                moves.append(_move(sample, stage, decision, last=done[row]))
+                moves.append(_move(sample, stage, last=done[row]))
                 moved.append(row)
         own = _Cohort(cohort.samples, program, state)
         every = len(moved) == len(stages)
@@ -388,12 +372,9 @@ class Batcher:
         return own.select(going) if going else None, frame
 
 
-def _move(
-    sample: _Sample, stage: Stage, decision: tuple[float | None, Action | None], *, last: bool
-) -> Move:
+def _move(sample: _Sample, stage: Stage, *, last: bool) -> Move:
     seconds, sample.seconds = sample.seconds, 0.0
-    steps = len(sample.plan.steps)
-    return Move(sample.number, stage.index, steps, stage.step, seconds, *decision, last)
+    return Move(sample.number, stage.index, sample.steps, stage.step, seconds, last)
 
 
 def _context_shape(adapter: Adapter, program: Program) -> tuple[Any, ...]:
@@ -415,34 +396,3 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _now(template: Tensor) -> float:
     devices.synchronize(template.device)
     return time.perf_counter()
-
-
-_Decisions = dict[int, tuple[float | None, Action | None]]
-
-
-def _decided(
-    samples: Sequence[_Sample], program: Program, state: State, x_0: Tensor
-) -> tuple[Program, _Decisions]:
-    """The program after the decisions of adaptive pictures, and those, by row."""
-    found: _Decisions = {}
-    rows = list(program.trajectory.rows)
-    for row, (sample, stage) in enumerate(zip(samples, program.stages(state), strict=True)):
-        plan = sample.plan
-        # Only at a node of the plan: not at one that was inserted.
-        if not plan.adaptive or stage.step != plan.steps[stage.index]:
-            continue
-        one = slice(row, row + 1)
-        times = (stage.t, *stage.older)
-        history = zip(times, (x_0, *state.past), strict=False)
-        mask = None if program.known is None else program.known.mask[one]
-        estimates = [(t, each[one]) for t, each in history]
-        rho = controller.prediction_residual(estimates, stage.step.solver, mask)
-        action = controller.decide(plan, stage.index, rho)
-        found[row] = rho, action
-        if action is not None:
-            scale = sample.request.guidance_scale
-            rows[row] = controller.rerouted(plan, rows[row], state.at[row], action, scale)
-    if any(action is not None for _, action in found.values()):
-        trajectory = Trajectory.of(rows, program.trajectory.table)
-        program = replace(program, trajectory=trajectory)
-    return program, found

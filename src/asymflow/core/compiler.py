@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -13,7 +12,7 @@ from asymflow.core import calls
 from asymflow.core.adapter import Adapter, begun
 from asymflow.core.estimators import InpaintConstraint
 from asymflow.core.flow import interpolate
-from asymflow.core.stages import OLDER, Stage, Trajectory, compile_steps
+from asymflow.core.stages import Stage, Trajectory, compile_steps
 from asymflow.core.state import Program, State
 from asymflow.core.types import Plan, Request
 
@@ -64,11 +63,11 @@ def compile_states(
 
     Args:
         adapter: the model; only what it does to estimates is used.
-        plan: of all pictures; its rules are left to the host.
+        plan: of all pictures.
         x_t: states [b, c, h, w] at the beginning of the plan.
         guidance_scale: of all pictures.
     """
-    stages = _compiled(replace(plan, adaptive=()), guidance_scale)
+    stages = _compiled(plan, guidance_scale)
     trajectory = Trajectory.of([stages] * len(x_t), x_t)
     return Program(adapter, trajectory, ()), State((0,) * len(x_t), x_t)
 
@@ -76,7 +75,7 @@ def compile_states(
 @lru_cache(maxsize=256)
 def _compiled(plan: Plan, guidance_scale: float) -> tuple[Stage, ...]:
     """The stages of a plan. Pictures of one plan share them, whenever they are added."""
-    return compile_steps(plan.steps, guidance_scale, keep=OLDER if plan.adaptive else 0)
+    return compile_steps(plan.steps, guidance_scale)
 
 
 def _begun(adapter: Adapter, request: Request, eps: Tensor, t: float) -> Tensor:

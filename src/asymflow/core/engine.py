@@ -1,8 +1,6 @@
 """Runs a plan for requests: `walk` yields every step, `run` collects pictures.
 
-A result depends on its own request and the plan, never on its neighbours in the batch. Where the
-plan has rules (`Plan.adaptive`) they are applied to each picture separately; with `exact` all
-pictures make the plan's steps.
+A result depends on its own request and the plan, never on its neighbours in the batch.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from asymflow.core import controller
 from asymflow.core.adapter import Adapter
 from asymflow.core.batcher import Batcher, Move
 from asymflow.core.batcher import Frame as Frame
@@ -22,7 +19,7 @@ from asymflow.core.requests import check as check
 from asymflow.core.requests import check_plan as check_plan
 from asymflow.core.requests import check_types
 from asymflow.core.transforms import truncated
-from asymflow.core.types import Decision, Picture, Plan, Request, Result
+from asymflow.core.types import Picture, Plan, Request, Result
 
 Observer = Callable[[Frame], None]
 """Called after every network call."""
@@ -37,7 +34,6 @@ def run(
     plan: Plan,
     requests: Sequence[Request],
     *,
-    exact: bool = False,
     observer: Observer = no_observer,
 ) -> list[Result]:
     """One result per request, in their order. Sizes and strengths may be mixed.
@@ -46,20 +42,19 @@ def run(
         adapter: the model.
         plan: for all of them.
         requests: the pictures.
-        exact: make every step of the plan and ignore its rules.
         observer: called after every network call; pictures are numbered in the order of requests.
 
     Raises:
         InputError: a request cannot be served; nothing has been computed yet.
     """
-    ends = rollout(adapter, plan, requests, exact=exact, observer=observer)
+    ends = rollout(adapter, plan, requests, observer=observer)
     results: list[Result] = []
     for request, end in zip(requests, ends, strict=True):
         [picture] = pictures(adapter, [request], end.x_0[None])
-        ran = controller.taken(truncated(plan, request.strength), end.decisions)
+        ran = truncated(plan, request.strength)
         seconds = tuple(move.seconds for move in end.moves)
         total = forwards(ran, request)
-        results.append(Result(picture, request, ran, total, sum(seconds), seconds, end.decisions))
+        results.append(Result(picture, request, ran, total, sum(seconds), seconds))
     return results
 
 
@@ -70,24 +65,18 @@ class End:
     x_0: Tensor
     moves: tuple[Move, ...]
 
-    @property
-    def decisions(self) -> tuple[Decision, ...]:
-        """Where it left its plan."""
-        return tuple(found for move in self.moves if (found := move.decision) is not None)
-
 
 def rollout(
     adapter: Adapter,
     plan: Plan,
     requests: Sequence[Request],
     *,
-    exact: bool = False,
     observer: Observer = no_observer,
 ) -> list[End]:
     """As `run`, without making pictures of the states."""
     ends: dict[int, Tensor] = {}
     moves: dict[int, list[Move]] = {}
-    for frame in walk(adapter, plan, requests, exact=exact):
+    for frame in walk(adapter, plan, requests):
         for move, x_t in zip(frame.moves, frame.x_t, strict=True):
             moves.setdefault(move.picture, []).append(move)
             if move.last:
@@ -96,13 +85,10 @@ def rollout(
     return [End(ends[index], tuple(moves[index])) for index in range(len(requests))]
 
 
-def walk(
-    adapter: Adapter, plan: Plan, requests: Sequence[Request], *, exact: bool = False
-) -> Generator[Frame, None, None]:
+def walk(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> Generator[Frame, None, None]:
     """Run requests, yielding after every network call; closing the iterator cancels the rest.
 
-    The plan is truncated to the strength of each request. A truncated plan has no rules, since
-    they were calibrated on the whole plan.
+    The plan is truncated to the strength of each request.
 
     Raises:
         InputError: a request cannot be served; nothing has been computed yet.
@@ -111,8 +97,6 @@ def walk(
     for request in requests:
         check(adapter, request)
         check_plan(adapter, plan, request.size)
-    if exact:
-        plan = replace(plan, adaptive=())
     batcher = Batcher(adapter)
     index_of: dict[int, int] = {}
     for size in dict.fromkeys(request.size for request in requests):

@@ -87,9 +87,6 @@ def compile_steps(
     guidance_scale: float | Sequence[float] = 1.0,
     *,
     times: Sequence[Time] | None = None,
-    past: Sequence[Past] = (),
-    indices: Sequence[int] | None = None,
-    keep: int = 0,
 ) -> tuple[Stage, ...]:
     """The stages of consecutive steps.
 
@@ -103,9 +100,6 @@ def compile_steps(
             scale of its own takes that.
         times: nodes in place of those of the steps, one more than steps. They may be tensors that
             gradients are to reach.
-        past: estimates that exist already, newest first.
-        indices: of the steps in their plan; by default from 0.
-        keep: number of older estimates to keep at least where there are any, for decisions.
 
     Raises:
         InputError: a step uses estimates that do not exist.
@@ -115,7 +109,7 @@ def compile_steps(
     )
     # Explicit weights may reach past a change of tiers, and solvers do not.
     explicit = any(step.weights is not None for step in steps)
-    known = list(past)
+    known: list[Past] = []
     found: list[Stage] = []
     for number, step in enumerate(steps):
         t, s = (step.t, step.s) if times is None else (times[number], times[number + 1])
@@ -134,7 +128,7 @@ def compile_steps(
         weight = float(np.float32(scale)) - 1 if step.tier.guided else 0.0
         corrects = bool(shared) and step.solver == "corrected2"
         stage = Stage(
-            number if indices is None else indices[number],
+            number,
             step,
             t,
             s,
@@ -158,7 +152,7 @@ def compile_steps(
                 ends_step=True,
             )
             found.append(again)
-    return _trimmed(found, keep)
+    return _trimmed(found)
 
 
 def _shared(known: Sequence[Past], tier: Tier) -> tuple[Time, ...]:
@@ -193,12 +187,12 @@ def _share_history(one: Tier, other: Tier) -> bool:
     return one == other or (one.unreduced and other.unreduced)
 
 
-def _trimmed(stages: Sequence[Stage], keep: int) -> tuple[Stage, ...]:
+def _trimmed(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """The stages with only what they and later ones use."""
     found: list[Stage] = []
     count, carried = 0, False
     for stage in reversed(stages):
-        used = max(len(stage.weights) - 2, 0 if stage.base is None else 1, keep)
+        used = max(len(stage.weights) - 2, 0 if stage.base is None else 1)
         # The estimates before the next stage are those before this one, and its own.
         later = count - 1 if stage.kept else count
         count = min(len(stage.older), max(used, later))

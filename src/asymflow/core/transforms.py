@@ -14,7 +14,7 @@ from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Step, T
 def bare(plan: Plan) -> Plan:
     """What a plan does, without what is known of it: evidence, binding, requirements."""
     steps = tuple(replace(step, extra={}) if step.extra else step for step in plan.steps)
-    return Plan(plan.name, steps, adaptive=plan.adaptive)
+    return Plan(plan.name, steps)
 
 
 def truncated(plan: Plan, start: float) -> Plan:

@@ -305,58 +305,10 @@ class Evidence:
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
 
 
-Action = Literal["skip", "insert"]
-"""How a picture leaves its plan at a step.
-
-`skip` merges the move with the next one, leaving out the node between them; at the last step but
-one this means stopping early. `insert` adds a node in the middle of the move.
-"""
-
-ACTIONS: tuple[Action, ...] = ("skip", "insert")
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """When a picture leaves its plan: a predictable one skips, an unpredictable one inserts.
-
-    Attributes:
-        step: index of the step where the rule applies, from 0.
-        prediction_residual: how far an estimate of x_0 is from what those before it predicted,
-            relative to its norm. Below it a picture skips, above it a picture inserts.
-    """
-
-    step: int
-    action: Action
-    prediction_residual: float
-
-    def __post_init__(self) -> None:
-        whole("step", self.step, -(2**63))
-        object.__setattr__(
-            self, "prediction_residual", number("prediction_residual", self.prediction_residual)
-        )
-        if self.action not in ACTIONS:
-            raise InputError(f"Unknown action {self.action!r}. Choose one of {', '.join(ACTIONS)}.")
-        if not self.prediction_residual >= 0:
-            raise InputError(
-                f"A rule for step {self.step} has prediction_residual="
-                f"{self.prediction_residual}, and no residual is less than 0. Give 0 or more."
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The action of a picture at a step of its plan, and the residual that caused it."""
-
-    step: int
-    action: Action
-    prediction_residual: float
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A trajectory as data: contiguous steps from `steps[0].t` to 0.
+    """A trajectory as data: contiguous steps from `steps[0].t` to 0, which every picture makes.
 
-    `adaptive` are the rules by which pictures leave the steps; the first that applies is used.
     `evidence` has the measured quality, `binding` the weights that it was measured on, `requires`
     what the plan needs of other models. A plan without them fits every model.
 
@@ -366,7 +318,6 @@ class Plan:
     name: str
     steps: tuple[Step, ...]
     evidence: Evidence | None = field(default=None, compare=False)
-    adaptive: tuple[Rule, ...] = ()
     requires: Requirements | None = field(default=None, compare=False)
     binding: Binding | None = field(default=None, compare=False)
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
@@ -374,9 +325,7 @@ class Plan:
     def __post_init__(self) -> None:
         instance("The name of a plan", self.name, str, "Plan(name, steps) has it first.")
         each_instance("steps", self.steps, Step, "Pass a tuple of asymflow.Step.")
-        each_instance("adaptive", self.adaptive, Rule, "Pass a tuple of asymflow.core.types.Rule.")
         object.__setattr__(self, "steps", tuple(self.steps))
-        object.__setattr__(self, "adaptive", tuple(self.adaptive))
         if not self.steps:
             raise InputError(f"Plan {self.name!r} has no steps. A plan needs at least one.")
         for before, after in zip(self.steps, self.steps[1:], strict=False):
@@ -397,20 +346,6 @@ class Plan:
                 "The last step must end at 0."
             )
         self._check_estimates()
-        heun = next((i for i, step in enumerate(self.steps) if step.solver == "heun"), None)
-        if self.adaptive and heun is not None:
-            raise InputError(
-                f"Plan {self.name!r} adapts, and its step {heun} asks twice as Heun's method does, "
-                "which leaves nothing to predict. Choose another solver for it, or drop the rules."
-            )
-        fixed = next((i for i, step in enumerate(self.steps) if step.weights or step.reuse), None)
-        if self.adaptive and fixed is not None:
-            raise InputError(
-                f"Plan {self.name!r} adapts, and its step {fixed} has weights or reuses estimates, "
-                "which fits no other steps. Choose a solver for it, or drop the rules."
-            )
-        for rule in self.adaptive:
-            self._check(rule)
 
     def _check_estimates(self) -> None:
         """Raise `InputError` when a step uses estimates that do not exist."""
@@ -433,22 +368,6 @@ class Plan:
                     f"estimates, and only {made} have been made there. Give at most {made + 1} "
                     "weights: of the state, and of each estimate."
                 )
-
-    def _check(self, rule: Rule) -> None:
-        """Raise `InputError` when a picture that follows a rule could not continue."""
-        last = len(self.steps) - 1
-        if not 0 <= rule.step <= last or (rule.step == last and rule.action != "insert"):
-            raise InputError(
-                f"Plan {self.name!r} cannot {rule.action} at step {rule.step}: its steps are 0 to "
-                f"{last}, and the last one ends at 0 as it is. Give a smaller step."
-            )
-        carries = any(step.tier.cached for step in self.steps)
-        full = next((i for i, step in enumerate(self.steps) if step.tier.full), 0)
-        if carries and rule.step < full:
-            raise InputError(
-                f"Plan {self.name!r} cannot {rule.action} at step {rule.step}: that may leave out "
-                f"the full estimate of step {full}, from which others carry. Begin there."
-            )
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -485,11 +404,6 @@ class Plan:
                 row += f"{found.cost_ms[i] / found.full_ms:>20.0%}"
                 row += f"{found.shares[i]:>16.0%}" if found.shares else f"{'':>16}"
             rows.append(row.rstrip())
-        if self.adaptive:
-            rows.append("where a picture leaves it, by its prediction residual:")
-        for rule in self.adaptive:
-            side = ">" if rule.action == "insert" else "<"
-            rows.append(f"{rule.step:>4}  {rule.action} {side} {rule.prediction_residual:.3f}")
         if found:
             rows.append(
                 f"{sum(found.cost_ms):.0f} ms on {found.made.get('device', 'its device')}, as much "
@@ -565,8 +479,7 @@ class Result:
     """A finished picture and what it cost.
 
     Attributes:
-        plan: the steps that were executed.
-        decisions: where they differ from the requested plan.
+        plan: the steps that were executed: those of the requested plan, truncated to the strength.
     """
 
     picture: Picture
@@ -575,7 +488,6 @@ class Result:
     forwards: int
     seconds: float
     step_seconds: tuple[float, ...] = field(default=())
-    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

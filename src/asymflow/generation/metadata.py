@@ -7,6 +7,7 @@ Diffusion tools, and as XMP with the IPTC term for pictures made by a model.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,10 +16,13 @@ from xml.sax.saxutils import escape
 from asymflow._version import __version__
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.presets import Grid
-from asymflow.core.types import ACTIONS, SOLVERS, Decision, Plan
+from asymflow.core.types import SOLVERS, Plan
+from asymflow.generation import decisions
 from asymflow.io.images import Notes
 from asymflow.io.json_reader import Fields, parse
-from asymflow.planning.plan_files import plan_from_json, plan_hash, plan_to_json
+from asymflow.planning.plan_json import plan_and_rules_from_json, plan_hash, plan_to_json
+
+_log = logging.getLogger("asymflow.generation")
 
 FORMAT = "asymflow picture"
 SHEET_FORMAT = "asymflow sheet"
@@ -86,7 +90,6 @@ class Record:
         image, mask: of image-to-image and inpainting.
         background: a colour, or None for a transparent picture.
         versions: of asymflow and of its numerical libraries.
-        decisions: where the picture left the plan; reproduced by the plan's rules.
         reference: None for a model without references.
         label: class of a model that is asked with one; `prompt` is its name.
         suffix: that the style added to the prompt, for a model that knows styles by words only.
@@ -109,7 +112,6 @@ class Record:
     strength: float
     background: str | None
     versions: Mapping[str, str]
-    decisions: tuple[Decision, ...] = ()
     reference: Reference | None = None
     label: int | None = None
     suffix: str | None = None
@@ -207,15 +209,6 @@ def to_json(record: Record) -> dict[str, Any]:
         "plan_hash": plan_hash(record.plan),
         "plan": plan_to_json(record.plan),
     }
-    if record.decisions:
-        data["decisions"] = [
-            {
-                "step": decision.step,
-                "action": decision.action,
-                "surprise": decision.prediction_residual,
-            }
-            for decision in record.decisions
-        ]
     if record.reference is not None:
         data["reference"] = {
             "kind": record.reference.kind,
@@ -232,14 +225,24 @@ def to_json(record: Record) -> dict[str, Any]:
 def from_json(text: str, where: str) -> Record:
     """Read a record from JSON text; `where` names the file in messages.
 
+    The plan of a picture that rules led off its plan has the steps that the picture made.
+
     Raises:
         FileFormatError: it is damaged, of another schema, or about a contact sheet.
     """
     fields = Fields(parse(text, where), where)
     fields.expect(FORMAT, SCHEMA, "A contact sheet cannot be repeated as one picture")
-    plan = plan_from_json(fields.value("plan"), f"{where}: plan")
-    if fields.text("plan_hash") != plan_hash(plan):
+    plan, rules = plan_and_rules_from_json(fields.value("plan"), f"{where}: plan")
+    if fields.text("plan_hash") != plan_hash(plan, rules):
         fields.refuse("has a plan that was changed after the picture was made")
+    if "decisions" in fields:
+        plan = decisions.made(plan, decisions.read(fields), where)
+    if rules:
+        _log.warning(
+            "%s was made by a plan with rules for single pictures, which are no longer run. It is "
+            "read as the steps that this picture made.",
+            where,
+        )
     width, height = fields.integer("width", _SIDES), fields.integer("height", _SIDES)
     guidance, strength = fields.number("guidance"), fields.number("strength")
     if not guidance > 0:
@@ -264,7 +267,6 @@ def from_json(text: str, where: str) -> Record:
         strength=strength,
         background=fields.optional_text("background"),
         versions=fields.texts("versions"),
-        decisions=_decisions(fields, where) if "decisions" in fields else (),
         reference=_reference(fields.optional_fields("reference"))
         if "reference" in fields
         else None,
@@ -311,18 +313,6 @@ def _grid(fields: Fields | None) -> Grid | None:
         return Grid(steps, solver, interval, shift)
     except InputError as error:
         raise FileFormatError(f"{fields.where} cannot be used. {error}") from error
-
-
-def _decisions(fields: Fields, where: str) -> tuple[Decision, ...]:
-    found: list[Decision] = []
-    for i, item in enumerate(fields.items("decisions")):
-        one = Fields(item, f"{where}: decision {i}")
-        decision = Decision(
-            one.integer("step"), one.choice("action", ACTIONS), one.number("surprise")
-        )
-        one.finish()
-        found.append(decision)
-    return tuple(found)
 
 
 def _kind(composite: bool) -> str:

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 
 from asymflow._version import __version__
-from asymflow.core import controller, devices, engine, presets, schedules
+from asymflow.core import devices, engine, presets, schedules
 from asymflow.core.adapter import Adapter, CardedAdapter, Described, UsesReferences, unwrapped
 from asymflow.core.batcher import is_out_of_memory
 from asymflow.core.card import Card, Carded, ShipsPlans, Style
@@ -89,10 +89,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeneratedImage:
-    """A finished picture and its share of the seconds of its batch.
-
-    The record of its job includes the decisions.
-    """
+    """A finished picture and its share of the seconds of its batch."""
 
     job: Job
     picture: Picture
@@ -213,9 +210,7 @@ def make(model: Model, jobs: Sequence[Job], advance: Advance) -> Generator[Gener
             raise InputError(_no_memory(model, requests)) from error
         seconds = (time.perf_counter() - started) / len(part)
         for job, result in zip(part, results, strict=True):
-            record = replace(job.record, decisions=result.decisions)
-            picture = to_rgba(result.picture)
-            yield GeneratedImage(replace(job, record=record), picture, seconds)
+            yield GeneratedImage(job, to_rgba(result.picture), seconds)
 
 
 def _no_memory(model: Model, requests: Sequence[Request]) -> str:
@@ -235,9 +230,8 @@ def steps(jobs: Sequence[Job]) -> int:
 
 
 def forwards(job: Job) -> int:
-    """Network passes (NFE) of a job, with the decisions in its record."""
-    plan = truncated(job.record.plan, job.request.strength)
-    return engine.forwards(controller.taken(plan, job.record.decisions), job.request)
+    """Network passes (NFE) of a job."""
+    return engine.forwards(truncated(job.record.plan, job.request.strength), job.request)
 
 
 def plan_for(
@@ -384,7 +378,7 @@ def _observer(adapter: Adapter, requests: Sequence[Request], advance: Advance) -
     def observe(frame: engine.Frame) -> None:
         before = sum(done)
         for move, x_0 in zip(frame.moves, frame.x_0, strict=True):
-            # Adaptive pictures may skip steps, or split them into two moves.
+            # Steps that reuse estimates are part of the move before them.
             done[move.picture] = move.count if move.last else move.index + 1
             newest[move.picture] = x_0
         advance(sum(done) - before, look)

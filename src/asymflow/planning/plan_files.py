@@ -18,10 +18,10 @@ from asymflow.io.files import replacing, write_text
 from asymflow.io.json_reader import Fields, parse
 from asymflow.planning.binding import binding_of
 from asymflow.planning.plan_json import SCHEMA as SCHEMA
+from asymflow.planning.plan_json import plan_and_rules_from_json, tier_of_schema_1, tier_to_schema_1
 from asymflow.planning.plan_json import plan_from_json as plan_from_json
 from asymflow.planning.plan_json import plan_hash as plan_hash
 from asymflow.planning.plan_json import plan_to_json as plan_to_json
-from asymflow.planning.plan_json import tier_of_schema_1, tier_to_schema_1
 
 PROFILE_SCHEMA = 3
 """Schema 1 had the move weights of `multistep2`; schema 2 had no saturation."""
@@ -61,10 +61,11 @@ def migrate_plan(path: Path | str) -> Path | None:
     """Rewrite a plan of an earlier schema, and keep the old file beside it.
 
     Evidence that names a model becomes the plan's binding. What the plan does stays the same, and
-    so does its hash.
+    so does its hash, but for rules, which are left out.
 
     Returns:
-        Where the old file is kept; None for a file that has this schema, which is not changed.
+        Where the old file is kept; None for a file that has this schema and no rules, which is not
+        changed.
 
     Raises:
         FileFormatError: the file is not a plan.
@@ -74,9 +75,9 @@ def migrate_plan(path: Path | str) -> Path | None:
     path = as_path("path", path)
     old = _read(path)
     data = parse(old, str(path))
-    plan = plan_from_json(data, str(path))
+    plan, rules = plan_and_rules_from_json(data, str(path))
     schema = cast("dict[str, int]", data)["schema"]
-    if schema == SCHEMA:
+    if schema == SCHEMA and not rules:
         return None
     kept = path.with_name(f"{path.stem}.schema-{schema}{path.suffix}")
     if kept.exists() and kept.read_bytes() != old:

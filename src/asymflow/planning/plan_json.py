@@ -3,33 +3,44 @@
 `docs/plan-files.md` defines the fields, and `plan.schema.json` in this folder checks them. What a
 file has beyond them is kept; a file that needs more than this version can do lists that under
 "required", and is refused.
+
+Plans of version 0.1 could have rules by which single pictures left the steps. They are no longer
+run, and a file that has some is read as the plan without them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import struct
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 from asymflow.core.binding import Binding, Requirements
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.fingerprint import ROUNDED, Fingerprint
 from asymflow.core.statistics import Interval
-from asymflow.core.types import ACTIONS, FULL, SOLVERS, Evidence, Plan, Rule, Step, Tier
+from asymflow.core.types import FULL, SOLVERS, Evidence, Plan, Step, Tier
 from asymflow.io.json_reader import Fields
+from asymflow.planning.binding import binding_of
+
+_log = logging.getLogger("asymflow.planning")
 
 FORMAT = "asymflow plan"
 SCHEMA = 2
 READ = (1, SCHEMA)
 """Schemas that can be read. The first has no weights, scales, reuse, requirements and binding, and
 other names of some fields."""
-FEATURES = ("weights", "guidance_scale", "reuse", "adaptive", "tiles")
+FEATURES = ("weights", "guidance_scale", "reuse", "tiles")
 """What a file may list as required."""
 RESERVED = ("frequency_bands",)
 """Names that a later version will give a meaning: weights of each band of spatial frequency."""
+
+Rules = Sequence[Mapping[str, Any]]
+"""The rules of a file, with the names of schema 1."""
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -42,15 +53,6 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     if plan.binding is not None:
         data["binding"] = _binding_to_json(plan.binding)
     data["steps"] = [_step_to_json(step) for step in plan.steps]
-    if plan.adaptive:
-        data["adaptive"] = [
-            {
-                "step": rule.step,
-                "action": rule.action,
-                "prediction_residual": rule.prediction_residual,
-            }
-            for rule in plan.adaptive
-        ]
     if plan.evidence is not None:
         data["evidence"] = _evidence_to_json(plan.evidence)
     return _kept(data, plan.extra)
@@ -58,6 +60,29 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 def plan_from_json(data: object, where: str = "the plan") -> Plan:
     """The plan in JSON data; `where` names the file in messages.
+
+    Rules are left out, and so is evidence beside them, which is logged.
+
+    Raises:
+        FileFormatError: the data is not a plan, or one that this version cannot run.
+    """
+    plan, rules = plan_and_rules_from_json(data, where)
+    if rules:
+        evidence = (
+            " Its evidence may be of pictures that left them, and is dropped: `asymflow plan "
+            "verify` measures the plan."
+        )
+        _log.warning(
+            "%s has rules for single pictures, which are no longer run: every picture makes all "
+            "steps of the plan.%s",
+            where,
+            evidence if "evidence" in cast("dict[str, Any]", data) else "",
+        )
+    return plan
+
+
+def plan_and_rules_from_json(data: object, where: str) -> tuple[Plan, Rules]:
+    """As `plan_from_json`, with the rules that are left out, which the hash of the file covers.
 
     Raises:
         FileFormatError: the data is not a plan, or one that this version cannot run.
@@ -73,10 +98,10 @@ def plan_from_json(data: object, where: str = "the plan") -> Plan:
         for i, item in enumerate(fields.items("steps"))
     ]
     residual = "prediction_residual" if schema > 1 else "surprise"
-    rules = [
+    rules = tuple(
         _rule(Fields(item, f"{where}: rule {i}"), residual)
         for i, item in enumerate(fields.items("adaptive") if "adaptive" in fields else ())
-    ]
+    )
     requires = binding = evidence = None
     if schema > 1 and "requires" in fields:
         requires = _requirements(fields.fields("requires"))
@@ -87,27 +112,31 @@ def plan_from_json(data: object, where: str = "the plan") -> Plan:
     extra = fields.rest() if schema > 1 else {}
     fields.finish()
     try:
-        return Plan(name, tuple(steps), evidence, tuple(rules), requires, binding, extra)
+        plan = Plan(name, tuple(steps), evidence, requires, binding, extra)
     except InputError as error:
         raise FileFormatError(f"{where} is not a plan that can run. {error}") from error
+    if rules:  # the evidence may be of pictures that left the steps, and the weights are known
+        plan = replace(plan, evidence=None, binding=binding_of(plan))
+    return plan, rules
 
 
-def plan_hash(plan: Plan) -> str:
-    """SHA-256 of what a plan does: steps and rules. Renaming or measuring it changes no picture.
+def plan_hash(plan: Plan, rules: Rules = ()) -> str:
+    """SHA-256 of what a plan does: its steps. Renaming or measuring it changes no picture.
 
     The hash is that of schema 1, with new fields where they are not the default, so that pictures
     of earlier versions keep the hash of their plan.
+
+    Args:
+        plan: what it does.
+        rules: that its file has, for the hash that version 0.1 gave it.
     """
     data: dict[str, Any] = {
         "format": FORMAT,
         "schema": 1,
         "steps": [_hashed(step) for step in plan.steps],
     }
-    if plan.adaptive:
-        data["adaptive"] = [
-            {"step": rule.step, "action": rule.action, "surprise": rule.prediction_residual}
-            for rule in plan.adaptive
-        ]
+    if rules:
+        data["adaptive"] = list(rules)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
@@ -252,14 +281,14 @@ def _step_of_schema_1(fields: Fields) -> Step:
         raise FileFormatError(f"{fields.where} cannot be made. {error}") from error
 
 
-def _rule(fields: Fields, residual: str) -> Rule:
-    step, action = fields.integer("step"), fields.choice("action", ACTIONS)
-    prediction_residual = fields.number(residual)
+def _rule(fields: Fields, residual: str) -> dict[str, Any]:
+    rule = {
+        "step": fields.integer("step"),
+        "action": fields.choice("action", ("skip", "insert")),
+        "surprise": fields.number(residual),
+    }
     fields.finish()
-    try:
-        return Rule(step, action, prediction_residual)
-    except InputError as error:
-        raise FileFormatError(f"{fields.where} cannot be followed. {error}") from error
+    return rule
 
 
 def _requirements_to_json(requires: Requirements) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -480,7 +479,7 @@ def _restored(studio: Studio, served: Served, about: About, record: Record) -> d
     if not exact_model:
         differs.append("model")
     quality = _quality(served.model, record.plan, record.size)
-    if quality is None or record.decisions:
+    if quality is None:
         differs.append("plan")
     height, width = record.size
     if not card.sizes.possible(record.size):
@@ -523,10 +522,10 @@ def _restored(studio: Studio, served: Served, about: About, record: Record) -> d
 
 
 def _quality(model: Model | None, plan: Plan, size: tuple[int, int]) -> str | None:
-    """The quality that has the steps of this plan; rules of the plan are ignored."""
+    """The quality that has the steps of this plan."""
     if model is None or not model.card.sizes.possible(size):
         return None
-    steps = plan_hash(replace(plan, adaptive=()))
+    steps = plan_hash(plan)
     for name in pipeline.plans_of(model, size):
         if plan_hash(requests.chosen_plan(model, name, size)) == steps:
             return name

@@ -552,19 +552,16 @@ class JobManager:
             self._record(job, "started", {})
             self._announce(job)
 
-    def step(
-        self, unit: Unit, index: int, facts: Mapping[str, Any], preview: Picture | None
-    ) -> None:
+    def step(self, unit: Unit, index: int, facts: Mapping[str, Any], preview: Picture) -> None:
         """Record a finished step of a picture, with its preview."""
         job = unit.job
         with self._lock:
             if job.over:
                 return
             job.done[unit.slot] = index + 1
-            if preview is not None:
-                job.previews[unit.slot] = (index, preview)
-                if index in job.keep:
-                    job.kept[unit.slot, index] = preview
+            job.previews[unit.slot] = (index, preview)
+            if index in job.keep:
+                job.kept[unit.slot, index] = preview
             address = f"/api/jobs/{job.id}/preview/{unit.slot}?v={index}"
             data = {
                 "slot": unit.slot,
@@ -573,7 +570,7 @@ class JobManager:
                 **facts,
                 "progress": round(job.progress, 4),
                 "eta_seconds": self._outlook(job)[1],
-                "preview": None if preview is None else address,
+                "preview": address,
             }
             self._record(job, "step", data)
 

@@ -25,7 +25,6 @@ class Step(BaseModel):
     tier: str
     shrink: int
     guided: bool
-    skipped: bool
     ms: float
 
 

@@ -92,7 +92,7 @@ class _Previews:
         self._next: dict[int, float] = {}
 
     async def of(self, slot: int, step: int) -> str | None:
-        """The preview of a step as a data URL; None if it is skipped or outdated."""
+        """The preview of a step as a data URL; None if it is outdated."""
         now = time.monotonic()
         found = self._manager.newest(self._job, slot)
         last = step == self._job.steps - 1  # the picture itself follows immediately

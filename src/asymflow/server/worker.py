@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from asymflow.core.batcher import (
 )
 from asymflow.core.errors import AsymflowError
 from asymflow.core.transforms import truncated
-from asymflow.core.types import Decision, Picture, Plan, Request
+from asymflow.core.types import Picture, Plan, Request
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
 from asymflow.generation.pixels import to_rgba
@@ -67,7 +67,7 @@ class _Run:
     Attributes:
         tries: attempts that were lost with the process of the network.
         seconds: of computing so far; `started` is the time of its start.
-        facts: of every finished or skipped step, by its index in the plan.
+        facts: of every finished step, by its index in the plan.
     """
 
     unit: Unit
@@ -77,7 +77,6 @@ class _Run:
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
     facts: dict[int, dict[str, Any]] = field(default_factory=lambda: dict[int, dict[str, Any]]())
-    decisions: list[Decision] = field(default_factory=lambda: list[Decision]())
 
 
 @dataclass(slots=True, eq=False)
@@ -425,38 +424,20 @@ class Worker(threading.Thread):
     ) -> None:
         """Publish a step of one picture."""
         run.seconds += seconds
-        if move.decision is not None:
-            run.decisions.append(move.decision)
         request = run.made.request
         guided = move.step.guides(guided=request.guidance_scale != 1)
-        before = run.facts.get(move.index, {"ms": 0.0, "forwards": 0})
         facts = {
             "t": round(move.step.t, 4),
             "tier": move.step.tier.name,
             "shrink": move.step.tier.pool_factor,
             "guided": guided,
-            "skipped": False,
-            # A picture that inserts a node makes this step in two moves.
-            "ms": round(before["ms"] + 1000 * seconds, 2),
-            "forwards": before["forwards"] + move.step.evaluations * (2 if guided else 1),
+            "ms": round(1000 * seconds, 2),
+            "forwards": move.step.passes(guided=request.guidance_scale != 1),
         }
         run.facts[move.index] = facts
         [estimate] = engine.pictures(adapter, [request], x_0[None])
         preview = to_rgba(estimate)
         self._manager.step(run.unit, move.index, facts, preview)
-        if move.action == "skip":
-            left_out = run.plan.steps[move.index + 1]
-            skipped = {
-                "t": round(left_out.t, 4),
-                "tier": left_out.tier.name,
-                "shrink": left_out.tier.pool_factor,
-                "guided": False,
-                "skipped": True,
-                "ms": 0.0,
-                "forwards": 0,
-            }
-            run.facts[move.index + 1] = skipped
-            self._manager.step(run.unit, move.index + 1, skipped, None)
 
     def _finish(self, run: _Run, picture: Picture) -> None:
         """Write and publish a picture, or its error."""
@@ -471,7 +452,7 @@ class Worker(threading.Thread):
         job = run.unit.job
         if job.over:
             return
-        made = replace(run.made, record=replace(run.made.record, decisions=tuple(run.decisions)))
+        made = run.made
         forwards = pipeline.forwards(made)
         request = job.request
         facts = {

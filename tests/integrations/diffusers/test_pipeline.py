@@ -23,7 +23,7 @@ from asymflow import AsymFlowScheduler
 from asymflow.core import engine
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
 from asymflow.core.schedules import plan_of, shifted, uniform
-from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Request, Rule, Tier
+from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Request, Tier
 from asymflow.models.diffusers.families import FAMILIES
 from asymflow.models.diffusers.pipelines import Family, adapt
 from asymflow.planning import plan_files, verifier
@@ -352,16 +352,6 @@ def test_a_guidance_interval_stays_where_it_is_when_the_grid_changes(
         accelerated(**call_of(told, callback_on_step_end=callback))
         assert [2 if low <= t <= high else 1 for t in times] == seen
         assert {1, 2} == set(seen)
-
-
-def test_rules_for_single_pictures_are_left_out(unconditional: Make) -> None:
-    plan = plan_of(uniform(4))
-    pipe = unconditional()
-    pictures = [
-        asymflow.accelerate(pipe, each)(generator=seeded(), output_type="pt").images
-        for each in (plan, replace(plan, adaptive=(Rule(1, "skip", 1e9),)))
-    ]
-    assert torch.equal(*pictures)
 
 
 def test_any_flow_pipeline_by_a_declaration(prx: Make, told: dict[str, Any]) -> None:

@@ -113,13 +113,12 @@ export interface JobRequest {
   live: boolean;
 }
 
-/** What one step of a plan did: how big, guided or not, left out or not, and how long it took. */
+/** What one step of a plan did: how big, guided or not, and how long it took. */
 export interface Step {
   t: number;
   tier: string;
   shrink: number;
   guided: boolean;
-  skipped: boolean;
   ms: number;
 }
 

@@ -62,13 +62,13 @@ export function reduce(view: JobView, event: JobEvent): JobView {
       return { job: { ...job, state: "running", position: null }, slots };
     case "step": {
       const { slot, step, steps, progress, eta_seconds, preview, t, tier, shrink } = event.data;
-      const { guided, skipped, ms } = event.data;
+      const { guided, ms } = event.data;
       return {
         job: { ...job, state: "running", progress, eta_seconds },
         slots: slots.map((old, index) => {
           if (index !== slot) return old;
           const taken = old.steps.slice();
-          taken[step] = { t, tier, shrink, guided, skipped, ms };
+          taken[step] = { t, tier, shrink, guided, ms };
           return { ...old, steps: taken, total: steps, preview: preview ?? old.preview };
         }),
       };
@@ -99,17 +99,14 @@ export interface Spent {
   steps: number;
   small: number;
   guided: number;
-  skipped: number;
 }
 
 export function spent(steps: readonly (Step | undefined)[]): Spent {
   const known = steps.filter((step) => step !== undefined);
-  const made = known.filter((step) => !step.skipped);
   return {
     ms: known.reduce((sum, step) => sum + step.ms, 0),
     steps: known.length,
-    small: made.filter((step) => step.shrink > 1).length,
-    guided: made.filter((step) => step.guided).length,
-    skipped: known.length - made.length,
+    small: known.filter((step) => step.shrink > 1).length,
+    guided: known.filter((step) => step.guided).length,
   };
 }

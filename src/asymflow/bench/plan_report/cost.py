@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,12 +105,11 @@ class Account:
 
 
 def record(adapter: Adapter, plan: Plan, request: Request) -> Run:
-    """Run a plan and record every estimate. Adaptive rules are disabled.
+    """Run a plan and record every estimate.
 
     Raises:
         InputError: the model does not support the request or the plan.
     """
-    plan = replace(plan, adaptive=())
     frames = list(engine.walk(adapter, plan, [request]))
     states = [frame.x_0 for frame in frames] + [frames[-1].x_t]
     *asked, picture = (engine.pictures(adapter, [request], state)[0] for state in states)

@@ -2,8 +2,7 @@
 
 A scheduler determines the timesteps of network calls and the update of the state from the outputs,
 which is all of a plan whose tiers are full. Cheaper tiers change the network calls themselves;
-`asymflow.accelerate` does that. Rules for single pictures (`Plan.adaptive`) need an engine
-of their own and are left out: every picture makes the plan's steps.
+`asymflow.accelerate` does that.
 """
 
 from __future__ import annotations

@@ -315,10 +315,6 @@ def lines(
     if own:
         how = f"{', '.join(own)}: of asymflow's adapter; the program's model has its own"
         found.append(Line("settings of the model", "no", how))
-    if path.plan.adaptive:
-        found.append(
-            Line("rules for single pictures", "no", "every picture makes the steps of the plan")
-        )
     return tuple(found)
 
 
