@@ -745,9 +745,18 @@ def _marked(name: str) -> str:
 # --- docs/adaptive.md --------------------------------------------------------------------------
 
 
-@passages(ADAPTIVE, "trained/adaptive.json", note="models of Fashion-MNIST")
+@passages(ADAPTIVE, "trained/adaptive-jit.json", note="models of Fashion-MNIST")
 def steps_by_picture(result: Result) -> Iterator[str]:
     yield f"of {number(result['pictures'])} pictures each"
+    yield from _by_picture(result)
+
+
+@passages(ADAPTIVE, "trained/adaptive-unet.json", note="models of Fashion-MNIST")
+def steps_by_picture_of_the_unet(result: Result) -> Iterator[str]:
+    yield from _by_picture(result)
+
+
+def _by_picture(result: Result) -> Iterator[str]:
     for title, table in result["tables"].items():
         for each in table["rows"]:
             gains = [each[name]["gain"] for name in ("oracle", "class", "signals")]

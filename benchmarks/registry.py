@@ -235,8 +235,8 @@ SUITES = (
     Suite(
         "fashion adaptive",
         "What steps for each picture could gain over as many for all: oracle, classes, signals",
-        f"{_ONE} {_RUN} fashion adaptive --networks jit",
-        ("trained/adaptive.json",),
+        f"{_ONE} {_RUN} fashion adaptive --networks jit; --networks unet",
+        ("trained/adaptive-jit.json", "trained/adaptive-unet.json"),
     ),
     # Training and the design of the embedded model.
     Suite(

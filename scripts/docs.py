@@ -29,7 +29,7 @@ PART = re.compile(
     r"(?P<begin><!-- written by scripts/docs\.py: (?P<name>\w+) -->\n).*?(?=<!-- end -->)",
     re.DOTALL,
 )
-PLOTS = {"docs/assets/adaptive.png": "benchmarks/results/trained/adaptive.png"}
+PLOTS = {"docs/assets/adaptive.png": "benchmarks/results/trained/adaptive-jit.png"}
 """Copies of plots, since the documentation has nothing from outside of its folder."""
 DECISION = re.compile(r"# (?P<number>\d{3})\. (?P<title>.+)\n\nStatus: (?P<status>.+)\n")
 

@@ -7,7 +7,7 @@ common mean, so that the sum of errors is least: by the errors themselves (an or
 has); by the mean errors of a class, which are known before a picture is begun; and by a regression
 of the errors on what a sampler knows after a few steps, how much its estimates still change, and on
 the class. Classes and regressions are learnt from one half of the pictures and used for the other.
-Writes adaptive.json and adaptive.png.
+Writes adaptive-jit.json and .png, and the same of the other network.
 """
 
 from __future__ import annotations
@@ -150,23 +150,21 @@ def _gain(own: Array, errors: Array, steps: Array, spent: float) -> dict[str, An
     return {"gain": {"value": float(value), "low": float(low), "high": float(high)}}
 
 
-def _draw(tables: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Error against mean steps, one panel for each network."""
-    figure = new_figure(4.4 * len(tables), 3.4)
-    for place, (title, table) in enumerate(tables.items()):
-        panel = figure.add_subplot(1, len(tables), place + 1)
-        panel.plot(table["steps"], table["errors"], "o-", color="0.4", label="as many for all")
-        for name, colour in (("oracle", "C0"), ("class", "C2"), ("signals", "C1")):
-            found = [row[name] for row in table["rows"]]
-            x, y = [each["steps"] for each in found], [each["error"] for each in found]
-            panel.plot(x, y, "s--", ms=4, color=colour, label=f"by {name}")
-        panel.set(xscale="log", yscale="log", title=title, xlabel="mean guided estimates")
-        panel.set_xticks(table["steps"], [f"{n:g}" for n in table["steps"]])
-        panel.minorticks_off()
-        panel.grid(alpha=0.3)
-        if place == 0:
-            panel.set_ylabel("RMSE to the limit")
-            panel.legend(frameon=False)
+def _draw(title: str, table: Mapping[str, Any], path: Path) -> None:
+    """Error against mean steps."""
+    figure = new_figure(4.8, 3.4)
+    panel = figure.add_subplot(1, 1, 1)
+    panel.plot(table["steps"], table["errors"], "o-", color="0.4", label="as many for all")
+    for name, colour in (("oracle", "C0"), ("class", "C2"), ("signals", "C1")):
+        found = [row[name] for row in table["rows"]]
+        x, y = [each["steps"] for each in found], [each["error"] for each in found]
+        panel.plot(x, y, "s--", ms=4, color=colour, label=f"by {name}")
+    panel.set(xscale="log", yscale="log", title=title, xlabel="mean guided estimates")
+    panel.set_xticks(table["steps"], [f"{n:g}" for n in table["steps"]])
+    panel.minorticks_off()
+    panel.grid(alpha=0.3)
+    panel.set_ylabel("RMSE to the limit")
+    panel.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=130)
@@ -188,14 +186,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
-    tables: dict[str, Any] = {}
-    names: list[str] = []
+    saved: dict[str, Any] = {}
     networks: list[str] = given.networks
     for network in networks:
         table, name = measured(network, given)
-        tables[f"{NETWORKS[network].card['title']}, guidance {SCALE:g}"] = table
-        names.append(name)
-    _draw(tables, given.out / "adaptive.png")
-    report = {"pictures": given.pictures, "tables": tables}
-    path = given.out / "adaptive.json"
-    return results.save(path, report, weights=names, dtype="float32", device="cpu")
+        title = f"{NETWORKS[network].card['title']}, guidance {SCALE:g}"
+        _draw(title, table, given.out / f"adaptive-{network}.png")
+        report = {"pictures": given.pictures, "tables": {title: table}}
+        path = given.out / f"adaptive-{network}.json"
+        saved[network] = results.save(path, report, weights=[name], dtype="float32", device="cpu")
+    return saved

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -53,12 +52,15 @@ def seconds(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def medians(calls: Sequence[Call], repeats: int) -> list[float]:
-    """Median seconds of each call. Interleaved, since machines drift, after one warm-up each."""
+def fastest(calls: Sequence[Call], repeats: int) -> list[float]:
+    """Least seconds of each call. Interleaved, since machines drift, after one warm-up each.
+
+    On a busy machine most short calls are interrupted: a median then tells what else runs there.
+    """
     for call in calls:
         call()
     rounds = [[seconds(call) for call in calls] for _ in range(repeats)]
-    return [median(times) for times in zip(*rounds, strict=True)]
+    return [min(times) for times in zip(*rounds, strict=True)]
 
 
 def work(call: Call) -> Work:
@@ -187,7 +189,7 @@ def curve(
 ) -> tuple[CallCost, ...]:
     """Measure network calls of several numbers of rows, all with the condition of one request.
 
-    Seconds are medians of interleaved calls.
+    Seconds are the least of interleaved calls.
 
     Args:
         adapter: the model. Its `batch` does not limit the rows.
@@ -205,7 +207,7 @@ def curve(
         return lambda: denoised(adapter, states, t, own, None)
 
     calls = [call(count) for count in rows]
-    times = medians(calls, repeats)
+    times = fastest(calls, repeats)
     peaks = [peak_bytes(each) for each in calls]
     return tuple(CallCost(*each) for each in zip(rows, times, peaks, strict=True))
 

@@ -146,7 +146,7 @@ def measure(
         tiers: cheaper than full; by default all that the model has.
         guidance_interval: (low, high) in t. Outside it generation will not be guided: there the
             reference is the conditional estimate, and guided tiers have no moves.
-        repeats: of each timing; the median is used.
+        repeats: of each timing; the least is used.
         memory: measure `peak_bytes`, which stay 0 otherwise.
         growth: how the growth of errors is measured; by default on all pictures.
         solver: of the reference.
@@ -518,7 +518,7 @@ def _prices(
 
     calls = [call(tier) for tier in tiers]
     progress("timing the tiers", 0, 1)
-    ms = tuple(1000 * seconds for seconds in costs.medians(calls, repeats))
+    ms = tuple(1000 * seconds for seconds in costs.fastest(calls, repeats))
     macs = tuple(costs.work(each).macs for each in calls)
     peaks = tuple(costs.peak_bytes(each) if memory else 0 for each in calls)
     progress("timing the tiers", 1, 1)
