@@ -12,8 +12,9 @@ So are ComfyUI's own networks of pixel-space models, small and of random weights
 plan, and a patched model is told from the one that it was patched from.
 Then the interface of the stand-in that the tests use is compared with that of ComfyUI. At last
 ComfyUI is started on the CPU with the pack in custom_nodes, and a small PixelDiT of random weights
-is loaded, sampled, interrupted and measured by its HTTP interface. Writes comfyui-VERSION.json, and
-fails where anything is not as it should be.
+is loaded, sampled, interrupted and measured by its HTTP interface. Where ComfyUI has CFGOverride,
+plans are drawn beside what it has itself for few steps (`benchmarks.comfyui.beside`). Writes
+comfyui-VERSION.json, and fails where anything is not as it should be.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 from benchmarks import results
 
 # Before the folders of ComfyUI can be imported from, one of which is called `tests` too.
-from benchmarks.comfyui import families, host, interface, levels, parity, server
+from benchmarks.comfyui import beside, families, host, interface, levels, parity, server
 from benchmarks.comfyui.real import Real
 from benchmarks.comfyui.server import WrongError
 
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=host.PACK,
         help="the folder of nodes in the server, such as an unpacked release",
     )
+    parser.add_argument("--pictures", type=int, default=16, help="that plans are compared on")
     parser.add_argument("--out", type=Path, help="a file; by default one of the results")
 
 
@@ -89,6 +91,8 @@ def run(args: argparse.Namespace) -> None:
             report |= _served(path, args.pack, measure=args.measure)
         except WrongError as error:
             faults.append(str(error))
+    if hasattr(real.nodes, "CFGOverride"):
+        report["beside"] = beside.found(real, args.pictures)
     report["faults"] = faults
     out = args.out or results.SERVER / f"comfyui-{real.version}.json"
     words = ["benchmarks", "comfyui", "--comfyui", "PATH"]
