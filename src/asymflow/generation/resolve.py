@@ -1,29 +1,26 @@
-"""Resolve and validate command line options before a model is loaded.
+"""Resolve and validate what pictures are asked with, before a model is loaded.
 
-Missing values come from the picture given as `--like`, if any, otherwise from
-`asymflow.core.presets`.
+These are the options of a command line, or the columns of a row, which have their names. Missing
+values come from the picture given as `--like`, if any, otherwise from `asymflow.core.presets`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from asymflow.cli import inputs
 from asymflow.core import presets
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.transforms import bare
 from asymflow.core.types import SOLVERS, Plan
-from asymflow.generation import metadata
+from asymflow.generation import inputs, metadata
 from asymflow.generation.metadata import Record
 from asymflow.generation.spec import (
-    MAX_PROMPT,
     GenerationSpec,
     InputImage,
     PlanChoice,
@@ -49,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:
-    """Options as given on the command line; None if absent."""
+    """Options as given; None if absent."""
 
     prompt: str | None = None
     negative: str | None = None
@@ -207,8 +204,6 @@ def _record(path: Path) -> Record:
 def _prompt(options: GenerateOptions, like: Record | None) -> str:
     """The prompt; empty for a model other than the embedded one, whose card is not known yet."""
     prompt = options.prompt
-    if prompt == "-":
-        prompt = sys.stdin.read(10 * MAX_PROMPT)
     missing = "There is no prompt." if prompt is None else "The prompt is empty."
     if prompt is None and like is not None:
         prompt = "" if like.label is not None else like.prompt
