@@ -14,7 +14,7 @@ import typer
 
 from asymflow._version import __version__
 from asymflow.cli import options, report
-from asymflow.cli.commands import bench, gallery, planning, server, training
+from asymflow.cli.commands import bench, bulk, gallery, planning, server, training
 from asymflow.core.errors import AsymflowError
 
 _LONGEST = 10_000
@@ -232,7 +232,7 @@ def doctor(model: options.Model = None, json: options.Json = False) -> None:
         raise typer.Exit(1)
 
 
-for command in (server.studio, server.serve):
+for command in (bulk.batch, server.studio, server.serve):
     app.command(rich_help_panel="Draw")(command)
 app.command(rich_help_panel="Plan")(planning.profile)
 app.add_typer(planning.app, name="plan", rich_help_panel="Plan")

@@ -72,8 +72,15 @@ class GenerateOptions:
     device: str | None = None
 
 
-def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
+def spec(
+    options: GenerateOptions, format: Format, chosen: PlanChoice | None = None
+) -> GenerationSpec:
     """Validate options and fill in missing values.
+
+    Args:
+        options: as given.
+        format: of the file.
+        chosen: what `plan` made of the same options, if that is known.
 
     Raises:
         InputError: a value is invalid, or two contradict each other.
@@ -91,7 +98,7 @@ def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
         )
     image, mask = inputs.find(options.image, options.mask, options.like, like)
     size = size_of(options.size) if options.size is not None else (like and like.size)
-    chosen = plan(options, like)
+    chosen = chosen or plan(options, like)
     if format == "jpeg" and chosen.plan is not None:
         _check_header(chosen.plan)
     return GenerationSpec(
@@ -109,7 +116,7 @@ def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
         background=_background(options, like, format),
         model=options.model,
         needs=like and like.weights,
-        dtype=_dtype(_first(options.dtype, like and like.dtype, None)),
+        dtype=known_dtype(_first(options.dtype, like and like.dtype, None)),
         device=_first(options.device, like and like.device, None),
         reference=inputs.reference(options.reference, options.like, like),
         recorded_reference=like and _recorded_reference(options, like),
@@ -129,7 +136,7 @@ def dtype(name: str | None) -> str:
     Raises:
         InputError: the dtype is unknown.
     """
-    return _dtype(name) or DTYPES[0]
+    return known_dtype(name) or DTYPES[0]
 
 
 def cost_of(unit: str) -> Cost:
@@ -162,7 +169,12 @@ def nearest(value: str, choices: Sequence[str]) -> str:
     return f"{hint}Choose one of {', '.join(choices)}."
 
 
-def _dtype(name: str | None) -> str | None:
+def known_dtype(name: str | None) -> str | None:
+    """Validate a dtype for pictures; None for the fastest of the device.
+
+    Raises:
+        InputError: the dtype is unknown.
+    """
     if name is not None and name not in DTYPES:
         raise InputError(f"Unknown dtype {name!r}. {nearest(name, DTYPES)}")
     return name
