@@ -126,6 +126,7 @@ def test_too_many_errors_end_a_job(batch: Type, here: Path) -> None:
     write(here / "m.jsonl", [{"id": i, "prompt": "x", "seed": "y"} for i in range(1000)])
     typed = batch("m.jsonl", "-o", "out", "--max-errors", 5)
     assert (typed.code, typed.json["ended"]) == (1, "too many errors")
+    assert 5 < len(errors(here / "out")) < 1000
 
 
 @pytest.mark.slow

@@ -259,6 +259,6 @@ def test_rows_that_share_calls_come_together(tmp_path: Path) -> None:
     )
     chunks: list[list[str]] = []
     while not feed.exhausted:
-        if (rows := feed.chunk(8)) is not None:
+        if rows := feed.chunk(8):
             chunks.append([row.asked["size"] for row in rows])
     assert sorted(chunks) == [["32"] * 8] * 4 + [["64"] * 8] * 4

@@ -170,11 +170,13 @@ def test_a_file_of_parquet_that_is_not_full_goes_on_after_an_end(
     made.commit()
     made.close()
     assert not list((tmp_path / "data").glob("*.parquet"))
+    (tmp_path / "data/.00000.parquet.half").touch()
     again = store(tmp_path, "parquet")
     assert len(again.done) == 10
     fill(again, range(10, 15))
     close(again)
     assert arrow.parquet.read_table(tmp_path / "data/00000.parquet").num_rows == 15
+    assert not list((tmp_path / "data").glob(".*half"))
 
 
 def test_a_folder_whose_file_of_parquet_is_written_is_not_read_again(

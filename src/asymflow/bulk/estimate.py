@@ -153,7 +153,7 @@ def estimate(order: Order, *, note: Callable[[str], None]) -> Estimate:
 def _next(feed: Feed) -> list[Row]:
     """Rows of a feed, after a while without any if it is a stream."""
     rows = feed.chunk(1000)
-    if rows is None and not feed.exhausted:
+    if rows is None:
         time.sleep(0.01)
     return rows or []
 

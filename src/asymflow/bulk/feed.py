@@ -97,7 +97,11 @@ class Feed:
         return self.ended and not self._groups
 
     def chunk(self, size: int) -> list[Row] | None:
-        """Rows to make together, at most `size`; None while a stream brings none.
+        """Rows to make together, at most `size`.
+
+        Returns:
+            None while a stream brings nothing; an empty list if lines were read, and none of them
+            is to be made, so that the caller can look at other things.
 
         Raises:
             FileFormatError: the manifest is damaged, and no line can be read any more.
@@ -117,7 +121,11 @@ class Feed:
                 break
             for line in block:
                 self._take(line)
-        return self._taken(next(iter(self._groups)), size) if self._groups else None
+            if not self._groups:
+                return []
+        if self._groups:
+            return self._taken(next(iter(self._groups)), size)
+        return [] if self.ended else None
 
     def _taken(self, key: tuple[str, ...], size: int) -> list[Row]:
         rows = self._groups[key]

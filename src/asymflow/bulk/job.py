@@ -18,6 +18,7 @@ from asymflow.core.errors import FileFormatError, InputError
 from asymflow.generation.resolve import GenerateOptions
 from asymflow.io.files import key_name, write_text
 from asymflow.io.json_reader import Fields, parse
+from asymflow.planning.shelf import DEFAULT, NAMES
 
 NAME = "job.json"
 FORMAT, SCHEMA = "asymflow batch", 1
@@ -42,8 +43,10 @@ def facts(
     options = {
         each.name: str(value)
         for each in fields(GenerateOptions)
-        if (value := getattr(settings.defaults, each.name)) != each.default
+        if (value := getattr(settings.defaults, each.name)) != each.default and each.name != "model"
     }
+    if options.get("plan") not in (None, DEFAULT, *NAMES):
+        options["plan"] = "a file"  # wherever it lies: its hash counts
     return {
         "model": identity.model,
         "weights": identity.weights,

@@ -260,6 +260,7 @@ class Pictures:
                         seconds[move.picture],
                         exact=not batcher.exhausted,
                     )
+        assert not waiting, "the batcher gives back every picture"
 
     def _finished(
         self, row: Row, job: Job, x_0: torch.Tensor, seconds: float, *, exact: bool

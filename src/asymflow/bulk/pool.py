@@ -50,7 +50,7 @@ class Metrics:
     """What a process has done so far.
 
     Attributes:
-        load_seconds: of loading the model, PyTorch included.
+        load_seconds: of loading the model.
         busy_seconds: of making pictures.
         peak_bytes: most memory that it held.
     """

@@ -250,11 +250,14 @@ class _Run:
             while not self.stopped and self.pool.wants():
                 rows = feed.chunk(self.together)
                 if rows is None:
-                    starved = not feed.exhausted
+                    starved = True
                     break
-                self.pool.give(rows)
-                if self._too_many():
+                if rows:
+                    self.pool.give(rows)
+                elif feed.exhausted or self._too_many():
                     break
+                else:
+                    self.advance(self._progress())
             if self._too_many():
                 return "too many errors"
             if feed.exhausted and not self.pool.busy:

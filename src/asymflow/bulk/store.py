@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ class Store:
         self._names: list[str] = []
         self._since = 0.0
         self._threads = ThreadPoolExecutor(_THREADS)
+        self._removed: list[Future[None]] = []
 
     def open(self, *, repair: bool = True) -> None:
         """Find what is done.
@@ -215,8 +216,15 @@ class Store:
             self._roll()
 
     def close(self) -> None:
-        """End the threads that wait for the disk."""
+        """End the threads that wait for the disk.
+
+        Raises:
+            InputError: what files of Parquet were made of cannot be removed.
+        """
         self._threads.shutdown()
+        for each in self._removed:
+            if isinstance(error := each.exception(), OSError):
+                raise _refused(self.place, error) from error
 
     def failed(self, entry: Mapping[str, object]) -> None:
         """Append to the file of errors.
@@ -237,9 +245,10 @@ class Store:
         if self.output == "parquet":
             try:
                 _to_parquet(self._folder, self._file(number), self.columns)
-                shutil.rmtree(self._folder)
             except OSError as error:
                 raise _refused(self.place, error) from error
+            # Meanwhile others work: where file systems discard blocks at once, that takes seconds.
+            self._removed.append(self._threads.submit(shutil.rmtree, self._folder))
         self._folder, self._count = self._folder.with_name(f"{number + 1:05}"), 0
 
     def _file(self, number: int) -> Path:
@@ -257,6 +266,8 @@ class Store:
     def _read_files(self, *, repair: bool) -> tuple[Path, int]:
         """As `_read_folders`, of files of Parquet."""
         pyarrow = arrow()
+        for path in self.place.glob(".*.parquet.*") if repair else ():
+            path.unlink()  # an end came while it was written
         files = sorted(self.place.glob("[0-9]*.parquet"))
         for path in files:
             try:
