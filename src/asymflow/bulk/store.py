@@ -103,7 +103,7 @@ class Store:
         columns: learns the types of columns that travel.
 
     Attributes:
-        done: the ids that were made before, by `key_of`: the first 60 bits of `Row.contents`.
+        done: `Row.contents`, as a number, of ids that were made before, by `key_of`.
         made: pictures added by this process, and of these `safe` on the disk.
     """
 
