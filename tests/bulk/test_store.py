@@ -214,7 +214,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     ):
         pytest.skip("only root may mount a small disk, on Linux")
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)  # pyarrow closes files late
 
 
 @pytest.mark.parametrize("output", ["imagefolder", "parquet"])
