@@ -40,6 +40,7 @@ BASELINES = "e11a8aad/baselines/baselines.json"
 README, PLANNING, ADAPTIVE = "README.md", "docs/planning.md", "docs/adaptive.md"
 DIFFUSERS, JIT = "docs/guide/diffusers.md", "docs/guide/jit.md"
 MINIT2I, COMFYUI = "docs/guide/minit2i.md", "docs/guide/comfyui.md"
+BATCH = "docs/guide/batch.md"
 SERVER, STUDIO, TRAINING = "docs/guide/server.md", "docs/guide/studio.md", "docs/guide/training.md"
 SMALL = "On one small model in one run"
 SAID = ("stated", "kept", "pictures")
@@ -835,6 +836,22 @@ def load(result: Result) -> Iterator[str]:
 @passages(SERVER, "server/crowded.json")
 def crowded(result: Result) -> Iterator[str]:
     yield f"served in {fixed(result['seconds']['silent']['ratio'], 2)} times its usual time"
+
+
+@passages(BATCH, "server/bulk.json")
+def bulk(result: Result) -> Iterator[str]:
+    whole, chaos, resume = result["division"], result["chaos"], result["resume"]
+    rates = result["rates"]["rows_per_second"]
+    assert whole["same"] == whole["rows"] == whole["different pixels among rows"]
+    assert not any(chaos["wrong"].values())
+    yield f"{fixed(whole['rows'])} rows of the embedded model at 32 px"
+    yield f"{fixed(chaos['rows'])} rows that was killed {fixed(chaos['rounds'])} times"
+    yield (
+        f"{fixed(resume['finished'])} finished rows took {fixed(resume['seconds'])} seconds and "
+        f"{fixed(resume['peak_mb'])} MB"
+    )
+    one, two = (rates[f"imagefolder, {name}"] for name in ("1 process", "2 processes"))
+    yield f"{figures(one, 2)} rows per second by one process and {figures(two, 2)} by two"
 
 
 @passages(SERVER)

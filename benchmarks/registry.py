@@ -296,6 +296,12 @@ SUITES = (
         ("server/crowded.json",),
     ),
     Suite(
+        "bulk",
+        "Bulk jobs: the same pixels in every division and after 20 kills; a million rows resumed",
+        f"{_ONE} {_RUN} bulk",
+        ("server/bulk.json",),
+    ),
+    Suite(
         "clients",
         "The clients that people use, as they are published, with a real server",
         "scripts/clients",

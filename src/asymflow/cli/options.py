@@ -18,7 +18,7 @@ _GRID = presets.DEFAULT
 _LOW, _HIGH = _GRID.guidance_interval
 
 
-def _default(value: object) -> str:
+def default(value: object) -> str:
     """A default for a help text, formatted as typer formats its own."""
     return rf" [dim]\[default: {value}][/]"
 
@@ -33,7 +33,7 @@ Style = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="A style, see [cyan]asymflow styles[/]." + _default("the prompt decides"),
+        help="A style, see [cyan]asymflow styles[/]." + default("the prompt decides"),
         rich_help_panel=_WHAT,
     ),
 ]
@@ -50,7 +50,7 @@ Size = Annotated[
     str | None,
     typer.Option(
         metavar="N|WxH",
-        help="Size in pixels." + _default("the model's own, embedded: 64"),
+        help="Size in pixels." + default("the model's own, embedded: 64"),
         rich_help_panel=_WHAT,
     ),
 ]
@@ -58,7 +58,7 @@ Count = Annotated[
     int,
     typer.Option(
         "--count", "-n", metavar="N",
-        help="Number of pictures; each uses the next seed." + _default(1),
+        help="Number of pictures; each uses the next seed." + default(1),
         show_default=False, rich_help_panel=_WHAT,
     ),
 ]  # fmt: skip
@@ -66,7 +66,7 @@ Seed = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Seed; the same seed and settings give the same picture." + _default("random"),
+        help="Seed; the same seed and settings give the same picture." + default("random"),
         rich_help_panel=_WHAT,
     ),
 ]
@@ -93,7 +93,7 @@ Reference = Annotated[
     typer.Option(
         metavar="FILE|none",
         help="Reference drawing of the subject, for models conditioned on references."
-        + _default("from the library"),
+        + default("from the library"),
         rich_help_panel=_FROM,
     ),
 ]
@@ -108,7 +108,7 @@ Strength = Annotated[
     typer.Option(
         metavar="0..1",
         help="Denoising strength: how much of the picture to change."
-        + _default(f"{presets.IMAGE_STRENGTH:g}, with a mask {presets.MASK_STRENGTH:g}"),
+        + default(f"{presets.IMAGE_STRENGTH:g}, with a mask {presets.MASK_STRENGTH:g}"),
         rich_help_panel=_FROM,
     ),
 ]
@@ -133,7 +133,7 @@ Steps = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Number of steps of a plain grid, instead of a plan." + _default(_GRID.steps),
+        help="Number of steps of a plain grid, instead of a plan." + default(_GRID.steps),
         rich_help_panel=_HOW,
     ),
 ]
@@ -142,7 +142,7 @@ Solver = Annotated[
     typer.Option(
         metavar="NAME",
         help="euler, heun, multistep1, multistep2, multistep3, damped2 or corrected2."
-        + _default(_GRID.solver),
+        + default(_GRID.solver),
         rich_help_panel=_HOW,
     ),
 ]
@@ -151,7 +151,7 @@ Guidance = Annotated[
     typer.Option(
         metavar="W",
         help="Guidance scale (CFG); 1 disables guidance."
-        + _default(f"the model's own, embedded: {presets.GUIDANCE:g}"),
+        + default(f"the model's own, embedded: {presets.GUIDANCE:g}"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -159,7 +159,7 @@ GuidanceInterval = Annotated[
     str | None,
     typer.Option(
         metavar="LO:HI",
-        help="Apply guidance only for t in this interval." + _default(f"{_LOW:g}:{_HIGH:g}"),
+        help="Apply guidance only for t in this interval." + default(f"{_LOW:g}:{_HIGH:g}"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -168,7 +168,7 @@ Plan = Annotated[
     typer.Option(
         metavar="NAME|FILE",
         help="draft, fast, balanced, best, default (a plain grid), or a file."
-        + _default("balanced, or default where none is measured"),
+        + default("balanced, or default where none is measured"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -177,7 +177,7 @@ Model = Annotated[
     typer.Option(
         "--model", "--weights", "-m", metavar="REF",
         help="A file, a folder, owner/name on a hub, or a package's model; see "
-        "[cyan]asymflow models[/]." + _default("embedded"),
+        "[cyan]asymflow models[/]." + default("embedded"),
         rich_help_panel=_HOW,
     ),
 ]  # fmt: skip
@@ -186,19 +186,19 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=_DTYPES + _default("bfloat16 where the hardware supports it natively"),
+        help=_DTYPES + default("bfloat16 where the hardware supports it natively"),
         rich_help_panel=_HOW,
     ),
 ]
 ExactDtype = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help=_DTYPES + _default("float32"), rich_help_panel=_HOW),
+    typer.Option(metavar="NAME", help=_DTYPES + default("float32"), rich_help_panel=_HOW),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="cpu, cuda, mps (untested), ..." + _default("cuda if available, otherwise cpu"),
+        help="cpu, cuda, mps (untested), ..." + default("cuda if available, otherwise cpu"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -208,14 +208,14 @@ Output = Annotated[
     typer.Option(
         "--output", "-o", metavar="PATH",
         help="File (overwritten if it exists), or folder/."
-        + _default("a new file in the current folder"),
+        + default("a new file in the current folder"),
         rich_help_panel=_WHERE,
     ),
 ]  # fmt: skip
 Format = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="png, webp or jpeg." + _default("png"), rich_help_panel=_WHERE
+        metavar="NAME", help="png, webp or jpeg." + default("png"), rich_help_panel=_WHERE
     ),
 ]
 Json = Annotated[

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from asymflow._version import __version__
 from asymflow.bench import provenance
-from asymflow.cli import planning, resolve
+from asymflow.cli import planning
 from asymflow.cli.outputs import require_writable
 from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.core.errors import InputError
 from asymflow.core.types import FULL, Plan, Request
-from asymflow.generation import pipeline
+from asymflow.generation import pipeline, resolve
 from asymflow.generation.pipeline import Model
 from asymflow.io import folders
 from asymflow.io.files import key_name

@@ -35,6 +35,13 @@ def available() -> list[str]:
     return [*found, "mps (untested)"] if torch.backends.mps.is_available() else found
 
 
+def count(name: str | None) -> int:
+    """The GPUs that a name without a number stands for, None too; 0 for others."""
+    if name not in (None, "cuda") or not torch.cuda.is_available():
+        return 0
+    return torch.cuda.device_count()
+
+
 def name(device: torch.device) -> str:
     """The device with the name of its hardware, where that is known."""
     if device.type != "cuda":

@@ -224,6 +224,13 @@ def _no_memory(model: Model, requests: Sequence[Request]) -> str:
     )
 
 
+def background(model: Model, record: Record) -> images.Colour | None:
+    """The colour that a picture is laid on in its file; None for a transparent one."""
+    # A picture without transparency is the same on any background, and needs no alpha in its file.
+    name = record.background or (None if model.card.alpha else "white")
+    return None if name is None else images.colour(name)
+
+
 def steps(jobs: Sequence[Job]) -> int:
     """Total number of steps of all jobs."""
     return sum(len(truncated(job.record.plan, job.request.strength).steps) for job in jobs)

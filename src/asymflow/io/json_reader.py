@@ -53,7 +53,11 @@ def strings(value: object) -> Iterator[str]:
 
 def half_of_pair(text: str) -> bool:
     """Whether there is a lone surrogate, which JSON can express and UTF-8 cannot."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 class Fields:

@@ -10,7 +10,7 @@ import typer
 from asymflow.cli import options
 
 if TYPE_CHECKING:
-    from asymflow.cli.resolve import GenerateOptions
+    from asymflow.generation.resolve import GenerateOptions
 
 app = typer.Typer(help="Measure the model and the machine.")
 
@@ -37,7 +37,8 @@ def quality(
     json: options.Json = False,
 ) -> None:
     """Measure the quality of generated pictures against real ones, with intervals."""
-    from asymflow.cli import bench, resolve
+    from asymflow.cli import bench
+    from asymflow.generation import resolve
 
     bench.quality(
         data,
@@ -98,7 +99,8 @@ def baselines(
     json: options.Json = False,
 ) -> None:
     """Compare plans with standard samplers and caching methods on one network."""
-    from asymflow.cli import bench, resolve
+    from asymflow.cli import bench
+    from asymflow.generation import resolve
 
     bench.baselines(
         data,
@@ -199,7 +201,7 @@ def _one_picture(
     model: str | None,
     device: str | None,
 ) -> GenerateOptions:
-    from asymflow.cli import resolve
+    from asymflow.generation import resolve
 
     return resolve.GenerateOptions(
         prompt=prompt,

@@ -75,8 +75,8 @@ def profile(
 
     Run the same command again to resume after an interruption.
     """
-    from asymflow.cli import planning, resolve
-    from asymflow.generation import pipeline
+    from asymflow.cli import planning
+    from asymflow.generation import pipeline, resolve
     from asymflow.generation.spec import guidance_of
 
     planning.profile(
@@ -152,7 +152,8 @@ def plan(
 
     With a profile: find the best plan within a budget or an error, or list the Pareto front.
     """
-    from asymflow.cli import named, planning, resolve
+    from asymflow.cli import named, planning
+    from asymflow.generation import resolve
     from asymflow.generation.spec import guidance_of
 
     wanted = budget is not None or error is not None or output or front or verify
@@ -205,7 +206,8 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show a plan: its steps, their cost, its evidence, and the weights it was measured on."""
-    from asymflow.cli import plans, resolve
+    from asymflow.cli import plans
+    from asymflow.generation import resolve
 
     plans.show(plan, model, None if size is None else resolve.size_of(size), as_json=json)
 
@@ -234,7 +236,7 @@ def export(
 ) -> None:
     """Write a plan as another program accepts it, and say what that cannot carry."""
     from asymflow.cli import export as exporting
-    from asymflow.cli import resolve
+    from asymflow.generation import resolve
 
     exporting.write(
         plan,
@@ -290,8 +292,8 @@ def verify(
     --distribution asks another question than the distance of single pictures: does the plan draw
     as many steps do, though perhaps another picture from the same noise? It resumes.
     """
-    from asymflow.cli import plans, resolve
-    from asymflow.generation import pipeline
+    from asymflow.cli import plans
+    from asymflow.generation import pipeline, resolve
     from asymflow.generation.spec import guidance_of
 
     plans.verify(

@@ -1,29 +1,26 @@
-"""Resolve and validate command line options before a model is loaded.
+"""Resolve and validate what pictures are asked with, before a model is loaded.
 
-Missing values come from the picture given as `--like`, if any, otherwise from
-`asymflow.core.presets`.
+These are the options of a command line, or the columns of a row, which have their names. Missing
+values come from the picture given as `--like`, if any, otherwise from `asymflow.core.presets`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from asymflow.cli import inputs
 from asymflow.core import presets
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.transforms import bare
 from asymflow.core.types import SOLVERS, Plan
-from asymflow.generation import metadata
+from asymflow.generation import inputs, metadata
 from asymflow.generation.metadata import Record
 from asymflow.generation.spec import (
-    MAX_PROMPT,
     GenerationSpec,
     InputImage,
     PlanChoice,
@@ -49,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:
-    """Options as given on the command line; None if absent."""
+    """Options as given; None if absent."""
 
     prompt: str | None = None
     negative: str | None = None
@@ -75,8 +72,15 @@ class GenerateOptions:
     device: str | None = None
 
 
-def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
+def spec(
+    options: GenerateOptions, format: Format, chosen: PlanChoice | None = None
+) -> GenerationSpec:
     """Validate options and fill in missing values.
+
+    Args:
+        options: as given.
+        format: of the file.
+        chosen: what `plan` made of the same options, if that is known.
 
     Raises:
         InputError: a value is invalid, or two contradict each other.
@@ -94,7 +98,7 @@ def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
         )
     image, mask = inputs.find(options.image, options.mask, options.like, like)
     size = size_of(options.size) if options.size is not None else (like and like.size)
-    chosen = plan(options, like)
+    chosen = chosen or plan(options, like)
     if format == "jpeg" and chosen.plan is not None:
         _check_header(chosen.plan)
     return GenerationSpec(
@@ -112,7 +116,7 @@ def spec(options: GenerateOptions, format: Format) -> GenerationSpec:
         background=_background(options, like, format),
         model=options.model,
         needs=like and like.weights,
-        dtype=_dtype(_first(options.dtype, like and like.dtype, None)),
+        dtype=known_dtype(_first(options.dtype, like and like.dtype, None)),
         device=_first(options.device, like and like.device, None),
         reference=inputs.reference(options.reference, options.like, like),
         recorded_reference=like and _recorded_reference(options, like),
@@ -132,7 +136,7 @@ def dtype(name: str | None) -> str:
     Raises:
         InputError: the dtype is unknown.
     """
-    return _dtype(name) or DTYPES[0]
+    return known_dtype(name) or DTYPES[0]
 
 
 def cost_of(unit: str) -> Cost:
@@ -165,7 +169,12 @@ def nearest(value: str, choices: Sequence[str]) -> str:
     return f"{hint}Choose one of {', '.join(choices)}."
 
 
-def _dtype(name: str | None) -> str | None:
+def known_dtype(name: str | None) -> str | None:
+    """Validate a dtype for pictures; None for the fastest of the device.
+
+    Raises:
+        InputError: the dtype is unknown.
+    """
     if name is not None and name not in DTYPES:
         raise InputError(f"Unknown dtype {name!r}. {nearest(name, DTYPES)}")
     return name
@@ -207,8 +216,6 @@ def _record(path: Path) -> Record:
 def _prompt(options: GenerateOptions, like: Record | None) -> str:
     """The prompt; empty for a model other than the embedded one, whose card is not known yet."""
     prompt = options.prompt
-    if prompt == "-":
-        prompt = sys.stdin.read(10 * MAX_PROMPT)
     missing = "There is no prompt." if prompt is None else "The prompt is empty."
     if prompt is None and like is not None:
         prompt = "" if like.label is not None else like.prompt

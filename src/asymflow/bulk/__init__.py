@@ -1,0 +1,1 @@
+"""Bulk jobs: a manifest of rows becomes as many pictures, once each."""
