@@ -19,7 +19,6 @@ from asymflow.core.batcher import Batcher, is_out_of_memory
 from asymflow.core.determinism import determinism
 from asymflow.core.errors import AsymflowError
 from asymflow.core.transforms import truncated
-from asymflow.core.types import Decision
 from asymflow.generation import metadata, pipeline, resolve
 from asymflow.generation.pipeline import Job, Model
 from asymflow.generation.pixels import to_rgba
@@ -203,9 +202,8 @@ class Pictures:
                 yield Failed(row, _reason(error))
                 continue
             ready.setdefault(self._kind(job), []).append((row, job))
+        count = self.identity.together
         for group in ready.values():
-            # Pictures that decide for themselves do not stay in step, whatever is beside them.
-            count = 1 if group[0][1].record.plan.adaptive else self.identity.together
             for begin in range(0, len(group), count):
                 yield from self._drawn(group[begin : begin + count], count)
 
@@ -238,7 +236,6 @@ class Pictures:
             return
         waiting = dict(zip(numbers, group, strict=False))
         seconds = dict.fromkeys(waiting, 0.0)
-        decisions: dict[int, list[Decision]] = {number: [] for number in waiting}
         while waiting and (frame := batcher.tick()) is not None:
             for number, error in frame.failed:
                 if number in waiting:
@@ -248,18 +245,10 @@ class Pictures:
                 if move.picture not in waiting:
                     continue
                 seconds[move.picture] += move.seconds
-                if move.decision is not None:
-                    decisions[move.picture].append(move.decision)
                 if move.last:
                     row, job = waiting.pop(move.picture)
-                    record = replace(job.record, decisions=tuple(decisions[move.picture]))
-                    yield self._finished(
-                        row,
-                        replace(job, record=record),
-                        x_0,
-                        seconds[move.picture],
-                        exact=not batcher.exhausted,
-                    )
+                    same = not batcher.exhausted
+                    yield self._finished(row, job, x_0, seconds[move.picture], exact=same)
         assert not waiting, "the batcher gives back every picture"
 
     def _finished(
