@@ -2,11 +2,11 @@
 
 A step is a linear combination of all states and all estimates so far. Its solver, its loss and its
 training loop run unchanged, with its recipe for Stable Diffusion, which has, as our models do, a
-condition, and a loss on what is drawn itself: 2000 batches of 4, Adam, averaged weights. The rate
-alone is ten times as high, which gets nearer in as many steps. Nothing else is learned from: no
-LPIPS, which is for colour photographs, and no discriminator, which asks for other pictures than
-the limits, since the distance to the limits is what is compared. The schedule and the first times
-are those of its EDM models.
+condition, and a loss on what is drawn itself: 2000 batches of 4, Adam, averaged weights. But the
+loss is L2 in place of L1, since L2 is what is compared, and the rate is ten times as high, since a
+higher one gets nearer in as few steps. Nothing else is learned from: no LPIPS, which is for colour
+photographs, and no discriminator, which asks for other pictures than the limits. The schedule and
+the first times are those of its EDM models.
 """
 
 from __future__ import annotations
