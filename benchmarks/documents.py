@@ -677,7 +677,7 @@ def learned(result: Result, campaign: Result) -> Iterator[str]:
         found = {one["solver"]: one["mean"] for one in each["learned"]}
         yield row(
             number(each["passes"]),
-            *(bare(found[name], 4) for name in ("uni_pc", "ipndm")),
+            *(bare(found[name], 4) for name in ("uni_pc", "ipndm", "gs")),
             bare(ours[each["passes"]], 4),
         )
 

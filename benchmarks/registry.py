@@ -216,8 +216,8 @@ SUITES = (
     ),
     Suite(
         "fashion learned",
-        "LD3, which learns times by gradients, by its authors' code, beside fitted plans",
-        f"{_ONE} {_RUN} fashion learned --ld3 PATH --prices 6 --solvers uni_pc ipndm",
+        "LD3 and GS, learned by gradients, by their authors' code, beside fitted plans",
+        f"{_ONE} {_RUN} fashion learned --ld3 PATH --gas PATH --prices 6 --solvers uni_pc ipndm",
         ("trained/learned.json",),
     ),
     Suite(
