@@ -38,6 +38,7 @@ from benchmarks.suites.plans import make
 Result = Mapping[str, Any]
 BASELINES = "e11a8aad/baselines/baselines.json"
 README, PLANNING, ADAPTIVE = "README.md", "docs/planning.md", "docs/adaptive.md"
+COMPARISON = "docs/comparison.md"
 DIFFUSERS, JIT = "docs/guide/diffusers.md", "docs/guide/jit.md"
 MINIT2I, COMFYUI = "docs/guide/minit2i.md", "docs/guide/comfyui.md"
 BATCH = "docs/guide/batch.md"
@@ -98,7 +99,7 @@ def headline(compared: Result) -> Iterator[str]:
     yield f"n = {number(compared['settings']['pairs'])} pictures"
 
 
-@passages(PLANNING, BASELINES)
+@passages(COMPARISON, BASELINES)
 def baselines(compared: Result) -> Iterator[str]:
     rows = rows_of(compared)
     names = {
@@ -158,7 +159,7 @@ def baselines(compared: Result) -> Iterator[str]:
     yield f"in {bare(speed(rows['damped2, 20 steps']) / speed(rows['best']), 2)} of their time"
 
 
-@passages(PLANNING, "e11a8aad/baselines-128/baselines.json")
+@passages(COMPARISON, "e11a8aad/baselines-128/baselines.json")
 def baselines_128(compared: Result) -> Iterator[str]:
     rows = rows_of(compared)
     plans = {name: each for name, each in rows.items() if each["family"] == "asymflow"}
@@ -183,7 +184,7 @@ def baselines_128(compared: Result) -> Iterator[str]:
 
 
 @passages(
-    PLANNING,
+    COMPARISON,
     *(
         f"e11a8aad/quality-plans/{name}.json"
         for name in ("default", "best", "balanced", "fast", "draft")
@@ -306,7 +307,7 @@ def evidence(result: Result) -> Iterator[str]:
     yield f"{balanced} for `balanced` and {best} for `best` at 64 px"
 
 
-@passages(PLANNING, "e11a8aad/ablation-64.json")
+@passages(COMPARISON, "e11a8aad/ablation-64.json")
 def ablation(result: Result) -> Iterator[str]:
     labels = {
         "the plan": "`balanced`",
@@ -329,15 +330,19 @@ def planning_settings() -> Iterator[str]:
     uniform = schedules.plan_of(schedules.uniform(50), solver="heun")
     yield f"is {number(uniform.forwards // 2)} times one full estimate"
     yield f"it is: above t = {number(presets.GUIDED[0])} at 64 px"
+
+
+@passages(COMPARISON)
+def comparison_settings() -> Iterator[str]:
     yield f"where it helps, above t = {number(presets.GUIDED[0])}, except"
 
 
 definitions(PLANNING, "how many candidate times a profile has", "with 33 times and 6 tiers")
 definitions(PLANNING, "what the option means", "allows a tenth of the cost of 50 Heun steps")
 definitions(PLANNING, "the number of steps of the reference", "the RMSE to a 64-step reference")
-definitions(PLANNING, "the unit of KID", "KID x 1000 to real pictures")
+definitions(COMPARISON, "the unit of KID", "KID x 1000 to real pictures")
 definitions(
-    PLANNING,
+    COMPARISON,
     "settings of baselines",
     *("UniPC-3 with 5 steps", "first-block cache 0.3 over", "AdaptiveDiffusion 0.05"),
 )
@@ -566,7 +571,7 @@ def promises(result: Result) -> Iterator[str]:
         )
 
 
-# --- docs/planning.md: fitted plans ------------------------------------------------------------
+# --- docs/comparison.md: fitted plans ----------------------------------------------------------
 
 
 def _campaign(result: Result) -> Iterator[str]:
@@ -585,13 +590,13 @@ def _campaign(result: Result) -> Iterator[str]:
             )
 
 
-@passages(PLANNING, "trained/campaign-jit.json", note="two models of Fashion-MNIST")
+@passages(COMPARISON, "trained/campaign-jit.json", note="two models of Fashion-MNIST")
 def campaign_jit(result: Result) -> Iterator[str]:
     yield f"on {number(result['pictures'])} pictures of fresh seeds"
     yield from _campaign(result)
 
 
-@passages(PLANNING, "trained/campaign-unet.json", note="two models of Fashion-MNIST")
+@passages(COMPARISON, "trained/campaign-unet.json", note="two models of Fashion-MNIST")
 def campaign_unet(result: Result) -> Iterator[str]:
     yield from _campaign(result)
 
@@ -622,10 +627,10 @@ def _quality(result: Result) -> Iterator[str]:
         )
 
 
-definitions(PLANNING, "a margin that was chosen", "to any baseline by more than 3 %")
+definitions(COMPARISON, "a margin that was chosen", "to any baseline by more than 3 %")
 
 
-@passages(PLANNING, "trained/quality-jit.json", note="two models of Fashion-MNIST")
+@passages(COMPARISON, "trained/quality-jit.json", note="two models of Fashion-MNIST")
 def quality_jit(result: Result) -> Iterator[str]:
     yield f"of {number(result['pictures'])} guided pictures of common seeds"
     own = result["rows"][0]["passes"]
@@ -637,13 +642,30 @@ def quality_jit(result: Result) -> Iterator[str]:
     yield from _quality(result)
 
 
-@passages(PLANNING, "trained/quality-unet.json", note="two models of Fashion-MNIST")
+@passages(COMPARISON, "trained/quality-unet.json", note="two models of Fashion-MNIST")
 def quality_unet(result: Result) -> Iterator[str]:
     yield from _quality(result)
 
 
+@passages(COMPARISON, "trained/ablation.json", note="two models of Fashion-MNIST")
+def ablation_of_fits(result: Result) -> Iterator[str]:
+    yield f"on {number(result['pictures'])} fresh pictures of the JiT"
+    names = ("polishing", "polishing and search of times", "fitted weights")
+    names += ("carried guidance", "unguided steps")
+    for title, table in result["tables"].items():
+        for each in table["rows"]:
+            without = each["without"]
+            worths = [without[name]["worth"] for name in names if name in without]
+            cells = [f"{fixed(one['value'], 2)} {interval(one, 2)}" for one in worths]
+            cells += ["-"] * (len(names) - len(cells))
+            yield row(title, number(each["passes"]), *cells)
+
+
 @passages(
-    PLANNING, "trained/caches.json", "trained/campaign-jit.json", note="two models of Fashion-MNIST"
+    COMPARISON,
+    "trained/caches.json",
+    "trained/campaign-jit.json",
+    note="two models of Fashion-MNIST",
 )
 def caches(result: Result, campaign: Result) -> Iterator[str]:
     for title, table in result["tables"].items():
@@ -665,7 +687,7 @@ def caches(result: Result, campaign: Result) -> Iterator[str]:
 
 
 @passages(
-    PLANNING,
+    COMPARISON,
     "trained/learned.json",
     "trained/campaign-jit.json",
     note="two models of Fashion-MNIST",
@@ -680,9 +702,11 @@ def learned(result: Result, campaign: Result) -> Iterator[str]:
             *(bare(found[name], 4) for name in ("uni_pc", "ipndm", "gs")),
             bare(ours[each["passes"]], 4),
         )
+        nearer = 100 * (1 - found["gs"] / ours[each["passes"]])
+        yield f"GS is {fixed(nearer)} % nearer than the fitted plan"
 
 
-@passages(PLANNING, "trained/stated.json", note="two models of Fashion-MNIST")
+@passages(COMPARISON, "trained/stated.json", note="two models of Fashion-MNIST")
 def stated(result: Result) -> Iterator[str]:
     yield f"on {number(result['pictures'])} fresh seeds"
     for title, table in result["tables"].items():
@@ -917,6 +941,15 @@ def comfyui(newer: Result, older: Result) -> Iterator[str]:
         f"In ComfyUI {number(newer['comfyui'])} and {number(older['comfyui'])} the states of the "
         f"nodes are those of the engine to within {number(f'{most}e{power}')} of the largest value"
     )
+    for title, rows in newer["beside"].items():
+        for each in rows:
+            yield row(
+                title,
+                _marked(each["sampler"]),
+                number(each["passes"]),
+                figures(each["seconds"], 2),
+                fixed(each["rmse"], 3) if "rmse" in each else "-",
+            )
 
 
 @passages(TRAINING)

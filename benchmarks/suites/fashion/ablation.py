@@ -117,6 +117,8 @@ def compared(table: Table, prices: Sequence[int], limit: int) -> dict[str, Any]:
 def _draw(tables: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """What ingredients are worth at each price, one panel for each model and guidance."""
     figure = new_figure(4.4 * len(tables), 3.6)
+    every = [name for table in tables.values() for name in table["rows"][0]["without"]]
+    colours = {name: f"C{k}" for k, name in enumerate(dict.fromkeys(every))}
     for number, (title, table) in enumerate(tables.items()):
         panel = figure.add_subplot(1, len(tables), number + 1)
         rows, names = table["rows"], list(table["rows"][0]["without"])
@@ -128,7 +130,7 @@ def _draw(tables: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             bars = np.array(
                 [[each["value"] - each["low"], each["high"] - each["value"]] for each in found]
             )
-            panel.bar(x, y - 1, width, bottom=1, color=f"C{k}", label=name)
+            panel.bar(x, y - 1, width, bottom=1, color=colours[name], label=name)
             panel.errorbar(x, y, bars.T, fmt="none", ecolor="0.3", lw=1)
         panel.axhline(1, color="0.5", lw=1)
         panel.set_xticks(range(len(rows)), [str(row["passes"]) for row in rows])
@@ -136,9 +138,9 @@ def _draw(tables: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         panel.set_yticks([1, 1.5, 2, 3, 5], ["1", "1.5", "2", "3", "5"])
         panel.minorticks_off()
         panel.grid(alpha=0.3, axis="y")
+        panel.legend(frameon=False, fontsize=8)
         if number == 0:
             panel.set_ylabel("error without it / with it")
-            panel.legend(frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=130)
