@@ -64,8 +64,8 @@ def test_a_wrong_number_is_found(old: str, new: str) -> None:
 
 
 def test_a_real_page_with_another_number_fails() -> None:
-    text = (ROOT / documents.PLANNING).read_text("utf-8")
-    written = [each for each in claims.WRITTEN if each.page == documents.PLANNING]
+    text = (ROOT / documents.COMPARISON).read_text("utf-8")
+    written = [each for each in claims.WRITTEN if each.page == documents.COMPARISON]
     texts = [passage for each in written for passage in each.texts()]
     assert claims.wrong("page", text, texts) == []
     assert len(claims.wrong("page", text.replace("2.11 times", "2.2 times"), texts)) == 1
