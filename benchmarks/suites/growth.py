@@ -112,7 +112,7 @@ def measured(adapter: EmbeddedAdapter, side: int, repeats: int) -> dict[str, Any
         return lambda: estimate(model, tier, x_t, time, memory)
 
     calls = [call(tier) for tier in tiers]
-    ms = dict(zip(tiers, costs.medians(calls, repeats), strict=True))
+    ms = dict(zip(tiers, costs.fastest(calls, repeats), strict=True))
     peaks = {tier: costs.peak_bytes(each) for tier, each in zip(tiers, calls, strict=True)}
     found: dict[str, Any] = {"side": side}
     for name, plan in chosen.items():
