@@ -1,7 +1,9 @@
 """The class within which a picture's bits depend on its own request alone.
 
 Kernels are chosen by device, instruction set, dtype, number of threads and version of PyTorch, and
-each choice sums in an order of its own. Across classes pictures agree to rounding.
+each choice sums in an order of its own. Across classes pictures agree to rounding. So they do where
+equal weights are read from another file: on some processors kernels round by where in memory a
+tensor begins, and files are mapped into it.
 """
 
 from __future__ import annotations
