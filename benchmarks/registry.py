@@ -233,6 +233,12 @@ SUITES = (
         ("trained/ablation.json",),
     ),
     Suite(
+        "fashion effort",
+        "What `--effort full` gains over quick fits, and what either takes",
+        f"{_ONE} {_RUN} fashion effort",
+        ("trained/effort.json",),
+    ),
+    Suite(
         "fashion adaptive",
         "What steps for each picture could gain over as many for all: oracle, classes, signals",
         f"{_ONE} {_RUN} fashion adaptive --networks jit; --networks unet",
