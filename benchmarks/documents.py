@@ -645,6 +645,25 @@ def quality_jit(result: Result) -> Iterator[str]:
 @passages(COMPARISON, "trained/quality-unet.json", note="two models of Fashion-MNIST")
 def quality_unet(result: Result) -> Iterator[str]:
     yield from _quality(result)
+    found = result["DDPM, every timestep"]
+    more = found["more"]["fitted, 10 passes"]
+    yield (
+        f"On {number(found['pictures'])} seeds, with {number(found['passes'])} passes for each "
+        f"picture, it has an FD of {fixed(found['fd']['value'], 2)} {interval(found['fd'], 2)}, "
+        f"and the plan of {number(10)} passes one that is {fixed(more['value'], 2)} "
+        f"{interval(more, 2)} more"
+    )
+
+
+@passages(COMPARISON, "trained/effort.json", note="two models of Fashion-MNIST")
+def effort(result: Result) -> Iterator[str]:
+    tables = result["tables"].values()
+    worths = [each["worth"]["value"] for table in tables for each in table["rows"]]
+    shares = [100 * table["share"] for table in tables]
+    yield (
+        f"quick fits take {fixed(min(shares))} to {fixed(max(shares))} % of the time of full ones, "
+        f"and have {fixed(min(worths), 2)} to {fixed(max(worths), 2)} times the error"
+    )
 
 
 @passages(COMPARISON, "trained/ablation.json", note="two models of Fashion-MNIST")

@@ -235,7 +235,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--noisy", type=int, nargs="*", default=[10, 24], help="prices of these")
     parser.add_argument("--tried", type=int, default=128, help="pictures that their times take")
-    parser.add_argument("--ancestral", type=int, default=200, help="pictures by all timesteps")
+    parser.add_argument("--ancestral", type=int, default=100, help="pictures by all timesteps")
     parser.add_argument("--reference", type=int, default=REFERENCE)
     parser.add_argument("--chosen", type=int, default=16, help="as in `fashion campaign`")
     parser.add_argument("--networks", choices=tuple(NETWORKS), nargs="+", default=["jit", "unet"])
