@@ -789,19 +789,15 @@ def _marked(name: str) -> str:
 # --- docs/adaptive.md --------------------------------------------------------------------------
 
 
-@passages(ADAPTIVE, "trained/adaptive-jit.json", note="models of Fashion-MNIST")
-def steps_by_picture(result: Result) -> Iterator[str]:
-    yield f"of {number(result['pictures'])} pictures each"
-    yield from _by_picture(result)
-
-
-@passages(ADAPTIVE, "trained/adaptive-unet.json", note="models of Fashion-MNIST")
-def steps_by_picture_of_the_unet(result: Result) -> Iterator[str]:
-    yield from _by_picture(result)
-
-
-def _by_picture(result: Result) -> Iterator[str]:
-    for title, table in result["tables"].items():
+@passages(
+    ADAPTIVE,
+    "trained/adaptive-jit.json",
+    "trained/adaptive-unet.json",
+    note="models of Fashion-MNIST",
+)
+def steps_by_picture(jit: Result, unet: Result) -> Iterator[str]:
+    yield f"of {number(jit['pictures'])} pictures each"
+    for title, table in (jit["tables"] | unet["tables"]).items():
         for each in table["rows"]:
             gains = [each[name]["gain"] for name in ("oracle", "class", "signals")]
             yield row(

@@ -29,8 +29,8 @@ PART = re.compile(
     r"(?P<begin><!-- written by scripts/docs\.py: (?P<name>\w+) -->\n).*?(?=<!-- end -->)",
     re.DOTALL,
 )
-PLOTS = {"docs/assets/adaptive.png": "benchmarks/results/trained/adaptive-jit.png"}
-"""Copies of plots, since the documentation has nothing from outside of its folder."""
+PLOTS = ("adaptive-jit", "campaign-jit", "campaign-unet", "ablation")
+"""Results that pages show, as copies: the documentation has nothing from outside of its folder."""
 DECISION = re.compile(r"# (?P<number>\d{3})\. (?P<title>.+)\n\nStatus: (?P<status>.+)\n")
 
 
@@ -238,8 +238,9 @@ def main() -> int:
             else:
                 path.write_text(new, encoding="utf-8")
                 print(f"{path.relative_to(ROOT)} written")
-    for name, source in PLOTS.items():
-        copy, plot = ROOT / name, (ROOT / source).read_bytes()
+    for result in PLOTS:
+        name = f"docs/assets/{result}.png"
+        copy, plot = ROOT / name, (ROOT / f"benchmarks/results/trained/{result}.png").read_bytes()
         if not copy.exists() or copy.read_bytes() != plot:
             outdated = True
             if check:

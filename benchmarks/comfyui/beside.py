@@ -22,9 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asymflow.core import engine, schedules
+from asymflow.core import engine
 from asymflow.core.adapter import Adapter, CardedAdapter, Context
-from asymflow.core.schedules import switched
 from asymflow.core.types import Plan, Request
 from asymflow.models import minit2i
 from asymflow.models.minit2i.network import MiniT2IConfig, MiniT2IModel
@@ -36,7 +35,8 @@ from benchmarks.comfyui import host
 from benchmarks.comfyui.host import Noise
 from benchmarks.comfyui.real import Real
 from benchmarks.results import TRAINED
-from benchmarks.suites.fashion.asking import loaded
+from benchmarks.suites.fashion.asking import asked, loaded
+from benchmarks.suites.fashion.campaign import LIMIT, Table
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.train import MODELS
 
@@ -48,8 +48,8 @@ LATE = (0.0, 0.5)
 """Times below which CFGOverride leaves guidance out."""
 STEPS = (10, 20)
 CHANNELS = 3
-FIRST, LIMIT = 9000, 200
-"""Seed of the first picture, and moves that lead to its limit."""
+FIRST = 9000
+"""Seed of the first picture."""
 
 
 class Network(nn.Module):
@@ -127,9 +127,9 @@ Way = Callable[[int], Tensor]
 def found(real: Real, pictures: int) -> dict[str, Any]:
     """Rows of both models, each with its passes, seconds, and RMSE where that means something."""
     trained = loaded(MODELS / NETWORKS["jit"].file)
-    labels, scale = len(trained.card.classes), trained.card.guidance
-    size = trained.card.sizes.native
-    asked = [Request({"label": i % labels}, size, FIRST + i, scale) for i in range(pictures)]
+    scale = trained.card.guidance
+    wanted = asked(trained, scale, FIRST, pictures)
+    table = Table.of(trained, scale, 0, 0)
     files = json.loads((TRAINED / "quality-jit.json").read_text("utf-8"))["files"]
     plans = {
         name: plan_from_json(text) for name, text in files.items() if name.startswith("fitted")
@@ -139,7 +139,9 @@ def found(real: Real, pictures: int) -> dict[str, Any]:
     prompt = {"prompt": "a red fox"}
     one = [Request(prompt, untrained.size, FIRST, untrained.card.guidance)]
     return {
-        trained.card.title: _rows(Subject.of(real, trained, asked), plans, _limit(trained, asked)),
+        trained.card.title: _rows(
+            Subject.of(real, trained, wanted), plans, table.drawn(table.limit(LIMIT), wanted)
+        ),
         "MiniT2I of random weights": _rows(
             Subject.of(real, untrained, one), {"default": untrained.default_plan(untrained.size)}
         ),
@@ -149,15 +151,6 @@ def found(real: Real, pictures: int) -> dict[str, Any]:
 def _prompt(prompt: str) -> Tensor:
     generator = torch.Generator().manual_seed(len(prompt))
     return torch.randn(1, 8, SMALL.text_width, generator=generator)
-
-
-def _limit(model: CardedAdapter, requests: Sequence[Request]) -> Tensor:
-    """Where many steps lead [b, c, h, w]."""
-    allowed = model.card.guidance_interval
-    times = switched(schedules.shifted(LIMIT, 2.0), allowed)
-    plan = schedules.plan_of(times, solver="corrected2", guidance_interval=allowed)
-    ends = engine.rollout(model, plan, requests)
-    return torch.stack([end.x_0 for end in ends])
 
 
 @torch.inference_mode()

@@ -25,11 +25,8 @@ from asymflow.planning.proof import rms
 from asymflow.planning.proposals import Fits, Guidance
 from benchmarks import results
 from benchmarks.suites.fashion import paired
-from benchmarks.suites.fashion.asking import loaded
-from benchmarks.suites.fashion.campaign import Table, fits
-from benchmarks.suites.fashion.networks import NETWORKS
+from benchmarks.suites.fashion.campaign import Table, add_models, each_table, fits
 from benchmarks.suites.fashion.paired import Array
-from benchmarks.suites.fashion.train import MODELS
 
 WHOLE = "everything"
 SOLVERS: tuple[Solver, ...] = ("multistep2", "multistep3", "damped2", "corrected2")
@@ -50,26 +47,20 @@ class Uncarried(Fits):
         yield from (kind for kind in super().kinds() if kind.every == 1)
 
 
-def changed(ours: Fits, guided: bool) -> Mapping[str, Fits]:
+def changed(table: Table) -> Mapping[str, Fits]:
     """Fits with everything, and without one ingredient."""
 
-    def made(kind: type[Fits], **changes: int) -> Fits:
-        return kind(
-            ours.adapter,
-            ours.requests,
-            ours.measured,
-            ours.guided,
-            ours.dense,
-            ours.journal,
-            replace(ours.effort, **changes),
-        )
+    def made(kind: type[Fits] = Fits, **changes: int) -> Fits:
+        found = fits(table, kind)
+        found.effort = replace(found.effort, **changes)
+        return found
 
     found = {
-        WHOLE: ours,
-        "polishing": made(Fits, polish=0),
-        "polishing and search of times": made(Fits, first=1, again=1, polish=0),
+        WHOLE: made(),
+        "polishing": made(polish=0),
+        "polishing and search of times": made(first=1, again=1, polish=0),
     }
-    if guided:
+    if table.guided:
         found["carried guidance"] = made(Uncarried)
         found["unguided steps"] = made(Throughout)
     return found
@@ -84,7 +75,7 @@ def compared(table: Table, prices: Sequence[int], limit: int) -> dict[str, Any]:
     """Errors with and without each ingredient, for each price."""
     fine = table.limit(limit)
     ends, few = table.drawn(fine, table.fresh), table.drawn(fine, table.chosen)
-    ways = changed(fits(table), table.guided)
+    ways = changed(table)
     rows: list[dict[str, Any]] = []
     for price in prices:
         estimates = price // 2 if table.guided else price
@@ -151,30 +142,21 @@ QUICK: dict[str, Any] = {"prices": [4], "pictures": 3, "chosen": 2, "guidance": 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prices", type=int, nargs="+", default=[6, 10, 16])
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument(
         "--chosen", type=int, default=32, help="pictures that solvers are chosen by"
     )
     parser.add_argument("--limit", type=int, default=50, help="steps of either half of the limit")
-    parser.add_argument("--networks", choices=tuple(NETWORKS), nargs="+", default=["jit"])
-    parser.add_argument("--models", type=Path, metavar="DIR", default=MODELS)
-    parser.add_argument("--out", type=Path, metavar="DIR", default=results.TRAINED)
+    add_models(parser, "jit")
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
     tables: dict[str, Any] = {}
-    names: list[str] = []
-    networks: list[str] = given.networks
-    scales: list[float] = given.guidance
-    for network in networks:
-        model = loaded(given.models / NETWORKS[network].file)
-        names.append(model.name)
-        for scale in scales:
-            table = Table.of(model, scale, given.chosen, given.pictures)
-            guided = f"guidance {scale:g}" if table.guided else "unguided"
-            tables[f"{model.card.title}, {guided}"] = compared(table, given.prices, given.limit)
+    weights: dict[str, None] = {}
+    for table in each_table(given.networks, given, given.chosen, given.pictures):
+        tables[table.title] = compared(table, given.prices, given.limit)
+        weights[table.model.name] = None
     _draw(tables, given.out / "ablation.png")
     report = {"pictures": given.pictures, "tables": tables}
     path = given.out / "ablation.json"
-    return results.save(path, report, weights=names, dtype="float32", device="cpu")
+    return results.save(path, report, weights=[*weights], dtype="float32", device="cpu")

@@ -26,7 +26,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,11 +43,9 @@ from asymflow.planning.encoded import Encoded
 from asymflow.planning.proof import rms
 from benchmarks import results
 from benchmarks.suites.fashion import paired
-from benchmarks.suites.fashion.asking import Together, asked, loaded
-from benchmarks.suites.fashion.campaign import CHOSEN, FRESH, LIMIT, TOGETHER, Table
-from benchmarks.suites.fashion.networks import NETWORKS
+from benchmarks.suites.fashion.asking import Together
+from benchmarks.suites.fashion.campaign import LIMIT, TOGETHER, Table, add_models, each_table
 from benchmarks.suites.fashion.paired import Array
-from benchmarks.suites.fashion.train import MODELS
 
 STEPS = (12, 20, 32)
 GRIDS = ("beta", "uniform")
@@ -325,33 +322,22 @@ QUICK: dict[str, Any] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prices", type=int, nargs="+", default=[6, 10, 16, 24])
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--chosen", type=int, default=4)
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument(
         "--limit", type=int, default=LIMIT, help="steps of either half of the limit"
     )
-    parser.add_argument("--networks", choices=tuple(NETWORKS), nargs="+", default=["jit"])
-    parser.add_argument("--models", type=Path, metavar="DIR", default=MODELS)
-    parser.add_argument("--out", type=Path, metavar="DIR", default=results.TRAINED)
+    add_models(parser, "jit")
 
 
 @torch.inference_mode()
 def run(given: argparse.Namespace) -> dict[str, Any]:
     tables: dict[str, Any] = {}
-    names: list[str] = []
-    networks: list[str] = given.networks
-    scales: list[float] = given.guidance
-    for network in networks:
-        model = loaded(given.models / NETWORKS[network].file)
-        names.append(model.name)
-        for scale in scales:
-            table = Table.of(model, scale, 0, 0)
-            table.chosen = asked(model, scale, CHOSEN, given.chosen)
-            table.fresh = asked(model, scale, FRESH, given.pictures)
-            guided = f"guidance {scale:g}" if table.guided else "unguided"
-            tables[f"{model.card.title}, {guided}"] = compared(table, given.prices, given)
+    weights: dict[str, None] = {}
+    for table in each_table(given.networks, given, given.chosen, given.pictures):
+        tables[table.title] = compared(table, given.prices, given)
+        weights[table.model.name] = None
     report = {"pictures": given.pictures, "tables": tables}
     path = given.out / "caches.json"
-    return results.save(path, report, weights=names, dtype="float32", device="cpu")
+    return results.save(path, report, weights=[*weights], dtype="float32", device="cpu")

@@ -124,6 +124,11 @@ class Table:
         return cls(model, scale, counted, Encoded(counted), *wanted, times.named(own))
 
     @property
+    def title(self) -> str:
+        guided = f"guidance {self.scale:g}" if self.guided else "unguided"
+        return f"{self.model.card.title}, {guided}"
+
+    @property
     def guided(self) -> bool:
         return self.scale != 1
 
@@ -242,7 +247,7 @@ def choose(table: Table, price: int, rounds: Sequence[int]) -> dict[str, list[Se
     return left
 
 
-def fits(table: Table) -> Fits:
+def fits(table: Table, kind: type[Fits] = Fits) -> Fits:
     """Fitted plans as a search makes them, whose prices are network passes."""
     tiers, passes = ((FULL, CONDITIONAL, CARRIED), (2, 1, 1)) if table.guided else ((FULL,), (1,))
     unmeasured = np.zeros(0, np.float32)
@@ -260,7 +265,7 @@ def fits(table: Table) -> Fits:
         made={},
     )
     own = table.model.own_plan(table.model.card.sizes.native)
-    return Fits(
+    return kind(
         table.adapter,
         partial(asked, table.model, table.scale, FITTED),
         priced,
@@ -430,13 +435,27 @@ QUICK = {"prices": [4], "pictures": 3, "rounds": [1, 1, 2], "guidance": [2.0], "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prices", type=int, nargs="+", default=[6, 10, 16, 24])
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--rounds", type=int, nargs="+", default=[1, 6, 16])
     parser.add_argument("--rungs", type=int, nargs="+", default=[4, 8, 13, 20, 32, 44, 64])
-    parser.add_argument("--networks", choices=tuple(NETWORKS), nargs="+", default=["jit", "unet"])
+    add_models(parser, "jit", "unet")
+
+
+def add_models(parser: argparse.ArgumentParser, *networks: str) -> None:
+    """The options of suites that compare plans on several models with several guidance scales."""
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
+    parser.add_argument("--networks", choices=tuple(NETWORKS), nargs="+", default=[*networks])
     parser.add_argument("--models", type=Path, metavar="DIR", default=MODELS)
     parser.add_argument("--out", type=Path, metavar="DIR", default=results.TRAINED)
+
+
+def each_table(
+    networks: Sequence[str], given: argparse.Namespace, chosen: int, fresh: int
+) -> Generator[Table]:
+    """A table of every model and guidance scale that is asked for, with so many pictures."""
+    for network in networks:
+        model = loaded(given.models / NETWORKS[network].file)
+        yield from (Table.of(model, scale, chosen, fresh) for scale in given.guidance)
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -448,19 +467,16 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(network: str, given: argparse.Namespace) -> dict[str, Any]:
-    model = loaded(given.models / NETWORKS[network].file)
     tables: dict[str, dict[str, Any]] = {}
     saved: dict[str, Any] = {}
-    scales: list[float] = given.guidance
-    for scale in scales:
-        table = Table.of(model, scale, given.rounds[-1], given.pictures)
-        guided = f"guidance {scale:g}" if table.guided else "unguided"
-        title = f"{model.card.title}, {guided}"
-        tables[title] = compared(table, given.prices, given.rounds, given.rungs)
-        print(f"{title}: {tables[title]['spent']}", flush=True)
+    for table in each_table([network], given, given.rounds[-1], given.pictures):
+        tables[table.title] = compared(table, given.prices, given.rounds, given.rungs)
+        print(f"{table.title}: {tables[table.title]['spent']}", flush=True)
         # After every table: each of them takes minutes.
         report = {"pictures": given.pictures, "rounds": given.rounds, "tables": tables}
         _draw(tables, given.out / f"campaign-{network}.png")
         path = given.out / f"campaign-{network}.json"
-        saved = results.save(path, report, weights=[model.name], dtype="float32", device="cpu")
+        saved = results.save(
+            path, report, weights=[table.model.name], dtype="float32", device="cpu"
+        )
     return saved

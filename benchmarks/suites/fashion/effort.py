@@ -13,17 +13,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from asymflow.planning.effort import EFFORTS
 from asymflow.planning.proof import rms
 from benchmarks import results
 from benchmarks.suites.fashion import paired
-from benchmarks.suites.fashion.asking import loaded
-from benchmarks.suites.fashion.campaign import Table, fits
-from benchmarks.suites.fashion.networks import NETWORKS
-from benchmarks.suites.fashion.train import MODELS
+from benchmarks.suites.fashion.campaign import Table, add_models, each_table, fits
 
 
 def compared(table: Table, prices: Sequence[int], limit: int) -> dict[str, Any]:
@@ -53,26 +49,17 @@ QUICK: dict[str, Any] = {"prices": [4], "pictures": 3, "guidance": [2.0], "limit
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prices", type=int, nargs="+", default=[6, 10, 16])
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--limit", type=int, default=50, help="steps of either half of the limit")
-    parser.add_argument("--networks", choices=tuple(NETWORKS), nargs="+", default=["jit"])
-    parser.add_argument("--models", type=Path, metavar="DIR", default=MODELS)
-    parser.add_argument("--out", type=Path, metavar="DIR", default=results.TRAINED)
+    add_models(parser, "jit")
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
     tables: dict[str, Any] = {}
-    names: list[str] = []
-    networks: list[str] = given.networks
-    scales: list[float] = given.guidance
-    for network in networks:
-        model = loaded(given.models / NETWORKS[network].file)
-        names.append(model.name)
-        for scale in scales:
-            table = Table.of(model, scale, 0, given.pictures)
-            guided = f"guidance {scale:g}" if table.guided else "unguided"
-            tables[f"{model.card.title}, {guided}"] = compared(table, given.prices, given.limit)
+    weights: dict[str, None] = {}
+    for table in each_table(given.networks, given, 0, given.pictures):
+        tables[table.title] = compared(table, given.prices, given.limit)
+        weights[table.model.name] = None
     report = {"pictures": given.pictures, "tables": tables}
     path = given.out / "effort.json"
-    return results.save(path, report, weights=names, dtype="float32", device="cpu")
+    return results.save(path, report, weights=[*weights], dtype="float32", device="cpu")

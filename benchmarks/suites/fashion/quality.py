@@ -105,7 +105,7 @@ def compared(
     plans = {OWN: own} | {
         f"fitted, {price} passes": ours.at(price // 2)["fitted"] for price in given.prices
     }
-    title = f"{model.card.title}, guidance {SCALE:g}"
+    title = table.title
     campaign = best_of(given.campaign / f"campaign-{network}.json", title, table)
     draws: dict[str, tuple[int, Draw]] = {}
     for name, plan in plans.items():

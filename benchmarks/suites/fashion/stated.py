@@ -33,8 +33,8 @@ from asymflow.planning.proof import UNSEEN, rms
 from asymflow.planning.proposals import interval
 from benchmarks import results
 from benchmarks.suites import predicted_error
-from benchmarks.suites.fashion.asking import asked, loaded
-from benchmarks.suites.fashion.campaign import FRESH, LIMIT, Table
+from benchmarks.suites.fashion.asking import loaded
+from benchmarks.suites.fashion.campaign import LIMIT, Table
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.train import MODELS
 
@@ -145,11 +145,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         model = loaded(given.models / NETWORKS[network].file)
         scale = model.card.guidance
         table = Table.of(model, scale, 0, given.pictures)
-        table.fresh = asked(model, scale, FRESH, given.pictures)
         fine = table.limit(given.limit)
         limit = seen(table, fine, table.fresh)
-        title = f"{model.card.title}, guidance {scale:g}"
-        rows = drawn[title] = predicted(table, fine, given.plans)
+        rows = drawn[table.title] = predicted(table, fine, given.plans)
         groups = {"all": rows} | {
             kind: [row for row in rows if row.kind == kind] for kind in predicted_error.KINDS
         }
@@ -159,7 +157,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             "predictions": {name: predicted_error.summary(each) for name, each in groups.items()},
             "random": [asdict(row) for row in rows],
         }
-        tables[title] = table_of
+        tables[table.title] = table_of
         names.append(model.name)
         print(f"{model.name}: {table_of['predictions']}", flush=True)
     _draw(drawn, given.out / "stated.png")
