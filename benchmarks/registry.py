@@ -308,6 +308,12 @@ SUITES = (
         ("server/bulk.json",),
     ),
     Suite(
+        "cluster",
+        "Bulk jobs and the HTTP API on a Ray cluster: the same pixels, every row once, the cost",
+        f"{_ONE} {_RUN} cluster",
+        ("server/cluster.json",),
+    ),
+    Suite(
         "clients",
         "The clients that people use, as they are published, with a real server",
         "scripts/clients",

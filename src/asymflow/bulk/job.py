@@ -94,22 +94,26 @@ def join(out: Path, job: Mapping[str, str], *, allow_mixed: bool) -> None:
             write_text(path, json.dumps(data, indent=1) + "\n")
             return
         before = _read(path)
-    different = [name for name in job if job[name] != before.get(name)]
-    if allow_mixed:
-        different = [name for name in different if name not in _MIXABLE]
-    if not different:
+    what = differences(before, job, allow_mixed=allow_mixed)
+    if not what:
         return
-    what = "; ".join(
-        f"{_TITLES.get(name, name)} was {before.get(name)} and is {job[name]}" for name in different
-    )
     mixed = (
-        " Or continue with --allow-mixed, if rounding may differ between pictures."
-        if set(different) <= set(_MIXABLE)
-        else ""
+        ""
+        if differences(before, job, allow_mixed=True)
+        else " Or continue with --allow-mixed, if rounding may differ between pictures."
     )
     raise InputError(
         f"The job in {out} is another one: {what}. Repeat its command, or choose another folder "
         f"with -o.{mixed}"
+    )
+
+
+def differences(before: Mapping[str, str], job: Mapping[str, str], *, allow_mixed: bool) -> str:
+    """What differs between two jobs, in words; empty if nothing does that counts."""
+    return "; ".join(
+        f"{_TITLES.get(name, name)} was {before.get(name)} and is {job[name]}"
+        for name in job
+        if job[name] != before.get(name) and not (allow_mixed and name in _MIXABLE)
     )
 
 

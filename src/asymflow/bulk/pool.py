@@ -1,41 +1,39 @@
-"""Processes that make pictures: started, fed, and replaced when they are lost.
+"""Those that make the pictures of a job: what they report, and who has which rows.
 
-Each is joined to this process by a pipe of its own, so that one that is killed at any moment takes
-no lock with it. It ends when the pipe does.
+A pool has workers with one model each: processes of this machine (`asymflow.bulk.processes`), or
+actors of a Ray cluster (`asymflow.integrations.ray.actors`). Any of them may be lost at any moment.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import queue
-import signal
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from asymflow.bulk.pictures import Failed, Identity, Made, Pictures, Settings
 from asymflow.bulk.rows import Row
 from asymflow.core.errors import AsymflowError, InputError
 
 AHEAD = 2
-"""Chunks of rows that a process has: one is made, and the next one waits."""
+"""Chunks of rows that a worker has: one is made, and the next one waits."""
 DEATHS = 2
-"""Processes that a row may take with it."""
+"""Workers that a row may take with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A process has loaded its model, in so many seconds."""
+    """A worker has loaded its model, in so many seconds.
+
+    Attributes:
+        where: what it runs on, where that is not this machine.
+    """
 
     identity: Identity
     seconds: float
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What a process has done so far.
+    """What a worker has done so far.
 
     Attributes:
         load_seconds: of loading the model.
@@ -71,78 +69,50 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A process has made a chunk."""
+    """A worker has made a chunk."""
 
     metrics: Metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A process cannot load the model."""
+    """A worker cannot load the model."""
 
     error: AsymflowError
 
 
 Event = Ready | Note | Made | Failed
+"""What a job hears of its workers."""
+Message = Event | Finished | Refused
+"""What a worker says."""
 
 
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """A process, as this one sees it."""
-
-    process: Any
-    pipe: Connection
-    settings: Settings
-    ready: bool = False
-    chunks: deque[list[Row]] = field(default_factory=deque[list[Row]])
-    metrics: Metrics = field(default_factory=Metrics)
-
-
-class Pool:
-    """Processes with one model each.
-
-    Args:
-        settings: of each process; there are as many as settings.
+class Pool(Protocol):
+    """Workers with one model each.
 
     Attributes:
-        lost: processes that ended by themselves.
+        lost: workers that ended by themselves.
+        metrics: of all workers, of those that were lost too.
+        ready: number of workers that have loaded their model.
+        busy: whether rows are being made, or have to be made again.
     """
 
-    def __init__(self, settings: Sequence[Settings]) -> None:
-        self._context = multiprocessing.get_context("spawn")
-        self._deaths: dict[str, int] = {}
-        self._again: deque[list[Row]] = deque()
-        self._gone: list[Metrics] = []
-        self._unready = 0
-        self.lost = 0
-        self._workers = [self._start(each) for each in settings]
-
     @property
-    def metrics(self) -> list[Metrics]:
-        """Of all processes, of those that were lost too."""
-        return [*self._gone, *(worker.metrics for worker in self._workers)]
-
+    def lost(self) -> int: ...
     @property
-    def ready(self) -> int:
-        """Number of processes that have loaded their model."""
-        return sum(worker.ready for worker in self._workers)
-
+    def metrics(self) -> list[Metrics]: ...
     @property
-    def busy(self) -> bool:
-        """Whether rows are being made, or have to be made again."""
-        return bool(self._again) or any(worker.chunks for worker in self._workers)
+    def ready(self) -> int: ...
+    @property
+    def busy(self) -> bool: ...
 
     def wants(self) -> bool:
-        """Whether a process has time for a chunk that is not to be made again; those are given."""
-        while self._again and (worker := self._idlest()) is not None:
-            self._send(worker, self._again.popleft())
-        return not self._again and self._idlest() is not None
+        """Whether a worker has time for a chunk that is not to be made again; those are given."""
+        ...
 
     def give(self, rows: list[Row]) -> None:
-        """Give a chunk to the process with the least to do."""
-        worker = self._idlest()
-        assert worker is not None, "asked by `wants` before"
-        self._send(worker, rows)
+        """Give a chunk to the worker with the least to do."""
+        ...
 
     def events(self, seconds: float) -> Iterator[Event]:
         """What has happened, after waiting for it for at most so many seconds.
@@ -150,149 +120,174 @@ class Pool:
         Raises:
             AsymflowError: a model cannot be loaded.
         """
-        pipes = {worker.pipe: worker for worker in self._workers}
-        for pipe in wait(list(pipes), seconds):
-            worker = pipes[pipe]  # pyright: ignore[reportArgumentType]
-            try:
-                message = worker.pipe.recv()
-            except (EOFError, OSError):
-                yield from self._bury(worker)
-                continue
-            match message:
-                case Refused(error):
-                    raise error
-                case Finished(metrics):
-                    worker.chunks.popleft()
-                    worker.metrics = metrics
-                case _:
-                    if isinstance(message, Ready):
-                        worker.ready, self._unready = True, 0
-                    elif isinstance(message, Made | Failed):
-                        # What a chunk has left, should its process be lost.
-                        worker.chunks[0].remove(message.row)
-                    yield message
+        ...
 
     def close(self) -> None:
-        """End all processes, whatever they do."""
-        for worker in self._workers:
-            worker.pipe.close()
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
-            worker.process.close()
-        self._workers = []
+        """End all workers, whatever they do."""
+        ...
 
-    def __enter__(self) -> Pool:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+class Maker:
+    """What a worker runs: a model, and what was done with it."""
 
-    def _start(self, settings: Settings) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(settings, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        return _Worker(process, ours, settings)
+    def __init__(self, settings: Settings, where: str = "") -> None:
+        began = time.perf_counter()
+        self._pictures = Pictures.load(settings)
+        self._metrics = Metrics(load_seconds=time.perf_counter() - began)
+        self._where = where
 
-    def _idlest(self) -> _Worker | None:
-        found = [each for each in self._workers if each.ready and len(each.chunks) < AHEAD]
-        return min(found, key=lambda each: len(each.chunks), default=None)
+    def begin(self) -> Iterator[Message]:
+        """What there is to say of the model."""
+        yield Ready(self._pictures.identity, self._metrics.load_seconds, self._where)
+        yield from self._notes()
 
-    def _send(self, worker: _Worker, rows: list[Row]) -> None:
-        worker.chunks.append(list(rows))
-        with suppress(OSError):  # it is lost: `events` finds out, and gives the rows to others
-            worker.pipe.send(rows)
+    def make(self, rows: Sequence[Row]) -> Iterator[Message]:
+        """Make a chunk."""
+        started = time.perf_counter()
+        metrics = self._metrics
+        for result in self._pictures.make(rows):
+            metrics = metrics.after(result)
+            yield from self._notes()
+            yield result
+        busy = metrics.busy_seconds + time.perf_counter() - started
+        self._metrics = replace(metrics, busy_seconds=busy, peak_bytes=peak_bytes())
+        yield Finished(self._metrics)
 
-    def _bury(self, worker: _Worker) -> Iterator[Failed]:
-        """Replace a process that is gone, and see to its rows.
+    def _notes(self) -> Iterator[Note]:
+        yield from map(Note, self._pictures.notes)
+        self._pictures.notes.clear()
 
-        Those that it was making are made again one by one: one of them may be the reason.
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker, as the job sees it.
+
+    Attributes:
+        alone: what it has is made again, and nothing else is given to it meanwhile.
+    """
+
+    ready: bool = False
+    alone: bool = False
+    chunks: deque[list[Row]] = field(default_factory=deque[list[Row]])
+    metrics: Metrics = field(default_factory=Metrics)
+
+
+W = TypeVar("W", bound=Worker)
+
+
+class Duties(Generic[W]):
+    """Who has which rows, and which have to be made again.
+
+    Args:
+        send: gives a worker a chunk.
+        patience: workers that may be lost one after the other before they have loaded the model.
+
+    Attributes:
+        workers: those that are not lost.
+        lost: number of those that are.
+    """
+
+    def __init__(self, send: Callable[[W, list[Row]], None], patience: int = DEATHS) -> None:
+        self._send = send
+        self._patience = patience
+        self._deaths: dict[str, float] = {}
+        self._again: deque[list[Row]] = deque()
+        self._gone: list[Metrics] = []
+        self._unready = 0.0
+        self.workers: list[W] = []
+        self.lost = 0
+
+    @property
+    def metrics(self) -> list[Metrics]:
+        return [*self._gone, *(worker.metrics for worker in self.workers)]
+
+    @property
+    def ready(self) -> int:
+        return sum(worker.ready for worker in self.workers)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._again) or any(worker.chunks for worker in self.workers)
+
+    def wants(self) -> bool:
+        while self._again and (worker := self._idlest(1)) is not None:
+            worker.alone = True
+            self._assign(worker, self._again.popleft())
+        return not self._again and self._idlest(AHEAD) is not None
+
+    def give(self, rows: list[Row]) -> None:
+        worker = self._idlest(AHEAD)
+        assert worker is not None, "asked by `wants` before"
+        worker.alone = False
+        self._assign(worker, rows)
+
+    def heard(self, worker: W, message: Message) -> Generator[Event]:
+        """Take note of what a worker says; give on what the job has to know.
+
+        Raises:
+            AsymflowError: its model cannot be loaded.
         """
-        worker.process.join()
-        code = worker.process.exitcode
-        worker.process.close()
+        match message:
+            case Refused(error):
+                raise error
+            case Finished(metrics):
+                worker.chunks.popleft()
+                worker.metrics = metrics
+                return
+            case Ready():
+                worker.ready, self._unready = True, 0.0
+            case Made() | Failed():
+                # What a chunk has left, should its worker be lost.
+                worker.chunks[0].remove(message.row)
+            case Note():
+                pass
+        yield message
+
+    def bury(self, worker: W, why: str, *, suspicion: float = 1.0) -> Generator[Failed]:
+        """A worker is lost: see to its rows.
+
+        They are made again one by one, with nothing beside them: one of them may be the reason,
+        and it may be another one than seems so, since the last answer may be lost as well.
+
+        Args:
+            worker: one of `workers`, which it leaves.
+            why: how it ended.
+            suspicion: that a row is the reason; a machine that is lost has many others.
+
+        Raises:
+            InputError: workers cannot load the model.
+        """
+        self.workers.remove(worker)
         self.lost += 1
-        if not worker.ready:
-            self._unready += 1
-            if self._unready == DEATHS:
-                raise InputError(
-                    f"A process ended while it loaded the model ({_ended(code)}), twice in a row. "
-                    "Is there enough memory? Try fewer --workers."
-                )
         self._gone.append(worker.metrics)
-        making = worker.chunks.popleft() if worker.chunks else []
-        self._again.extend(worker.chunks)
-        for row in making:
-            deaths = self._deaths[row.id] = self._deaths.get(row.id, 0) + 1
-            if deaths == DEATHS:
-                yield Failed(
-                    row, f"The process that made it ended, {DEATHS} times ({_ended(code)})."
+        if not worker.ready:
+            self._unready += suspicion
+            if self._unready >= self._patience:
+                raise InputError(
+                    f"A process ended while it loaded the model ({why}), {self._patience} times in "
+                    "a row. Is there enough memory? Try fewer --workers."
                 )
+        making = worker.chunks.popleft() if worker.chunks else []
+        self._again.extend([row] for chunk in worker.chunks for row in chunk)
+        for row in making:
+            deaths = self._deaths[row.id] = self._deaths.get(row.id, 0.0) + suspicion
+            if deaths >= DEATHS:
+                yield Failed(row, f"The processes that made it ended, {DEATHS} at least ({why}).")
             else:
                 self._again.append([row])
-        self._workers[self._workers.index(worker)] = self._start(worker.settings)
 
+    def _idlest(self, ahead: int) -> W | None:
+        """The worker with the least to do, if it has less than so many chunks."""
+        found = [
+            each
+            for each in self.workers
+            if each.ready and len(each.chunks) < ahead and not (each.alone and each.chunks)
+        ]
+        return min(found, key=lambda each: len(each.chunks), default=None)
 
-def _ended(code: int | None) -> str:
-    if code is not None and code < 0:
-        with suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"
-
-
-def _serve(settings: Settings, pipe: Connection) -> None:
-    """A process: rows come in, pictures go out, until the pipe ends."""
-    # Ctrl-C goes to all processes of a terminal, and the parent ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    began = time.perf_counter()
-    chunks = _received(pipe)
-    try:
-        try:
-            pictures = Pictures.load(settings)
-        except (AsymflowError, OSError) as error:
-            known = error if isinstance(error, AsymflowError) else InputError(str(error))
-            pipe.send(Refused(known))
-            return
-        metrics = Metrics(load_seconds=time.perf_counter() - began)
-        pipe.send(Ready(pictures.identity, metrics.load_seconds))
-        _noted(pictures, pipe)
-        while True:
-            asked = chunks.get()
-            started = time.perf_counter()
-            for result in pictures.make(asked):
-                metrics = metrics.after(result)
-                _noted(pictures, pipe)
-                pipe.send(result)
-            metrics = replace(
-                metrics,
-                busy_seconds=metrics.busy_seconds + time.perf_counter() - started,
-                peak_bytes=peak_bytes(),
-            )
-            pipe.send(Finished(metrics))
-    except (BrokenPipeError, ConnectionResetError):
-        os._exit(0)
-
-
-def _received(pipe: Connection) -> queue.SimpleQueue[list[Row]]:
-    """What comes in, read by a thread: the parent never waits for this process to read."""
-    chunks: queue.SimpleQueue[list[Row]] = queue.SimpleQueue()
-
-    def read() -> None:
-        while True:
-            try:
-                chunks.put(pipe.recv())
-            except (EOFError, OSError):
-                os._exit(0)  # the parent is gone, and so is everybody who could be told
-
-    threading.Thread(target=read, daemon=True).start()
-    return chunks
-
-
-def _noted(pictures: Pictures, pipe: Connection) -> None:
-    for line in pictures.notes:
-        pipe.send(Note(line))
-    pictures.notes.clear()
+    def _assign(self, worker: W, rows: list[Row]) -> None:
+        worker.chunks.append(list(rows))
+        self._send(worker, rows)
 
 
 def peak_bytes() -> int:

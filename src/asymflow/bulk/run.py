@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from asymflow.bulk.job import Output
 from asymflow.bulk.manifest import Manifest
 from asymflow.bulk.pictures import Failed, Identity, Made, Settings
 from asymflow.bulk.pool import Metrics, Note, Pool, Ready
+from asymflow.bulk.processes import Processes
 from asymflow.bulk.rows import Columns
 from asymflow.bulk.store import Store, locked
 from asymflow.core import devices
+from asymflow.core.errors import InputError
 
 _TICK = 0.2
 """Seconds between looks at what is due."""
@@ -39,7 +41,7 @@ class Order:
         settings: of every picture.
         out: the folder of the job.
         output: its form.
-        workers: processes.
+        workers: processes, if they are of this machine.
         shard: the part of the rows that is made here; None for all.
         limit: read so many lines of the manifest only.
         max_errors: stop when more rows than that have failed; None never stops.
@@ -144,8 +146,17 @@ class Report:
         }
 
 
+def processes(order: Order) -> Pool:
+    """Workers of this machine."""
+    return Processes(_per_device(order.settings, order.workers))
+
+
 def run(
-    order: Order, *, note: Callable[[str], None], advance: Callable[[Progress], None]
+    order: Order,
+    *,
+    note: Callable[[str], None],
+    advance: Callable[[Progress], None],
+    pool: Callable[[Order], Pool] = processes,
 ) -> Report:
     """Make the pictures of a manifest that are not made yet.
 
@@ -153,6 +164,7 @@ def run(
         order: what is to be done.
         note: called with lines that are worth knowing.
         advance: called several times a second.
+        pool: starts the workers.
 
     Raises:
         InputError: the job cannot be begun, or the output not be written.
@@ -163,8 +175,8 @@ def run(
         name = "batch" if order.shard is None else order.shard.name
         stack.enter_context(locked(order.out, name))
         stopped = stack.enter_context(_signals())
-        pool = stack.enter_context(Pool(_per_device(order.settings, order.workers)))
-        return _Run(order, pool, note, advance, stopped).run()
+        workers = stack.enter_context(closing(pool(order)))
+        return _Run(order, workers, note, advance, stopped).run()
 
 
 def job_of(order: Order, identity: Identity) -> dict[str, str]:
@@ -270,8 +282,8 @@ class _Run:
     def _hear(self, seconds: float) -> None:
         for event in self.pool.events(seconds):
             match event:
-                case Ready(identity):
-                    self.job = job_of(self.order, identity)
+                case Ready(identity, _, where):
+                    self._agree(job_of(self.order, identity), where)
                     self.together = identity.together
                     self.began = self.began or time.perf_counter()
                 case Note(line):
@@ -283,6 +295,18 @@ class _Run:
                     self.nfe += facts["nfe"]
                 case Failed(row, error):
                     self._bad(Bad(row.line, row.id, error))
+
+    def _agree(self, job: dict[str, str], where: str) -> None:
+        """Take the job of the first worker that is ready, and make sure that the others have it."""
+        if not self.job:
+            self.job = job
+            return
+        different = jobs.differences(self.job, job, allow_mixed=self.order.allow_mixed)
+        if different:
+            raise InputError(
+                f"The workers of this job would make different pictures: elsewhere and on {where}, "
+                f"{different}. Give all nodes the same files, or choose nodes of one kind."
+            )
 
     def _bad(self, bad: Bad) -> None:
         self.failed += 1

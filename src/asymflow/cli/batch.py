@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from asymflow.bulk import estimate as estimates
 from asymflow.bulk import run as runs
 from asymflow.bulk.feed import Shard
+from asymflow.bulk.pool import Pool
 from asymflow.bulk.run import Order, Progress, Report
 from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.core import devices
@@ -20,8 +21,8 @@ _MOST = 8
 """Processes that are started on a CPU unless more are asked for; each holds the model."""
 
 
-def batch(order: Order, *, dry: bool, as_json: bool) -> int:
-    """Make the pictures of a job, or say what it would take.
+def batch(order: Order, *, pool: Callable[[Order], Pool], dry: bool, as_json: bool) -> int:
+    """Make the pictures of a job by the workers of a pool, or say what it would take.
 
     Returns:
         The exit code: 0 if every row became a picture, 1 if some failed; 128 and the number of a
@@ -50,7 +51,7 @@ def batch(order: Order, *, dry: bool, as_json: bool) -> int:
             total = None if done.total is None else max(done.total, finished)
             progress.update(task, description=said, completed=finished, total=total)
 
-        report = runs.run(order, note=print_note, advance=advance)
+        report = runs.run(order, note=print_note, advance=advance, pool=pool)
     if as_json:
         print_json(report.to_json())
     else:
@@ -75,6 +76,26 @@ def workers_of(given: int | None, device: str | None) -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(_MOST, len(os.sched_getaffinity(0)))
     return min(_MOST, os.cpu_count() or 1)
+
+
+def actors(
+    address: str, cpus: float, gpus: float | None, count: int | None
+) -> Callable[[Order], Pool]:
+    """Workers of a Ray cluster.
+
+    Args:
+        address: of the cluster.
+        cpus, gpus: that each takes of its node; None for a GPU if there are any and none is
+            refused.
+        count: None for as many as there is room for.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+    """
+    from asymflow.integrations.ray import actors as ray
+
+    ray.library()
+    return lambda order: ray.Actors(order.settings, address, count, cpus=cpus, gpus=gpus)
 
 
 def shard_of(text: str | None) -> Shard | None:

@@ -107,10 +107,11 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
     )
     app.state.studio = Studio(settings, store, manager, metrics, Workshop(settings))
     app.state.sessions = webui.Sessions()
-    app.include_router(api.router)
     app.include_router(openai.router)
-    app.include_router(webui.router)
     app.include_router(_operations)
+    if not settings.replicated:
+        app.include_router(api.router)
+        app.include_router(webui.router)
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(AsymflowError, _wrong)
@@ -121,7 +122,7 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
     app.add_exception_handler(sqlite3.Error, _unwritten)
     app.add_exception_handler(ClientDisconnect, _hung_up)
     app.add_exception_handler(Exception, _broken)
-    if settings.browser and (STATIC / "index.html").is_file():
+    if settings.browser and not settings.replicated and (STATIC / "index.html").is_file():
         app.mount("/", _Static(directory=STATIC, html=True))
     # The middleware added last is the outermost.
     app.add_middleware(Protected, settings=settings, manager=manager)

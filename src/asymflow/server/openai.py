@@ -41,7 +41,7 @@ from asymflow.server.openai_sizes import check_sizes, sizes, usage
 from asymflow.server.problems import ApiError
 from asymflow.server.schemas import JobRequest
 from asymflow.server.security import RESULTS
-from asymflow.server.state import Client, Here, Studio, about_of
+from asymflow.server.state import Client, Here, Studio, about_of, studio_of
 from asymflow.server.store import PictureRow, Store
 from asymflow.server.workshop import caller_of
 
@@ -71,6 +71,7 @@ class _Order:
         served: the model.
         transparent: whether files keep transparency.
         call: "image_generation" or "image_edit", as in the names of events.
+        by_url: whether pictures are returned as URLs.
         cut: characters of fields that were too long: "sent" and "taken".
         mask: the part of a mask to repaint, "transparent" or "white"; None without one.
         ignored: names of unknown fields.
@@ -86,6 +87,7 @@ class _Order:
     tokens: Mapping[str, Any]
     call: str
     base: str
+    by_url: bool
     cut: Mapping[str, Mapping[str, int]]
     mask: str | None
     ignored: Sequence[str]
@@ -337,6 +339,15 @@ def _order(
             param="background",
             code="invalid_value",
         )
+    replicated = studio_of(call).settings.replicated
+    by_url = request.by_url(usual=not replicated)
+    if by_url and replicated:
+        raise ApiError(
+            400,
+            "There are several servers here, and a URL may lead to another one. Request b64_json.",
+            param="response_format",
+            code="invalid_value",
+        )
     texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
     long = {name: text for name, text in texts.items() if len(text) > MAX_PROMPT}
     short = {name: cut_text(text) for name, text in long.items()}
@@ -370,6 +381,7 @@ def _order(
         tokens=usage(served, about.card, request, drawn, given is not None),
         call=kind,
         base=str(call.base_url).rstrip("/"),
+        by_url=by_url,
         cut=cut,
         mask=mask,
         ignored=sorted({*(request.model_extra or {}), *strange, *unread} - WITHOUT_EFFECT),
@@ -556,7 +568,7 @@ def _partial(order: _Order, job: Job, preview: Picture) -> dict[str, Any]:
 
 def _item(store: Store, order: _Order, row: PictureRow) -> dict[str, Any]:
     data = _encoded(store, order, row)
-    if not order.request.by_url:
+    if not order.by_url:
         return {"b64_json": base64.b64encode(data).decode()}
     name = store.add_result(data, media.SUFFIXES[order.request.output_format])
     return {"url": f"{order.base}{RESULTS}{name}"}

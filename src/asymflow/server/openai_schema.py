@@ -69,11 +69,10 @@ class ImageRequest(Sent):
     fit: Literal["crop", "pad"] = "crop"
     model: str | None = None
 
-    @property
-    def by_url(self) -> bool:
-        """Whether pictures are returned as URLs, the default of the DALL-E models."""
+    def by_url(self, usual: bool) -> bool:
+        """Whether pictures are returned as URLs: where that is `usual`, for the DALL-E models."""
         if self.response_format is None:
-            return (self.model or "").startswith("dall-e-")
+            return usual and (self.model or "").startswith("dall-e-")
         return self.response_format == "url"
 
 

@@ -61,6 +61,9 @@ class Settings:
         undo_seconds: time after which a deleted picture is removed permanently.
         passing_seconds: time after which pictures outside of the gallery are removed.
         browser: serve the front end.
+        replicated: this is one of several servers that share no disk, and a client may reach
+            another one with every call. So there are only calls that need one answer: those of
+            OpenAI's clients, with pictures in the response.
     """
 
     data: Path
@@ -100,6 +103,7 @@ class Settings:
     undo_seconds: float = 86_400.0
     passing_seconds: float = 3600.0
     browser: bool = True
+    replicated: bool = False
 
     def __post_init__(self) -> None:
         if not self.loopback and self.token is None:

@@ -72,7 +72,9 @@ def batch(
             min=1,
             max=1024,
             help="Processes, each with the model."
-            + options.default("one per GPU; on a CPU one per core, at most 8"),
+            + options.default(
+                "one per GPU; on a CPU one per core, at most 8; on a cluster as it has room"
+            ),
             rich_help_panel=_WORK,
         ),
     ] = None,
@@ -92,6 +94,37 @@ def batch(
             rich_help_panel=_WORK,
         ),
     ] = 16,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Make them on a Ray cluster: [cyan]auto[/] for the one of this machine, "
+            "[cyan]local[/] for one of its own, or host:port (needs the extra [cyan]ray[/]).",
+            rich_help_panel=_WORK,
+        ),
+    ] = None,
+    cpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            "--cpus-per-worker",
+            metavar="N",
+            min=0,
+            help="CPUs that a worker takes on a Ray cluster; fractions are allowed."
+            + options.default("its threads"),
+            rich_help_panel=_WORK,
+        ),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus-per-worker",
+            metavar="N",
+            min=0,
+            help="GPUs that a worker takes on a Ray cluster; with 0.5, two share one."
+            + options.default("1 if the cluster has any"),
+            rich_help_panel=_WORK,
+        ),
+    ] = None,
     allow_mixed: Annotated[
         bool,
         typer.Option(
@@ -126,6 +159,7 @@ def batch(
     same command again to continue after any end.
     """
     from asymflow.bulk import manifest as manifests
+    from asymflow.bulk import run as runs
     from asymflow.bulk.job import OUTPUTS, Output
     from asymflow.bulk.pictures import Settings
     from asymflow.bulk.run import Order
@@ -167,11 +201,21 @@ def batch(
         ),
         out=output,
         output=form,
-        workers=batch.workers_of(workers, device),
+        workers=batch.workers_of(workers, device) if ray is None else workers or 1,
         shard=batch.shard_of(shard),
         limit=limit,
         max_errors=max_errors,
         allow_mixed=allow_mixed,
     )
-    if code := batch.batch(order, dry=dry_run, as_json=json):
+    if ray is None:
+        if cpus_per_worker is not None or gpus_per_worker is not None:
+            raise InputError(
+                "--cpus-per-worker and --gpus-per-worker are for --ray. Here, --threads and "
+                "--workers say what the processes take."
+            )
+        pool = runs.processes
+    else:
+        cpus = threads if cpus_per_worker is None else cpus_per_worker
+        pool = batch.actors(ray, cpus, gpus_per_worker, workers)
+    if code := batch.batch(order, pool=pool, dry=dry_run, as_json=json):
         raise typer.Exit(code)
