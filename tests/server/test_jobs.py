@@ -33,6 +33,7 @@ from asymflow.server import app, media, streams
 from asymflow.server.schemas import JobRequest, remembered
 from asymflow.server.settings import Settings
 from asymflow.server.store import JobRow, Store, new_id
+from asymflow.server.views import Facts
 from tests.helpers import wait_until
 
 from .conftest import SMALL, Running, Serve, Slow, running
@@ -536,7 +537,7 @@ def test_uploads_make_room_for_each_other(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_half_done_is_removed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     whole = new_id()
-    facts = {"prompt": "a", "seed": 1, "width": 8, "height": 8, "seconds": 0.1, "forwards": 2}
+    facts = Facts(prompt="a", seed=1, width=8, height=8, seconds=0.1, forwards=2)
     store.write_picture(whole, b"whole")
     store.add_picture(whole, "a", 0, facts, listed=True)
     upload = store.add_upload(b"sent", 8, 8).id

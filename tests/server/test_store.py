@@ -26,10 +26,11 @@ from asymflow.server import database
 from asymflow.server.database import NAME
 from asymflow.server.settings import Settings
 from asymflow.server.store import JobRow, Store, new_id
+from asymflow.server.views import Facts
 
 from .conftest import Running, Slow, running
 
-FACTS = {"prompt": "a", "seed": 1, "width": 8, "height": 8, "seconds": 0.1, "forwards": 2}
+FACTS = Facts(prompt="a", seed=1, width=8, height=8, seconds=0.1, forwards=2)
 
 
 def drawn(store: Store, job: str = "", slot: int = 0) -> str:
@@ -220,9 +221,13 @@ def test_a_field_of_another_version_is_kept_and_harms_nothing(slow: Slow, tmp_pa
         failed = server.over(strange["id"])
         assert failed["error"]["code"] == "other_version"
         assert "glow" in failed["error"]["message"]
-        assert server.job(done["id"])["pictures"][0]["glow"] == 3
+        assert "glow" not in server.job(done["id"])["pictures"][0]
     with closing(sqlite3.connect(tmp_path / "data" / NAME)) as found:
         texts = [text for [text] in found.execute("SELECT request FROM jobs")]
+        texts += [
+            text
+            for [text] in found.execute("SELECT facts FROM pictures WHERE job = ?", (done["id"],))
+        ]
     assert all("glow" in json.loads(text) for text in texts)
 
 

@@ -97,7 +97,7 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
         await asyncio.to_thread(workers.finish, settings.stop_seconds)
         store.close()
 
-    app = FastAPI(
+    app = _App(
         title="asymflow",
         version=__version__,
         lifespan=lifespan,
@@ -268,6 +268,15 @@ def listening(host: str, port: int) -> socket.socket:
         found.close()
         raise
     return found
+
+
+class _App(FastAPI):
+    """An application whose document has the events of its streams, too."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi_schema.completed(super().openapi())
+        return self.openapi_schema
 
 
 class _Static(StaticFiles):

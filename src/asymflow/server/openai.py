@@ -29,12 +29,11 @@ from starlette.types import Receive, Scope, Send
 
 from asymflow.core.card import Card
 from asymflow.core.errors import InputError
-from asymflow.core.types import Picture
 from asymflow.generation import styles
 from asymflow.generation.spec import MAX_PROMPT, cut_text
-from asymflow.server import media, openapi_schema, requests, streams, waiting
-from asymflow.server.asked import quality
-from asymflow.server.jobs import Job
+from asymflow.server import media, openapi_schema, requests, streams, views, waiting
+from asymflow.server.asked import by_card, quality
+from asymflow.server.jobs import Job, Look
 from asymflow.server.lineup import About, Served
 from asymflow.server.openai_schema import MOOD, PLANS, QUALITIES, WITHOUT_EFFECT, ImageRequest
 from asymflow.server.openai_sizes import check_sizes, sizes, usage
@@ -418,7 +417,9 @@ def _submit(
         fit=request.fit,
     )
     model = order.served.model
-    steps = card.steps if model is None else len(requests.plan(model, job_request).steps)
+    steps = card.steps
+    if model is not None:
+        steps = len(requests.plan(model, by_card(order.about, job_request)).steps)
     return studio.manager.submit(
         job_request,
         client=client,
@@ -503,14 +504,14 @@ async def _events(call: Request, studio: Studio, order: _Order, job: Job) -> Asy
         async for event in streams.follow(manager, job, -1):
             if event is None:
                 yield streams.KEEP_ALIVE
-            elif event.name == "step":
-                preview = manager.kept(job, event.data["slot"], event.data["step"])
-                if preview is not None:
-                    data = await _made(call, studio, order, _partial, order, job, preview)
+            elif isinstance(event.data, views.Stepped):
+                look = manager.kept(job, event.data.slot, event.data.step)
+                if look is not None:
+                    data = await _made(call, studio, order, _partial, order, job, look)
                     yield _message(order, "partial_image", data | {"partial_image_index": partials})
                     partials += 1
-            elif event.name == "picture":
-                row = job.pictures[event.data["slot"]]
+            elif isinstance(event.data, views.Finished):
+                row = job.pictures[event.data.slot]
                 data = await _made(call, studio, order, _encoded, studio.store, order, row)
                 yield _message(
                     order,
@@ -540,11 +541,11 @@ def _common(order: _Order, data: bytes) -> dict[str, Any]:
     }
 
 
-def _partial(order: _Order, job: Job, preview: Picture) -> dict[str, Any]:
+def _partial(order: _Order, job: Job, look: Look) -> dict[str, Any]:
     """A partial picture, also marked as AI-generated."""
     size = None if order.size == order.drawn else order.size
     data = media.marked(
-        preview,
+        look(),
         order.request.output_format,
         composite=job.request.mask is not None,
         background=None if order.transparent else (1.0, 1.0, 1.0),
@@ -563,8 +564,12 @@ def _item(store: Store, order: _Order, row: PictureRow) -> dict[str, Any]:
 
 
 def _encoded(store: Store, order: _Order, row: PictureRow) -> bytes:
+    path = store.picture_path(row.id)
+    if order.request.output_format == "png" and order.transparent and order.size == order.drawn:
+        with media.own(path):
+            return path.read_bytes()  # what it would be converted to
     return media.converted(
-        store.picture_path(row.id),
+        path,
         order.request.output_format,
         background=None if order.transparent else (1.0, 1.0, 1.0),
         size=None if order.size == order.drawn else order.size,
@@ -584,16 +589,16 @@ def _told(order: _Order, rows: list[PictureRow]) -> dict[str, Any]:
         "model": order.served.id,
         "plan": order.quality,
         "drawn_size": f"{order.drawn[1]}x{order.drawn[0]}",
-        "style": facts[0]["style"],
-        "guidance_scale": facts[0]["guidance_scale"],
+        "style": facts[0].style,
+        "guidance_scale": facts[0].guidance_scale,
         **({"mask": order.mask} if order.mask else {}),
         **({"cut": order.cut} if order.cut else {}),
         "pictures": [
             {
                 "id": row.id,
-                "seed": row.facts["seed"],
-                "forwards": row.facts["forwards"],
-                "seconds": row.facts["seconds"],
+                "seed": row.facts.seed,
+                "forwards": row.facts.forwards,
+                "seconds": row.facts.seconds,
             }
             for row in rows
         ],

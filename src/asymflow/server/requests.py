@@ -30,14 +30,14 @@ from asymflow.server.asked import by_card, scale_of
 from asymflow.server.lineup import About
 from asymflow.server.problems import ApiError
 from asymflow.server.prompt_matrix import Variant, variants
-from asymflow.server.schemas import JobRequest, Slot
+from asymflow.server.schemas import Asked, CompletedRequest, JobRequest, Slot
 from asymflow.server.settings import COMBINATIONS
 from asymflow.server.store import Store
 
 
 def completed(
     about: About, request: JobRequest, literal: int | None
-) -> tuple[JobRequest, tuple[Slot, ...]]:
+) -> tuple[CompletedRequest, tuple[Slot, ...]]:
     """The request with all defaults filled in, and its pictures, grouped by combination.
 
     Args:
@@ -49,18 +49,17 @@ def completed(
         InputError: a prompt is empty or invalid text, or there are too many combinations.
         ApiError: the model is asked with something else, or cannot make that.
     """
-    request = by_card(about, request)
     seed = random_seed() if request.seed is None else request.seed
-    request = request.model_copy(update={"seed": seed})
+    filled = by_card(about, request).model_copy(update={"seed": seed})
     if about.card.asks != "prompt":
-        named = "" if request.label is None else about.card.classes[int(request.label)]
-        count = request.n if literal is None else literal
+        named = "" if filled.label is None else about.card.classes[filled.label]
+        count = filled.n if literal is None else literal
         slots = tuple(Slot(label=None, prompt=named, seed=seed + i) for i in range(count))
-        return request, slots
-    return request, tuple(_slots(request, seed, literal))
+        return filled, slots
+    return filled, tuple(_slots(filled, seed, literal))
 
 
-def _slots(request: JobRequest, seed: int, literal: int | None) -> list[Slot]:
+def _slots(request: CompletedRequest, seed: int, literal: int | None) -> list[Slot]:
     """The pictures of a prompt."""
     slots: list[Slot] = []
     plain = literal is not None
@@ -78,7 +77,7 @@ def _slots(request: JobRequest, seed: int, literal: int | None) -> list[Slot]:
     return slots
 
 
-def plan(model: Model, request: JobRequest) -> Plan:
+def plan(model: Model, request: CompletedRequest) -> Plan:
     """The plan of a picture, truncated to its strength."""
     made = pipeline.plan_for(model, _preset(model, request.quality), request.size)
     return truncated(made, request.path)
@@ -100,26 +99,30 @@ def work(plan: Plan, size: tuple[int, int], guidance: float) -> float:
     return sum(step.passes(guided=guidance != 1) * shown(step.tier) / 64**2 for step in plan.steps)
 
 
-def expected_work(card: Card, request: JobRequest) -> float:
+def expected_work(card: Card, request: CompletedRequest) -> float:
     """About the cost of a picture, before the model is loaded and its plan known."""
     pixels = request.size[0] * request.size[1] / 64**2
     passes = 1 if scale_of(card, request) == 1 else 2
     return card.steps * passes * pixels * request.path
 
 
-def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipeline.Job:
-    """One picture to make.
+def prepare(
+    model: Model,
+    request: CompletedRequest,
+    slot: Slot,
+    image: InputImage | None,
+    mask: InputImage | None,
+) -> pipeline.Job:
+    """One picture to make, from `inputs`.
 
     Raises:
-        InputError: the model cannot serve it, or not from the pictures that it names.
-        ApiError: one of these is gone.
+        InputError: the model cannot serve it, or not from these pictures.
     """
-    image, mask = inputs(store, request)
     [job] = pipeline.jobs(model, replace(_spec(model, request, slot), image=image, mask=mask))
     return job
 
 
-def _spec(model: Model, request: JobRequest, slot: Slot) -> GenerationSpec:
+def _spec(model: Model, request: CompletedRequest, slot: Slot) -> GenerationSpec:
     """One picture, without the pictures to start from."""
     return GenerationSpec(
         prompt=slot.prompt if model.card.asks == "prompt" else "",
@@ -142,7 +145,7 @@ def _spec(model: Model, request: JobRequest, slot: Slot) -> GenerationSpec:
     )
 
 
-def check(model: Model | None, store: Store, request: JobRequest) -> None:
+def check(model: Model | None, store: Store, request: CompletedRequest) -> None:
     """Check whether a request can be served, without reading pixels.
 
     Args:
@@ -162,7 +165,7 @@ def check(model: Model | None, store: Store, request: JobRequest) -> None:
         raise _gone("mask", request.mask)
 
 
-def inputs(store: Store, request: JobRequest) -> tuple[InputImage | None, InputImage | None]:
+def inputs(store: Store, request: CompletedRequest) -> tuple[InputImage | None, InputImage | None]:
     """The picture to start from and the mask, cropped or padded to the requested aspect.
 
     Raises:
@@ -198,7 +201,7 @@ def has_picture(store: Store, id: str) -> bool:
     return store.picture(id) is not None and store.picture_path(id).is_file()
 
 
-def _source(store: Store, request: JobRequest) -> tuple[str, Path] | None:
+def _source(store: Store, request: Asked) -> tuple[str, Path] | None:
     """The name and the file of the picture to start from."""
     if request.image is not None:
         if not has_upload(store, request.image):

@@ -26,6 +26,7 @@ from PIL import Image
 from asymflow.io.files import replacing
 from asymflow.server.database import Database, explained
 from asymflow.server.problems import disk_is_full
+from asymflow.server.views import Facts
 
 _log = logging.getLogger("asymflow.server")
 
@@ -36,15 +37,6 @@ _PENDING = re.compile(r"[\w-]{22}\.png\.pending", re.ASCII)
 """Names of whole files whose row is being written."""
 _BEGUN = re.compile(r"\.[\w-]{22}\.(png|webp|jpg)(\.pending)?\.\w+", re.ASCII)
 """Names of files that are being written, see `asymflow.io.files.replacing`."""
-_FACTS = {
-    "prompt": str,
-    "seed": int,
-    "width": int,
-    "height": int,
-    "seconds": (int, float),
-    "forwards": int,
-}
-"""Facts of a picture that are used in computations or file names, with their types."""
 
 T = TypeVar("T")
 
@@ -73,7 +65,7 @@ class PictureRow:
         number: rises with every picture; what the gallery is ordered by.
         listed: is in the gallery.
         deleted: when it was hidden, or None.
-        facts: its content and settings, as in the API.
+        facts: its content and settings.
     """
 
     number: int
@@ -83,7 +75,7 @@ class PictureRow:
     created: float
     listed: bool
     deleted: float | None
-    facts: Mapping[str, Any]
+    facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +313,7 @@ class Store:
         _pending(self.picture_path(id)).unlink(missing_ok=True)
 
     def add_picture(
-        self, id: str, job: str, slot: int, facts: Mapping[str, Any], *, listed: bool
+        self, id: str, job: str, slot: int, facts: Facts, *, listed: bool
     ) -> PictureRow:
         """Add the row of a picture whose file is written; if that fails, the file is removed."""
         created = time.time()
@@ -333,7 +325,7 @@ class Store:
             cursor = self._db.execute(
                 "INSERT INTO pictures (id, job, slot, created, listed, facts) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
-                (id, job, slot, created, listed, json.dumps(facts)),
+                (id, job, slot, created, listed, facts.model_dump_json()),
             )
         self._drop_pictures(before)
         return PictureRow(cursor.lastrowid or 0, id, job, slot, created, listed, None, facts)
@@ -564,10 +556,6 @@ def _job(row: sqlite3.Row) -> JobRow:
 
 def _picture(row: sqlite3.Row) -> PictureRow:
     """Parse a picture; raises ValueError, TypeError or KeyError for an invalid row."""
-    facts = json.loads(row["facts"])
-    for name, kind in _FACTS.items():
-        if not isinstance(facts[name], kind):
-            raise TypeError(f"{name} is {facts[name]!r}")
     return PictureRow(
         number=row["number"],
         id=row["id"],
@@ -576,5 +564,5 @@ def _picture(row: sqlite3.Row) -> PictureRow:
         created=row["created"],
         listed=bool(row["listed"]),
         deleted=row["deleted"],
-        facts=facts,
+        facts=Facts.model_validate_json(row["facts"], strict=True),
     )

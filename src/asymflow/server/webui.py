@@ -21,10 +21,9 @@ from PIL import Image
 
 from asymflow._version import __version__
 from asymflow.core.errors import FileFormatError, InputError
-from asymflow.core.types import Picture
 from asymflow.generation import metadata, styles
 from asymflow.server import media, waiting
-from asymflow.server.jobs import Job
+from asymflow.server.jobs import Job, Look
 from asymflow.server.lineup import Served
 from asymflow.server.openai_sizes import check_sizes
 from asymflow.server.problems import WEBUI, ApiError
@@ -120,7 +119,7 @@ async def progress(
         loading = _chosen(studio, sessions, client).state == "loading"
         return _progress(0.0, 0.0, _state("loading the model", 1) if loading else _state("", 0))
     job = found.job
-    told = studio.manager.json(job)
+    told = studio.manager.view(job)
     slot = min((i for i in range(len(job.slots)) if i not in job.pictures), default=0)
     state = _state(
         job.id,
@@ -136,8 +135,8 @@ async def progress(
     if newest is not None:
         masked = job.request.mask is not None
         image = await run_in_threadpool(_preview, newest[1], masked)
-    share = min(max(told["progress"], 0.01), 1.0)
-    return _progress(share, told["eta_seconds"] or 0.0, state, image)
+    share = min(max(told.progress, 0.01), 1.0)
+    return _progress(share, told.eta_seconds or 0.0, state, image)
 
 
 @router.post("/interrupt")
@@ -374,8 +373,8 @@ def _images(studio: Studio, drawing: Drawing) -> list[str]:
     return found
 
 
-def _preview(picture: Picture, masked: bool) -> str:
-    return base64.b64encode(media.marked(picture, "png", composite=masked)).decode()
+def _preview(look: Look, masked: bool) -> str:
+    return base64.b64encode(media.marked(look(), "png", composite=masked)).decode()
 
 
 def _info(studio: Studio, order: Order, request: Txt2Img, drawing: Drawing) -> dict[str, Any]:
@@ -424,7 +423,7 @@ def _info(studio: Studio, order: Order, request: Txt2Img, drawing: Drawing) -> d
             "notes": list(order.notes),
             "interrupted": drawing.interrupted,
             "pictures": [
-                {name: row.facts[name] for name in ("seed", "forwards", "seconds")} for row in rows
+                row.facts.model_dump(include={"seed", "forwards", "seconds"}) for row in rows
             ],
         },
     }
