@@ -228,7 +228,7 @@ def test_sizes_are_those_of_the_card() -> None:
     card = Card("Emoji", "prompt", sizes, negative=True, guided=True, guidance=5.0)
     served, known = about(card, {"draft": plan_of(shifted(4, 2.0))})
 
-    def size(**more: int) -> tuple[int, int]:
+    def size(**more: int) -> tuple[int | None, int | None]:
         request = Txt2Img.model_validate({"prompt": "a fox", **more})
         job = order_of(served, known, request, None).job
         return job.height, job.width

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 
@@ -21,17 +21,20 @@ from asymflow.io import images
 from asymflow.io.files import slug
 from asymflow.planning.plan_files import plan_hash
 from asymflow.server import measuring, media, openapi_schema, requests, streams, views
+from asymflow.server.clients import OPERATOR, Client
 from asymflow.server.jobs import Job, picture_view
 from asymflow.server.lineup import About, Served
 from asymflow.server.measuring import Measuring
 from asymflow.server.openai_sizes import size_of
 from asymflow.server.problems import ApiError
 from asymflow.server.prompt_matrix import escaped
-from asymflow.server.schemas import CompletedRequest, JobRequest
+from asymflow.server.schemas import CompletedRequest, Favoured, JobRequest, PictureIds
 from asymflow.server.security import IMAGES
 from asymflow.server.settings import COMBINATIONS, LARGEST, PICTURES, STATIC
-from asymflow.server.state import Body, Calling, Client, Here, Studio, about_of
+from asymflow.server.state import Body, Calling, Calls, Here, Operator, Studio, about_of
 from asymflow.server.store import PictureRow, UploadRow
+from asymflow.server.store import Query as Wanted
+from asymflow.server.workshop import Caller
 
 router = APIRouter(prefix="/api", tags=["studio"])
 
@@ -58,14 +61,25 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 Switch = Annotated[bool, Query()]
 
 
+def _wanted(
+    q: Annotated[str, Query(max_length=MAX_PROMPT)] = "",
+    favourites: Switch = False,
+    trash: Switch = False,
+) -> Wanted:
+    return Wanted(q, favourites, trash)
+
+
+WantedPictures = Annotated[Wanted, Depends(_wanted)]
+
+
 @router.get("/info")
-async def info(studio: Here, model: str | None = None) -> views.Info:
+async def info(studio: Here, client: Calls, model: str | None = None) -> views.Info:
     """What a model of this server can do, and how long it takes; by default the first one."""
     served, about = await about_of(studio, model)
-    return await run_in_threadpool(_info, studio, served, about)
+    return await run_in_threadpool(_info, studio, client, served, about)
 
 
-def _info(studio: Studio, served: Served, about: About) -> views.Info:
+def _info(studio: Studio, client: Client, served: Served, about: About) -> views.Info:
     card = about.card
     size = card.sizes.native
     return views.Info(
@@ -93,7 +107,7 @@ def _info(studio: Studio, served: Served, about: About) -> views.Info:
             for name, plan in about.plans.items()
         ],
         measured=about.measured,
-        can_measure=measuring.connected() is not None,
+        can_measure=client.owner == OPERATOR and measuring.connected() is not None,
         measurement=None if served.measuring is None else served.measuring.view(),
         default=views.Default(
             quality=about.usual, guidance_scale=card.guidance, size=f"{size[1]}x{size[0]}"
@@ -108,7 +122,8 @@ def _info(studio: Studio, served: Served, about: About) -> views.Info:
             undo_seconds=studio.settings.undo_seconds,
         ),
         ideas=_ideas(about),
-        has_token=studio.settings.token is not None,
+        has_token=studio.settings.token is not None or studio.tokens.required,
+        user=client.owner,
     )
 
 
@@ -190,11 +205,14 @@ def _model(served: Served) -> views.ServedModel:
     "/models/{id}/measure",
     status_code=202,
 )
-async def measure(studio: Here, id: str, size: str | None = None) -> views.Measurement:
+async def measure(
+    studio: Here, operator: Operator, id: str, size: str | None = None
+) -> views.Measurement:
     """Measure plans for a model while no pictures are drawn, at its own or another size, WxH.
 
-    Repeating the call while it runs has no effect.
+    Repeating the call while it runs has no effect. Only the operator may do that.
     """
+    del operator
     served = _served(studio, id)
     if measuring.connected() is None:  # before a model is loaded for nothing
         raise ApiError(409, "This server cannot measure models.", code="cannot_measure")
@@ -212,8 +230,9 @@ def measurement(studio: Here, id: str) -> views.Measurement:
     "/models/{id}/measure",
     status_code=202,
 )
-def cancel_measurement(studio: Here, id: str) -> views.Measurement:
+def cancel_measurement(studio: Here, operator: Operator, id: str) -> views.Measurement:
     """Cancel a measurement; what it has found is kept, and the next one continues there."""
+    del operator
     found = _measuring(studio, id)
     found.cancel()
     return found.view()
@@ -236,7 +255,7 @@ def _measuring(studio: Studio, id: str) -> Measuring:
 @router.post("/jobs", status_code=202)
 async def create_job(
     studio: Here,
-    client: Client,
+    client: Calls,
     request: JobRequest,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> views.Job:
@@ -248,21 +267,23 @@ async def create_job(
 
 
 @router.get("/jobs")
-def list_jobs(studio: Here, limit: Limit = 20) -> views.Jobs:
+def list_jobs(studio: Here, client: Calls, limit: Limit = 20) -> views.Jobs:
     """The newest jobs first, without live ones."""
-    return views.Jobs(jobs=[studio.manager.view(job) for job in studio.manager.recent(limit)])
+    return views.Jobs(
+        jobs=[studio.manager.view(job) for job in studio.manager.recent(limit, client.owner)]
+    )
 
 
 @router.get("/jobs/{id}")
-def get_job(studio: Here, id: str) -> views.Job:
+def get_job(studio: Here, client: Calls, id: str) -> views.Job:
     """One job."""
-    return studio.manager.view(_job(studio, id))
+    return studio.manager.view(_job(studio, client, id))
 
 
 @router.delete("/jobs/{id}", status_code=202)
-def cancel_job(studio: Here, id: str) -> views.Job:
+def cancel_job(studio: Here, client: Calls, id: str) -> views.Job:
     """Cancel a job; its finished pictures stay. Repeating the call has no effect."""
-    job = _job(studio, id)
+    job = _job(studio, client, id)
     studio.manager.cancel(job)
     return studio.manager.view(job)
 
@@ -273,14 +294,14 @@ def cancel_job(studio: Here, id: str) -> views.Job:
     responses={**openapi_schema.EVENTS, **openapi_schema.NOTHING},
 )
 def job_events(
-    studio: Here, id: str, last_event_id: LastEvent = None, previews: bool = False
+    studio: Here, client: Calls, id: str, last_event_id: LastEvent = None, previews: bool = False
 ) -> Response:
     """Server-sent events of one job, from its beginning or from after `Last-Event-ID`.
 
     With `previews` the `preview` of a step is a data URL instead of an address, or null where
     previews would take too much time.
     """
-    job = _job(studio, id)
+    job = _job(studio, client, id)
     after = -1 if last_event_id is None else last_event_id
     if job.over and not studio.manager.events(job, after):
         return Response(status_code=204)  # so that browsers do not reconnect
@@ -290,6 +311,7 @@ def job_events(
 @router.get("/events", response_class=StreamingResponse, responses=openapi_schema.ALL_EVENTS)
 def all_events(
     studio: Here,
+    client: Calls,
     last_event_id: LastEvent = None,
     steps: Switch = False,
     previews: Switch = False,
@@ -301,8 +323,8 @@ def all_events(
     `beat` when nothing else happens.
     """
     if steps:
-        return streams.response(streams.everything(studio.manager, previews=previews))
-    return streams.response(streams.changes(studio.manager, last_event_id))
+        return streams.response(streams.everything(studio.manager, client, previews=previews))
+    return streams.response(streams.changes(studio.manager, client, last_event_id))
 
 
 @router.get(
@@ -310,9 +332,9 @@ def all_events(
     response_class=Response,
     responses={**openapi_schema.files("image/webp"), **openapi_schema.NOTHING},
 )
-def preview(studio: Here, id: str, slot: int) -> Response:
+def preview(studio: Here, client: Calls, id: str, slot: int) -> Response:
     """The newest preview of a running picture; empty before its first step and after its last."""
-    job = _job(studio, id)
+    job = _job(studio, client, id)
     if not 0 <= slot < len(job.slots):
         raise _nothing("picture", str(slot))
     found = studio.manager.newest(job, slot)
@@ -327,7 +349,7 @@ def preview(studio: Here, id: str, slot: int) -> Response:
     status_code=201,
     openapi_extra=openapi_schema.takes(*IMAGES),
 )
-async def upload(studio: Here, caller: Calling, data: Body) -> views.Upload:
+async def upload(studio: Here, client: Calls, caller: Calling, data: Body) -> views.Upload:
     """Upload a picture to start from, or a mask: white to paint, black or transparent to keep.
 
     Its EXIF orientation is applied, and all metadata is removed.
@@ -335,15 +357,17 @@ async def upload(studio: Here, caller: Calling, data: Body) -> views.Upload:
     await run_in_threadpool(studio.manager.check_disk)
     pixels = studio.settings.upload_pixels
     png, width, height = await studio.workshop.do(caller, 1, media.receive, data, pixels)
-    return _upload_view(await run_in_threadpool(studio.store.add_upload, png, width, height))
+    add = studio.store.add_upload
+    return _upload_view(await run_in_threadpool(add, png, width, height, client.owner))
 
 
 @router.get(
     "/uploads/{id}", response_class=FileResponse, responses=openapi_schema.files("image/png")
 )
-def get_upload(studio: Here, id: str) -> FileResponse:
+def get_upload(studio: Here, client: Calls, id: str) -> FileResponse:
     """An uploaded picture."""
-    if studio.store.upload(id) is None:
+    row = studio.store.upload(id)
+    if row is None or row.owner != client.owner:
         raise _nothing("upload", id)
     path = studio.store.upload_path(id)
     with media.own(path):
@@ -352,10 +376,17 @@ def get_upload(studio: Here, id: str) -> FileResponse:
 
 @router.get("/pictures")
 def list_pictures(
-    studio: Here, before: Annotated[int | None, Query(ge=0, lt=2**53)] = None, limit: Limit = 50
+    studio: Here,
+    client: Calls,
+    wanted: WantedPictures,
+    before: Annotated[int | None, Query(ge=0, lt=2**53)] = None,
+    limit: Limit = 50,
 ) -> views.Gallery:
-    """The gallery, newest first; pass `next` as `before` for the next page."""
-    rows = studio.store.gallery(before, limit + 1)
+    """The gallery, newest first; pass `next` as `before` for the next page.
+
+    `q` are words that the prompt contains, all of them; `favourites` and `trash` choose these.
+    """
+    rows = studio.store.gallery(before, limit + 1, wanted, client.owner)
     more = rows[limit - 1].number if len(rows) > limit else None
     return views.Gallery(
         pictures=[picture_view(row) for row in rows[:limit]],
@@ -366,22 +397,102 @@ def list_pictures(
 @router.get(
     "/pictures/zip", response_class=Response, responses=openapi_schema.files("application/zip")
 )
-async def zip_pictures(studio: Here, caller: Calling, ids: str) -> Response:
-    """Several pictures as PNG files in one zip; `ids` are separated by commas."""
-    wanted = list(dict.fromkeys(ids.split(",")))
-    if len(wanted) > 500:
-        raise ApiError(400, f"{len(wanted)} pictures are too many for one zip. Take 500.")
-    return Response(
-        await studio.workshop.do(caller, 1, _zipped, studio, wanted),
+async def zip_pictures(
+    studio: Here,
+    client: Calls,
+    caller: Calling,
+    wanted: WantedPictures,
+    ids: str | None = None,
+    clean: Switch = False,
+) -> StreamingResponse:
+    """Pictures as PNG files in one zip: those of `ids`, separated by commas, or all that are found.
+
+    They are found as in the gallery. `clean` leaves out prompts and settings, in files and names.
+    """
+    rows: Iterable[PictureRow] = studio.store.found(wanted, client.owner)
+    if ids is not None:
+        rows = await run_in_threadpool(_chosen, studio, client, ids)
+    packed = media.zipped(_named(studio, rows, clean=clean))
+    first = await studio.workshop.do(caller, 1, next, packed, b"")
+    return StreamingResponse(
+        _pieces(studio, caller, first, packed),
         media_type="application/zip",
         headers={"Content-Disposition": 'attachment; filename="asymflow.zip"'},
     )
 
 
+def _chosen(studio: Studio, client: Client, ids: str) -> list[PictureRow]:
+    """The pictures of these ids, whose files are there."""
+    rows = [_picture(studio, client, id) for id in dict.fromkeys(ids.split(","))]
+    for row in rows:
+        with media.own(studio.store.picture_path(row.id)):
+            pass
+    return rows
+
+
+async def _pieces(
+    studio: Studio, caller: Caller, piece: bytes | None, packed: Generator[bytes]
+) -> AsyncGenerator[bytes]:
+    """The pieces of a zip, each made when its turn has come and the one before was taken."""
+    while piece is not None:
+        yield piece
+        piece = await studio.workshop.do(caller, 1, next, packed, None, patient=True)
+
+
+def _named(
+    studio: Studio, rows: Iterable[PictureRow], *, clean: bool
+) -> Generator[tuple[str, Callable[[], bytes]]]:
+    """The names of files in a zip, and what reads them."""
+    for number, row in enumerate(rows, 1):
+        path = studio.store.picture_path(row.id)
+        name = f"{number:03d}-{_file_name(row, clean=clean)}.png"
+        yield (
+            name,
+            partial(media.converted, path, "png", clean=True)
+            if clean
+            else partial(media.original, path),
+        )
+
+
+@router.post("/pictures/delete")
+def delete_pictures(studio: Here, client: Calls, request: PictureIds) -> views.ChangedPictures:
+    """Delete several pictures at once; `restore` with the same ids brings all of them back."""
+    rows = studio.manager.hide(request.ids, client.owner, hidden=True)
+    return _changed(request.ids, rows)
+
+
+@router.post("/pictures/restore")
+def restore_pictures(studio: Here, client: Calls, request: PictureIds) -> views.ChangedPictures:
+    """Restore several deleted pictures at once."""
+    rows = studio.manager.hide(request.ids, client.owner, hidden=False)
+    return _changed(request.ids, rows)
+
+
+@router.post("/pictures/favourite")
+def favour_pictures(studio: Here, client: Calls, request: Favoured) -> views.ChangedPictures:
+    """Make pictures favourites, or not; favourites are kept however old they are."""
+    rows = studio.manager.favour(request.ids, client.owner, favourite=request.favourite)
+    return _changed(request.ids, rows)
+
+
+def _changed(ids: Sequence[str], rows: Sequence[PictureRow]) -> views.ChangedPictures:
+    there = {row.id for row in rows}
+    return views.ChangedPictures(
+        pictures=[picture_view(row) for row in rows],
+        missing=[id for id in ids if id not in there],
+    )
+
+
+@router.delete("/trash")
+def empty_trash(studio: Here, client: Calls) -> views.Emptied:
+    """Delete all deleted pictures for good."""
+    return views.Emptied(deleted=studio.manager.empty_trash(client.owner))
+
+
 @router.get("/pictures/{id}")
-def get_picture(studio: Here, id: str) -> views.Picture:
+def get_picture(studio: Here, client: Calls, id: str) -> views.Picture:
     """One picture, also a hidden one."""
-    return picture_view(_picture(studio, id))
+    return picture_view(_picture(studio, client, id))
 
 
 @router.get(
@@ -391,6 +502,7 @@ def get_picture(studio: Here, id: str) -> views.Picture:
 )
 async def picture_file(
     studio: Here,
+    client: Calls,
     caller: Calling,
     id: str,
     format: images.Format = "png",
@@ -402,13 +514,13 @@ async def picture_file(
     """The file of a picture.
 
     `scale` enlarges it (Lanczos), JPEG has a white background, and `clean` leaves out the prompt
-    and the settings. Every file is marked as AI-generated.
+    and the settings, also in the name of a download. Every file is marked as AI-generated.
     """
-    row = await run_in_threadpool(_picture, studio, id)
+    row = await run_in_threadpool(_picture, studio, client, id)
     path = studio.store.picture_path(row.id)
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
     if download:
-        name = f"{_file_name(row)}.{media.SUFFIXES[format]}"
+        name = f"{_file_name(row, clean=clean)}.{media.SUFFIXES[format]}"
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
     if format == "png" and scale == 1 and background == "transparent" and not clean:
         with media.own(path):
@@ -430,32 +542,32 @@ async def picture_file(
 
 
 @router.delete("/pictures/{id}")
-def delete_picture(studio: Here, id: str, forever: Switch = False) -> views.Picture:
+def delete_picture(studio: Here, client: Calls, id: str, forever: Switch = False) -> views.Picture:
     """Delete a picture.
 
-    It can be restored for a day, or until the disk is nearly full; with `forever` it is removed at
-    once.
+    It can be restored for `undo_seconds`, or until the disk is nearly full; with `forever` it is
+    removed at once.
     """
-    row = _picture(studio, id)
+    row = _picture(studio, client, id)
     if forever:
-        return picture_view(studio.manager.remove(row))
-    studio.manager.hide(id, hidden=True)
-    return picture_view(_picture(studio, id))
+        return picture_view(studio.manager.remove([row])[0])
+    studio.manager.hide([id], client.owner, hidden=True)
+    return picture_view(_picture(studio, client, id))
 
 
 @router.post("/pictures/{id}/restore")
-def restore_picture(studio: Here, id: str) -> views.Picture:
+def restore_picture(studio: Here, client: Calls, id: str) -> views.Picture:
     """Restore a deleted picture."""
-    _picture(studio, id)
-    studio.manager.hide(id, hidden=False)
-    return picture_view(_picture(studio, id))
+    _picture(studio, client, id)
+    studio.manager.hide([id], client.owner, hidden=False)
+    return picture_view(_picture(studio, client, id))
 
 
 @router.post(
     "/settings",
     openapi_extra=openapi_schema.takes(*IMAGES),
 )
-async def settings_of(studio: Here, caller: Calling, data: Body) -> views.Restored:
+async def settings_of(studio: Here, client: Calls, caller: Calling, data: Body) -> views.Restored:
     """The request that makes a picture again, from the picture's file.
 
     It is for the model that made the picture, if this server has it. `differs` lists what this
@@ -466,10 +578,12 @@ async def settings_of(studio: Here, caller: Calling, data: Body) -> views.Restor
         s for s in studio.manager.models.values() if s.about and s.about.weights == record.weights
     )
     served, about = await about_of(studio, next((each.id for each in same), None))
-    return await run_in_threadpool(_restored, studio, served, about, record)
+    return await run_in_threadpool(_restored, studio, client.owner, served, about, record)
 
 
-def _restored(studio: Studio, served: Served, about: About, record: Record) -> views.Restored:
+def _restored(
+    studio: Studio, owner: str, served: Served, about: About, record: Record
+) -> views.Restored:
     differs: list[Literal["model", "plan", "image", "mask", "size"]] = []
     card = about.card
     exact_model = record.weights == about.weights
@@ -485,13 +599,13 @@ def _restored(studio: Studio, served: Served, about: About, record: Record) -> v
     image = parent = mask = None
     if record.image is not None:
         id = record.image.path.removesuffix(".png")
-        image = id if requests.has_upload(studio.store, id) else None
-        parent = id if image is None and requests.has_picture(studio.store, id) else None
+        image = id if requests.has_upload(studio.store, id, owner) else None
+        parent = id if image is None and requests.has_picture(studio.store, id, owner) else None
         if image is None and parent is None:
             differs.append("image")
     if record.mask is not None:
         id = record.mask.path.removesuffix(".png")
-        mask = id if requests.has_upload(studio.store, id) and (image or parent) else None
+        mask = id if requests.has_upload(studio.store, id, owner) and (image or parent) else None
         if mask is None:
             differs.append("mask")
     starts = image is not None or parent is not None
@@ -529,16 +643,16 @@ def _quality(model: Model | None, plan: Plan, size: tuple[int, int]) -> str | No
     return None
 
 
-def _job(studio: Studio, id: str) -> Job:
+def _job(studio: Studio, client: Client, id: str) -> Job:
     job = studio.manager.job(id)
-    if job is None:
+    if job is None or job.client.owner != client.owner:
         raise _nothing("job", id)
     return job
 
 
-def _picture(studio: Studio, id: str) -> PictureRow:
+def _picture(studio: Studio, client: Client, id: str) -> PictureRow:
     row = studio.store.picture(id)
-    if row is None:
+    if row is None or row.owner != client.owner:
         raise _nothing("picture", id)
     return row
 
@@ -551,17 +665,9 @@ def _upload_view(row: UploadRow) -> views.Upload:
     return views.Upload(id=row.id, width=row.width, height=row.height, url=f"/api/uploads/{row.id}")
 
 
-def _zipped(studio: Studio, ids: Sequence[str]) -> bytes:
-    rows = [_picture(studio, id) for id in ids]
-    return media.zipped(
-        [
-            (f"{number:03d}-{_file_name(row)}.png", studio.store.picture_path(row.id))
-            for number, row in enumerate(rows, 1)
-        ]
-    )
-
-
-def _file_name(row: PictureRow) -> str:
+def _file_name(row: PictureRow, *, clean: bool) -> str:
     """A file name of ASCII letters, valid in headers and file systems."""
+    if clean:
+        return "asymflow"
     name = slug(row.facts.prompt).encode("ascii", "ignore").decode().strip("-") or "picture"
     return f"{name}-{row.facts.seed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 from asymflow.core.types import Picture
 from asymflow.generation.spec import InputImage
 from asymflow.server import views
+from asymflow.server.clients import Client
 from asymflow.server.lineup import Served
 from asymflow.server.notify import Broadcast
 from asymflow.server.problems import ProblemDetail
@@ -80,13 +82,14 @@ class Job:
         done: number of finished steps, by slot.
         previews: (step, look) of the newest preview of a slot.
         kept: previews of steps in `keep`, which a caller waits for, by (slot, step).
+        since: when it came to this server, by a clock that nobody sets.
         inputs: the pictures to start from, since its first picture was prepared.
         position: in the queue, as last reported.
         callers: number of connected calls that wait for it.
     """
 
     id: str
-    client: str
+    client: Client
     kind: Kind
     request: CompletedRequest
     slots: tuple[Slot, ...]
@@ -105,6 +108,7 @@ class Job:
         default_factory=lambda: dict[int, tuple[int, Look]]()
     )
     kept: dict[tuple[int, int], Look] = field(default_factory=lambda: dict[tuple[int, int], Look]())
+    since: float = field(default_factory=time.monotonic)
     inputs: Inputs | None = None
     position: int | None = None
     callers: int = 0
@@ -147,6 +151,7 @@ def picture_view(row: PictureRow) -> views.Picture:
         created=row.created,
         url=f"{url}?format=png",
         thumbnail=f"{url}?format=webp",
+        favourite=row.favourite,
         deleted=row.deleted is not None,
     )
 
@@ -155,7 +160,7 @@ def job_row(job: Job) -> JobRow:
     """The database row of a job."""
     return JobRow(
         id=job.id,
-        client=job.client,
+        client=job.client.name,
         kind=job.kind,
         state=job.state,
         created=job.created,
@@ -164,4 +169,5 @@ def job_row(job: Job) -> JobRow:
         request=job.request.model_dump(),
         slots=[slot.model_dump() for slot in job.slots],
         error=None,
+        owner=job.client.owner,
     )

@@ -28,6 +28,7 @@ from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
 from asymflow.server import measuring, requests, views
 from asymflow.server.asked import scale_of
+from asymflow.server.clients import OPERATOR, Client
 from asymflow.server.jobs import Event, Job, Kind, Look, Unit, job_row, picture_view
 from asymflow.server.lineup import About, Load, Served, about
 from asymflow.server.measuring import Measuring
@@ -45,8 +46,9 @@ _log = logging.getLogger("asymflow.server")
 
 _REMEMBERED = 256
 """Number of ended jobs whose events can still be replayed."""
-_EPOCH = 1_000_000
-"""Event numbers reserved per start of the server, so that numbers rise across starts."""
+_EPOCH = 10**12
+"""Event numbers reserved per start of the server, so that numbers rise across starts. A picture
+takes some hundreds where many jobs wait."""
 _DOWN = "The process that draws is not there, and is being started again. Try again in a moment."
 _TURN = 30.0
 """Seconds after which a model makes room for another one although it has work."""
@@ -78,7 +80,7 @@ class JobManager:
         self.first.asked = True
         self.stopping = False
         self.closing = False
-        self.changes: deque[Event] = deque(maxlen=_CHANGES)
+        self.changes: deque[tuple[str, Event]] = deque(maxlen=_CHANGES)
         self.changed = Broadcast()
         self.job_events: deque[tuple[Job, Event]] = deque(maxlen=_EVENTS)
         self.job_event_added = Broadcast()
@@ -97,7 +99,7 @@ class JobManager:
         self,
         request: JobRequest,
         *,
-        client: str,
+        client: Client,
         kind: Kind = "studio",
         key: str | None = None,
         keep: frozenset[int] = frozenset(),
@@ -108,7 +110,7 @@ class JobManager:
 
         Args:
             request: the pictures to make.
-            client: for fair queueing.
+            client: who asks.
             kind: of the API that was called.
             key: the idempotency key.
             keep: steps whose previews a caller waits for.
@@ -124,7 +126,8 @@ class JobManager:
         unique = {"image", "mask"} if sent else None
         text = f"{literal} {sent} {request.model_dump_json(exclude=unique)}"
         body = hashlib.sha256(text.encode()).hexdigest()
-        scoped = None if key is None else hashlib.sha256(f"{kind} {key}".encode()).hexdigest()
+        whose = "" if client.owner == OPERATOR else f"{client.owner} "
+        scoped = key and hashlib.sha256(f"{kind} {whose}{key}".encode()).hexdigest()
         with self._lock:
             if scoped is not None and (again := self._again(scoped, body)) is not None:
                 again.callers += 1
@@ -134,10 +137,10 @@ class JobManager:
             model = served.model
             completed, slots = requests.completed(about, request, literal)
             completed = completed.model_copy(update={"model": served.id})
-            requests.check(model, self.store, completed)
+            requests.check(model, self.store, completed, client.owner)
             if request.live:
                 self._supersede(client)
-            self._admit(client, len(slots))
+            self._admit(client.name, len(slots))
             self.check_disk()
             job = Job(
                 id=new_id(),
@@ -197,35 +200,40 @@ class JobManager:
         row = self.store.job(id)
         return None if row is None else self._recalled(row)
 
-    def recent(self, limit: int) -> list[Job]:
-        """The newest jobs of the studio first."""
-        rows = self.store.recent_jobs(limit)
+    def recent(self, limit: int, owner: str) -> list[Job]:
+        """The newest jobs of the studio of an owner first."""
+        rows = self.store.recent_jobs(limit, owner)
         found = (self.job(row.id) for row in rows)
         return [job for job in found if job is not None]
 
-    def active(self) -> list[Job]:
-        """Jobs of the studio that wait or run."""
+    def active(self, owner: str) -> list[Job]:
+        """Jobs of the studio of an owner that wait or run."""
         with self._lock:
-            return [job for job in self._jobs.values() if not job.over and job.kind == "studio"]
+            return [
+                job
+                for job in self._jobs.values()
+                if not job.over and job.kind == "studio" and job.client.owner == owner
+            ]
 
     def events(self, job: Job, after: int) -> list[Event]:
         """Events of a job after a number; those of earlier starts are reported as new."""
         with self._lock:
             return [event for event in job.log if event.number > after]
 
-    def changes_after(self, number: int) -> list[Event]:
-        """Changes of state of all jobs after a number."""
+    def changes_after(self, number: int, owner: str) -> list[Event]:
+        """Changes of state of all jobs of an owner after a number."""
         with self._lock:
-            return [event for event in self.changes if event.number > number]
+            return [e for whose, e in self.changes if e.number > number and whose == owner]
 
-    def job_events_after(self, number: int) -> list[tuple[Job, Event]]:
-        """Events of all jobs of the studio after a number, in order."""
+    def job_events_after(self, number: int, owner: str) -> list[tuple[Job, Event]]:
+        """Events of all jobs of the studio of an owner after a number, in order."""
         found: list[tuple[Job, Event]] = []
         with self._lock:
             for job, event in reversed(self.job_events):
                 if event.number <= number:
                     break
-                found.append((job, event))
+                if job.client.owner == owner:
+                    found.append((job, event))
         return found[::-1]
 
     def last_event(self) -> int:
@@ -236,19 +244,29 @@ class JobManager:
     def last_change(self) -> int:
         """The number of the newest change."""
         with self._lock:
-            return self.changes[-1].number if self.changes else self._next
+            return self.changes[-1][1].number if self.changes else self._next
 
-    def hide(self, id: str, *, hidden: bool) -> None:
-        """Hide a picture, or show it again."""
-        if (row := self.store.hide(id, hidden=hidden)) is not None:
+    def hide(self, ids: Sequence[str], owner: str, *, hidden: bool) -> list[PictureRow]:
+        """Hide pictures of an owner, or show them again; return those there are."""
+        return self._renewed(self.store.hide(ids, hidden=hidden, owner=owner))
+
+    def favour(self, ids: Sequence[str], owner: str, *, favourite: bool) -> list[PictureRow]:
+        """Make pictures of an owner favourites, or not; return those there are."""
+        return self._renewed(self.store.favour(ids, favourite=favourite, owner=owner))
+
+    def remove(self, rows: Sequence[PictureRow]) -> list[PictureRow]:
+        """Delete pictures permanently; return their rows as reported from now on."""
+        self.store.remove([row.id for row in rows])
+        return self._renewed([replace(row, deleted=time.time()) for row in rows])
+
+    def empty_trash(self, owner: str) -> int:
+        """Delete the hidden pictures of an owner permanently; return how many there were."""
+        return len(self.store.empty_trash(owner))
+
+    def _renewed(self, rows: list[PictureRow]) -> list[PictureRow]:
+        for row in rows:
             self._renew(row)
-
-    def remove(self, row: PictureRow) -> PictureRow:
-        """Delete a picture permanently; return its row as reported from now on."""
-        self.store.remove([row.id])
-        gone = replace(row, deleted=time.time())
-        self._renew(gone)
-        return gone
+        return rows
 
     def _renew(self, row: PictureRow) -> None:
         """Publish the job of a picture that has changed."""
@@ -552,7 +570,7 @@ class JobManager:
             # wait for the disk.
             job.state = "running"
             job.started = time.time()
-            self.metrics.wait.observe(job.started - job.created)
+            self.metrics.wait.observe(time.monotonic() - job.since)
             self._record(job, views.Started())
             self._announce(job)
 
@@ -595,7 +613,9 @@ class JobManager:
             if job.over:
                 self.store.drop_picture(id)
                 return
-            row = self.store.add_picture(id, job.id, unit.slot, facts, listed=listed)
+            row = self.store.add_picture(
+                id, job.id, unit.slot, facts, listed=listed, owner=job.client.owner
+            )
             job.pictures[unit.slot] = row
             job.previews.pop(unit.slot, None)
             self._record(job, views.Finished(slot=unit.slot, picture=picture_view(row)))
@@ -676,14 +696,14 @@ class JobManager:
         for unit in self._queue:
             served = unit.job.served
             if served is not None and served.failure is None:
-                found[served] = min(found.get(served, unit.job.created), unit.job.created)
+                found[served] = min(found.get(served, unit.job.since), unit.job.since)
         return found
 
     def _make_room(self, kept: Sequence[Served], since: float) -> None:
         """Let the model leave that was used least recently."""
         busy = {unit.job.served for unit in (*self._queue, *self._running)}
         idle = [s for s in kept if s not in busy and not s.measures]
-        if not idle and time.time() - since > _TURN:
+        if not idle and time.monotonic() - since > _TURN:
             idle = list(kept)
         if idle:
             min(idle, key=lambda served: served.used).state = "leaving"
@@ -734,7 +754,7 @@ class JobManager:
         return (
             job.state not in ("failed", "cancelled")
             and (job.state != "done" or len(rows) == len(job.slots))
-            and all(requests.has_picture(self.store, row.id) for row in rows)
+            and all(requests.has_picture(self.store, row.id, row.owner) for row in rows)
         )
 
     def _admit(self, client: str, count: int) -> None:
@@ -755,7 +775,7 @@ class JobManager:
                 retry_after=wait,
             )
 
-    def _supersede(self, client: str) -> None:
+    def _supersede(self, client: Client) -> None:
         for job in list(self._jobs.values()):
             if job.request.live and job.client == client and not job.over:
                 self._end(job, "cancelled", views.Cancelled())
@@ -765,7 +785,7 @@ class JobManager:
         self._jobs[job.id] = job
         for slot in range(len(job.slots)):
             if slot not in job.pictures:
-                self._queue.push(Unit(job, slot), job.client, job.cost)
+                self._queue.push(Unit(job, slot), job.client.name, job.cost)
         job.position, eta = self._outlook(job)
         self._record(job, views.Queued(position=job.position, eta_seconds=eta))
         self._announce(job)
@@ -818,9 +838,9 @@ class JobManager:
             lost = down is not None and time.monotonic() - down > self.settings.network_seconds
             if lost and job.kind == "api":  # a client holds a connection open for it
                 self.fail(job, ProblemDetail(_DOWN, "server_error", code="network_lost"))
-        late = time.time() - self.settings.wait_seconds
+        late = time.monotonic() - self.settings.wait_seconds
         for job in {unit.job.id: unit.job for unit in self._queue}.values():
-            if job.created < late and job.state == "queued":
+            if job.since < late and job.state == "queued":
                 self.fail(
                     job,
                     ProblemDetail(
@@ -868,7 +888,7 @@ class JobManager:
     def _announce(self, job: Job) -> None:
         if job.kind == "studio":
             event = Event(self._number(), views.Changed(job=self._view(job)))
-            self.changes.append(event)
+            self.changes.append((job.client.owner, event))
             self.changed.ring()
             self._spread(job, event)
 
@@ -950,7 +970,7 @@ class JobManager:
         request = remembered(CompletedRequest, row.request)
         job = Job(
             id=row.id,
-            client=row.client,
+            client=Client(row.owner, row.client),
             kind="api" if row.kind == "api" else "studio",
             request=request,
             slots=tuple(remembered(Slot, slot) for slot in row.slots),

@@ -33,6 +33,7 @@ from asymflow.generation import styles
 from asymflow.generation.spec import MAX_PROMPT, cut_text
 from asymflow.server import media, openapi_schema, requests, streams, views, waiting
 from asymflow.server.asked import by_card, quality
+from asymflow.server.clients import Client
 from asymflow.server.jobs import Job, Look
 from asymflow.server.lineup import About, Served
 from asymflow.server.openai_schema import MOOD, PLANS, QUALITIES, WITHOUT_EFFECT, ImageRequest
@@ -40,9 +41,8 @@ from asymflow.server.openai_sizes import check_sizes, sizes, usage
 from asymflow.server.problems import ApiError
 from asymflow.server.schemas import JobRequest
 from asymflow.server.security import RESULTS
-from asymflow.server.state import Client, Here, Studio, about_of
+from asymflow.server.state import Calls, Here, Studio, about_of, caller_of
 from asymflow.server.store import PictureRow, Store
-from asymflow.server.workshop import caller_of
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -133,13 +133,13 @@ def get_model(studio: Here, id: str) -> dict[str, Any]:
 async def generate(
     call: Request,
     studio: Here,
-    client: Client,
+    client: Calls,
     request: ImageRequest,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Response:
     """Make pictures from words, or of a class."""
     served, about = await about_of(studio, _id(studio, request.model))
-    order = _order(call, served, about, request, "image_generation", None)
+    order = _order(studio, call, served, about, request, "image_generation", None)
     job = await run_in_threadpool(_submit, studio, order, client, idempotency_key)
     return await _answer(call, studio, order, job)
 
@@ -159,7 +159,7 @@ async def generate(
 async def edit(
     call: Request,
     studio: Here,
-    client: Client,
+    client: Calls,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Response:
     """Make pictures from a picture, all of it or where a mask is transparent."""
@@ -186,16 +186,16 @@ async def edit(
     await run_in_threadpool(studio.manager.check_disk)
     pixels = studio.settings.upload_pixels
     png, width, height = await studio.workshop.do(caller, 1, media.receive, image, pixels)
-    upload = await run_in_threadpool(studio.store.add_upload, png, width, height)
+    upload = await run_in_threadpool(studio.store.add_upload, png, width, height, client.owner)
     mask_id, shown = None, None
     if mask is not None:
         png, *size, white = await studio.workshop.do(caller, 1, _received_mask, mask, pixels)
         check_sizes((width, height), (size[0], size[1]))
-        kept = await run_in_threadpool(studio.store.add_upload, png, *size)
+        kept = await run_in_threadpool(studio.store.add_upload, png, size[0], size[1], client.owner)
         mask_id, shown = kept.id, "white" if white else "transparent"
     strange = [name for name, _ in files if name not in (*_IMAGE, *_MASK)]
     given = (height, width)
-    order = _order(call, served, about, request, "image_edit", given, shown, strange)
+    order = _order(studio, call, served, about, request, "image_edit", given, shown, strange)
     sent = hashlib.sha256(image + b"\0" + (mask or b"")).hexdigest()
     job = await run_in_threadpool(
         _submit, studio, order, client, idempotency_key, upload.id, mask_id, sent
@@ -313,6 +313,7 @@ def _received_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]
 
 
 def _order(
+    studio: Studio,
     call: Request,
     served: Served,
     about: About,
@@ -368,7 +369,7 @@ def _order(
         transparent=transparent,
         tokens=usage(served, about.card, request, drawn, given is not None),
         call=kind,
-        base=str(call.base_url).rstrip("/"),
+        base=(studio.settings.public_url or str(call.base_url)).rstrip("/"),
         cut=cut,
         mask=mask,
         ignored=sorted({*(request.model_extra or {}), *strange, *unread} - WITHOUT_EFFECT),
@@ -390,7 +391,7 @@ def _plan(about: About, request: ImageRequest) -> str:
 def _submit(
     studio: Studio,
     order: _Order,
-    client: str,
+    client: Client,
     key: str | None,
     image: str | None = None,
     mask: str | None = None,
@@ -566,8 +567,7 @@ def _item(store: Store, order: _Order, row: PictureRow) -> dict[str, Any]:
 def _encoded(store: Store, order: _Order, row: PictureRow) -> bytes:
     path = store.picture_path(row.id)
     if order.request.output_format == "png" and order.transparent and order.size == order.drawn:
-        with media.own(path):
-            return path.read_bytes()  # what it would be converted to
+        return media.original(path)  # what it would be converted to
     return media.converted(
         path,
         order.request.output_format,

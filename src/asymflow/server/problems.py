@@ -132,6 +132,8 @@ def stopping() -> ApiError:
     )
 
 
+RESULTS = "/v1/images/results/"
+"""Files of results, whose names are secrets that expire."""
 WEBUI = "/sdapi/"
 """Paths of the API of AUTOMATIC1111's web UI, whose errors have another shape."""
 

@@ -145,13 +145,14 @@ def _spec(model: Model, request: CompletedRequest, slot: Slot) -> GenerationSpec
     )
 
 
-def check(model: Model | None, store: Store, request: CompletedRequest) -> None:
+def check(model: Model | None, store: Store, request: CompletedRequest, owner: str) -> None:
     """Check whether a request can be served, without reading pixels.
 
     Args:
         model: if it is loaded; else it checks when the picture's turn comes.
         store: has the pictures to start from.
         request: completed.
+        owner: of the request, and of the pictures that it may name.
 
     Raises:
         InputError: the model cannot serve it.
@@ -160,8 +161,11 @@ def check(model: Model | None, store: Store, request: CompletedRequest) -> None:
     if model is not None:
         first = Slot(label=None, prompt=request.prompt, seed=0)
         pipeline.check(model, _spec(model, request, first))
-    _source(store, request)
-    if request.mask is not None and not has_upload(store, request.mask):
+    if request.image is not None and not has_upload(store, request.image, owner):
+        raise _gone("image", request.image)
+    if request.parent is not None and not has_picture(store, request.parent, owner):
+        raise _gone("parent", request.parent)
+    if request.mask is not None and not has_upload(store, request.mask, owner):
         raise _gone("mask", request.mask)
 
 
@@ -180,7 +184,7 @@ def inputs(store: Store, request: CompletedRequest) -> tuple[InputImage | None, 
     image = InputImage(Source(name, images.digest(pixels)), pixels)
     mask = None
     if request.mask is not None:
-        if not has_upload(store, request.mask):
+        if not store.upload_path(request.mask).is_file():
             raise _gone("mask", request.mask)
         pixels = _read(store.upload_path(request.mask), images.read_mask)
         mask = InputImage(Source(f"{request.mask}.png", images.digest(pixels)), pixels)
@@ -191,27 +195,29 @@ def inputs(store: Store, request: CompletedRequest) -> tuple[InputImage | None, 
     return image, mask
 
 
-def has_upload(store: Store, id: str) -> bool:
-    """Whether an upload still exists."""
-    return store.upload(id) is not None and store.upload_path(id).is_file()
+def has_upload(store: Store, id: str, owner: str) -> bool:
+    """Whether an upload of an owner still exists."""
+    row = store.upload(id)
+    return row is not None and row.owner == owner and store.upload_path(id).is_file()
 
 
-def has_picture(store: Store, id: str) -> bool:
-    """Whether a finished picture still exists."""
-    return store.picture(id) is not None and store.picture_path(id).is_file()
+def has_picture(store: Store, id: str, owner: str) -> bool:
+    """Whether a finished picture of an owner still exists."""
+    row = store.picture(id)
+    return row is not None and row.owner == owner and store.picture_path(id).is_file()
 
 
 def _source(store: Store, request: Asked) -> tuple[str, Path] | None:
     """The name and the file of the picture to start from."""
     if request.image is not None:
-        if not has_upload(store, request.image):
-            raise _gone("image", request.image)
-        return f"{request.image}.png", store.upload_path(request.image)
-    if request.parent is not None:
-        if not has_picture(store, request.parent):
-            raise _gone("parent", request.parent)
-        return f"{request.parent}.png", store.picture_path(request.parent)
-    return None
+        name, path = request.image, store.upload_path(request.image)
+    elif request.parent is not None:
+        name, path = request.parent, store.picture_path(request.parent)
+    else:
+        return None
+    if not path.is_file():
+        raise _gone("parent" if request.image is None else "image", name)
+    return f"{name}.png", path
 
 
 def _gone(field: str, id: str) -> ApiError:

@@ -127,6 +127,20 @@ class CompletedRequest(Asked):
         return self.height, self.width
 
 
+class PictureIds(Sent):
+    """Some pictures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ids: Annotated[list[Id], Field(min_length=1, max_length=5000)]
+
+
+class Favoured(PictureIds):
+    """Pictures that are to be favourites, or not."""
+
+    favourite: bool = True
+
+
 class Slot(BaseModel):
     """One picture of a job; `label` lists its choices."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 
 from asymflow.server import media, views
+from asymflow.server.clients import Client
 from asymflow.server.jobs import Event, Job, Look
 from asymflow.server.manager import JobManager
 from asymflow.server.views import FINAL
@@ -122,8 +123,10 @@ class _Previews:
         return url, time.thread_time() - before
 
 
-async def everything(manager: JobManager, *, previews: bool = False) -> AsyncGenerator[bytes]:
-    """Every event of every job of the studio, for a page that opens a single stream.
+async def everything(
+    manager: JobManager, client: Client, *, previews: bool = False
+) -> AsyncGenerator[bytes]:
+    """Every event of every job of a client's owner, for a page that opens a single stream.
 
     Begins with the active jobs and their past events. The data of an event is that of the job's own
     stream and the job's id; "job" is sent whenever the state of one changes, and "beat" while
@@ -131,6 +134,7 @@ async def everything(manager: JobManager, *, previews: bool = False) -> AsyncGen
 
     Args:
         manager: has the jobs.
+        client: that hears it, as long as its token is valid.
         previews: as in `job_events`.
     """
     shown: dict[str, _Previews] = {}
@@ -148,29 +152,32 @@ async def everything(manager: JobManager, *, previews: bool = False) -> AsyncGen
     with manager.job_event_added.listen() as listener:
         after = manager.last_event()
         yield message("beat", {})
-        for job in manager.active():
+        for job in manager.active(client.owner):
             yield _said(views.Changed(job=manager.view(job)))
             for event in manager.events(job, -1):
                 if event.number <= after:
                     yield await encoded(job, event)
-        while not manager.closing:
-            for job, event in manager.job_events_after(after):
+        while not manager.closing and client.valid():
+            for job, event in manager.job_events_after(after, client.owner):
                 after = event.number
                 yield await encoded(job, event)
             if not await listener.wait(_QUIET):
                 yield message("beat", {})
 
 
-async def changes(manager: JobManager, after: int | None) -> AsyncGenerator[bytes]:
-    """Every change of state of any job; without a number to resume from, first the active jobs."""
+async def changes(manager: JobManager, client: Client, after: int | None) -> AsyncGenerator[bytes]:
+    """Every change of state of any job of a client's owner.
+
+    Without a number to resume from, first the active jobs.
+    """
     with manager.changed.listen() as listener:
         if after is None:
             after = manager.last_change()
-            for job in manager.active():
+            for job in manager.active(client.owner):
                 yield _said(views.Changed(job=manager.view(job)), after)
         yield KEEP_ALIVE
-        while not manager.closing:
-            for event in manager.changes_after(after):
+        while not manager.closing and client.valid():
+            for event in manager.changes_after(after, client.owner):
                 after = event.number
                 yield _said(event.data, event.number)
             if not await listener.wait(_QUIET):

@@ -19,6 +19,7 @@ from asymflow.generation.metadata import Record
 from asymflow.io import images
 from asymflow.io.files import replacing
 from asymflow.planning.shelf import NAMES, USUAL
+from asymflow.server import tokens
 from asymflow.server.database import NAME, SCHEMA, copy_to, lock
 from asymflow.server.store import whole_files
 from asymflow.server.views import Facts
@@ -153,6 +154,8 @@ def back_up(folder: Path, target: Path, advance: Advance) -> int:
             with closing(sqlite3.connect(begun)) as copy:
                 copy_to(copy, target / NAME)
             begun.unlink()
+            if (folder / tokens.NAME).exists():  # without them the copy would be open to all
+                shutil.copyfile(folder / tokens.NAME, target / tokens.NAME)
         finally:
             held.release()
     return gone

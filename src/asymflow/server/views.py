@@ -68,6 +68,7 @@ class Picture(Facts):
     created: float
     url: str
     thumbnail: str
+    favourite: bool
     deleted: bool
 
 
@@ -224,7 +225,8 @@ class Info(View):
     """What a model of the server can do, and the limits of the server.
 
     `measured` says whether the model has plans besides the one of its family, and `measurement`
-    is the one that runs, or the last one.
+    is the one that runs, or the last one. `user` is the name of the token of the call, empty for
+    the operator and where no token is needed.
     """
 
     version: str
@@ -241,6 +243,7 @@ class Info(View):
     limits: Limits
     ideas: list[str]
     has_token: bool
+    user: str
 
 
 class Jobs(View):
@@ -254,6 +257,19 @@ class Gallery(View):
 
     pictures: list[Picture]
     next: str | None
+
+
+class ChangedPictures(View):
+    """Pictures as they are now, and the ids of those that are not there."""
+
+    pictures: list[Picture]
+    missing: list[str]
+
+
+class Emptied(View):
+    """How many pictures were deleted for good."""
+
+    deleted: int
 
 
 class Upload(View):

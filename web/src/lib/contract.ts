@@ -28,6 +28,11 @@ export interface components {
     Changed: {
       job: components["schemas"]["Job"];
     };
+    /** @description Pictures as they are now, and the ids of those that are not there. */
+    ChangedPictures: {
+      missing: string[];
+      pictures: components["schemas"]["Picture"][];
+    };
     /** @description A request with all defaults filled in; its class, if it has one, is a number. */
     CompletedRequest: {
       /**
@@ -72,6 +77,10 @@ export interface components {
       forwards: number;
       seconds: number;
     };
+    /** @description How many pictures were deleted for good. */
+    Emptied: {
+      deleted: number;
+    };
     /** @description A job has failed. */
     Failed: {
       error: components["schemas"]["ProblemDetail"];
@@ -79,6 +88,12 @@ export interface components {
     /** @description The response to a failed call. */
     Failure: {
       error: components["schemas"]["ProblemDetail"];
+    };
+    /** @description Pictures that are to be favourites, or not. */
+    Favoured: {
+      /** @default true */
+      favourite?: boolean;
+      ids: string[];
     };
     /** @description A picture is finished. */
     Finished: {
@@ -94,7 +109,8 @@ export interface components {
      * @description What a model of the server can do, and the limits of the server.
      *
      *     `measured` says whether the model has plans besides the one of its family, and `measurement`
-     *     is the one that runs, or the last one.
+     *     is the one that runs, or the last one. `user` is the name of the token of the call, empty for
+     *     the operator and where no token is needed.
      */
     Info: {
       can_measure: boolean;
@@ -110,6 +126,7 @@ export interface components {
       qualities: components["schemas"]["Quality"][];
       sizes: components["schemas"]["Size"][];
       styles: components["schemas"]["Style"][];
+      user: string;
       version: string;
     };
     /**
@@ -230,6 +247,7 @@ export interface components {
       class_label: number | null;
       created: number;
       deleted: boolean;
+      favourite: boolean;
       forwards: number;
       /** @default 1 */
       guidance_scale: number;
@@ -254,6 +272,10 @@ export interface components {
       thumbnail: string;
       url: string;
       width: number;
+    };
+    /** @description Some pictures. */
+    PictureIds: {
+      ids: string[];
     };
     /** @description In pixels. */
     PixelSize: {
@@ -389,11 +411,14 @@ export interface components {
 export type Cancelled = components["schemas"]["Cancelled"];
 export type Card = components["schemas"]["Card"];
 export type Changed = components["schemas"]["Changed"];
+export type ChangedPictures = components["schemas"]["ChangedPictures"];
 export type CompletedRequest = components["schemas"]["CompletedRequest"];
 export type Default = components["schemas"]["Default"];
 export type Done = components["schemas"]["Done"];
+export type Emptied = components["schemas"]["Emptied"];
 export type Failed = components["schemas"]["Failed"];
 export type Failure = components["schemas"]["Failure"];
+export type Favoured = components["schemas"]["Favoured"];
 export type Finished = components["schemas"]["Finished"];
 export type Gallery = components["schemas"]["Gallery"];
 export type Info = components["schemas"]["Info"];
@@ -405,6 +430,7 @@ export type Limits = components["schemas"]["Limits"];
 export type Measurement = components["schemas"]["Measurement"];
 export type ModelName = components["schemas"]["ModelName"];
 export type Picture = components["schemas"]["Picture"];
+export type PictureIds = components["schemas"]["PictureIds"];
 export type PixelSize = components["schemas"]["PixelSize"];
 export type ProblemDetail = components["schemas"]["ProblemDetail"];
 export type Quality = components["schemas"]["Quality"];
