@@ -122,6 +122,8 @@ class ModelCard(BaseModel):
     """What a model is asked with, and what it can make."""
 
     title: str
+    draws: str
+    flat: bool
     asks: Literal["prompt", "class", "nothing"]
     classes: list[str]
     negative: bool

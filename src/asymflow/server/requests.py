@@ -139,6 +139,7 @@ def _spec(model: Model, request: JobRequest, slot: Slot) -> GenerationSpec:
         dtype=None,
         device=None,
         label=None if request.label is None else str(request.label),
+        languages=() if request.language is None else (request.language,),
     )
 
 

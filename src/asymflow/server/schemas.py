@@ -50,7 +50,8 @@ class JobRequest(Sent):
     Models of classes are asked with a `label`, by number or name, instead of a prompt, and some
     models with nothing. What is left out is chosen by the card of the model: `width` and `height`,
     `quality` (the name of one of its plans) and `guidance_scale`. `model` is the id of a model of
-    the server; the first one if it is left out.
+    the server; the first one if it is left out. `language` is the probable one of the prompt,
+    such as that of the page.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,6 +63,7 @@ class JobRequest(Sent):
     )
     negative_prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)] = ""
     style: str | None = None
+    language: Annotated[str, Field(max_length=35, pattern=r"^[A-Za-z0-9-]+$")] | None = None
     width: Side | None = None
     height: Side | None = None
     quality: Quality | None = None
