@@ -136,9 +136,14 @@ class Sizes(View):
 
 
 class Card(View):
-    """What a model is asked with, and what it can make; `classes` are named by number."""
+    """What a model is asked with, and what it can make; `classes` are named by number.
+
+    `draws` says in a sentence what it draws, and `flat` that it draws flat shapes.
+    """
 
     title: str
+    draws: str
+    flat: bool
     asks: Asks
     classes: list[str]
     negative: bool
