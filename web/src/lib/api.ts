@@ -1,7 +1,9 @@
 /** Calls of the server. Every failure is an `ApiError` with a sentence for people. */
 
 import type {
+  ChangedPictures,
   CompletedRequest,
+  Emptied,
   Gallery,
   Jobs,
   Restored,
@@ -10,6 +12,8 @@ import type {
   Job,
   JobRequest,
   Measurement,
+  Picture,
+  ReadPrompt,
   Upload,
 } from "./contract";
 
@@ -51,7 +55,15 @@ async function answer<T>(
 
 async function problemOf(response: Response): Promise<ProblemDetail> {
   const body = (await response.json().catch(() => null)) as { error?: ProblemDetail } | null;
-  return body?.error ?? { message: response.statusText, type: "error", param: null, code: null };
+  return (
+    body?.error ?? {
+      message: response.statusText,
+      type: "error",
+      param: null,
+      code: null,
+      values: {},
+    }
+  );
 }
 
 const call = <T>(path: string, init?: RequestInit, patience?: number): Promise<T> =>
@@ -70,6 +82,10 @@ const CLIENT = crypto.randomUUID?.() ?? String(Math.random());
 
 export const info = (model: string | null) =>
   call<Info>(`/api/info${model === null ? "" : `?model=${encodeURIComponent(model)}`}`);
+
+/** What a model knows of the words of a prompt; `language` is that of the page. */
+export const readWords = (prompt: string, language: string, model: string) =>
+  call<ReadPrompt>(`/api/words?${new URLSearchParams({ prompt, language, model })}`);
 
 const measuring = (model: string) => `/api/models/${encodeURIComponent(model)}/measure`;
 
@@ -111,15 +127,44 @@ export const settingsOf = (data: Blob) =>
     UPLOAD_PATIENCE_MS,
   );
 
-export const pictures = (before: string | null, limit: number) =>
-  call<Gallery>(
-    `/api/pictures?limit=${limit}${before === null ? "" : `&before=${encodeURIComponent(before)}`}`,
-  );
+/** Which pictures of the gallery somebody wants to see. */
+export interface Wanted {
+  /** Words that the prompt contains, all of them. */
+  q: string;
+  favourites: boolean;
+  /** The deleted ones, as long as they can come back. */
+  trash: boolean;
+}
 
-export const deletePicture = (id: string) =>
-  call<unknown>(`/api/pictures/${id}`, { method: "DELETE" });
+function searched(wanted: Wanted): URLSearchParams {
+  const query = new URLSearchParams();
+  if (wanted.q.trim() !== "") query.set("q", wanted.q.trim());
+  if (wanted.favourites) query.set("favourites", "true");
+  if (wanted.trash) query.set("trash", "true");
+  return query;
+}
 
-export const restorePicture = (id: string) => post<unknown>(`/api/pictures/${id}/restore`, {});
+export function pictures(wanted: Wanted, before: string | null, limit: number): Promise<Gallery> {
+  const query = searched(wanted);
+  query.set("limit", String(limit));
+  if (before !== null) query.set("before", before);
+  return call<Gallery>(`/api/pictures?${query}`);
+}
+
+export const deletePictures = (ids: readonly string[]) =>
+  post<ChangedPictures>("/api/pictures/delete", { ids });
+
+export const restorePictures = (ids: readonly string[]) =>
+  post<ChangedPictures>("/api/pictures/restore", { ids });
+
+export const favourPictures = (ids: readonly string[], favourite: boolean) =>
+  post<ChangedPictures>("/api/pictures/favourite", { ids, favourite });
+
+/** Delete a picture that no undo brings back. */
+export const removePicture = (id: string) =>
+  call<Picture>(`/api/pictures/${encodeURIComponent(id)}?forever=true`, { method: "DELETE" });
+
+export const emptyTrash = () => call<Emptied>("/api/trash", { method: "DELETE" });
 
 export interface FileChoice {
   format: "png" | "webp" | "jpeg";
@@ -137,5 +182,9 @@ export function fileUrl(id: string, choice: Partial<FileChoice>, download = fals
   return `/api/pictures/${id}/file?${query}`;
 }
 
+/** The chosen pictures as one file. */
 export const zipUrl = (ids: readonly string[]) =>
   `/api/pictures/zip?ids=${ids.map(encodeURIComponent).join(",")}`;
+
+/** All pictures that are wanted, however many: the server sends the file while it makes it. */
+export const zipAllUrl = (wanted: Wanted) => `/api/pictures/zip?${searched(wanted)}`;
