@@ -31,7 +31,17 @@ from asymflow._version import __version__
 from asymflow.core.errors import AsymflowError, InputError
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
-from asymflow.server import api, lineup, openai, openapi_schema, remote, webui, words
+from asymflow.server import (
+    api,
+    lineup,
+    openai,
+    openapi_schema,
+    remote,
+    restored,
+    vectors,
+    webui,
+    words,
+)
 from asymflow.server.connections import BACKLOG, Config, fitting, look_after, make_room
 from asymflow.server.lineup import Load
 from asymflow.server.logs import Logged
@@ -109,6 +119,8 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
     app.state.sessions = webui.Sessions()
     app.include_router(api.router)
     app.include_router(words.router)
+    app.include_router(vectors.router)
+    app.include_router(restored.router)
     app.include_router(openai.router)
     app.include_router(webui.router)
     app.include_router(_operations)
