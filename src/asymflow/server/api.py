@@ -31,7 +31,16 @@ from asymflow.server.prompt_matrix import escaped
 from asymflow.server.schemas import CompletedRequest, Favoured, JobRequest, PictureIds
 from asymflow.server.security import IMAGES
 from asymflow.server.settings import COMBINATIONS, LARGEST, PICTURES, STATIC
-from asymflow.server.state import Body, Calling, Calls, Here, Operator, Studio, about_of
+from asymflow.server.state import (
+    Body,
+    Calling,
+    Calls,
+    Here,
+    Operator,
+    Studio,
+    about_of,
+    picture_of,
+)
 from asymflow.server.store import PictureRow, UploadRow
 from asymflow.server.store import Query as Wanted
 from asymflow.server.workshop import Caller
@@ -412,7 +421,7 @@ async def zip_pictures(
 
 def _chosen(studio: Studio, client: Client, ids: str) -> list[PictureRow]:
     """The pictures of these ids, whose files are there."""
-    rows = [_picture(studio, client, id) for id in dict.fromkeys(ids.split(","))]
+    rows = [picture_of(studio, client, id) for id in dict.fromkeys(ids.split(","))]
     for row in rows:
         with media.own(studio.store.picture_path(row.id)):
             pass
@@ -481,7 +490,7 @@ def empty_trash(studio: Here, client: Calls) -> views.Emptied:
 @router.get("/pictures/{id}")
 def get_picture(studio: Here, client: Calls, id: str) -> views.Picture:
     """One picture, also a hidden one."""
-    return picture_view(_picture(studio, client, id))
+    return picture_view(picture_of(studio, client, id))
 
 
 @router.get(
@@ -505,7 +514,7 @@ async def picture_file(
     `scale` enlarges it (Lanczos), JPEG has a white background, and `clean` leaves out the prompt
     and the settings, also in the name of a download. Every file is marked as AI-generated.
     """
-    row = await run_in_threadpool(_picture, studio, client, id)
+    row = await run_in_threadpool(picture_of, studio, client, id)
     path = studio.store.picture_path(row.id)
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
     if download:
@@ -537,19 +546,19 @@ def delete_picture(studio: Here, client: Calls, id: str, forever: Switch = False
     It can be restored for `undo_seconds`, or until the disk is nearly full; with `forever` it is
     removed at once.
     """
-    row = _picture(studio, client, id)
+    row = picture_of(studio, client, id)
     if forever:
         return picture_view(studio.manager.remove([row])[0])
     studio.manager.hide([id], client.owner, hidden=True)
-    return picture_view(_picture(studio, client, id))
+    return picture_view(picture_of(studio, client, id))
 
 
 @router.post("/pictures/{id}/restore")
 def restore_picture(studio: Here, client: Calls, id: str) -> views.Picture:
     """Restore a deleted picture."""
-    _picture(studio, client, id)
+    picture_of(studio, client, id)
     studio.manager.hide([id], client.owner, hidden=False)
-    return picture_view(_picture(studio, client, id))
+    return picture_view(picture_of(studio, client, id))
 
 
 @router.post(
@@ -637,13 +646,6 @@ def _job(studio: Studio, client: Client, id: str) -> Job:
     if job is None or job.client.owner != client.owner:
         raise _nothing("job", id)
     return job
-
-
-def _picture(studio: Studio, client: Client, id: str) -> PictureRow:
-    row = studio.store.picture(id)
-    if row is None or row.owner != client.owner:
-        raise _nothing("picture", id)
-    return row
 
 
 def _nothing(kind: str, id: str) -> ApiError:

@@ -15,7 +15,7 @@ from asymflow.server.manager import JobManager
 from asymflow.server.metrics import Metrics
 from asymflow.server.problems import ApiError
 from asymflow.server.settings import Settings
-from asymflow.server.store import Store
+from asymflow.server.store import PictureRow, Store
 from asymflow.server.tokens import HELD, Tokens
 from asymflow.server.workshop import Caller, Workshop
 
@@ -72,6 +72,18 @@ def client_of(request: Request) -> Client:
 
 
 Calls = Annotated[Client, Depends(client_of)]
+
+
+def picture_of(studio: Studio, client: Client, id: str) -> PictureRow:
+    """A picture of a client, also a hidden one.
+
+    Raises:
+        ApiError: the client has none of that id.
+    """
+    row = studio.store.picture(id)
+    if row is None or row.owner != client.owner:
+        raise ApiError(404, f"There is no picture {id[:64]!r}.", param="id", code="not_found")
+    return row
 
 
 def caller_of(request: Request) -> Caller:
