@@ -38,8 +38,8 @@ test("the beginning of a file says what it is", () => {
 
 test("no side is longer than a model will see, and none is nothing", () => {
   expect(within(800, 600)).toEqual({ width: 800, height: 600 });
-  expect(within(8000, 6000)).toEqual({ width: 1024, height: 768 });
-  expect(within(20000, 3)).toEqual({ width: 1024, height: 1 });
+  expect(within(8000, 6000)).toEqual({ width: 2048, height: 1536 });
+  expect(within(20000, 3)).toEqual({ width: 2048, height: 1 });
 });
 
 test("what the server reads as it stands is sent as it stands", async () => {
@@ -51,7 +51,7 @@ test("what the server reads as it stands is sent as it stands", async () => {
 });
 
 test.each([
-  ["too many pixels", `${PNG}data`, 8000, 6000, 99, "1024x768"],
+  ["too many pixels", `${PNG}data`, 8000, 6000, 99, "2048x1536"],
   ["too many bytes", `${PNG}data`, 640, 480, 5, "640x480"],
   ["another kind", "GIF89a", 640, 480, 99, "640x480"],
 ])("with %s a picture is drawn anew", async (_, data, width, height, most, expected) => {

@@ -79,7 +79,7 @@ async def _traceable(studio: Studio, client: Client, id: str) -> Path:
     Raises:
         ApiError: there is no such picture, or it is no flat drawing.
     """
-    row = picture_of(studio, client, id)
+    picture_of(studio, client, id)
     path = studio.store.picture_path(id)
     with media.own(path):
         text = images.read_record(path)

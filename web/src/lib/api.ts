@@ -34,6 +34,8 @@ export class Unreachable extends Error {}
 
 /** What a call may take before the server counts as dead: nothing waits for ever. */
 const PATIENCE_MS = 30_000;
+/** The server answers for a model as soon as it is loaded, or says so after a while. */
+const LOADING_PATIENCE_MS = 90_000;
 const UPLOAD_PATIENCE_MS = 300_000;
 
 async function answer<T>(
@@ -81,7 +83,11 @@ function post<T>(path: string, body: unknown, headers: Record<string, string> = 
 const CLIENT = crypto.randomUUID?.() ?? String(Math.random());
 
 export const info = (model: string | null) =>
-  call<Info>(`/api/info${model === null ? "" : `?model=${encodeURIComponent(model)}`}`);
+  call<Info>(
+    `/api/info${model === null ? "" : `?model=${encodeURIComponent(model)}`}`,
+    {},
+    LOADING_PATIENCE_MS,
+  );
 
 /** What a model knows of the words of a prompt; `language` is that of the page. */
 export const readWords = (prompt: string, language: string, model: string) =>
@@ -166,6 +172,19 @@ export const removePicture = (id: string) =>
 
 export const emptyTrash = () => call<Emptied>("/api/trash", { method: "DELETE" });
 
+/** The upload that a picture was painted into, with the painted part. */
+export const restoredUrl = (id: string, format: FileChoice["format"], clean: boolean) =>
+  `/api/pictures/${id}/restored?format=${format}${clean ? "&clean=1" : ""}`;
+
+/** The original itself, at its own size, with the painted part. */
+export const restoredOriginal = (url: string, data: Blob) =>
+  answer(
+    url,
+    (response) => response.blob(),
+    { method: "POST", headers: { "Content-Type": data.type }, body: data },
+    UPLOAD_PATIENCE_MS,
+  );
+
 export interface FileChoice {
   format: "png" | "webp" | "jpeg";
   scale: number;
@@ -173,12 +192,11 @@ export interface FileChoice {
   clean: boolean;
 }
 
-export function fileUrl(id: string, choice: Partial<FileChoice>, download = false): string {
+export function fileUrl(id: string, choice: Partial<FileChoice>): string {
   const query = new URLSearchParams({ format: choice.format ?? "png" });
   if (choice.scale && choice.scale > 1) query.set("scale", String(choice.scale));
   if (choice.background) query.set("background", choice.background);
   if (choice.clean) query.set("clean", "1");
-  if (download) query.set("download", "1");
   return `/api/pictures/${id}/file?${query}`;
 }
 

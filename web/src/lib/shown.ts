@@ -48,15 +48,6 @@ export function matching(width: number, height: number, sizes: Sizes): Size {
     .reduce((best, size) => (off(size) < off(best) ? size : best));
 }
 
-/** The side of a download that is worth keeping, in pixels. */
-const WORTH = 1024;
-
-/** How many times a picture is enlarged by default, so that its longer side is worth keeping. */
-export function enlarging({ width, height }: Size, most: number): number {
-  const side = longer({ width, height });
-  return Math.max(1, Math.min(Math.round(WORTH / side), Math.floor(most / side), 16));
-}
-
 export function shape(width: number, height: number): "square" | "landscape" | "portrait" {
   return width === height ? "square" : width > height ? "landscape" : "portrait";
 }

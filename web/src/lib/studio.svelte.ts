@@ -4,9 +4,11 @@ import * as api from "./api";
 import type { Asked } from "./api";
 import type { Info, Job, Picture, Restored, Upload } from "./contract";
 import { isOver, type JobEvent } from "./events";
+import { fileName, save as saveBlob, savedUrl } from "./downloads";
 import { gallery } from "./gallery.svelte";
 import { t, translator } from "./i18n.svelte";
 import { connect } from "./link";
+import { keepOriginal, original } from "./originals";
 import { maskFile, type Stroke } from "./mask";
 import { combinations, escaped, hasWords } from "./matrix";
 import { report, sentence, told } from "./problems";
@@ -30,18 +32,22 @@ import {
 import { matching } from "./shown";
 import type { Told } from "./stream";
 import { toasts } from "./toasts.svelte";
-import { namesUs, prepared } from "./upload";
+import { namesUs, prepared, whole } from "./upload";
 
 const RECENT_JOBS = 20;
 /** "The same picture" still takes its last step. */
 const LEAST = 0.02;
 /** What a live picture may take, in seconds. */
 const LIVE_S = 1.5;
+/** An answer that takes longer waits for the model. */
+const QUICK_MS = 400;
 /** Between two looks whether the model is loaded. */
 const PATIENCE_MS = 500;
 /** Between two looks whether a server that did not answer is back, and what one may take. */
 const RETRY_MS = 2000;
 const LOOK_MS = 8000;
+/** What the server says of files that are too large for it. */
+const LARGE = new Set(["picture_too_large", "too_long"]);
 /** Jobs whose events came before the job itself, and that are kept for it. */
 const EARLY = 8;
 
@@ -78,6 +84,8 @@ class Studio {
   #sent: { strokes: Stroke[]; id: string } | null = null;
 
   views = $state.raw<Record<string, JobView>>({});
+  /** How the pictures of older jobs were asked for. */
+  #requests = $state.raw<Record<string, Asked>>({});
   /** The job on the stage. */
   current = $state<string | null>(null);
   /** The newest live job, which takes the stage while live mode is on. */
@@ -226,6 +234,63 @@ class Studio {
   /** Whether the model can begin with a picture. */
   begins(picture: Picture): boolean {
     return this.#ours(picture) && (this.card?.image ?? false);
+  }
+
+  /** Whether a picture can be drawn anew in any size. */
+  flat(picture: Picture): boolean {
+    return this.#ours(picture) && (this.card?.flat ?? false) && !this.#isLive(picture);
+  }
+
+  #isLive(picture: Picture): boolean {
+    return this.views[picture.job]?.job.request.live ?? false;
+  }
+
+  /** Whether a picture was painted into another one, as far as its job is known. */
+  inpainted(picture: Picture): boolean {
+    const request = this.views[picture.job]?.job.request ?? this.#requests[picture.job];
+    return request?.mask != null && (request.image ?? request.parent) != null;
+  }
+
+  /** Learn how an older picture was asked for. */
+  async learn({ job: id }: Picture): Promise<void> {
+    if (id in this.views || id in this.#requests) return;
+    try {
+      const { request } = await api.job(id);
+      this.#requests = { ...this.#requests, [id]: request };
+    } catch (error) {
+      if (!(error instanceof api.ApiError || error instanceof api.Unreachable)) throw error;
+    }
+  }
+
+  /** A picture at its best: drawn anew where it is flat, or in the one that it was painted into. */
+  best(picture: Picture): string {
+    if (this.inpainted(picture)) return api.restoredUrl(picture.id, "webp", false);
+    return this.flat(picture)
+      ? savedUrl(picture, true, { format: "svg", side: null, background: "", clean: false })
+      : picture.url;
+  }
+
+  /** Save the original that a picture was painted into, with the painted part. */
+  async saveWhole(picture: Picture, format: api.FileChoice["format"], clean: boolean) {
+    const url = api.restoredUrl(picture.id, format, clean);
+    const request = this.views[picture.job]?.job.request ?? this.#requests[picture.job];
+    try {
+      const file = request?.image ? await original(request.image) : null;
+      const data = (file && (await this.#whole(url, file))) ?? (await api.file(url));
+      saveBlob(data, fileName(picture, { format, side: null, background: "", clean }));
+    } catch (error) {
+      report(error);
+    }
+  }
+
+  /** Null where the original is more than the server takes: what it keeps is smaller. */
+  async #whole(url: string, file: Blob): Promise<Blob | null> {
+    try {
+      return await api.restoredOriginal(url, await whole(file));
+    } catch (error) {
+      if (error instanceof api.ApiError && LARGE.has(error.problem.code ?? "")) return null;
+      throw error;
+    }
   }
 
   /** What was asked for, or the model where it asks nothing. */
@@ -481,9 +546,11 @@ class Studio {
 
   async #received(number: number, get: () => Promise<Blob>): Promise<boolean> {
     try {
-      const file = await prepared(await get(), this.info?.limits.upload_bytes ?? 0);
+      const brought = await get();
+      const file = await prepared(brought, this.info?.limits.upload_bytes ?? 0);
       if (number !== this.#receipts) return false;
       const source = await api.upload(file);
+      await keepOriginal(source.id, brought);
       if (number !== this.#receipts) return false; // another one was chosen meanwhile
       this.source = source;
       this.strokes = [];
@@ -567,6 +634,10 @@ class Studio {
   /** What a model can do, as soon as the server has loaded it. */
   async #loaded(model: string | null): Promise<Info> {
     const since = Date.now();
+    // The server answers when the model is there.
+    const waiting = setTimeout(() => {
+      this.loading = { since, usual: loadingTook(model) };
+    }, QUICK_MS);
     try {
       for (;;) {
         try {
@@ -575,11 +646,11 @@ class Studio {
           return info;
         } catch (error) {
           if (!(error instanceof api.ApiError) || error.problem.code !== "loading") throw error;
-          this.loading ??= { since, usual: loadingTook(model) };
           await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
         }
       }
     } finally {
+      clearTimeout(waiting);
       this.loading = null;
     }
   }

@@ -1,7 +1,7 @@
 /** Pictures that people bring, made ready to send: whatever the browser can show, and never large. */
 
-/** More than the model will ever see, and what the server would make of it. */
-const SIDE = 1024;
+/** More than the model will ever see, and what the server keeps. */
+const SIDE = 2048;
 
 /** Thrown for what the browser cannot show as a picture. */
 export class Unreadable extends Error {}
@@ -36,22 +36,41 @@ export async function prepared(file: Blob, most: number): Promise<Blob> {
 }
 
 async function made(file: Blob, most: number): Promise<Blob> {
-  const kind = kindOf(new Uint8Array(await file.slice(0, 12).arrayBuffer()));
+  const kind = await kindIn(file);
   const whole = await createImageBitmap(file);
   try {
     const { width, height } = within(whole.width, whole.height);
     const fits = width === whole.width && height === whole.height;
     if (kind !== null && fits && file.size <= most) return new Blob([file], { type: kind });
-    const small = await createImageBitmap(whole, {
-      resizeWidth: width,
-      resizeHeight: height,
-      resizeQuality: "high",
-    });
-    const canvas = new OffscreenCanvas(width, height);
-    (canvas.getContext("2d") as OffscreenCanvasRenderingContext2D).drawImage(small, 0, 0);
-    return await canvas.convertToBlob({ type: "image/png" });
+    return await drawn(whole, width, height);
   } finally {
     whole.close();
+  }
+}
+
+const kindIn = async (file: Blob) => kindOf(new Uint8Array(await file.slice(0, 12).arrayBuffer()));
+
+async function drawn(whole: ImageBitmap, width: number, height: number): Promise<Blob> {
+  const small = await createImageBitmap(whole, {
+    resizeWidth: width,
+    resizeHeight: height,
+    resizeQuality: "high",
+  });
+  const canvas = new OffscreenCanvas(width, height);
+  (canvas.getContext("2d") as OffscreenCanvasRenderingContext2D).drawImage(small, 0, 0);
+  small.close();
+  return canvas.convertToBlob({ type: "image/png" });
+}
+
+/** A file at its own size, of a kind that the server reads. */
+export async function whole(file: Blob): Promise<Blob> {
+  const kind = await kindIn(file);
+  if (kind !== null) return new Blob([file], { type: kind });
+  const bitmap = await createImageBitmap(file);
+  try {
+    return await drawn(bitmap, bitmap.width, bitmap.height);
+  } finally {
+    bitmap.close();
   }
 }
 
