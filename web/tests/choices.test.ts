@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Card, Info, Job, Sizes } from "../src/lib/contract";
-import { combinations, escaped, groups, table } from "../src/lib/matrix";
+import { combinations, escaped, groups, hasWords, table } from "../src/lib/matrix";
 import { fitted, fromRequest, INITIAL, stored } from "../src/lib/settings";
 import { classesLike, heading, matching, possible, shape, titled } from "../src/lib/shown";
 
@@ -53,6 +53,13 @@ test("a backslash takes the sign behind it as it is", () => {
     expect(combinations(escaped(prompt)), prompt).toBe(1);
   expect(escaped("a {red} car")).toBe("a {red} car");
   expect(escaped("{a|b}")).toBe(String.raw`\{a|b}`);
+});
+
+test("a prompt of empty choices has no words", () => {
+  for (const prompt of ["", "  ", "{|}", "{ | }{a|}", "{a|}"])
+    expect(hasWords(prompt), prompt).toBe(false);
+  for (const prompt of ["a", "{a|b}", "a {|red} car", "{}", String.raw`\{|}`])
+    expect(hasWords(prompt), prompt).toBe(true);
 });
 
 test("two groups make a table; one or three do not", () => {

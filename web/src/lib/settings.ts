@@ -28,6 +28,8 @@ export interface Settings {
   fit: Asked["fit"];
   match: boolean;
   strength: number;
+  /** The same for a part that is painted over: nothing of what was there has to stay. */
+  repaint: number;
 }
 
 /** How far to leave a picture: it keeps its layout, and gets another rendering. */
@@ -54,6 +56,7 @@ export const INITIAL: Settings = {
   fit: "crop",
   match: true,
   strength: STRENGTH,
+  repaint: 1,
 };
 
 /** Settings as they were stored, without what this server or version does not know. */
@@ -186,7 +189,11 @@ export function fromRequest(settings: Settings, request: Partial<Asked>): Settin
     n: request.n ?? 1,
     guidance: request.guidance_scale ?? null,
     look: request.seed == null ? null : { seed: request.seed, thumbnail: null },
-    strength: request.strength ?? settings.strength,
+    ...(request.strength == null
+      ? {}
+      : request.mask == null
+        ? { strength: request.strength }
+        : { repaint: request.strength }),
     fit: request.fit ?? settings.fit,
     live: false,
   };

@@ -137,6 +137,8 @@ class Studio {
     this.info?.qualities.reduce((best, each) => (each.seconds < best.seconds ? each : best)),
   );
   canLive = $derived(this.quickest !== undefined && this.quickest.seconds < LIVE_S);
+  /** Whether only a part of the picture is to be drawn anew. */
+  masked = $derived(this.strokes.some((stroke) => !stroke.erase) || this.mask !== null);
   size = $derived(
     this.source && this.settings.match && this.card
       ? matching(this.source.width, this.source.height, this.card.sizes)
@@ -400,7 +402,9 @@ class Studio {
       seed,
       guidance_scale: settings.guidance,
       image: this.source?.id ?? null,
-      strength: this.source ? Math.max(LEAST, settings.strength) : null,
+      strength: this.source
+        ? Math.max(LEAST, this.masked ? settings.repaint : settings.strength)
+        : null,
       fit: settings.fit,
       mask: null,
       parent: null,
