@@ -124,7 +124,7 @@ test("the settings of a picture bring its model back", async () => {
   const [picture] = all.filter((each) => each.model === "tiny");
   await history(page).locator(`img[data-id="${picture?.id}"]`).click();
   const box = page.getByRole("dialog", { name: "Picture" });
-  expect(await box.getByRole("button", { name: "Vary a lot" }).count()).toBe(0);
+  expect(await box.getByRole("button", { name: "Vary strongly" }).count()).toBe(0);
   await page.getByRole("button", { name: "Use settings" }).click();
   await expect.poll(() => kind(page).inputValue()).toBe("red fox, Vulpes vulpes");
   expect(await chosen(page)).toMatch(/JiT/);

@@ -48,9 +48,8 @@ test("words become a picture, with previews on the way and a bar for every step"
   const steps = pictures[0]?.steps ?? [];
   expect(steps.length).toBeGreaterThan(3);
   await expect.poll(() => page.locator(".strip li").count()).toBe(steps.length);
-  const shown = await finished(page).first().getAttribute("src");
-  expect(shown).toBe(pictures[0]?.url);
-  const apple = await pixels(page, shown as string);
+  expect(await finished(page).first().getAttribute("data-id")).toBe(pictures[0]?.id);
+  const apple = await pixels(page, pictures[0]?.url as string);
   expect(new Set(apple).size).toBeGreaterThan(16);
   await expect.poll(() => history(page).count()).toBe(1);
   expect(await page.getByRole("button", { name: /^Draw/ }).isVisible()).toBe(true);
@@ -194,7 +193,7 @@ test("a picture to start from is followed, closely or less", async () => {
   expect(far).toHaveLength(2);
   expect(far[0]).toBeLessThan((far[1] ?? 0) / 2);
   await page.getByRole("button", { name: "Remove" }).click();
-  await page.getByRole("button", { name: /Add a picture/ }).waitFor();
+  await page.getByRole("button", { name: "Start from a picture" }).waitFor();
 });
 
 test("a wide picture is matched in shape, never stretched", async () => {
@@ -256,8 +255,10 @@ test("only what the brush painted is made anew", async () => {
     mimeType: "image/png",
     buffer: await server.bytes(url),
   });
+  await page.getByRole("switch", { name: /Match my image/ }).uncheck({ force: true });
   await page.getByRole("button", { name: "Repaint a part" }).click();
   const sheet = page.getByRole("application");
+  await sheet.scrollIntoViewIfNeeded();
   const box = await sheet.boundingBox();
   if (!box) throw new Error("there is no sheet to paint on");
   // A broad line across the upper third.
@@ -267,7 +268,8 @@ test("only what the brush painted is made anew", async () => {
   await page.mouse.move(box.x + box.width * 0.8, box.y + box.height * 0.2, { steps: 5 });
   await page.mouse.up();
   await page.getByRole("button", { name: "Ready" }).click();
-  await page.getByRole("slider", { name: /How closely/ }).fill("0");
+  // What is painted over is drawn anew, whatever was there.
+  expect(await page.getByRole("slider", { name: /How closely/ }).inputValue()).toBe("0");
   const job = await draw(page, "a green leaf");
   expect(job.request.mask).not.toBeNull();
   await finish(page);
@@ -326,6 +328,16 @@ test("downloads hold the very picture, its settings, and the mark that a model m
   const dialog = page.getByRole("dialog", { name: "Picture" });
   const link = dialog.locator("a[data-download]");
 
+  const large = await download(page, link);
+  expect(large.name).toMatch(/^[\w-]+-\d+\.png$/);
+  expect(Math.max(...Object.values(dimensions(large.data)))).toBe(1024);
+  await dialog.getByRole("radio", { name: "SVG" }).check({ force: true });
+  const traced = await download(page, link);
+  expect(traced.name).toMatch(/\.svg$/);
+  expect(traced.data.toString("utf8")).toMatch(/<svg[^]+lgorithmicMedia/);
+  await dialog.getByRole("radio", { name: "PNG" }).check({ force: true });
+  const own = Math.max(picture.width, picture.height);
+  await dialog.getByRole("radio", { name: `${own} px` }).check({ force: true });
   const png = await download(page, link);
   expect(png.name).toMatch(/\.png$/);
   expect(png.data).toEqual(await server.bytes(`/api/pictures/${picture.id}/file?format=png`));
@@ -344,12 +356,13 @@ test("downloads hold the very picture, its settings, and the mark that a model m
   await dialog.getByRole("radio", { name: "Transparent" }).check({ force: true });
 
   await dialog.getByRole("checkbox", { name: /Without prompt/ }).check();
-  await dialog.getByRole("radio", { name: String(picture.width * 4) }).check({ force: true });
+  await dialog.getByRole("radio", { name: "512 px" }).check({ force: true });
   const clean = await download(page, link);
   expect(dimensions(clean.data)).toEqual({
-    width: picture.width * 4,
-    height: picture.height * 4,
+    width: (picture.width * 512) / own,
+    height: (picture.height * 512) / own,
   });
+  expect(clean.name).toBe("asymflow.png");
   expect(clean.data.includes(picture.prompt)).toBe(false);
   expect(texts(clean.data).get("XML:com.adobe.xmp")).toContain("lgorithmicMedia");
 
@@ -435,7 +448,7 @@ test("vary makes relatives of a picture", async () => {
   const [parent] = await gallery();
   await history(page).first().click();
   const answer = page.waitForResponse((response) => response.url().endsWith("/api/jobs"));
-  await page.getByRole("dialog").getByRole("button", { name: "Vary a lot" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Vary strongly" }).click();
   const job = (await (await answer).json()) as Job;
   expect(job.request.parent).toBe(parent?.id);
   await expect.poll(async () => (await jobOf(job.id)).state).toBe("done");
@@ -475,7 +488,7 @@ test("a brace behind a backslash is a brace", async () => {
   expect(await stage(page).locator("h2").textContent()).toBe("a {red|blue} car");
   await finished(page).first().click();
   const answer = page.waitForResponse((response) => response.url().endsWith("/api/jobs"));
-  await page.getByRole("dialog").getByRole("button", { name: "Vary a lot" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Vary strongly" }).click();
   const varied = (await (await answer).json()) as Job;
   expect(new Set(varied.slots.map(({ prompt }) => prompt))).toEqual(new Set(["a {red|blue} car"]));
 });
@@ -517,12 +530,12 @@ test("the keyboard is enough", async () => {
   const dialog = page.getByRole("dialog", { name: "Picture" });
   const heading = dialog.getByRole("heading", { level: 2 });
   await heading.waitFor();
-  const shown = () => dialog.locator(".view img").getAttribute("src");
-  expect(await shown()).toBe(before[0]?.url);
+  const shown = () => dialog.locator(".view img").getAttribute("data-id");
+  expect(await shown()).toBe(before[0]?.id);
   await page.keyboard.press("ArrowRight");
-  await expect.poll(shown).toBe(before[1]?.url);
+  await expect.poll(shown).toBe(before[1]?.id);
   await page.keyboard.press("ArrowLeft");
-  await expect.poll(shown).toBe(before[0]?.url);
+  await expect.poll(shown).toBe(before[0]?.id);
   await page.keyboard.press("Escape");
   await expect.poll(() => dialog.isVisible()).toBe(false);
   expect(await focused()).toBe(before[0]?.id);
@@ -547,7 +560,7 @@ test("a phone shows everything in one column", async () => {
   await finished(page).first().tap();
   await page
     .getByRole("dialog", { name: "Picture" })
-    .getByRole("button", { name: "Vary a lot" })
+    .getByRole("button", { name: "Vary strongly" })
     .waitFor();
   expect(await overflow()).toBe(0);
 });
@@ -605,7 +618,7 @@ test.each([
   };
   await page.locator("#prompt").fill("a {red|blue} heart");
   if (viewport === PHONE) await page.locator("summary").first().click();
-  await page.locator("summary").last().click();
+  await page.getByText("Advanced").click();
   await check();
   await history(page).first().click();
   await page.getByRole("dialog", { name: "Picture" }).waitFor();

@@ -32,8 +32,8 @@ export interface Settings {
   repaint: number;
 }
 
-/** How far to leave a picture: it keeps its layout, and gets another rendering. */
-export const STRENGTH = 0.6;
+/** How far to leave a picture: at 0.6 it stays what it was, and at 0.9 its layout is lost. */
+export const STRENGTH = 0.8;
 /** How far a variation leaves its picture: at 0.5 all look the same, and at 0.9 drafts fall apart. */
 export const VARIATION = { subtle: 0.7, strong: 0.85 };
 export type Variation = keyof typeof VARIATION;
