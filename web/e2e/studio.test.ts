@@ -175,6 +175,7 @@ test("a picture to start from is followed, closely or less", async () => {
   await drop(page, page.locator("[data-drop=start]").first(), file, "image/png");
   const follow = page.getByRole("slider", { name: /How closely/ });
   await follow.waitFor();
+  await page.getByRole("switch", { name: /Match my image/ }).uncheck({ force: true });
   const far: number[] = [];
   for (const closeness of ["95", "5"]) {
     await follow.fill(closeness);
