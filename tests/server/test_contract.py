@@ -128,6 +128,13 @@ def test_the_document_knows_every_answer(server: Running, schema: Any) -> None:
         ("POST", "/api/pictures/{id}/restore"): server.http.post(
             f"/api/pictures/{picture['id']}/restore", json={}
         ),
+        **{
+            ("POST", f"/api/pictures/{what}"): server.http.post(
+                f"/api/pictures/{what}", json={"ids": [picture["id"], "gone"]}
+            )
+            for what in ("favourite", "delete", "restore")
+        },
+        ("DELETE", "/api/trash"): server.http.delete("/api/trash"),
         ("GET", "/v1/models"): server.http.get("/v1/models"),
         ("GET", "/v1/models/{id}"): server.http.get("/v1/models/asymflow"),
         ("POST", "/v1/images/generations"): server.http.post("/v1/images/generations", json=form),

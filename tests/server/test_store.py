@@ -26,10 +26,11 @@ from asymflow.server import database
 from asymflow.server.database import NAME
 from asymflow.server.settings import Settings
 from asymflow.server.store import JobRow, Store, new_id
+from asymflow.server.views import Facts
 
 from .conftest import Running, Slow, running
 
-FACTS = {"prompt": "a", "seed": 1, "width": 8, "height": 8, "seconds": 0.1, "forwards": 2}
+FACTS = Facts(prompt="a", seed=1, width=8, height=8, seconds=0.1, forwards=2)
 
 
 def drawn(store: Store, job: str = "", slot: int = 0) -> str:
@@ -130,20 +131,27 @@ def test_a_newer_database_is_refused_whole(tmp_path: Path) -> None:
     assert (tmp_path / NAME).read_bytes() == before
 
 
-def test_an_older_database_is_brought_up_and_a_copy_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(database, "_STEPS", database._STEPS[:1])  # pyright: ignore[reportPrivateUsage]
-        patch.setattr(database, "SCHEMA", 1)
-        store = Store(tmp_path)
-        picture = drawn(store)
-        store.close()
+@pytest.mark.parametrize("version", range(1, database.SCHEMA))
+def test_an_older_database_is_brought_up_and_a_copy_kept(tmp_path: Path, version: int) -> None:
+    picture = new_id()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / f"{picture}.png").write_bytes(b"a picture")
+    with closing(sqlite3.connect(tmp_path / NAME)) as older:
+        for step in database._STEPS[:version]:  # pyright: ignore[reportPrivateUsage]
+            older.executescript(step)
+        older.execute(f"PRAGMA user_version = {version}")
+        older.execute(
+            "INSERT INTO pictures (id, job, slot, created, listed, facts) "
+            "VALUES (?, ?, 0, 1, 1, ?)",
+            (picture, new_id(), FACTS.model_dump_json()),
+        )
+        older.commit()
     store = Store(tmp_path)
-    assert [row.id for row in store.gallery(None, 9)] == [picture]
+    assert [row.id for row in store.gallery(None, 9)] == [picture]  # of who has no token
+    assert store.gallery(None, 9, owner="anna") == []
     store.close()
-    with closing(sqlite3.connect(tmp_path / "studio.schema1")) as copy:
-        assert copy.execute("PRAGMA user_version").fetchone() == (1,)
+    with closing(sqlite3.connect(tmp_path / f"studio.schema{version}")) as copy:
+        assert copy.execute("PRAGMA user_version").fetchone() == (version,)
         assert copy.execute("SELECT id FROM pictures").fetchone() == (picture,)
 
 
@@ -220,9 +228,13 @@ def test_a_field_of_another_version_is_kept_and_harms_nothing(slow: Slow, tmp_pa
         failed = server.over(strange["id"])
         assert failed["error"]["code"] == "other_version"
         assert "glow" in failed["error"]["message"]
-        assert server.job(done["id"])["pictures"][0]["glow"] == 3
+        assert "glow" not in server.job(done["id"])["pictures"][0]
     with closing(sqlite3.connect(tmp_path / "data" / NAME)) as found:
         texts = [text for [text] in found.execute("SELECT request FROM jobs")]
+        texts += [
+            text
+            for [text] in found.execute("SELECT facts FROM pictures WHERE job = ?", (done["id"],))
+        ]
     assert all("glow" in json.loads(text) for text in texts)
 
 
@@ -256,7 +268,7 @@ def test_a_full_disk_can_be_emptied_by_deleting(small_disk: Path) -> None:
     fill(small_disk)
     with pytest.raises(OSError, match="space"):
         drawn(store)
-    hidden = store.hide(ids[0], hidden=True)
+    [hidden] = store.hide([ids[0]], hidden=True)
     assert hidden is not None
     assert hidden.deleted is not None
     fill(small_disk)  # somebody else takes what was kept for that
@@ -277,7 +289,7 @@ def test_room_is_made_from_what_was_deleted_and_nothing_else(tmp_path: Path) -> 
     store = Store(tmp_path)
     ids = [drawn(store) for _ in range(30)]
     for id in ids[:25]:
-        store.hide(id, hidden=True)
+        store.hide([id], hidden=True)
     store.make_room(store.free() // 2)
     assert names(tmp_path) == set(ids)  # there was enough
     store.make_room(2**62)
@@ -323,7 +335,7 @@ class Kills(RuleBasedStateMachine):
 
     @rule(id=pictures)
     def hide(self, id: str) -> None:
-        self.store.hide(id, hidden=True)
+        self.store.hide([id], hidden=True)
 
     @rule(id=consumes(pictures))
     def remove(self, id: str) -> None:

@@ -14,6 +14,7 @@ from asymflow.cli import main
 from asymflow.server import upkeep
 from asymflow.server.database import NAME
 from asymflow.server.store import Store, new_id
+from asymflow.server.views import Facts
 
 from .conftest import Serve
 
@@ -50,7 +51,7 @@ def test_a_running_server_is_backed_up_and_the_copy_serves(
 
 
 def drawn(store: Store) -> str:
-    facts = {"prompt": "a", "seed": 1, "width": 8, "height": 8, "seconds": 0.1, "forwards": 2}
+    facts = Facts(prompt="a", seed=1, width=8, height=8, seconds=0.1, forwards=2)
     id = new_id()
     store.write_picture(id, id.encode())
     store.add_picture(id, new_id(), 0, facts, listed=True)

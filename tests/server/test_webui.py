@@ -211,7 +211,7 @@ def test_what_a_model_cannot_do_is_noted_and_not_refused() -> None:
         }
     )
     order = order_of(served, known, request, None)
-    assert (order.job.label, order.job.size, order.job.quality) == (1, (28, 28), "draft")
+    assert (order.job.label, order.job.height, order.job.quality) == (1, 28, "draft")
     assert (order.job.guidance_scale, order.job.negative_prompt, order.job.seed) == (None, "", None)
     assert [note.partition(":")[0] for note in order.notes] == [
         "steps 30",
@@ -228,9 +228,10 @@ def test_sizes_are_those_of_the_card() -> None:
     card = Card("Emoji", "prompt", sizes, negative=True, guided=True, guidance=5.0)
     served, known = about(card, {"draft": plan_of(shifted(4, 2.0))})
 
-    def size(**more: int) -> tuple[int, int]:
+    def size(**more: int) -> tuple[int | None, int | None]:
         request = Txt2Img.model_validate({"prompt": "a fox", **more})
-        return order_of(served, known, request, None).job.size
+        job = order_of(served, known, request, None).job
+        return job.height, job.width
 
     assert size() == (64, 64)
     assert size(width=0, height=0) == (64, 64)

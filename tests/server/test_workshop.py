@@ -68,12 +68,12 @@ def call(server: Running, name: str, picture: dict[str, Any]) -> httpx.Response:
         return http.post("/api/uploads", content=png(), headers=PNG, timeout=patient)
     if name == "record_of":
         return http.post("/api/settings", content=png(), headers=PNG, timeout=patient)
-    if name == "zipped":
+    if name == "original":
         return http.get(f"/api/pictures/zip?ids={picture['id']}", timeout=patient)
     return http.get(f"{picture['url']}&scale=9", timeout=patient)
 
 
-@pytest.mark.parametrize("name", ["converted", "receive", "record_of", "zipped"])
+@pytest.mark.parametrize("name", ["converted", "receive", "record_of", "original"])
 def test_slow_work_leaves_threads_for_everybody_else(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -6,6 +6,7 @@ import { classesLike, heading, matching, possible, shape, titled } from "../src/
 
 const SIZES: Sizes = {
   native: { width: 64, height: 64 },
+  offered: [{ width: 64, height: 64 }],
   smallest: 16,
   largest: 512,
   multiple: 8,

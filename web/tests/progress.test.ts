@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import type { Job, JobEvent, Picture, Step } from "../src/lib/contract";
+import type { Job, Picture, Step } from "../src/lib/contract";
+import type { JobEvent } from "../src/lib/events";
 import { reduce, refreshed, spent, viewOf, type JobView } from "../src/lib/progress";
 
 const step = (change: Partial<Step> = {}): Step => ({

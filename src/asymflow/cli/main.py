@@ -14,7 +14,7 @@ import typer
 
 from asymflow._version import __version__
 from asymflow.cli import options, report
-from asymflow.cli.commands import bench, bulk, gallery, planning, server, training
+from asymflow.cli.commands import bench, bulk, gallery, planning, server, token, training
 from asymflow.core.errors import AsymflowError
 
 _LONGEST = 10_000
@@ -239,4 +239,5 @@ app.add_typer(planning.app, name="plan", rich_help_panel="Plan")
 app.command(rich_help_panel="Make a model")(training.train)
 app.add_typer(training.app, name="data", rich_help_panel="Make a model")
 app.add_typer(gallery.app, name="gallery", rich_help_panel="Draw")
+app.add_typer(token.app, name="token", rich_help_panel="Draw")
 app.add_typer(bench.app, name="bench", rich_help_panel="Check")

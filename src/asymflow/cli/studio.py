@@ -7,8 +7,10 @@ import logging
 import os
 import threading
 import webbrowser
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from asymflow.cli.report import print_note
 from asymflow.core.errors import InputError, MissingExtra
@@ -30,6 +32,7 @@ class ServerOptions:
         keep_free: disk space to leave free, in megabytes.
         drain: seconds to finish running work after a signal; the default if None.
         notice: seconds between a signal and closing the listener; the default if None.
+        limits: further settings of the server by name; those that are None have their defaults.
     """
 
     host: str
@@ -44,6 +47,7 @@ class ServerOptions:
     keep_free: int
     drain: float | None = None
     notice: float | None = None
+    limits: Mapping[str, object] = field(default_factory=lambda: dict[str, object]())
 
 
 def serve(options: ServerOptions, *, studio: bool = False, browser: bool = False) -> None:
@@ -79,6 +83,10 @@ def serve(options: ServerOptions, *, studio: bool = False, browser: bool = False
         browser=studio,
         notice_seconds=options.notice,
     )
+    given: dict[str, Any] = {k: v for k, v in options.limits.items() if v is not None}
+    settings = replace(settings, **given)
+    if not settings.proxies and (known := os.environ.get("FORWARDED_ALLOW_IPS")):
+        settings = replace(settings, proxies=tuple(known.split(",")))
     if options.drain is not None:
         settings = replace(settings, drain_seconds=options.drain)
     logs.set_up(logging.WARNING if studio else logging.INFO)

@@ -14,6 +14,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def _umask() -> int:
+    """What new files do not permit; it can only be read by setting it."""
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
+
+
+_UMASK = _umask()
+"""Read once: another thread could make a file in between."""
+
+
 @contextmanager
 def replacing(path: Path) -> Generator[BinaryIO]:
     """Open a temporary file beside `path` that takes its name when the block succeeds.
@@ -28,7 +39,7 @@ def replacing(path: Path) -> Generator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp makes it private to the user
+        Path(name).chmod(0o666 & ~_UMASK)  # mkstemp makes it private to the user
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 from uvicorn.server import HANDLED_SIGNALS
 
 from asymflow._version import __version__
@@ -50,11 +51,15 @@ from asymflow.server.security import Protected
 from asymflow.server.settings import STATIC, Settings
 from asymflow.server.state import Here, Studio
 from asymflow.server.store import Store
+from asymflow.server.tokens import Tokens
 from asymflow.server.worker import Workers
 from asymflow.server.workshop import Workshop
 
 _HOUR = 3600.0
-_UPLOADS_KEPT = 7 * 24 * _HOUR
+_RECORDS_KEPT = 24 * _HOUR
+"""How long an idempotency key finds its job, and jobs without pictures are remembered."""
+_TOLD = "asymflow.told"
+"""Whether the error of a call was logged and answered, in its scope."""
 _log = logging.getLogger("asymflow.server")
 
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -97,7 +102,7 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
         await asyncio.to_thread(workers.finish, settings.stop_seconds)
         store.close()
 
-    app = FastAPI(
+    app = _App(
         title="asymflow",
         version=__version__,
         lifespan=lifespan,
@@ -105,7 +110,8 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
         redoc_url=None,
         responses=openapi_schema.FAILURES,
     )
-    app.state.studio = Studio(settings, store, manager, metrics, Workshop(settings))
+    tokens = Tokens(settings.data)
+    app.state.studio = Studio(settings, store, manager, metrics, Workshop(settings), tokens)
     app.state.sessions = webui.Sessions()
     app.include_router(openai.router)
     app.include_router(_operations)
@@ -125,7 +131,7 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
     if settings.browser and not settings.replicated and (STATIC / "index.html").is_file():
         app.mount("/", _Static(directory=STATIC, html=True))
     # The middleware added last is the outermost.
-    app.add_middleware(Protected, settings=settings, manager=manager)
+    app.add_middleware(Protected, settings=settings, manager=manager, tokens=tokens)
     app.add_middleware(Logged, metrics=metrics)
     return app
 
@@ -271,10 +277,28 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
+class _App(FastAPI):
+    """An application whose document has the events of its streams, too."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except Exception:
+            if not scope.get(_TOLD):  # else the server around it would log it again
+                raise
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi_schema.completed(super().openapi())
+        return self.openapi_schema
+
+
 class _Static(StaticFiles):
     """The front end: files with a hash in their name are cached for ever, others revalidated."""
 
     async def get_response(self, path: str, scope: Any) -> Response:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(404)  # no call of an API is there either
         response = await super().get_response(path, scope)
         fixed = path.startswith("assets/")
         response.headers["Cache-Control"] = (
@@ -306,7 +330,9 @@ async def _clean(settings: Settings, store: Store) -> None:
                 store.purge,
                 undo=settings.undo_seconds,
                 passing=settings.passing_seconds,
-                uploads=_UPLOADS_KEPT,
+                uploads=settings.upload_seconds,
+                gallery=settings.gallery_seconds,
+                records=_RECORDS_KEPT,
             )
         except (OSError, sqlite3.Error):
             _log.exception("old files could not be removed")
@@ -319,12 +345,14 @@ async def _clean(settings: Settings, store: Store) -> None:
 _operations = APIRouter(tags=["operations"])
 
 
+@_operations.head("/health", include_in_schema=False)
 @_operations.get("/health", responses=openapi_schema.answers(openapi_schema.Health))
 async def _health() -> dict[str, str]:
     """Whether the process responds."""
     return {"status": "ok"}
 
 
+@_operations.head("/ready", include_in_schema=False)
 @_operations.get(
     "/ready",
     responses={
@@ -437,6 +465,7 @@ async def _hung_up(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:
+    request.scope[_TOLD] = True
     _log.error("a call failed", exc_info=error, extra={"path": request.url.path})
     problem = ProblemDetail(
         "Something went wrong in the server. Its log says what.", "server_error"

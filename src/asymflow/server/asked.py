@@ -8,10 +8,10 @@ from asymflow.generation import pipeline, styles
 from asymflow.planning.shelf import DEFAULT, NAMES
 from asymflow.server.lineup import About
 from asymflow.server.problems import ApiError
-from asymflow.server.schemas import JobRequest
+from asymflow.server.schemas import Asked, CompletedRequest, JobRequest
 
 
-def by_card(about: About, request: JobRequest) -> JobRequest:
+def by_card(about: About, request: JobRequest) -> CompletedRequest:
     """The request with its class, size and quality as the model knows them.
 
     Raises:
@@ -51,7 +51,7 @@ def by_card(about: About, request: JobRequest) -> JobRequest:
         "height": height,
         "quality": quality(about, request.quality),
     }
-    return request.model_copy(update=filled)
+    return CompletedRequest.model_validate(request.model_dump() | filled)
 
 
 def quality(about: About, wanted: str | None) -> str:
@@ -71,7 +71,7 @@ def quality(about: About, wanted: str | None) -> str:
     )
 
 
-def scale_of(card: Card, request: JobRequest) -> float:
+def scale_of(card: Card, request: Asked) -> float:
     """The effective guidance scale."""
     return card.guidance if request.guidance_scale is None else request.guidance_scale
 

@@ -50,6 +50,8 @@ class Config(uvicorn.Config):
             server_header=False,
             backlog=BACKLOG,
             timeout_keep_alive=settings.keep_alive_seconds,
+            proxy_headers=bool(settings.proxies),
+            forwarded_allow_ips=list(settings.proxies),
         )
         self.settings = settings
 

@@ -73,6 +73,14 @@ _STEPS: Sequence[str] = (
         content TEXT NOT NULL
     );
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+    ALTER TABLE pictures ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+    ALTER TABLE pictures ADD COLUMN favourite INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE uploads ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+    CREATE INDEX pictures_by_owner ON pictures (owner, number);
+    CREATE INDEX jobs_by_owner ON jobs (owner, number);
+    """,
 )
 SCHEMA = len(_STEPS)
 
@@ -137,6 +145,7 @@ class Database:
         )
         try:
             connection.row_factory = sqlite3.Row
+            connection.create_function("folded", 1, _folded, deterministic=True)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
@@ -168,6 +177,11 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+
+def _folded(text: object) -> str:
+    """A text for comparison, in any script."""
+    return str(text).casefold()
 
 
 def lock(folder: Path) -> FileLock:

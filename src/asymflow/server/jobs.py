@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from asymflow.core.types import Picture
+from asymflow.generation.spec import InputImage
+from asymflow.server import views
+from asymflow.server.clients import Client
 from asymflow.server.lineup import Served
 from asymflow.server.notify import Broadcast
 from asymflow.server.problems import ProblemDetail
-from asymflow.server.schemas import JobRequest, Slot
+from asymflow.server.schemas import CompletedRequest, Slot
 from asymflow.server.store import JobRow, PictureRow
+from asymflow.server.views import State
 
 Kind = Literal["studio", "api"]
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+Inputs = tuple[InputImage | None, InputImage | None]
+"""A picture to start from and a mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +29,12 @@ class Event:
     """An event of a job; `number` rises."""
 
     number: int
-    name: str
-    data: Mapping[str, Any]
+    data: views.Said
+
+    @property
+    def name(self) -> str:
+        """Of its kind."""
+        return self.data.event
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,27 @@ class Unit:
         return self.job.slots[self.slot]
 
 
+class Look:
+    """A preview, computed when somebody looks at it first.
+
+    Args:
+        make: computes it.
+    """
+
+    def __init__(self, make: Callable[[], Picture]) -> None:
+        self._make: Callable[[], Picture] | None = make
+        self._made: Picture | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Picture:
+        """The picture [h, w, 4]; slow at first."""
+        with self._lock:
+            if self._made is None:
+                assert self._make is not None
+                self._made, self._make = self._make(), None
+            return self._made
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """The state of a job in memory.
@@ -48,16 +80,18 @@ class Job:
             is loaded, as `steps`.
         steps: of one picture.
         done: number of finished steps, by slot.
-        previews: (step, picture) of the newest preview of a slot.
+        previews: (step, look) of the newest preview of a slot.
         kept: previews of steps in `keep`, which a caller waits for, by (slot, step).
+        since: when it came to this server, by a clock that nobody sets.
+        inputs: the pictures to start from, since its first picture was prepared.
         position: in the queue, as last reported.
         callers: number of connected calls that wait for it.
     """
 
     id: str
-    client: str
+    client: Client
     kind: Kind
-    request: JobRequest
+    request: CompletedRequest
     slots: tuple[Slot, ...]
     created: float
     served: Served | None
@@ -70,12 +104,12 @@ class Job:
     error: ProblemDetail | None = None
     pictures: dict[int, PictureRow] = field(default_factory=lambda: dict[int, PictureRow]())
     done: dict[int, int] = field(default_factory=lambda: dict[int, int]())
-    previews: dict[int, tuple[int, Picture]] = field(
-        default_factory=lambda: dict[int, tuple[int, Picture]]()
+    previews: dict[int, tuple[int, Look]] = field(
+        default_factory=lambda: dict[int, tuple[int, Look]]()
     )
-    kept: dict[tuple[int, int], Picture] = field(
-        default_factory=lambda: dict[tuple[int, int], Picture]()
-    )
+    kept: dict[tuple[int, int], Look] = field(default_factory=lambda: dict[tuple[int, int], Look]())
+    since: float = field(default_factory=time.monotonic)
+    inputs: Inputs | None = None
     position: int | None = None
     callers: int = 0
     log: list[Event] = field(default_factory=lambda: list[Event]())
@@ -98,36 +132,35 @@ class Job:
     @property
     def seconds(self) -> float:
         """Total seconds of its finished pictures."""
-        return sum(row.facts["seconds"] for row in self.pictures.values())
+        return sum(row.facts.seconds for row in self.pictures.values())
 
     @property
     def forwards(self) -> int:
         """Total network passes of its finished pictures."""
-        return sum(row.facts["forwards"] for row in self.pictures.values())
+        return sum(row.facts.forwards for row in self.pictures.values())
 
 
-def picture_json(row: PictureRow) -> dict[str, Any]:
-    """A picture as JSON of the API."""
+def picture_view(row: PictureRow) -> views.Picture:
+    """A picture as in the API."""
     url = f"/api/pictures/{row.id}/file"
-    return {
-        "id": row.id,
-        "job": row.job,
-        "slot": row.slot,
-        "created": row.created,
-        "class_label": None,
-        "model": None,
-        **row.facts,
-        "url": f"{url}?format=png",
-        "thumbnail": f"{url}?format=webp",
-        "deleted": row.deleted is not None,
-    }
+    return views.Picture(
+        **dict(row.facts),
+        id=row.id,
+        job=row.job,
+        slot=row.slot,
+        created=row.created,
+        url=f"{url}?format=png",
+        thumbnail=f"{url}?format=webp",
+        favourite=row.favourite,
+        deleted=row.deleted is not None,
+    )
 
 
 def job_row(job: Job) -> JobRow:
     """The database row of a job."""
     return JobRow(
         id=job.id,
-        client=job.client,
+        client=job.client.name,
         kind=job.kind,
         state=job.state,
         created=job.created,
@@ -136,16 +169,5 @@ def job_row(job: Job) -> JobRow:
         request=job.request.model_dump(),
         slots=[slot.model_dump() for slot in job.slots],
         error=None,
+        owner=job.client.owner,
     )
-
-
-def state_named(text: str) -> State:
-    """Parse the state in a row of the database.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    for state in ("queued", "running", "done", "failed", "cancelled"):
-        if text == state:
-            return state
-    raise ValueError(f"The database has a job in the state {text!r}.")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from asymflow.core.card import Card
 from asymflow.core.types import Plan
@@ -17,10 +17,9 @@ from asymflow.models.loading import EMBEDDED, WEIGHTS
 from asymflow.planning.shelf import DEFAULT
 from asymflow.server.measuring import Measuring
 from asymflow.server.supervisor import Supervised
+from asymflow.server.views import Loading
 
 Load = Callable[[], Model]
-Loading = Literal["away", "loading", "ready", "leaving", "failed"]
-"""Whether a model is loaded. One that leaves finishes its pictures, and takes no more."""
 
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
 """Seconds between two attempts to load a model."""

@@ -18,6 +18,7 @@ from types import TracebackType
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asymflow.server.metrics import Metrics
+from asymflow.server.problems import RESULTS
 
 _PLAIN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -116,6 +117,11 @@ def _uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
     )
 
 
+def _shown(path: str) -> str:
+    """A path without what is secret in it."""
+    return f"{RESULTS}..." if path.startswith(RESULTS) else path
+
+
 class Logged:
     """Writes a line for every call, and counts it."""
 
@@ -146,7 +152,7 @@ class Logged:
                 "call",
                 extra={
                     "method": method,
-                    "path": scope["path"],
+                    "path": _shown(scope["path"]),
                     "status": status,
                     "ms": round(1000 * (time.perf_counter() - started), 1),
                 },

@@ -20,35 +20,41 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from asymflow.core.errors import AsymflowError
-from asymflow.core.types import Picture, Plan
+from asymflow.core.types import Plan
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
-from asymflow.server import measuring, requests
+from asymflow.server import measuring, requests, views
 from asymflow.server.asked import scale_of
-from asymflow.server.jobs import Event, Job, Kind, State, Unit, job_row, picture_json, state_named
+from asymflow.server.clients import OPERATOR, Client
+from asymflow.server.jobs import Event, Job, Kind, Look, Unit, job_row, picture_view
 from asymflow.server.lineup import About, Load, Served, about
 from asymflow.server.measuring import Measuring
 from asymflow.server.metrics import Metrics
 from asymflow.server.notify import Broadcast
 from asymflow.server.problems import ApiError, ProblemDetail, stopping
 from asymflow.server.queue import FairQueue
-from asymflow.server.schemas import JobRequest, Slot, remembered, unknown
+from asymflow.server.schemas import CompletedRequest, JobRequest, Slot, remembered, unknown
 from asymflow.server.settings import Settings
 from asymflow.server.store import JobRow, PictureRow, Store, new_id
 from asymflow.server.supervisor import Supervised
+from asymflow.server.views import Facts, State, Step
 
 _log = logging.getLogger("asymflow.server")
 
 _REMEMBERED = 256
 """Number of ended jobs whose events can still be replayed."""
-_EPOCH = 1_000_000
-"""Event numbers reserved per start of the server, so that numbers rise across starts."""
+_EPOCH = 10**12
+"""Event numbers reserved per start of the server, so that numbers rise across starts. A picture
+takes some hundreds where many jobs wait."""
 _DOWN = "The process that draws is not there, and is being started again. Try again in a moment."
 _TURN = 30.0
 """Seconds after which a model makes room for another one although it has work."""
 _CHANGES = 1000
 """Number of job changes kept for pages that reconnect."""
+_STATE = TypeAdapter[State](State)
 _EVENTS = 5000
 """Number of events of all jobs that a subscriber may lag behind."""
 
@@ -74,7 +80,7 @@ class JobManager:
         self.first.asked = True
         self.stopping = False
         self.closing = False
-        self.changes: deque[Event] = deque(maxlen=_CHANGES)
+        self.changes: deque[tuple[str, Event]] = deque(maxlen=_CHANGES)
         self.changed = Broadcast()
         self.job_events: deque[tuple[Job, Event]] = deque(maxlen=_EVENTS)
         self.job_event_added = Broadcast()
@@ -93,7 +99,7 @@ class JobManager:
         self,
         request: JobRequest,
         *,
-        client: str,
+        client: Client,
         kind: Kind = "studio",
         key: str | None = None,
         keep: frozenset[int] = frozenset(),
@@ -104,7 +110,7 @@ class JobManager:
 
         Args:
             request: the pictures to make.
-            client: for fair queueing.
+            client: who asks.
             kind: of the API that was called.
             key: the idempotency key.
             keep: steps whose previews a caller waits for.
@@ -120,7 +126,8 @@ class JobManager:
         unique = {"image", "mask"} if sent else None
         text = f"{literal} {sent} {request.model_dump_json(exclude=unique)}"
         body = hashlib.sha256(text.encode()).hexdigest()
-        scoped = None if key is None else hashlib.sha256(f"{kind} {key}".encode()).hexdigest()
+        whose = "" if client.owner == OPERATOR else f"{client.owner} "
+        scoped = key and hashlib.sha256(f"{kind} {whose}{key}".encode()).hexdigest()
         with self._lock:
             if scoped is not None and (again := self._again(scoped, body)) is not None:
                 again.callers += 1
@@ -130,10 +137,10 @@ class JobManager:
             model = served.model
             completed, slots = requests.completed(about, request, literal)
             completed = completed.model_copy(update={"model": served.id})
-            requests.check(model, self.store, completed)
+            requests.check(model, self.store, completed, client.owner)
             if request.live:
                 self._supersede(client)
-            self._admit(client, len(slots))
+            self._admit(client.name, len(slots))
             self.check_disk()
             job = Job(
                 id=new_id(),
@@ -174,7 +181,7 @@ class JobManager:
         """Cancel a job, at its next step if it runs; no effect if it has ended."""
         with self._lock:
             if not job.over:
-                self._end(job, "cancelled", "cancelled", {})
+                self._end(job, "cancelled", views.Cancelled())
 
     def leave(self, job: Job) -> None:
         """Unregister a waiting caller of `submit`; a job without callers is cancelled."""
@@ -193,35 +200,40 @@ class JobManager:
         row = self.store.job(id)
         return None if row is None else self._recalled(row)
 
-    def recent(self, limit: int) -> list[Job]:
-        """The newest jobs of the studio first."""
-        rows = self.store.recent_jobs(limit)
+    def recent(self, limit: int, owner: str) -> list[Job]:
+        """The newest jobs of the studio of an owner first."""
+        rows = self.store.recent_jobs(limit, owner)
         found = (self.job(row.id) for row in rows)
         return [job for job in found if job is not None]
 
-    def active(self) -> list[Job]:
-        """Jobs of the studio that wait or run."""
+    def active(self, owner: str) -> list[Job]:
+        """Jobs of the studio of an owner that wait or run."""
         with self._lock:
-            return [job for job in self._jobs.values() if not job.over and job.kind == "studio"]
+            return [
+                job
+                for job in self._jobs.values()
+                if not job.over and job.kind == "studio" and job.client.owner == owner
+            ]
 
     def events(self, job: Job, after: int) -> list[Event]:
         """Events of a job after a number; those of earlier starts are reported as new."""
         with self._lock:
             return [event for event in job.log if event.number > after]
 
-    def changes_after(self, number: int) -> list[Event]:
-        """Changes of state of all jobs after a number."""
+    def changes_after(self, number: int, owner: str) -> list[Event]:
+        """Changes of state of all jobs of an owner after a number."""
         with self._lock:
-            return [event for event in self.changes if event.number > number]
+            return [e for whose, e in self.changes if e.number > number and whose == owner]
 
-    def job_events_after(self, number: int) -> list[tuple[Job, Event]]:
-        """Events of all jobs of the studio after a number, in order."""
+    def job_events_after(self, number: int, owner: str) -> list[tuple[Job, Event]]:
+        """Events of all jobs of the studio of an owner after a number, in order."""
         found: list[tuple[Job, Event]] = []
         with self._lock:
             for job, event in reversed(self.job_events):
                 if event.number <= number:
                     break
-                found.append((job, event))
+                if job.client.owner == owner:
+                    found.append((job, event))
         return found[::-1]
 
     def last_event(self) -> int:
@@ -232,19 +244,29 @@ class JobManager:
     def last_change(self) -> int:
         """The number of the newest change."""
         with self._lock:
-            return self.changes[-1].number if self.changes else self._next
+            return self.changes[-1][1].number if self.changes else self._next
 
-    def hide(self, id: str, *, hidden: bool) -> None:
-        """Hide a picture, or show it again."""
-        if (row := self.store.hide(id, hidden=hidden)) is not None:
+    def hide(self, ids: Sequence[str], owner: str, *, hidden: bool) -> list[PictureRow]:
+        """Hide pictures of an owner, or show them again; return those there are."""
+        return self._renewed(self.store.hide(ids, hidden=hidden, owner=owner))
+
+    def favour(self, ids: Sequence[str], owner: str, *, favourite: bool) -> list[PictureRow]:
+        """Make pictures of an owner favourites, or not; return those there are."""
+        return self._renewed(self.store.favour(ids, favourite=favourite, owner=owner))
+
+    def remove(self, rows: Sequence[PictureRow]) -> list[PictureRow]:
+        """Delete pictures permanently; return their rows as reported from now on."""
+        self.store.remove([row.id for row in rows])
+        return self._renewed([replace(row, deleted=time.time()) for row in rows])
+
+    def empty_trash(self, owner: str) -> int:
+        """Delete the hidden pictures of an owner permanently; return how many there were."""
+        return len(self.store.empty_trash(owner))
+
+    def _renewed(self, rows: list[PictureRow]) -> list[PictureRow]:
+        for row in rows:
             self._renew(row)
-
-    def remove(self, row: PictureRow) -> PictureRow:
-        """Delete a picture permanently; return its row as reported from now on."""
-        self.store.remove([row.id])
-        gone = replace(row, deleted=time.time())
-        self._renew(gone)
-        return gone
+        return rows
 
     def _renew(self, row: PictureRow) -> None:
         """Publish the job of a picture that has changed."""
@@ -258,12 +280,12 @@ class JobManager:
         with self._lock:
             return self._outlook(job)
 
-    def newest(self, job: Job, slot: int) -> tuple[int, Picture] | None:
+    def newest(self, job: Job, slot: int) -> tuple[int, Look] | None:
         """The newest preview of a running picture, and its step."""
         with self._lock:
             return job.previews.get(slot)
 
-    def kept(self, job: Job, slot: int, step: int) -> Picture | None:
+    def kept(self, job: Job, slot: int, step: int) -> Look | None:
         """The kept preview of a step, as long as a caller waits for the job."""
         with self._lock:
             return job.kept.get((slot, step))
@@ -548,33 +570,41 @@ class JobManager:
             # wait for the disk.
             job.state = "running"
             job.started = time.time()
-            self.metrics.wait.observe(job.started - job.created)
-            self._record(job, "started", {})
+            self.metrics.wait.observe(time.monotonic() - job.since)
+            self._record(job, views.Started())
             self._announce(job)
 
-    def step(self, unit: Unit, index: int, facts: Mapping[str, Any], preview: Picture) -> None:
-        """Record a finished step of a picture, with its preview."""
+    def step(self, unit: Unit, index: int, step: Step, forwards: int, look: Look) -> None:
+        """Record a finished step of a picture.
+
+        Args:
+            unit: the picture.
+            index: of the step in its plan.
+            step: what was done.
+            forwards: network passes of it.
+            look: the picture as it is now.
+        """
         job = unit.job
         with self._lock:
             if job.over:
                 return
             job.done[unit.slot] = index + 1
-            job.previews[unit.slot] = (index, preview)
+            job.previews[unit.slot] = (index, look)
             if index in job.keep:
-                job.kept[unit.slot, index] = preview
-            address = f"/api/jobs/{job.id}/preview/{unit.slot}?v={index}"
-            data = {
-                "slot": unit.slot,
-                "step": index,
-                "steps": job.steps,
-                **facts,
-                "progress": round(job.progress, 4),
-                "eta_seconds": self._outlook(job)[1],
-                "preview": address,
-            }
-            self._record(job, "step", data)
+                job.kept[unit.slot, index] = look
+            data = views.Stepped(
+                **dict(step),
+                slot=unit.slot,
+                step=index,
+                steps=job.steps,
+                forwards=forwards,
+                progress=round(job.progress, 4),
+                eta_seconds=self._outlook(job)[1],
+                preview=f"/api/jobs/{job.id}/preview/{unit.slot}?v={index}",
+            )
+            self._record(job, data)
 
-    def picture(self, unit: Unit, data: bytes, facts: Mapping[str, Any]) -> None:
+    def picture(self, unit: Unit, data: bytes, facts: Facts) -> None:
         """Store a finished picture."""
         job, id = unit.job, new_id()
         listed = job.kind == "studio" and not job.request.live
@@ -583,20 +613,17 @@ class JobManager:
             if job.over:
                 self.store.drop_picture(id)
                 return
-            row = self.store.add_picture(id, job.id, unit.slot, facts, listed=listed)
+            row = self.store.add_picture(
+                id, job.id, unit.slot, facts, listed=listed, owner=job.client.owner
+            )
             job.pictures[unit.slot] = row
             job.previews.pop(unit.slot, None)
-            self._record(job, "picture", {"slot": unit.slot, "picture": picture_json(row)})
+            self._record(job, views.Finished(slot=unit.slot, picture=picture_view(row)))
             self.metrics.pictures.labels(
                 job.kind, job.request.quality, job.request.model or self.first.id
             ).inc()
             if len(job.pictures) == len(job.slots):
-                self._end(
-                    job,
-                    "done",
-                    "done",
-                    {"seconds": round(job.seconds, 4), "forwards": job.forwards},
-                )
+                self._end(job, "done", _done(job))
 
     def fail(self, job: Job, problem: ProblemDetail) -> None:
         """Mark a job as failed."""
@@ -604,7 +631,7 @@ class JobManager:
             if not job.over:
                 job.error = problem
                 self.metrics.failures.labels(problem.code or "unknown").inc()
-                self._end(job, "failed", "failed", {"error": problem.as_json()})
+                self._end(job, "failed", views.Failed(error=problem))
 
     def rest(self, units: Sequence[Unit]) -> None:
         """Release the units that were taken."""
@@ -669,14 +696,14 @@ class JobManager:
         for unit in self._queue:
             served = unit.job.served
             if served is not None and served.failure is None:
-                found[served] = min(found.get(served, unit.job.created), unit.job.created)
+                found[served] = min(found.get(served, unit.job.since), unit.job.since)
         return found
 
     def _make_room(self, kept: Sequence[Served], since: float) -> None:
         """Let the model leave that was used least recently."""
         busy = {unit.job.served for unit in (*self._queue, *self._running)}
         idle = [s for s in kept if s not in busy and not s.measures]
-        if not idle and time.time() - since > _TURN:
+        if not idle and time.monotonic() - since > _TURN:
             idle = list(kept)
         if idle:
             min(idle, key=lambda served: served.used).state = "leaving"
@@ -727,7 +754,7 @@ class JobManager:
         return (
             job.state not in ("failed", "cancelled")
             and (job.state != "done" or len(rows) == len(job.slots))
-            and all(requests.has_picture(self.store, row.id) for row in rows)
+            and all(requests.has_picture(self.store, row.id, row.owner) for row in rows)
         )
 
     def _admit(self, client: str, count: int) -> None:
@@ -748,19 +775,19 @@ class JobManager:
                 retry_after=wait,
             )
 
-    def _supersede(self, client: str) -> None:
+    def _supersede(self, client: Client) -> None:
         for job in list(self._jobs.values()):
             if job.request.live and job.client == client and not job.over:
-                self._end(job, "cancelled", "cancelled", {})
+                self._end(job, "cancelled", views.Cancelled())
 
     def _enter(self, job: Job) -> None:
         """Queue the missing pictures of a job."""
         self._jobs[job.id] = job
         for slot in range(len(job.slots)):
             if slot not in job.pictures:
-                self._queue.push(Unit(job, slot), job.client, job.cost)
+                self._queue.push(Unit(job, slot), job.client.name, job.cost)
         job.position, eta = self._outlook(job)
-        self._record(job, "queued", {"position": job.position, "eta_seconds": eta})
+        self._record(job, views.Queued(position=job.position, eta_seconds=eta))
         self._announce(job)
         self.metrics.queue.set(len(self._queue))
         self._work.notify_all()
@@ -772,17 +799,18 @@ class JobManager:
             if job.state == "queued" and position != job.position:
                 job.position = position
                 eta = round(seconds, 3)
-                self._record(job, "queued", {"position": position, "eta_seconds": eta})
+                self._record(job, views.Queued(position=position, eta_seconds=eta))
 
-    def _end(self, job: Job, state: State, name: str, data: Mapping[str, Any]) -> None:
+    def _end(self, job: Job, state: State, data: views.Said) -> None:
         self._queue.remove(lambda unit: unit.job is job)
         job.state = state
         job.finished = time.time()
         job.previews.clear()
+        job.inputs = None
         self._write(job)
         self.metrics.jobs.labels(job.kind, state).inc()
         self.metrics.queue.set(len(self._queue))
-        self._record(job, name, data)
+        self._record(job, data)
         self._announce(job)
         over = [each for each in self._jobs.values() if each.over]
         for old in over[:-_REMEMBERED]:
@@ -810,9 +838,9 @@ class JobManager:
             lost = down is not None and time.monotonic() - down > self.settings.network_seconds
             if lost and job.kind == "api":  # a client holds a connection open for it
                 self.fail(job, ProblemDetail(_DOWN, "server_error", code="network_lost"))
-        late = time.time() - self.settings.wait_seconds
+        late = time.monotonic() - self.settings.wait_seconds
         for job in {unit.job.id: unit.job for unit in self._queue}.values():
-            if job.created < late and job.state == "queued":
+            if job.since < late and job.state == "queued":
                 self.fail(
                     job,
                     ProblemDetail(
@@ -851,16 +879,16 @@ class JobManager:
         self._next += 1
         return self._next
 
-    def _record(self, job: Job, name: str, data: Mapping[str, Any]) -> None:
-        event = Event(self._number(), name, data)
+    def _record(self, job: Job, data: views.Said) -> None:
+        event = Event(self._number(), data)
         job.log.append(event)
         job.broadcast.ring()
         self._spread(job, event)
 
     def _announce(self, job: Job) -> None:
         if job.kind == "studio":
-            event = Event(self._number(), "job", {"job": self._json(job)})
-            self.changes.append(event)
+            event = Event(self._number(), views.Changed(job=self._view(job)))
+            self.changes.append((job.client.owner, event))
             self.changed.ring()
             self._spread(job, event)
 
@@ -870,50 +898,50 @@ class JobManager:
             self.job_events.append((job, event))
             self.job_event_added.ring()
 
-    def json(self, job: Job) -> dict[str, Any]:
-        """A job as JSON of the API."""
+    def view(self, job: Job) -> views.Job:
+        """A job as in the API."""
         with self._lock:
-            return self._json(job)
+            return self._view(job)
 
-    def _json(self, job: Job) -> dict[str, Any]:
+    def _view(self, job: Job) -> views.Job:
         position, eta = self._outlook(job)
-        return {
-            "id": job.id,
-            "state": job.state,
-            "created": job.created,
-            "started": job.started,
-            "finished": job.finished,
-            "request": job.request.model_dump(),
-            "position": position,
-            "loading": not job.over and job.served is not None and job.served.state == "loading",
-            "eta_seconds": eta,
-            "progress": round(job.progress, 4),
-            "pictures": [picture_json(job.pictures[i]) for i in sorted(job.pictures)],
-            "slots": [slot.model_dump() for slot in job.slots],
-            "error": None if job.error is None else job.error.as_json(),
-            "seconds": round(job.seconds, 4) if job.pictures else None,
-            "forwards": job.forwards if job.pictures else None,
-        }
+        return views.Job(
+            id=job.id,
+            state=job.state,
+            created=job.created,
+            started=job.started,
+            finished=job.finished,
+            request=job.request,
+            position=position,
+            loading=not job.over and job.served is not None and job.served.state == "loading",
+            eta_seconds=eta,
+            progress=round(job.progress, 4),
+            pictures=tuple(picture_view(job.pictures[i]) for i in sorted(job.pictures)),
+            slots=job.slots,
+            error=job.error,
+            seconds=round(job.seconds, 4) if job.pictures else None,
+            forwards=job.forwards if job.pictures else None,
+        )
 
     def _restore(self) -> None:
         for row in self.store.unfinished_jobs():
             job = self._recalled(row)
             if job is None:
                 continue
-            job.log = [Event(self._number(), each.name, each.data) for each in job.log]
+            job.log = [Event(self._number(), each.data) for each in job.log]
             if len(job.pictures) == len(job.slots):
-                self._end(job, "done", "done", {"seconds": job.seconds, "forwards": job.forwards})
+                self._end(job, "done", _done(job))
             elif job.kind == "api" or job.request.live:
                 # Its caller is disconnected.
-                self._end(job, "cancelled", "cancelled", {})
-            elif strange := unknown(JobRequest, row.request):
+                self._end(job, "cancelled", views.Cancelled())
+            elif strange := unknown(CompletedRequest, row.request):
                 job.error = ProblemDetail(
                     "This job comes from another version of asymflow, and has fields that this "
                     f"one does not know: {', '.join(strange)}. Request it again.",
                     "server_error",
                     code="other_version",
                 )
-                self._end(job, "failed", "failed", {"error": job.error.as_json()})
+                self._end(job, "failed", views.Failed(error=job.error))
             elif job.served is None:
                 job.error = ProblemDetail(
                     f"This job is for the model {job.request.model!r}, which this server does not "
@@ -921,7 +949,7 @@ class JobManager:
                     "server_error",
                     code="model_not_found",
                 )
-                self._end(job, "failed", "failed", {"error": job.error.as_json()})
+                self._end(job, "failed", views.Failed(error=job.error))
             else:
                 if job.served.model is not None:
                     _plan(job, job.served.model)
@@ -939,13 +967,10 @@ class JobManager:
 
     def _remembered(self, row: JobRow) -> Job:
         """A job from the database, with a log reconstructed from its row."""
-        request = remembered(JobRequest, row.request)
-        filled = ("prompt", "width", "height", "quality")
-        if any(row.request.get(name) is None for name in filled):
-            raise ValueError("the request was not completed")
+        request = remembered(CompletedRequest, row.request)
         job = Job(
             id=row.id,
-            client=row.client,
+            client=Client(row.owner, row.client),
             kind="api" if row.kind == "api" else "studio",
             request=request,
             slots=tuple(remembered(Slot, slot) for slot in row.slots),
@@ -953,25 +978,29 @@ class JobManager:
             served=self.first if request.model is None else self.models.get(request.model),
             cost=1.0,
             steps=1,
-            state=state_named(row.state),
+            state=_STATE.validate_python(row.state),
             started=row.started,
             finished=row.finished,
             error=None if row.error is None else remembered(ProblemDetail, row.error),
             pictures={picture.slot: picture for picture in self.store.pictures_of(row.id)},
         )
         base = self.store.start * _EPOCH
-        entries: list[tuple[str, dict[str, Any]]] = [
-            ("picture", {"slot": slot, "picture": picture_json(picture)})
+        entries: list[views.Said] = [
+            views.Finished(slot=slot, picture=picture_view(picture))
             for slot, picture in sorted(job.pictures.items())
         ]
         if job.state == "done":
-            entries.append(("done", {"seconds": round(job.seconds, 4), "forwards": job.forwards}))
+            entries.append(_done(job))
         elif job.state == "failed" and job.error is not None:
-            entries.append(("failed", {"error": job.error.as_json()}))
+            entries.append(views.Failed(error=job.error))
         elif job.state == "cancelled":
-            entries.append(("cancelled", {}))
-        job.log = [Event(base + i, name, data) for i, (name, data) in enumerate(entries)]
+            entries.append(views.Cancelled())
+        job.log = [Event(base + i, data) for i, data in enumerate(entries)]
         return job
+
+
+def _done(job: Job) -> views.Done:
+    return views.Done(seconds=round(job.seconds, 4), forwards=job.forwards)
 
 
 def _plan(job: Job, model: Model) -> None:

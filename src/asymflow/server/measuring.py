@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from asymflow.core.errors import AsymflowError
 from asymflow.core.types import Plan
 from asymflow.generation.pipeline import Model
 from asymflow.planning import named
+from asymflow.server import views
 
 _log = logging.getLogger("asymflow.server")
 
@@ -153,13 +154,13 @@ class Measuring:
 
         threading.Thread(target=run, name="asymflow-measuring", daemon=True).start()
 
-    def json(self) -> dict[str, Any]:
-        """The measurement as JSON of the API."""
-        return {
-            "state": self.state,
-            "size": f"{self.size[1]}x{self.size[0]}",
-            "progress": round(self.done, 4),
-            "eta_seconds": None if self.seconds is None else round(self.seconds, 1),
-            "plans": list(self.plans),
-            "error": self.error,
-        }
+    def view(self) -> views.Measurement:
+        """The measurement as in the API."""
+        return views.Measurement(
+            state=self.state,
+            size=f"{self.size[1]}x{self.size[0]}",
+            progress=round(self.done, 4),
+            eta_seconds=None if self.seconds is None else round(self.seconds, 1),
+            plans=list(self.plans),
+            error=self.error,
+        )

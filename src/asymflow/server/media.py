@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -154,6 +154,16 @@ def converted(
     return _file(picture, format, notes, background, size, quality)
 
 
+def original(path: Path) -> bytes:
+    """The PNG file of a finished picture as it is stored.
+
+    Raises:
+        ApiError: as `own`.
+    """
+    with own(path):
+        return path.read_bytes()
+
+
 @contextmanager
 def own(path: Path) -> Generator[None]:
     """Convert errors of the server's own files to API errors that do not reveal their folder.
@@ -226,18 +236,47 @@ def colour(text: str) -> Colour | None:
     return None if text == "transparent" else images.colour(text)
 
 
-def zipped(files: Sequence[tuple[str, Path]]) -> bytes:
-    """A zip of pictures, stored without further compression.
+def zipped(files: Iterable[tuple[str, Callable[[], bytes]]]) -> Generator[bytes]:
+    """A zip of files, in pieces, stored without further compression.
 
-    Raises:
-        ApiError: as `own`.
+    Files that are gone or damaged by the time that they are read are listed in `missing.txt`.
+
+    Args:
+        files: names, and what reads them.
     """
-    result = io.BytesIO()
-    with zipfile.ZipFile(result, "w", zipfile.ZIP_STORED) as archive:
-        for name, path in files:
-            with own(path):
-                archive.write(path, name)
-    return result.getvalue()
+    pieces = _Pieces()
+    missing: list[str] = []
+    with zipfile.ZipFile(pieces, "w", zipfile.ZIP_STORED) as archive:
+        for name, read in files:
+            try:
+                data = read()
+            except ApiError:
+                missing.append(name)
+                continue
+            archive.writestr(name, data)
+            yield pieces.taken()
+        if missing:
+            archive.writestr("missing.txt", "\n".join(missing))
+    yield pieces.taken()
+
+
+class _Pieces(io.RawIOBase):
+    """A file that is written only, and taken away in pieces."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._data += data
+        return len(data)
+
+    def taken(self) -> bytes:
+        """What was written since the last time."""
+        taken, self._data = bytes(self._data), bytearray()
+        return taken
 
 
 def _decoded(data: bytes, read: Callable[[Path], T]) -> T:
@@ -247,6 +286,14 @@ def _decoded(data: bytes, read: Callable[[Path], T]) -> T:
         try:
             return read(path)
         except FileFormatError as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise ApiError(
+                    503,
+                    "There is not enough memory to read this picture now. Try again in a moment, "
+                    "or send a smaller one.",
+                    code="out_of_memory",
+                    retry_after=5,
+                ) from error
             raise _named(error, path) from error
 
 

@@ -29,21 +29,20 @@ from starlette.types import Receive, Scope, Send
 
 from asymflow.core.card import Card
 from asymflow.core.errors import InputError
-from asymflow.core.types import Picture
 from asymflow.generation import styles
 from asymflow.generation.spec import MAX_PROMPT, cut_text
-from asymflow.server import media, openapi_schema, requests, streams, waiting
-from asymflow.server.asked import quality
-from asymflow.server.jobs import Job
+from asymflow.server import media, openapi_schema, requests, streams, views, waiting
+from asymflow.server.asked import by_card, quality
+from asymflow.server.clients import Client
+from asymflow.server.jobs import Job, Look
 from asymflow.server.lineup import About, Served
 from asymflow.server.openai_schema import MOOD, PLANS, QUALITIES, WITHOUT_EFFECT, ImageRequest
 from asymflow.server.openai_sizes import check_sizes, sizes, usage
 from asymflow.server.problems import ApiError
 from asymflow.server.schemas import JobRequest
 from asymflow.server.security import RESULTS
-from asymflow.server.state import Client, Here, Studio, about_of, studio_of
+from asymflow.server.state import Calls, Here, Studio, about_of, caller_of
 from asymflow.server.store import PictureRow, Store
-from asymflow.server.workshop import caller_of
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -136,13 +135,13 @@ def get_model(studio: Here, id: str) -> dict[str, Any]:
 async def generate(
     call: Request,
     studio: Here,
-    client: Client,
+    client: Calls,
     request: ImageRequest,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Response:
     """Make pictures from words, or of a class."""
     served, about = await about_of(studio, _id(studio, request.model))
-    order = _order(call, served, about, request, "image_generation", None)
+    order = _order(studio, call, served, about, request, "image_generation", None)
     job = await run_in_threadpool(_submit, studio, order, client, idempotency_key)
     return await _answer(call, studio, order, job)
 
@@ -162,7 +161,7 @@ async def generate(
 async def edit(
     call: Request,
     studio: Here,
-    client: Client,
+    client: Calls,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Response:
     """Make pictures from a picture, all of it or where a mask is transparent."""
@@ -189,16 +188,16 @@ async def edit(
     await run_in_threadpool(studio.manager.check_disk)
     pixels = studio.settings.upload_pixels
     png, width, height = await studio.workshop.do(caller, 1, media.receive, image, pixels)
-    upload = await run_in_threadpool(studio.store.add_upload, png, width, height)
+    upload = await run_in_threadpool(studio.store.add_upload, png, width, height, client.owner)
     mask_id, shown = None, None
     if mask is not None:
         png, *size, white = await studio.workshop.do(caller, 1, _received_mask, mask, pixels)
         check_sizes((width, height), (size[0], size[1]))
-        kept = await run_in_threadpool(studio.store.add_upload, png, *size)
+        kept = await run_in_threadpool(studio.store.add_upload, png, size[0], size[1], client.owner)
         mask_id, shown = kept.id, "white" if white else "transparent"
     strange = [name for name, _ in files if name not in (*_IMAGE, *_MASK)]
     given = (height, width)
-    order = _order(call, served, about, request, "image_edit", given, shown, strange)
+    order = _order(studio, call, served, about, request, "image_edit", given, shown, strange)
     sent = hashlib.sha256(image + b"\0" + (mask or b"")).hexdigest()
     job = await run_in_threadpool(
         _submit, studio, order, client, idempotency_key, upload.id, mask_id, sent
@@ -316,6 +315,7 @@ def _received_mask(data: bytes, max_pixels: int) -> tuple[bytes, int, int, bool]
 
 
 def _order(
+    studio: Studio,
     call: Request,
     served: Served,
     about: About,
@@ -339,7 +339,7 @@ def _order(
             param="background",
             code="invalid_value",
         )
-    replicated = studio_of(call).settings.replicated
+    replicated = studio.settings.replicated
     by_url = request.by_url(usual=not replicated)
     if by_url and replicated:
         raise ApiError(
@@ -380,7 +380,7 @@ def _order(
         transparent=transparent,
         tokens=usage(served, about.card, request, drawn, given is not None),
         call=kind,
-        base=str(call.base_url).rstrip("/"),
+        base=(studio.settings.public_url or str(call.base_url)).rstrip("/"),
         by_url=by_url,
         cut=cut,
         mask=mask,
@@ -403,7 +403,7 @@ def _plan(about: About, request: ImageRequest) -> str:
 def _submit(
     studio: Studio,
     order: _Order,
-    client: str,
+    client: Client,
     key: str | None,
     image: str | None = None,
     mask: str | None = None,
@@ -430,7 +430,9 @@ def _submit(
         fit=request.fit,
     )
     model = order.served.model
-    steps = card.steps if model is None else len(requests.plan(model, job_request).steps)
+    steps = card.steps
+    if model is not None:
+        steps = len(requests.plan(model, by_card(order.about, job_request)).steps)
     return studio.manager.submit(
         job_request,
         client=client,
@@ -515,14 +517,14 @@ async def _events(call: Request, studio: Studio, order: _Order, job: Job) -> Asy
         async for event in streams.follow(manager, job, -1):
             if event is None:
                 yield streams.KEEP_ALIVE
-            elif event.name == "step":
-                preview = manager.kept(job, event.data["slot"], event.data["step"])
-                if preview is not None:
-                    data = await _made(call, studio, order, _partial, order, job, preview)
+            elif isinstance(event.data, views.Stepped):
+                look = manager.kept(job, event.data.slot, event.data.step)
+                if look is not None:
+                    data = await _made(call, studio, order, _partial, order, job, look)
                     yield _message(order, "partial_image", data | {"partial_image_index": partials})
                     partials += 1
-            elif event.name == "picture":
-                row = job.pictures[event.data["slot"]]
+            elif isinstance(event.data, views.Finished):
+                row = job.pictures[event.data.slot]
                 data = await _made(call, studio, order, _encoded, studio.store, order, row)
                 yield _message(
                     order,
@@ -552,11 +554,11 @@ def _common(order: _Order, data: bytes) -> dict[str, Any]:
     }
 
 
-def _partial(order: _Order, job: Job, preview: Picture) -> dict[str, Any]:
+def _partial(order: _Order, job: Job, look: Look) -> dict[str, Any]:
     """A partial picture, also marked as AI-generated."""
     size = None if order.size == order.drawn else order.size
     data = media.marked(
-        preview,
+        look(),
         order.request.output_format,
         composite=job.request.mask is not None,
         background=None if order.transparent else (1.0, 1.0, 1.0),
@@ -575,8 +577,11 @@ def _item(store: Store, order: _Order, row: PictureRow) -> dict[str, Any]:
 
 
 def _encoded(store: Store, order: _Order, row: PictureRow) -> bytes:
+    path = store.picture_path(row.id)
+    if order.request.output_format == "png" and order.transparent and order.size == order.drawn:
+        return media.original(path)  # what it would be converted to
     return media.converted(
-        store.picture_path(row.id),
+        path,
         order.request.output_format,
         background=None if order.transparent else (1.0, 1.0, 1.0),
         size=None if order.size == order.drawn else order.size,
@@ -596,16 +601,16 @@ def _told(order: _Order, rows: list[PictureRow]) -> dict[str, Any]:
         "model": order.served.id,
         "plan": order.quality,
         "drawn_size": f"{order.drawn[1]}x{order.drawn[0]}",
-        "style": facts[0]["style"],
-        "guidance_scale": facts[0]["guidance_scale"],
+        "style": facts[0].style,
+        "guidance_scale": facts[0].guidance_scale,
         **({"mask": order.mask} if order.mask else {}),
         **({"cut": order.cut} if order.cut else {}),
         "pictures": [
             {
                 "id": row.id,
-                "seed": row.facts["seed"],
-                "forwards": row.facts["forwards"],
-                "seconds": row.facts["seconds"],
+                "seed": row.facts.seed,
+                "forwards": row.facts.forwards,
+                "seconds": row.facts.seconds,
             }
             for row in rows
         ],

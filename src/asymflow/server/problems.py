@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ConfigDict
+
 
 @dataclass(frozen=True, slots=True)
 class ProblemDetail:
@@ -20,6 +22,8 @@ class ProblemDetail:
         param: the field that caused it.
         code: for programs.
     """
+
+    __pydantic_config__ = ConfigDict(json_schema_serialization_defaults_required=True)
 
     message: str
     type: str = "invalid_request_error"
@@ -128,6 +132,8 @@ def stopping() -> ApiError:
     )
 
 
+RESULTS = "/v1/images/results/"
+"""Files of results, whose names are secrets that expire."""
 WEBUI = "/sdapi/"
 """Paths of the API of AUTOMATIC1111's web UI, whose errors have another shape."""
 

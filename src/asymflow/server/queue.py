@@ -76,3 +76,5 @@ class FairQueue(Generic[T]):
         if not self._entries:
             self._finish.clear()
             self._now = 0.0
+        # What ended in the past says no more than a name that is not there.
+        self._finish = {name: end for name, end in self._finish.items() if end > self._now}

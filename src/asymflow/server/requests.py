@@ -30,14 +30,14 @@ from asymflow.server.asked import by_card, scale_of
 from asymflow.server.lineup import About
 from asymflow.server.problems import ApiError
 from asymflow.server.prompt_matrix import Variant, variants
-from asymflow.server.schemas import JobRequest, Slot
+from asymflow.server.schemas import Asked, CompletedRequest, JobRequest, Slot
 from asymflow.server.settings import COMBINATIONS
 from asymflow.server.store import Store
 
 
 def completed(
     about: About, request: JobRequest, literal: int | None
-) -> tuple[JobRequest, tuple[Slot, ...]]:
+) -> tuple[CompletedRequest, tuple[Slot, ...]]:
     """The request with all defaults filled in, and its pictures, grouped by combination.
 
     Args:
@@ -49,18 +49,17 @@ def completed(
         InputError: a prompt is empty or invalid text, or there are too many combinations.
         ApiError: the model is asked with something else, or cannot make that.
     """
-    request = by_card(about, request)
     seed = random_seed() if request.seed is None else request.seed
-    request = request.model_copy(update={"seed": seed})
+    filled = by_card(about, request).model_copy(update={"seed": seed})
     if about.card.asks != "prompt":
-        named = "" if request.label is None else about.card.classes[int(request.label)]
-        count = request.n if literal is None else literal
+        named = "" if filled.label is None else about.card.classes[filled.label]
+        count = filled.n if literal is None else literal
         slots = tuple(Slot(label=None, prompt=named, seed=seed + i) for i in range(count))
-        return request, slots
-    return request, tuple(_slots(request, seed, literal))
+        return filled, slots
+    return filled, tuple(_slots(filled, seed, literal))
 
 
-def _slots(request: JobRequest, seed: int, literal: int | None) -> list[Slot]:
+def _slots(request: CompletedRequest, seed: int, literal: int | None) -> list[Slot]:
     """The pictures of a prompt."""
     slots: list[Slot] = []
     plain = literal is not None
@@ -78,7 +77,7 @@ def _slots(request: JobRequest, seed: int, literal: int | None) -> list[Slot]:
     return slots
 
 
-def plan(model: Model, request: JobRequest) -> Plan:
+def plan(model: Model, request: CompletedRequest) -> Plan:
     """The plan of a picture, truncated to its strength."""
     made = pipeline.plan_for(model, _preset(model, request.quality), request.size)
     return truncated(made, request.path)
@@ -100,26 +99,30 @@ def work(plan: Plan, size: tuple[int, int], guidance: float) -> float:
     return sum(step.passes(guided=guidance != 1) * shown(step.tier) / 64**2 for step in plan.steps)
 
 
-def expected_work(card: Card, request: JobRequest) -> float:
+def expected_work(card: Card, request: CompletedRequest) -> float:
     """About the cost of a picture, before the model is loaded and its plan known."""
     pixels = request.size[0] * request.size[1] / 64**2
     passes = 1 if scale_of(card, request) == 1 else 2
     return card.steps * passes * pixels * request.path
 
 
-def prepare(model: Model, store: Store, request: JobRequest, slot: Slot) -> pipeline.Job:
-    """One picture to make.
+def prepare(
+    model: Model,
+    request: CompletedRequest,
+    slot: Slot,
+    image: InputImage | None,
+    mask: InputImage | None,
+) -> pipeline.Job:
+    """One picture to make, from `inputs`.
 
     Raises:
-        InputError: the model cannot serve it, or not from the pictures that it names.
-        ApiError: one of these is gone.
+        InputError: the model cannot serve it, or not from these pictures.
     """
-    image, mask = inputs(store, request)
     [job] = pipeline.jobs(model, replace(_spec(model, request, slot), image=image, mask=mask))
     return job
 
 
-def _spec(model: Model, request: JobRequest, slot: Slot) -> GenerationSpec:
+def _spec(model: Model, request: CompletedRequest, slot: Slot) -> GenerationSpec:
     """One picture, without the pictures to start from."""
     return GenerationSpec(
         prompt=slot.prompt if model.card.asks == "prompt" else "",
@@ -142,13 +145,14 @@ def _spec(model: Model, request: JobRequest, slot: Slot) -> GenerationSpec:
     )
 
 
-def check(model: Model | None, store: Store, request: JobRequest) -> None:
+def check(model: Model | None, store: Store, request: CompletedRequest, owner: str) -> None:
     """Check whether a request can be served, without reading pixels.
 
     Args:
         model: if it is loaded; else it checks when the picture's turn comes.
         store: has the pictures to start from.
         request: completed.
+        owner: of the request, and of the pictures that it may name.
 
     Raises:
         InputError: the model cannot serve it.
@@ -157,12 +161,15 @@ def check(model: Model | None, store: Store, request: JobRequest) -> None:
     if model is not None:
         first = Slot(label=None, prompt=request.prompt, seed=0)
         pipeline.check(model, _spec(model, request, first))
-    _source(store, request)
-    if request.mask is not None and not has_upload(store, request.mask):
+    if request.image is not None and not has_upload(store, request.image, owner):
+        raise _gone("image", request.image)
+    if request.parent is not None and not has_picture(store, request.parent, owner):
+        raise _gone("parent", request.parent)
+    if request.mask is not None and not has_upload(store, request.mask, owner):
         raise _gone("mask", request.mask)
 
 
-def inputs(store: Store, request: JobRequest) -> tuple[InputImage | None, InputImage | None]:
+def inputs(store: Store, request: CompletedRequest) -> tuple[InputImage | None, InputImage | None]:
     """The picture to start from and the mask, cropped or padded to the requested aspect.
 
     Raises:
@@ -177,7 +184,7 @@ def inputs(store: Store, request: JobRequest) -> tuple[InputImage | None, InputI
     image = InputImage(Source(name, images.digest(pixels)), pixels)
     mask = None
     if request.mask is not None:
-        if not has_upload(store, request.mask):
+        if not store.upload_path(request.mask).is_file():
             raise _gone("mask", request.mask)
         pixels = _read(store.upload_path(request.mask), images.read_mask)
         mask = InputImage(Source(f"{request.mask}.png", images.digest(pixels)), pixels)
@@ -188,27 +195,29 @@ def inputs(store: Store, request: JobRequest) -> tuple[InputImage | None, InputI
     return image, mask
 
 
-def has_upload(store: Store, id: str) -> bool:
-    """Whether an upload still exists."""
-    return store.upload(id) is not None and store.upload_path(id).is_file()
+def has_upload(store: Store, id: str, owner: str) -> bool:
+    """Whether an upload of an owner still exists."""
+    row = store.upload(id)
+    return row is not None and row.owner == owner and store.upload_path(id).is_file()
 
 
-def has_picture(store: Store, id: str) -> bool:
-    """Whether a finished picture still exists."""
-    return store.picture(id) is not None and store.picture_path(id).is_file()
+def has_picture(store: Store, id: str, owner: str) -> bool:
+    """Whether a finished picture of an owner still exists."""
+    row = store.picture(id)
+    return row is not None and row.owner == owner and store.picture_path(id).is_file()
 
 
-def _source(store: Store, request: JobRequest) -> tuple[str, Path] | None:
+def _source(store: Store, request: Asked) -> tuple[str, Path] | None:
     """The name and the file of the picture to start from."""
     if request.image is not None:
-        if not has_upload(store, request.image):
-            raise _gone("image", request.image)
-        return f"{request.image}.png", store.upload_path(request.image)
-    if request.parent is not None:
-        if not has_picture(store, request.parent):
-            raise _gone("parent", request.parent)
-        return f"{request.parent}.png", store.picture_path(request.parent)
-    return None
+        name, path = request.image, store.upload_path(request.image)
+    elif request.parent is not None:
+        name, path = request.parent, store.picture_path(request.parent)
+    else:
+        return None
+    if not path.is_file():
+        raise _gone("parent" if request.image is None else "image", name)
+    return f"{name}.png", path
 
 
 def _gone(field: str, id: str) -> ApiError:

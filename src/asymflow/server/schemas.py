@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
@@ -40,31 +40,14 @@ class Sent(BaseModel):
         return data
 
 
-class JobRequest(Sent):
-    """A request for pictures.
-
-    `prompt` may have choices, `{red|blue}`; every combination is generated `n` times. `strength` is
-    the distance from the picture given as `image` (an upload) or `parent` (a picture of the
-    studio). Where a `mask` is white the picture is repainted.
-
-    Models of classes are asked with a `label`, by number or name, instead of a prompt, and some
-    models with nothing. What is left out is chosen by the card of the model: `width` and `height`,
-    `quality` (the name of one of its plans) and `guidance_scale`. `model` is the id of a model of
-    the server; the first one if it is left out.
-    """
+class Asked(Sent):
+    """What requests say of pictures, before and after the card has filled in its defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Annotated[str, Field(max_length=64)] | None = None
-    prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)] = ""
-    label: Annotated[int, Field(ge=0, lt=10**6)] | Annotated[str, Field(max_length=400)] | None = (
-        None
-    )
     negative_prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)] = ""
     style: str | None = None
-    width: Side | None = None
-    height: Side | None = None
-    quality: Quality | None = None
     n: Annotated[int, Field(ge=1, le=PICTURES)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     guidance_scale: Annotated[float, Field(gt=0, le=100)] | None = None
@@ -84,7 +67,7 @@ class JobRequest(Sent):
     ] = False
 
     @model_validator(mode="after")
-    def _check(self) -> JobRequest:
+    def _check(self) -> Self:
         if self.image is not None and self.parent is not None:
             raise ValueError("`image` and `parent` both say where to start. Give one of them.")
         if self.mask is not None and not self.starts:
@@ -97,19 +80,65 @@ class JobRequest(Sent):
         return self.image is not None or self.parent is not None
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width), once they are known."""
-        assert self.height is not None, "filled in by the card"
-        assert self.width is not None, "filled in by the card"
-        return self.height, self.width
-
-    @property
     def path(self) -> float:
         """The part of the trajectory that is run."""
         if not self.starts:
             return 1.0
         usual = presets.IMAGE_STRENGTH if self.mask is None else presets.MASK_STRENGTH
         return usual if self.strength is None else self.strength
+
+
+class JobRequest(Asked):
+    """A request for pictures.
+
+    `prompt` may have choices, `{red|blue}`; every combination is generated `n` times. `strength` is
+    the distance from the picture given as `image` (an upload) or `parent` (a picture of the
+    studio). Where a `mask` is white the picture is repainted.
+
+    Models of classes are asked with a `label`, by number or name, instead of a prompt, and some
+    models with nothing. What is left out is chosen by the card of the model: `width` and `height`,
+    `quality` (the name of one of its plans) and `guidance_scale`. `model` is the id of a model of
+    the server; the first one if it is left out.
+    """
+
+    prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)] = ""
+    label: Annotated[int, Field(ge=0, lt=10**6)] | Annotated[str, Field(max_length=400)] | None = (
+        None
+    )
+    width: Side | None = None
+    height: Side | None = None
+    quality: Quality | None = None
+
+
+class CompletedRequest(Asked):
+    """A request with all defaults filled in; its class, if it has one, is a number."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)]
+    label: Annotated[int, Field(ge=0, lt=10**6)] | None = None
+    width: Side
+    height: Side
+    quality: Quality
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+
+class PictureIds(Sent):
+    """Some pictures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ids: Annotated[list[Id], Field(min_length=1, max_length=5000)]
+
+
+class Favoured(PictureIds):
+    """Pictures that are to be favourites, or not."""
+
+    favourite: bool = True
 
 
 class Slot(BaseModel):

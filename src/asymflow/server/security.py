@@ -8,23 +8,24 @@ and `Sec-Fetch-Site`), and must have the token if one is set.
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asymflow.server.bodies import Bodies, too_long
 from asymflow.server.manager import JobManager
-from asymflow.server.problems import WEBUI, ApiError, envelope, headers_of, stopping
+from asymflow.server.problems import RESULTS, WEBUI, ApiError, envelope, headers_of, stopping
 from asymflow.server.settings import Settings
+from asymflow.server.tokens import HELD, Token, Tokens, cookie_of
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -43,8 +44,6 @@ _HEADERS = {
 }
 _OPEN = ("/health", "/ready")
 """Paths without authentication, which reveal only that the server is running."""
-RESULTS = "/v1/images/results/"
-"""Files of results, whose names are secrets that expire."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _JSON_BYTES = 1_000_000
 _FORM_PICTURES = 5
@@ -52,6 +51,8 @@ _FORM_PICTURES = 5
 _ENCODED = {f"{WEBUI}v1/img2img": 2, f"{WEBUI}v1/png-info": 1}
 """Pictures that a call may have in its JSON, in base64."""
 IMAGES = ("image/png", "image/jpeg", "image/webp")
+_WRONG_RATE, _WRONG_BURST = 1.0, 20
+"""Wrong tokens of an address per second, and at once; beyond that it has to wait."""
 _CLIENTS = 10_000
 """Number of clients whose calls are counted; the least recent ones are dropped."""
 
@@ -59,11 +60,15 @@ _CLIENTS = 10_000
 class Protected:
     """Middleware that passes permitted calls to the application and refuses others."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, manager: JobManager) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, manager: JobManager, tokens: Tokens
+    ) -> None:
         self._app = app
         self._settings = settings
         self._manager = manager
+        self._tokens = tokens
         self._buckets = Buckets(settings.rate, settings.burst)
+        self._wrong = Buckets(_WRONG_RATE, _WRONG_BURST)
         self._bodies = Bodies(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,19 +76,25 @@ class Protected:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        path = str(scope["path"])
 
         async def safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 found = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     found[name] = value
-                if not str(scope["path"]).startswith(("/assets/", "/styles/")):
+                if path.startswith(RESULTS):  # pages of other servers may show them
+                    found["Cross-Origin-Resource-Policy"] = "cross-origin"
+                if not path.startswith(("/assets/", "/styles/")):
                     found.setdefault("Cache-Control", "no-store")
             await send(message)
 
         try:
-            self._check_host(headers)
-            _check_origin(headers)
+            _check_framing(headers)
+            if path not in _OPEN:  # probes call a container by its address
+                self._check_host(headers)
+            if not (path.startswith(RESULTS) and scope["method"] in _SAFE):
+                _check_origin(headers)
             if await self._welcome(scope, receive, safely):
                 return
             self._check_token(scope, headers)
@@ -93,13 +104,12 @@ class Protected:
             self._check_rate(scope)
             self._check_calls(scope)
         except ApiError as refusal:
-            path = str(scope["path"])
             response = JSONResponse(
                 envelope(refusal.problem, path), refusal.status, headers=headers_of(refusal, path)
             )
             await response(scope, receive, safely)
             return
-        with self._bodies.one(receive, _address(scope), limit, empty=_empty(headers)) as body:
+        with self._bodies.one(receive, _who(scope), limit, empty=_empty(headers)) as body:
             await self._app(scope, body.receive, safely)
 
     def _check_host(self, headers: Headers) -> None:
@@ -114,40 +124,79 @@ class Protected:
 
     async def _welcome(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Exchange the token in a browser's address for a cookie."""
-        token = self._settings.token
-        if token is None or scope["path"] != "/" or scope["method"] != "GET":
+        if not self._required or scope["path"] != "/" or scope["method"] != "GET":
             return False
         query = parse_qs(scope["query_string"].decode("latin-1"))
         if "token" not in query:
             return False
-        if not _same(query["token"][0], token):
-            response = PlainTextResponse("This is not the token of this server.", 401)
+        self._check_guesses(scope)
+        token = query["token"][0]
+        if not self._opens(scope, token):
+            self._wrong.take(_address(scope))
+            response = PlainTextResponse("This is not a token of this server.", 401)
         else:
             response = RedirectResponse("/", 303)
             response.set_cookie(
-                COOKIE, _cookie(token), max_age=30 * 86400, httponly=True, samesite="lax", path="/"
+                COOKIE,
+                cookie_of(token),
+                max_age=30 * 86400,
+                httponly=True,
+                samesite="lax",
+                secure=scope.get("scheme") == "https",
+                path="/",
             )
         await response(scope, receive, send)
         return True
 
+    @property
+    def _required(self) -> bool:
+        return self._settings.token is not None or self._tokens.required
+
+    def _opens(self, scope: Scope, token: str) -> bool:
+        """Whether a token is valid; if it is somebody's, the call is theirs."""
+        if self._settings.token is not None and _same(token, self._settings.token):
+            return True
+        return _held(scope, self._tokens.find(token))
+
+    def _opens_as_cookie(self, scope: Scope, cookie: str) -> bool:
+        if self._settings.token is not None and _same(cookie, cookie_of(self._settings.token)):
+            return True
+        return _held(scope, self._tokens.find_cookie(cookie))
+
     def _check_token(self, scope: Scope, headers: Headers) -> None:
-        token = self._settings.token
         path = str(scope["path"])
-        if token is None or path in _OPEN or path.startswith(RESULTS):
+        if not self._required or path in _OPEN or path.startswith(RESULTS):
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and _same(given.strip(), token):
+        token = given.strip() if scheme.lower() == "bearer" else ""
+        if path.startswith(WEBUI) and scheme.lower() == "basic":
+            token = _password(given)
+        cookie = _cookie_of(headers)
+        if token or cookie:
+            self._check_guesses(scope)
+        if token and self._opens(scope, token):
             return
-        if path.startswith(WEBUI) and scheme.lower() == "basic" and _same(_password(given), token):
+        if cookie and self._opens_as_cookie(scope, cookie):
             return
-        if _same(_cookie_of(headers), _cookie(token)):
-            return
+        if token or cookie:
+            self._wrong.take(_address(scope))
         raise ApiError(
             401,
             "This server needs its token. Send `Authorization: Bearer TOKEN`, or open "
             "/?token=TOKEN in a browser.",
             code="invalid_token",
         )
+
+    def _check_guesses(self, scope: Scope) -> None:
+        """Refuse an address that has sent many wrong tokens."""
+        wait = self._wrong.wait(_address(scope))
+        if wait > 0:
+            raise ApiError(
+                429,
+                "Too many wrong tokens came from this address. Wait a moment.",
+                code="too_many_wrong_tokens",
+                retry_after=wait,
+            )
 
     def _check_body(self, scope: Scope, headers: Headers) -> int:
         """The maximal size of a call's body in bytes.
@@ -171,7 +220,8 @@ class Protected:
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
             raise too_long(limit)
-        if kind not in kinds and not (_empty(headers) and not kind):
+        right = kind in kinds or (_empty(headers) and not kind)
+        if not right and _served(scope):  # what is not there is 404, of whatever kind
             raise ApiError(
                 415,
                 f"This call takes {' or '.join(kinds)}, not {kind[:60]!r}. Send that as its "
@@ -194,7 +244,7 @@ class Protected:
     def _check_rate(self, scope: Scope) -> None:
         if scope["method"] in _SAFE:
             return
-        wait = self._buckets.take(_address(scope))
+        wait = self._buckets.take(_who(scope))
         if wait > 0:
             raise ApiError(
                 429,
@@ -213,6 +263,12 @@ class Buckets:
     _left: OrderedDict[str, tuple[float, float]] = field(
         default_factory=lambda: OrderedDict[str, tuple[float, float]]()
     )
+
+    def wait(self, key: str) -> float:
+        """Seconds until a call of this key would be allowed, without counting one."""
+        left, since = self._left.get(key, (float(self.burst), 0.0))
+        left = min(float(self.burst), left + (time.monotonic() - since) * self.rate)
+        return max(0.0, (1 - left) / self.rate)
 
     def take(self, key: str) -> float:
         """Count a call; return seconds to wait if it exceeds the rate, else 0."""
@@ -240,6 +296,38 @@ def _check_origin(headers: Headers) -> None:
             "Only pages of this server may call it, and this call comes from another one.",
             code="wrong_origin",
         )
+
+
+def _check_framing(headers: Headers) -> None:
+    """Refuse calls whose end is told in two ways, which proxies may understand in another one."""
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise ApiError(
+            400,
+            "A call has both Content-Length and Transfer-Encoding. Send one of them.",
+            code="ambiguous_length",
+        )
+
+
+def _served(scope: Scope) -> bool:
+    """Whether there is such a call."""
+    routes: Iterable[BaseRoute] = scope["app"].router.routes
+    return any(
+        route.matches(scope)[0] is not Match.NONE
+        for route in routes
+        if not isinstance(route, Mount)
+    )
+
+
+def _held(scope: Scope, token: Token | None) -> bool:
+    if token is not None:
+        scope[HELD] = token
+    return token is not None
+
+
+def _who(scope: Scope) -> str:
+    """Who is limited: a person by name, and otherwise an address."""
+    held: Token | None = scope.get(HELD)
+    return _address(scope) if held is None else f"@{held.name}"
 
 
 def _empty(headers: Headers) -> bool:
@@ -270,11 +358,6 @@ def _password(given: str) -> str:
         return base64.b64decode(given, validate=True).decode().partition(":")[2]
     except ValueError:
         return ""
-
-
-def _cookie(token: str) -> str:
-    """A cookie value that does not reveal the token: browsers send it to every port of a host."""
-    return hmac.new(token.encode(), b"asymflow studio cookie", hashlib.sha256).hexdigest()
 
 
 def _cookie_of(headers: Mapping[str, str]) -> str:

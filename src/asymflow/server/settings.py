@@ -60,6 +60,12 @@ class Settings:
         rate: calls per second of one client on average; `burst` at once.
         undo_seconds: time after which a deleted picture is removed permanently.
         passing_seconds: time after which pictures outside of the gallery are removed.
+        upload_seconds: time after which uploads are removed.
+        gallery_seconds: time after which pictures of the gallery are removed that are no
+            favourites; None to keep them.
+        proxies: addresses or networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are
+            believed.
+        public_url: what clients call this server; by default what they have called it.
         browser: serve the front end.
         replicated: this is one of several servers that share no disk, and a client may reach
             another one with every call. So there are only calls that need one answer: those of
@@ -102,6 +108,10 @@ class Settings:
     burst: int = 120
     undo_seconds: float = 86_400.0
     passing_seconds: float = 3600.0
+    upload_seconds: float = 7 * 86_400.0
+    gallery_seconds: float | None = None
+    proxies: tuple[str, ...] = ()
+    public_url: str | None = None
     browser: bool = True
     replicated: bool = False
 
@@ -110,6 +120,11 @@ class Settings:
             raise InputError(
                 f"On {self.host} everybody in the network could use this server. Give a secret "
                 "with --token-file or ASYMFLOW_TOKEN, or stay on --host 127.0.0.1."
+            )
+        if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
+            raise InputError(
+                f"{self.public_url!r} is not the address of a server. Give one such as "
+                "https://pictures.example.org."
             )
         if self.token is not None and len(self.token) < 16:
             raise InputError(

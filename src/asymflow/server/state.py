@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from asymflow.server.clients import OPERATOR, Client
 from asymflow.server.lineup import About, Served
 from asymflow.server.manager import JobManager
 from asymflow.server.metrics import Metrics
+from asymflow.server.problems import ApiError
 from asymflow.server.settings import Settings
 from asymflow.server.store import Store
-from asymflow.server.workshop import Caller, Workshop, caller_of
+from asymflow.server.tokens import HELD, Tokens
+from asymflow.server.workshop import Caller, Workshop
 
 _PATIENCE = 60.0
 """Seconds that a call waits while its model is being loaded for the first time."""
@@ -28,6 +32,7 @@ class Studio:
     manager: JobManager
     metrics: Metrics
     workshop: Workshop
+    tokens: Tokens
 
 
 def studio_of(request: Request) -> Studio:
@@ -56,15 +61,43 @@ async def about_of(studio: Studio, id: str | None) -> tuple[Served, About]:
     return served, manager.about(served)
 
 
-def client_of(request: Request) -> str:
-    """The client of a call for fair queueing: a tab of the studio, or an address."""
-    tab = request.headers.get("x-client", "")[:64]
+def client_of(request: Request) -> Client:
+    """The client of a call."""
+    tokens, held = studio_of(request).tokens, request.scope.get(HELD)
     address = request.client.host if request.client is not None else "?"
-    return f"{address} {tab}"
+    tab = request.headers.get("x-client", "")[:64]
+    if held is None:
+        return Client(address=address, tab=tab)
+    return Client(held.name, address, tab, partial(tokens.holds, held))
 
 
-Client = Annotated[str, Depends(client_of)]
+Calls = Annotated[Client, Depends(client_of)]
+
+
+def caller_of(request: Request) -> Caller:
+    """The caller of some work: its client, and its address since headers can be forged.
+
+    Behind a proxy many callers may have one address, so uploads and downloads are at least separate
+    callers.
+    """
+    return Caller(f"{client_of(request).name} {request.method}", request.is_disconnected)
+
+
 Calling = Annotated[Caller, Depends(caller_of)]
+
+
+def operator_of(client: Calls) -> Client:
+    """The operator of the server.
+
+    Raises:
+        ApiError: the call comes from somebody else.
+    """
+    if client.owner != OPERATOR:
+        raise ApiError(403, "Only the operator of this server may do that.", code="operators_only")
+    return client
+
+
+Operator = Annotated[Client, Depends(operator_of)]
 
 
 async def body_of(request: Request) -> bytes:

@@ -18,14 +18,17 @@ import time
 from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from PIL import Image
 
 from asymflow.io.files import replacing
+from asymflow.server.clients import OPERATOR
 from asymflow.server.database import Database, explained
 from asymflow.server.problems import disk_is_full
+from asymflow.server.views import Facts
 
 _log = logging.getLogger("asymflow.server")
 
@@ -36,16 +39,8 @@ _PENDING = re.compile(r"[\w-]{22}\.png\.pending", re.ASCII)
 """Names of whole files whose row is being written."""
 _BEGUN = re.compile(r"\.[\w-]{22}\.(png|webp|jpg)(\.pending)?\.\w+", re.ASCII)
 """Names of files that are being written, see `asymflow.io.files.replacing`."""
-_FACTS = {
-    "prompt": str,
-    "seed": int,
-    "width": int,
-    "height": int,
-    "seconds": (int, float),
-    "forwards": int,
-}
-"""Facts of a picture that are used in computations or file names, with their types."""
 
+_PROMPT = "CASE WHEN json_valid(facts) THEN json_extract(facts, '$.prompt') ELSE '' END"
 T = TypeVar("T")
 
 
@@ -63,6 +58,7 @@ class JobRow:
     request: Mapping[str, Any]
     slots: Sequence[Mapping[str, Any]]
     error: Mapping[str, Any] | None
+    owner: str = OPERATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,8 @@ class PictureRow:
         number: rises with every picture; what the gallery is ordered by.
         listed: is in the gallery.
         deleted: when it was hidden, or None.
-        facts: its content and settings, as in the API.
+        facts: its content and settings.
+        owner: who has made it.
     """
 
     number: int
@@ -83,7 +80,9 @@ class PictureRow:
     created: float
     listed: bool
     deleted: float | None
-    facts: Mapping[str, Any]
+    facts: Facts
+    owner: str = OPERATOR
+    favourite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +92,25 @@ class UploadRow:
     id: str
     width: int
     height: int
+    owner: str = OPERATOR
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which pictures of a gallery are wanted.
+
+    Attributes:
+        text: words that the prompt contains, all of them.
+        favourites: only these.
+        trash: deleted pictures instead of the others.
+    """
+
+    text: str = ""
+    favourites: bool = False
+    trash: bool = False
+
+
+_ALL = Query()
 
 
 def new_id() -> str:
@@ -169,7 +187,7 @@ class Store:
                 continue
             with self._transaction():
                 self._db.execute(
-                    "INSERT INTO uploads VALUES (?, ?, ?, ?)",
+                    "INSERT INTO uploads (id, created, width, height) VALUES (?, ?, ?, ?)",
                     (path.stem, path.stat().st_mtime, width, height),
                 )
 
@@ -235,8 +253,8 @@ class Store:
         """Store a new job, and its idempotency key."""
         with self._transaction():
             self._db.execute(
-                "INSERT INTO jobs (id, client, kind, state, created, request, slots) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, client, kind, state, created, request, slots, owner) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job.id,
                     job.client,
@@ -245,6 +263,7 @@ class Store:
                     job.created,
                     json.dumps(job.request),
                     json.dumps(job.slots),
+                    job.owner,
                 ),
             )
             if key is not None:
@@ -274,14 +293,15 @@ class Store:
         found = self._read("jobs", _job, "SELECT * FROM jobs WHERE id = ?", (id,))
         return found[0] if found else None
 
-    def recent_jobs(self, limit: int) -> list[JobRow]:
-        """The newest jobs of the studio first, without live ones."""
+    def recent_jobs(self, limit: int, owner: str) -> list[JobRow]:
+        """The newest jobs of the studio of an owner first, without live ones."""
         return self._read(
             "jobs",
             _job,
-            "SELECT * FROM jobs WHERE kind = 'studio' AND NOT CASE WHEN json_valid(request) "
-            "THEN json_extract(request, '$.live') ELSE 0 END ORDER BY number DESC LIMIT ?",
-            (limit,),
+            "SELECT * FROM jobs WHERE owner = ? AND kind = 'studio' AND NOT CASE "
+            "WHEN json_valid(request) THEN json_extract(request, '$.live') ELSE 0 END "
+            "ORDER BY number DESC LIMIT ?",
+            (owner, limit),
         )
 
     def unfinished_jobs(self) -> list[JobRow]:
@@ -321,7 +341,14 @@ class Store:
         _pending(self.picture_path(id)).unlink(missing_ok=True)
 
     def add_picture(
-        self, id: str, job: str, slot: int, facts: Mapping[str, Any], *, listed: bool
+        self,
+        id: str,
+        job: str,
+        slot: int,
+        facts: Facts,
+        *,
+        listed: bool,
+        owner: str = OPERATOR,
     ) -> PictureRow:
         """Add the row of a picture whose file is written; if that fails, the file is removed."""
         created = time.time()
@@ -331,12 +358,13 @@ class Store:
                 "DELETE FROM pictures WHERE job = ? AND slot = ? RETURNING id", (job, slot)
             )
             cursor = self._db.execute(
-                "INSERT INTO pictures (id, job, slot, created, listed, facts) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (id, job, slot, created, listed, json.dumps(facts)),
+                "INSERT INTO pictures (id, job, slot, created, listed, facts, owner) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (id, job, slot, created, listed, facts.model_dump_json(), owner),
             )
         self._drop_pictures(before)
-        return PictureRow(cursor.lastrowid or 0, id, job, slot, created, listed, None, facts)
+        number = cursor.lastrowid or 0
+        return PictureRow(number, id, job, slot, created, listed, None, facts, owner)
 
     def picture(self, id: str) -> PictureRow | None:
         """A picture, hidden or not, or None where there is none."""
@@ -348,28 +376,66 @@ class Store:
         query = "SELECT * FROM pictures WHERE job = ? ORDER BY slot"
         return self._read("pictures", _picture, query, (job,))
 
-    def gallery(self, before: int | None, limit: int) -> list[PictureRow]:
-        """The newest pictures first, from before a number."""
+    def gallery(
+        self, before: int | None, limit: int, query: Query = _ALL, owner: str = OPERATOR
+    ) -> list[PictureRow]:
+        """The newest pictures of an owner first, from before a number."""
+        words = query.text.casefold().split()
         return self._read(
             "pictures",
             _picture,
-            "SELECT * FROM pictures WHERE listed AND deleted IS NULL AND number < ? "
-            "ORDER BY number DESC LIMIT ?",
-            (2**62 if before is None else before, limit),
+            "SELECT * FROM pictures WHERE owner = ? AND listed AND (deleted IS NOT NULL) = ? "
+            "AND favourite >= ? AND number < ? "
+            + f"AND instr(folded({_PROMPT}), ?) " * len(words)
+            + "ORDER BY number DESC LIMIT ?",
+            (
+                owner,
+                query.trash,
+                query.favourites,
+                2**62 if before is None else before,
+                *words,
+                limit,
+            ),
         )
 
-    def hide(self, id: str, *, hidden: bool) -> PictureRow | None:
-        """Hide a picture, or show it again; None where there is none."""
+    def found(self, query: Query, owner: str) -> Generator[PictureRow]:
+        """All pictures of an owner that are wanted, newest first, read a few at a time."""
+        before: int | None = None
+        while rows := self.gallery(before, 200, query, owner):
+            yield from rows
+            before = rows[-1].number
 
-        def change() -> None:
-            with self._transaction():
-                self._db.execute(
-                    "UPDATE pictures SET deleted = ? WHERE id = ?",
-                    (time.time() if hidden else None, id),
-                )
+    def hide(self, ids: Sequence[str], *, hidden: bool, owner: str = OPERATOR) -> list[PictureRow]:
+        """Hide pictures of an owner, or show them again: all or none. Return those there are."""
+        now = time.time() if hidden else None
+        return self._although_full(partial(self._changed, "deleted", now, ids, owner))
 
-        self._although_full(change)
-        return self.picture(id)
+    def favour(
+        self, ids: Sequence[str], *, favourite: bool, owner: str = OPERATOR
+    ) -> list[PictureRow]:
+        """Make pictures of an owner favourites, or not: all or none. Return those there are."""
+        return self._changed("favourite", favourite, ids, owner)
+
+    def _changed(
+        self, column: str, value: object, ids: Sequence[str], owner: str
+    ) -> list[PictureRow]:
+        with self._transaction():
+            self._db.executemany(
+                f"UPDATE pictures SET {column} = ? WHERE id = ? AND owner = ?",
+                [(value, id, owner) for id in ids],
+            )
+        found = (self.picture(id) for id in ids)
+        return [row for row in found if row is not None and row.owner == owner]
+
+    def empty_trash(self, owner: str) -> list[str]:
+        """Delete the hidden pictures of an owner for good, and return their ids."""
+        gone: list[str] = []
+        while ids := self._ids(
+            "SELECT id FROM pictures WHERE owner = ? AND deleted IS NOT NULL LIMIT 500", (owner,)
+        ):
+            self.remove(ids)
+            gone += ids
+        return gone
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete pictures for good."""
@@ -409,20 +475,21 @@ class Store:
 
     # Uploads, and results that are fetched by their URL.
 
-    def add_upload(self, data: bytes, width: int, height: int) -> UploadRow:
+    def add_upload(self, data: bytes, width: int, height: int, owner: str = OPERATOR) -> UploadRow:
         """Store an uploaded picture, converted to PNG."""
         id = new_id()
         with replacing(_pending(self.upload_path(id))) as file:
             file.write(data)
         with self._noting(self.upload_path(id)):
             self._db.execute(
-                "INSERT INTO uploads VALUES (?, ?, ?, ?)", (id, time.time(), width, height)
+                "INSERT INTO uploads (id, created, width, height, owner) VALUES (?, ?, ?, ?, ?)",
+                (id, time.time(), width, height, owner),
             )
         with self._lock:
             self._uploaded += _room(self.upload_path(id))
             if self._uploaded > self._upload_space:
                 self._make_room(id)
-        return UploadRow(id, width, height)
+        return UploadRow(id, width, height, owner)
 
     def _make_room(self, newest: str) -> None:
         """Remove the oldest uploads that no job waits for, with some room to spare."""
@@ -449,7 +516,7 @@ class Store:
 
     def upload(self, id: str) -> UploadRow | None:
         """An upload, or None."""
-        found = self._rows("SELECT id, width, height FROM uploads WHERE id = ?", (id,))
+        found = self._rows("SELECT id, width, height, owner FROM uploads WHERE id = ?", (id,))
         return UploadRow(*found[0]) if found else None
 
     def upload_path(self, id: str) -> Path:
@@ -470,9 +537,22 @@ class Store:
 
     # Cleaning.
 
-    def purge(self, *, undo: float, passing: float, uploads: float) -> int:
-        """Remove for good what has been hidden, unlisted or sent for longer than these seconds."""
+    def purge(
+        self,
+        *,
+        undo: float,
+        passing: float,
+        uploads: float,
+        gallery: float | None = None,
+        records: float | None = None,
+    ) -> int:
+        """Remove for good what has been hidden, unlisted or sent for longer than these seconds.
+
+        With `gallery` also what has been in a gallery for longer, except favourites. `records` is
+        for idempotency keys and jobs without pictures, by default as `undo`.
+        """
         now = time.time()
+        noted = now - (undo if records is None else records)
         gone: list[str] = []
         old: list[str] = []
 
@@ -481,17 +561,17 @@ class Store:
             with self._transaction():
                 gone = self._ids(
                     "DELETE FROM pictures WHERE deleted < ? OR (NOT listed AND created < ?) "
-                    "RETURNING id",
-                    (now - undo, now - passing),
+                    "OR (NOT favourite AND created < ?) RETURNING id",
+                    (now - undo, now - passing, None if gallery is None else now - gallery),
                 )
                 old = self._ids(
                     "DELETE FROM uploads WHERE created < ? RETURNING id", (now - uploads,)
                 )
-                self._db.execute("DELETE FROM keys WHERE created < ?", (now - undo,))
+                self._db.execute("DELETE FROM keys WHERE created < ?", (noted,))
                 self._db.execute(
                     "DELETE FROM jobs WHERE state IN ('done', 'failed', 'cancelled') AND "
                     "created < ? AND id NOT IN (SELECT job FROM pictures)",
-                    (now - undo,),
+                    (noted,),
                 )
 
         self._although_full(change)
@@ -559,15 +639,12 @@ def _job(row: sqlite3.Row) -> JobRow:
         request=json.loads(row["request"]),
         slots=json.loads(row["slots"]),
         error=None if row["error"] is None else json.loads(row["error"]),
+        owner=row["owner"],
     )
 
 
 def _picture(row: sqlite3.Row) -> PictureRow:
     """Parse a picture; raises ValueError, TypeError or KeyError for an invalid row."""
-    facts = json.loads(row["facts"])
-    for name, kind in _FACTS.items():
-        if not isinstance(facts[name], kind):
-            raise TypeError(f"{name} is {facts[name]!r}")
     return PictureRow(
         number=row["number"],
         id=row["id"],
@@ -576,5 +653,7 @@ def _picture(row: sqlite3.Row) -> PictureRow:
         created=row["created"],
         listed=bool(row["listed"]),
         deleted=row["deleted"],
-        facts=facts,
+        facts=Facts.model_validate_json(row["facts"], strict=True),
+        owner=row["owner"],
+        favourite=bool(row["favourite"]),
     )

@@ -12,10 +12,11 @@ from typing import Any
 
 from fastapi.responses import StreamingResponse
 
-from asymflow.core.types import Picture
-from asymflow.server import media
-from asymflow.server.jobs import Event, Job
+from asymflow.server import media, views
+from asymflow.server.clients import Client
+from asymflow.server.jobs import Event, Job, Look
 from asymflow.server.manager import JobManager
+from asymflow.server.views import FINAL
 
 _QUIET = 15.0
 """Seconds of silence after which a comment is sent, so that proxies keep the connection."""
@@ -23,15 +24,22 @@ KEEP_ALIVE = b": still here\n\n"
 TYPE = "text/event-stream"
 HEADERS = MappingProxyType({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 """Headers that disable caching and buffering of streams."""
-FINAL = frozenset({"done", "failed", "cancelled"})
 _PREVIEW_SHARE = 0.02
 """Maximal share of processor time for the previews of one subscriber."""
 
 
 def message(name: str, data: Mapping[str, Any], number: int | None = None) -> bytes:
     """One event on the wire."""
+    return _line(name, json.dumps(data, allow_nan=False), number)
+
+
+def _said(data: views.Said, number: int | None = None) -> bytes:
+    return _line(data.event, data.model_dump_json(), number)
+
+
+def _line(name: str, data: str, number: int | None) -> bytes:
     head = "" if number is None else f"id: {number}\n"
-    return f"{head}event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n".encode()
+    return f"{head}event: {name}\ndata: {data}\n\n".encode()
 
 
 def response(events: AsyncGenerator[bytes]) -> StreamingResponse:
@@ -75,9 +83,9 @@ async def job_events(
             yield KEEP_ALIVE
             continue
         data = event.data
-        if previews and event.name == "step":
-            data = {**data, "preview": await shown.of(data["slot"], data["step"])}
-        yield message(event.name, data, event.number)
+        if previews and isinstance(data, views.Stepped):
+            data = await shown.put_into(data)
+        yield _said(data, event.number)
 
 
 class _Previews:
@@ -91,7 +99,11 @@ class _Previews:
         self._job = job
         self._next: dict[int, float] = {}
 
-    async def of(self, slot: int, step: int) -> str | None:
+    async def put_into(self, data: views.Stepped) -> views.Stepped:
+        """The event of a step with its preview, or without one."""
+        return data.model_copy(update={"preview": await self._of(data.slot, data.step)})
+
+    async def _of(self, slot: int, step: int) -> str | None:
         """The preview of a step as a data URL; None if it is outdated."""
         now = time.monotonic()
         found = self._manager.newest(self._job, slot)
@@ -103,16 +115,18 @@ class _Previews:
         self._next[slot] = now + seconds * together / _PREVIEW_SHARE
         return url
 
-    def _encoded(self, preview: Picture) -> tuple[str, float]:
+    def _encoded(self, look: Look) -> tuple[str, float]:
         """A data URL, and its processor time in seconds."""
         before = time.thread_time()
-        data = media.preview(preview, composite=self._job.request.mask is not None)
+        data = media.preview(look(), composite=self._job.request.mask is not None)
         url = f"data:image/webp;base64,{base64.b64encode(data).decode()}"
         return url, time.thread_time() - before
 
 
-async def everything(manager: JobManager, *, previews: bool = False) -> AsyncGenerator[bytes]:
-    """Every event of every job of the studio, for a page that opens a single stream.
+async def everything(
+    manager: JobManager, client: Client, *, previews: bool = False
+) -> AsyncGenerator[bytes]:
+    """Every event of every job of a client's owner, for a page that opens a single stream.
 
     Begins with the active jobs and their past events. The data of an event is that of the job's own
     stream and the job's id; "job" is sent whenever the state of one changes, and "beat" while
@@ -120,46 +134,51 @@ async def everything(manager: JobManager, *, previews: bool = False) -> AsyncGen
 
     Args:
         manager: has the jobs.
+        client: that hears it, as long as its token is valid.
         previews: as in `job_events`.
     """
     shown: dict[str, _Previews] = {}
 
     async def encoded(job: Job, event: Event) -> bytes:
         data = event.data
-        if previews and event.name == "step":
-            previewer = shown.setdefault(job.id, _Previews(manager, job))
-            data = {**data, "preview": await previewer.of(data["slot"], data["step"])}
+        if previews and isinstance(data, views.Stepped):
+            data = await shown.setdefault(job.id, _Previews(manager, job)).put_into(data)
         if event.name in FINAL:
             shown.pop(job.id, None)
-        return message(event.name, data if event.name == "job" else {"job": job.id, **data})
+        if isinstance(data, views.Changed):
+            return _said(data)
+        return message(event.name, {"job": job.id, **data.model_dump(mode="json")})
 
     with manager.job_event_added.listen() as listener:
         after = manager.last_event()
         yield message("beat", {})
-        for job in manager.active():
-            yield message("job", {"job": manager.json(job)})
+        for job in manager.active(client.owner):
+            yield _said(views.Changed(job=manager.view(job)))
             for event in manager.events(job, -1):
                 if event.number <= after:
                     yield await encoded(job, event)
-        while not manager.closing:
-            for job, event in manager.job_events_after(after):
+        while not manager.closing and client.valid():
+            for job, event in manager.job_events_after(after, client.owner):
                 after = event.number
                 yield await encoded(job, event)
             if not await listener.wait(_QUIET):
                 yield message("beat", {})
 
 
-async def changes(manager: JobManager, after: int | None) -> AsyncGenerator[bytes]:
-    """Every change of state of any job; without a number to resume from, first the active jobs."""
+async def changes(manager: JobManager, client: Client, after: int | None) -> AsyncGenerator[bytes]:
+    """Every change of state of any job of a client's owner.
+
+    Without a number to resume from, first the active jobs.
+    """
     with manager.changed.listen() as listener:
         if after is None:
             after = manager.last_change()
-            for job in manager.active():
-                yield message("job", {"job": manager.json(job)}, after)
+            for job in manager.active(client.owner):
+                yield _said(views.Changed(job=manager.view(job)), after)
         yield KEEP_ALIVE
-        while not manager.closing:
-            for event in manager.changes_after(after):
+        while not manager.closing and client.valid():
+            for event in manager.changes_after(after, client.owner):
                 after = event.number
-                yield message(event.name, event.data, event.number)
+                yield _said(event.data, event.number)
             if not await listener.wait(_QUIET):
                 yield KEEP_ALIVE

@@ -6,14 +6,12 @@ their name, and reads of the database are snapshots.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.generation import metadata
@@ -21,8 +19,10 @@ from asymflow.generation.metadata import Record
 from asymflow.io import images
 from asymflow.io.files import replacing
 from asymflow.planning.shelf import NAMES, USUAL
+from asymflow.server import tokens
 from asymflow.server.database import NAME, SCHEMA, copy_to, lock
 from asymflow.server.store import whole_files
+from asymflow.server.views import Facts
 
 Advance = Callable[[int, int], None]
 """Progress callback, with the number of files done and their total."""
@@ -116,7 +116,7 @@ def take_in(folder: Path) -> Taken:
                 database.execute(
                     "INSERT INTO pictures (id, job, slot, created, listed, facts) "
                     "VALUES (?, ?, 0, ?, 1, ?)",
-                    (id, f"taken-in-{id}", path.stat().st_mtime, json.dumps(_facts(record))),
+                    (id, f"taken-in-{id}", path.stat().st_mtime, _facts(record).model_dump_json()),
                 )
             taken.append(path.name)
     return Taken(taken, left)
@@ -154,6 +154,8 @@ def back_up(folder: Path, target: Path, advance: Advance) -> int:
             with closing(sqlite3.connect(begun)) as copy:
                 copy_to(copy, target / NAME)
             begun.unlink()
+            if (folder / tokens.NAME).exists():  # without them the copy would be open to all
+                shutil.copyfile(folder / tokens.NAME, target / tokens.NAME)
         finally:
             held.release()
     return gone
@@ -209,24 +211,21 @@ def _read(folder: Path) -> Generator[sqlite3.Connection]:
         ) from error
 
 
-def _facts(record: Record) -> dict[str, Any]:
+def _facts(record: Record) -> Facts:
     """The facts of a picture for the database, as far as its record has them."""
     plan = record.plan
     guided = record.guidance != 1
-    return {
-        "label": None,
-        "prompt": record.prompt,
-        "negative_prompt": record.negative,
-        "style": record.style,
-        "width": record.size[1],
-        "height": record.size[0],
-        "seed": record.seed,
-        "quality": plan.name if plan.name in NAMES else USUAL,
-        "guidance_scale": record.guidance,
-        "plan": plan.name,
-        "class_label": record.label,
-        "model": None,
-        "seconds": 0.0,
-        "forwards": sum(step.passes(guided=guided) for step in plan.steps),
-        "steps": [],
-    }
+    return Facts(
+        prompt=record.prompt,
+        negative_prompt=record.negative,
+        style=record.style,
+        width=record.size[1],
+        height=record.size[0],
+        seed=record.seed,
+        quality=plan.name if plan.name in NAMES else USUAL,
+        guidance_scale=record.guidance,
+        plan=plan.name,
+        class_label=record.label,
+        seconds=0.0,
+        forwards=sum(step.passes(guided=guided) for step in plan.steps),
+    )

@@ -21,14 +21,14 @@ from PIL import Image
 
 from asymflow._version import __version__
 from asymflow.core.errors import FileFormatError, InputError
-from asymflow.core.types import Picture
 from asymflow.generation import metadata, styles
 from asymflow.server import media, waiting
-from asymflow.server.jobs import Job
+from asymflow.server.clients import Client
+from asymflow.server.jobs import Job, Look
 from asymflow.server.lineup import Served
 from asymflow.server.openai_sizes import check_sizes
 from asymflow.server.problems import WEBUI, ApiError
-from asymflow.server.state import Calling, Client, Here, Studio, about_of
+from asymflow.server.state import Calling, Calls, Here, Studio, about_of
 from asymflow.server.store import PictureRow
 from asymflow.server.webui_order import AUTOMATIC, Order, Upload, order_of
 from asymflow.server.webui_schema import Img2Img, Options, PngInfo, Txt2Img, echoed
@@ -82,7 +82,7 @@ Known = Annotated[Sessions, Depends(_sessions_of)]
 
 @router.post("/txt2img")
 async def txt2img(
-    call: Request, studio: Here, sessions: Known, client: Client, request: Txt2Img
+    call: Request, studio: Here, sessions: Known, client: Calls, request: Txt2Img
 ) -> JSONResponse:
     """Make pictures from words, or of a class."""
     served, about = await about_of(studio, _model(studio, sessions, client, request))
@@ -95,7 +95,7 @@ async def img2img(
     call: Request,
     studio: Here,
     sessions: Known,
-    client: Client,
+    client: Calls,
     caller: Calling,
     request: Img2Img,
 ) -> JSONResponse:
@@ -105,22 +105,22 @@ async def img2img(
     if not card.image or (request.mask is not None and not card.inpaint):
         what = "repaint a part of a picture" if card.image else "begin with a picture"
         raise ApiError(400, f"{card.title} cannot {what}.", code="invalid_value")
-    start = await _upload(studio, caller, request)
+    start = await _upload(studio, client, caller, request)
     order = order_of(served, about, request, start)
     return await _drawn(call, studio, sessions, client, request, order)
 
 
 @router.get("/progress")
 async def progress(
-    studio: Here, sessions: Known, client: Client, skip_current_image: bool = False
+    studio: Here, sessions: Known, client: Calls, skip_current_image: bool = False
 ) -> dict[str, Any]:
     """How far the pictures of this client are, with a preview of the current one."""
-    found = sessions.current(client)
+    found = sessions.current(client.session)
     if found is None:
         loading = _chosen(studio, sessions, client).state == "loading"
         return _progress(0.0, 0.0, _state("loading the model", 1) if loading else _state("", 0))
     job = found.job
-    told = studio.manager.json(job)
+    told = studio.manager.view(job)
     slot = min((i for i in range(len(job.slots)) if i not in job.pictures), default=0)
     state = _state(
         job.id,
@@ -136,25 +136,25 @@ async def progress(
     if newest is not None:
         masked = job.request.mask is not None
         image = await run_in_threadpool(_preview, newest[1], masked)
-    share = min(max(told["progress"], 0.01), 1.0)
-    return _progress(share, told["eta_seconds"] or 0.0, state, image)
+    share = min(max(told.progress, 0.01), 1.0)
+    return _progress(share, told.eta_seconds or 0.0, state, image)
 
 
 @router.post("/interrupt")
-async def interrupt(studio: Here, sessions: Known, client: Client) -> dict[str, Any]:
+async def interrupt(studio: Here, sessions: Known, client: Calls) -> dict[str, Any]:
     """End the current pictures of this client; their call answers with what there is."""
-    sessions.interrupt(studio.manager, client)
+    sessions.interrupt(studio.manager, client.session)
     return {}
 
 
 @router.post("/skip")
-async def skip(studio: Here, sessions: Known, client: Client) -> None:
+async def skip(studio: Here, sessions: Known, client: Calls) -> None:
     """As `interrupt`."""
-    sessions.interrupt(studio.manager, client)
+    sessions.interrupt(studio.manager, client.session)
 
 
 @router.get("/options")
-async def options(studio: Here, sessions: Known, client: Client) -> dict[str, Any]:
+async def options(studio: Here, sessions: Known, client: Calls) -> dict[str, Any]:
     """The settings that mean something here."""
     served = _chosen(studio, sessions, client)
     return {
@@ -170,12 +170,12 @@ async def options(studio: Here, sessions: Known, client: Client) -> dict[str, An
 
 @router.post("/options")
 async def set_options(
-    studio: Here, sessions: Known, client: Client, request: Options
+    studio: Here, sessions: Known, client: Calls, request: Options
 ) -> dict[str, Any]:
     """Choose the model of this client; other settings are ignored."""
     if request.sd_model_checkpoint is not None:
         id = _known(studio, request.sd_model_checkpoint)
-        sessions.choose(client, id)
+        sessions.choose(client.session, id)
         studio.manager.ask(studio.manager.served(id))
     return {}
 
@@ -187,7 +187,7 @@ def models(studio: Here) -> list[dict[str, Any]]:
 
 
 @router.get("/samplers")
-async def samplers(studio: Here, sessions: Known, client: Client) -> list[dict[str, Any]]:
+async def samplers(studio: Here, sessions: Known, client: Calls) -> list[dict[str, Any]]:
     """The plans of the model of this client."""
     _, about = await about_of(studio, _chosen(studio, sessions, client).id)
     names = (AUTOMATIC, *about.plans)
@@ -195,7 +195,7 @@ async def samplers(studio: Here, sessions: Known, client: Client) -> list[dict[s
 
 
 @router.get("/prompt-styles")
-async def prompt_styles(studio: Here, sessions: Known, client: Client) -> list[dict[str, Any]]:
+async def prompt_styles(studio: Here, sessions: Known, client: Calls) -> list[dict[str, Any]]:
     """The styles of the model of this client."""
     _, about = await about_of(studio, _chosen(studio, sessions, client).id)
     return [
@@ -240,17 +240,17 @@ def the_same_for_all(name: str) -> Any:
     return NOTHING[name]
 
 
-def _chosen(studio: Studio, sessions: Sessions, client: str) -> Served:
+def _chosen(studio: Studio, sessions: Sessions, client: Client) -> Served:
     """The model of a client; the first one until it has chosen."""
-    return studio.manager.served(sessions.chosen(client))
+    return studio.manager.served(sessions.chosen(client.session))
 
 
-def _model(studio: Studio, sessions: Sessions, client: str, request: Txt2Img) -> str | None:
+def _model(studio: Studio, sessions: Sessions, client: Client, request: Txt2Img) -> str | None:
     """The id of the model that a call is for."""
     wanted = request.override_settings.get("sd_model_checkpoint")
     if isinstance(wanted, str) and wanted:
         return _known(studio, wanted)
-    return sessions.chosen(client)
+    return sessions.chosen(client.session)
 
 
 def _known(studio: Studio, wanted: str) -> str:
@@ -281,7 +281,7 @@ def _checkpoint(served: Served) -> dict[str, Any]:
     }
 
 
-async def _upload(studio: Studio, caller: Caller, request: Img2Img) -> Upload:
+async def _upload(studio: Studio, client: Client, caller: Caller, request: Img2Img) -> Upload:
     """Store the pictures that a call begins with."""
     if len(request.init_images) > 1:
         raise ApiError(
@@ -295,7 +295,7 @@ async def _upload(studio: Studio, caller: Caller, request: Img2Img) -> Upload:
     data = _decoded("init_images", request.init_images[0], most)
     await run_in_threadpool(studio.manager.check_disk)
     png, width, height = await studio.workshop.do(caller, 1, media.receive, data, pixels)
-    image = await run_in_threadpool(studio.store.add_upload, png, width, height)
+    image = await run_in_threadpool(studio.store.add_upload, png, width, height, client.owner)
     if request.mask is None:
         return Upload(image.id, (height, width), None)
     data = _decoded("mask", request.mask, most)
@@ -303,7 +303,7 @@ async def _upload(studio: Studio, caller: Caller, request: Img2Img) -> Upload:
         caller, 1, _mask, data, pixels, request.inpainting_mask_invert
     )
     check_sizes((width, height), (size[0], size[1]))
-    mask = await run_in_threadpool(studio.store.add_upload, png, *size)
+    mask = await run_in_threadpool(studio.store.add_upload, png, size[0], size[1], client.owner)
     return Upload(image.id, (height, width), mask.id)
 
 
@@ -339,7 +339,7 @@ async def _drawn(
     call: Request,
     studio: Studio,
     sessions: Sessions,
-    client: str,
+    client: Client,
     request: Txt2Img,
     order: Order,
 ) -> JSONResponse:
@@ -353,7 +353,7 @@ async def _drawn(
         return studio.manager.submit(order.job, client=client, kind="api", literal=order.count)
 
     job = await run_in_threadpool(submit)
-    with sessions.drawing(client, job) as drawing:
+    with sessions.drawing(client.session, job) as drawing:
         await waiting.over(call, studio.manager, job)
     if job.state != "done" and not drawing.interrupted:
         raise waiting.failure(job)
@@ -374,8 +374,8 @@ def _images(studio: Studio, drawing: Drawing) -> list[str]:
     return found
 
 
-def _preview(picture: Picture, masked: bool) -> str:
-    return base64.b64encode(media.marked(picture, "png", composite=masked)).decode()
+def _preview(look: Look, masked: bool) -> str:
+    return base64.b64encode(media.marked(look(), "png", composite=masked)).decode()
 
 
 def _info(studio: Studio, order: Order, request: Txt2Img, drawing: Drawing) -> dict[str, Any]:
@@ -424,7 +424,7 @@ def _info(studio: Studio, order: Order, request: Txt2Img, drawing: Drawing) -> d
             "notes": list(order.notes),
             "interrupted": drawing.interrupted,
             "pictures": [
-                {name: row.facts[name] for name in ("seed", "forwards", "seconds")} for row in rows
+                row.facts.model_dump(include={"seed", "forwards", "seconds"}) for row in rows
             ],
         },
     }

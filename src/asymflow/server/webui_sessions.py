@@ -7,8 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from asymflow.core.types import Picture
-from asymflow.server.jobs import Job
+from asymflow.server.jobs import Job, Look
 from asymflow.server.manager import JobManager
 
 _CLIENTS = 10_000
@@ -25,7 +24,7 @@ class Drawing:
     """
 
     job: Job
-    previews: dict[int, Picture] = field(default_factory=lambda: dict[int, Picture]())
+    previews: dict[int, Look] = field(default_factory=lambda: dict[int, Look]())
     interrupted: bool = False
 
 

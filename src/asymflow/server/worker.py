@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -38,12 +37,13 @@ from asymflow.generation.pixels import to_rgba
 from asymflow.io import folders
 from asymflow.server import media, remote, requests
 from asymflow.server.call_sizes import CallSizes
-from asymflow.server.jobs import Unit
+from asymflow.server.jobs import Look, Unit
 from asymflow.server.lineup import Served
 from asymflow.server.manager import JobManager
 from asymflow.server.memory import give_back
 from asymflow.server.problems import NO_ROOM, ApiError, ProblemDetail, disk_is_full
 from asymflow.server.supervisor import Lost
+from asymflow.server.views import Facts, Step
 
 _log = logging.getLogger("asymflow.server")
 
@@ -67,7 +67,7 @@ class _Run:
     Attributes:
         tries: attempts that were lost with the process of the network.
         seconds: of computing so far; `started` is the time of its start.
-        facts: of every finished step, by its index in the plan.
+        steps: that are finished, by their index in the plan.
     """
 
     unit: Unit
@@ -76,7 +76,7 @@ class _Run:
     tries: int = 0
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
-    facts: dict[int, dict[str, Any]] = field(default_factory=lambda: dict[int, dict[str, Any]]())
+    steps: dict[int, Step] = field(default_factory=lambda: dict[int, Step]())
 
 
 @dataclass(slots=True, eq=False)
@@ -404,8 +404,11 @@ class Worker(threading.Thread):
         self._last.written = [self._writer.submit(self._finish, run, picture)]
 
     def _prepared(self, model: Model, unit: Unit) -> _Run | None:
+        job = unit.job
         try:
-            made = requests.prepare(model, self._manager.store, unit.job.request, unit.wanted)
+            if job.inputs is None:
+                job.inputs = requests.inputs(self._manager.store, job.request)
+            made = requests.prepare(model, job.request, unit.wanted, *job.inputs)
         except AsymflowError as error:
             self._manager.fail(unit.job, ProblemDetail(str(error), code="unusable"))
             return None
@@ -426,18 +429,21 @@ class Worker(threading.Thread):
         run.seconds += seconds
         request = run.made.request
         guided = move.step.guides(guided=request.guidance_scale != 1)
-        facts = {
-            "t": round(move.step.t, 4),
-            "tier": move.step.tier.name,
-            "shrink": move.step.tier.pool_factor,
-            "guided": guided,
-            "ms": round(1000 * seconds, 2),
-            "forwards": move.step.passes(guided=request.guidance_scale != 1),
-        }
-        run.facts[move.index] = facts
-        [estimate] = engine.pictures(adapter, [request], x_0[None])
-        preview = to_rgba(estimate)
-        self._manager.step(run.unit, move.index, facts, preview)
+        step = run.steps[move.index] = Step(
+            t=round(move.step.t, 4),
+            tier=move.step.tier.name,
+            shrink=move.step.tier.pool_factor,
+            guided=guided,
+            ms=round(1000 * seconds, 2),
+        )
+        forwards = move.step.passes(guided=request.guidance_scale != 1)
+        estimate = x_0.clone()  # a view would keep those of the whole call
+
+        def look() -> Picture:
+            [picture] = engine.pictures(adapter, [request], estimate[None])
+            return to_rgba(picture)
+
+        self._manager.step(run.unit, move.index, step, forwards, Look(look))
 
     def _finish(self, run: _Run, picture: Picture) -> None:
         """Write and publish a picture, or its error."""
@@ -455,26 +461,23 @@ class Worker(threading.Thread):
         made = run.made
         forwards = pipeline.forwards(made)
         request = job.request
-        facts = {
-            "label": run.unit.wanted.label,
-            "prompt": made.record.prompt,
-            "negative_prompt": made.record.negative,
-            "style": made.record.style,
-            "width": request.width,
-            "height": request.height,
-            "seed": made.record.seed,
-            "quality": request.quality,
-            "guidance_scale": made.record.guidance,
-            "plan": made.record.plan.name,
-            "class_label": made.record.label,
-            "model": self.served.id,
-            "seconds": round(run.seconds, 4),
-            "forwards": forwards,
-            "steps": [
-                {key: value for key, value in run.facts[i].items() if key != "forwards"}
-                for i in sorted(run.facts)
-            ],
-        }
+        facts = Facts(
+            label=run.unit.wanted.label,
+            prompt=made.record.prompt,
+            negative_prompt=made.record.negative,
+            style=made.record.style,
+            width=request.width,
+            height=request.height,
+            seed=made.record.seed,
+            quality=request.quality,
+            guidance_scale=made.record.guidance,
+            plan=made.record.plan.name,
+            class_label=made.record.label,
+            model=self.served.id,
+            seconds=round(run.seconds, 4),
+            forwards=forwards,
+            steps=tuple(run.steps[i] for i in sorted(run.steps)),
+        )
         # Before the picture is published, so that metrics read afterwards include it.
         name = self.served.id
         self._manager.metrics.seconds.labels(request.quality, name).observe(run.seconds)

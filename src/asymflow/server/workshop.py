@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from asymflow.server import memory
@@ -36,16 +35,6 @@ class Caller:
 
     name: str
     gone: Callable[[], Awaitable[bool]]
-
-
-def caller_of(call: Request) -> Caller:
-    """The caller of a request: its address, since headers can be forged.
-
-    Behind a proxy many callers may have one address, so uploads and downloads are at least separate
-    callers.
-    """
-    address = "?" if call.client is None else call.client.host
-    return Caller(f"{address} {call.method}", call.is_disconnected)
 
 
 class Workshop:

@@ -1,11 +1,25 @@
 /** Calls of the server. Every failure is an `ApiError` with a sentence for people. */
 
-import type { ApiProblem, Info, Job, JobRequest, Measurement, Picture, Upload } from "./contract";
+import type {
+  CompletedRequest,
+  Gallery,
+  Jobs,
+  Restored,
+  ProblemDetail,
+  Info,
+  Job,
+  JobRequest,
+  Measurement,
+  Upload,
+} from "./contract";
+
+/** What the page asks for: it leaves nothing out. */
+export type Asked = Omit<CompletedRequest, "exact">;
 
 export class ApiError extends Error {
   constructor(
     readonly status: number,
-    readonly problem: ApiProblem,
+    readonly problem: ProblemDetail,
   ) {
     super(problem.message);
   }
@@ -35,8 +49,8 @@ async function answer<T>(
   }
 }
 
-async function problemOf(response: Response): Promise<ApiProblem> {
-  const body = (await response.json().catch(() => null)) as { error?: ApiProblem } | null;
+async function problemOf(response: Response): Promise<ProblemDetail> {
+  const body = (await response.json().catch(() => null)) as { error?: ProblemDetail } | null;
   return body?.error ?? { message: response.statusText, type: "error", param: null, code: null };
 }
 
@@ -70,7 +84,7 @@ export const createJob = (request: JobRequest, key: string) =>
   post<Job>("/api/jobs", request, { "Idempotency-Key": key, "X-Client": CLIENT });
 
 export const recentJobs = async (limit: number, patience?: number) =>
-  (await call<{ jobs: Job[] }>(`/api/jobs?limit=${limit}`, {}, patience)).jobs;
+  (await call<Jobs>(`/api/jobs?limit=${limit}`, {}, patience)).jobs;
 
 export const job = (id: string) => call<Job>(`/api/jobs/${id}`);
 
@@ -87,7 +101,7 @@ export const upload = (data: Blob) =>
 export const file = (url: string) => answer(url, (response) => response.blob());
 
 export const settingsOf = (data: Blob) =>
-  call<{ request: JobRequest; exact_model: boolean; differs: string[] }>(
+  call<Restored>(
     "/api/settings",
     {
       method: "POST",
@@ -98,7 +112,7 @@ export const settingsOf = (data: Blob) =>
   );
 
 export const pictures = (before: string | null, limit: number) =>
-  call<{ pictures: Picture[]; next: string | null }>(
+  call<Gallery>(
     `/api/pictures?limit=${limit}${before === null ? "" : `&before=${encodeURIComponent(before)}`}`,
   );
 

@@ -1,6 +1,7 @@
 /** What is known of a job: its state after every event, and nothing else. */
 
-import { isOver, type Job, type JobEvent, type Picture, type Step } from "./contract";
+import type { Job, Picture, Step } from "./contract";
+import { isOver, type JobEvent } from "./events";
 
 export interface SlotView {
   label: string | null;

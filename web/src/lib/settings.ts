@@ -1,6 +1,7 @@
 /** What somebody has chosen, kept in the browser so that a reload changes nothing. */
 
-import type { Fit, Info, JobRequest } from "./contract";
+import type { Asked } from "./api";
+import type { Info } from "./contract";
 import { possible } from "./shown";
 
 /** The seed that later pictures start from too, and a picture to recognise it by. */
@@ -23,7 +24,7 @@ export interface Settings {
   guidance: number | null;
   look: Look | null;
   live: boolean;
-  fit: Fit;
+  fit: Asked["fit"];
   match: boolean;
   strength: number;
 }
@@ -110,7 +111,7 @@ export function storedModel(): string | null {
 export const save = (settings: Settings) => localStorage.setItem(STORED, JSON.stringify(settings));
 
 /** The settings that a request came from; those it does not name stay as they are. */
-export function fromRequest(settings: Settings, request: Partial<JobRequest>): Settings {
+export function fromRequest(settings: Settings, request: Partial<Asked>): Settings {
   return {
     ...settings,
     model: request.model ?? settings.model,

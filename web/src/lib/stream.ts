@@ -1,6 +1,7 @@
 /** Everything that the server tells, over one connection that comes back by itself. */
 
-import { isOver, JOB_EVENTS, type Job, type JobEvent } from "./contract";
+import type { Job } from "./contract";
+import { isOver, JOB_EVENTS, type JobEvent } from "./events";
 
 export type Told =
   /** Connected, perhaps again: what happened before is not told. */

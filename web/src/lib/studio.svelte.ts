@@ -1,15 +1,9 @@
 /** The state of the page, and everything that changes it. */
 
 import * as api from "./api";
-import {
-  isOver,
-  type Info,
-  type Job,
-  type JobEvent,
-  type JobRequest,
-  type Picture,
-  type Upload,
-} from "./contract";
+import type { Asked } from "./api";
+import type { Info, Job, Picture, Upload } from "./contract";
+import { isOver, type JobEvent } from "./events";
 import { t } from "./i18n.svelte";
 import { connect } from "./link";
 import { maskFile, type Stroke } from "./mask";
@@ -302,7 +296,7 @@ class Studio {
 
   // Making pictures.
 
-  request(): JobRequest {
+  request(): Asked {
     const { settings } = this;
     const seed = settings.look?.seed ?? (settings.live ? this.liveSeed : null);
     const { asks, negative } = this.card ?? { asks: "prompt", negative: true };
@@ -568,7 +562,7 @@ class Studio {
   // Inside.
 
   /** The settings of a request, as far as the model can follow them. */
-  #adopt(request: Partial<JobRequest>): void {
+  #adopt(request: Partial<Asked>): void {
     const settings = fromRequest(this.settings, request);
     this.settings = this.info ? fitted(settings, this.info) : settings;
   }
@@ -597,7 +591,7 @@ class Studio {
     }
   }
 
-  async #restoreSource(request: JobRequest): Promise<void> {
+  async #restoreSource(request: Asked): Promise<void> {
     this.dropSource();
     if (request.image !== null) {
       const url = `/api/uploads/${request.image}`;
@@ -634,7 +628,7 @@ class Studio {
   }
 
   /** Ask for a job, once for each click however often it is repeated meanwhile. */
-  async #submit(intent: Intent, make: () => Promise<JobRequest | null>): Promise<void> {
+  async #submit(intent: Intent, make: () => Promise<Asked | null>): Promise<void> {
     if (this.sending.has(intent)) return;
     this.sending = new Set([...this.sending, intent]);
     try {
@@ -655,7 +649,7 @@ class Studio {
   }
 
   /** A call that was cut off may have arrived: repeated with its key, it makes no second job. */
-  async #create(request: JobRequest): Promise<Job> {
+  async #create(request: Asked): Promise<Job> {
     const body = JSON.stringify(request);
     const key = this.#unanswered.get(body) ?? newKey();
     this.#unanswered.set(body, key);
@@ -669,7 +663,7 @@ class Studio {
     }
   }
 
-  async #withMask(request: JobRequest): Promise<JobRequest> {
+  async #withMask(request: Asked): Promise<Asked> {
     if (!this.source) return request;
     if (!this.strokes.some((stroke) => !stroke.erase)) return { ...request, mask: this.#mask };
     const { strokes } = this;
@@ -680,7 +674,7 @@ class Studio {
     return { ...request, mask: this.#sent.id };
   }
 
-  #requestOf(picture: Picture): JobRequest {
+  #requestOf(picture: Picture): Asked {
     const classed = picture.class_label !== null;
     return {
       model: this.#ours(picture) ? (this.info?.model.id ?? null) : picture.model,

@@ -9,6 +9,9 @@ import typer
 
 from asymflow.cli import options
 
+_HOUR, _DAY = 3600.0, 86_400.0
+_MB = 1_000_000
+
 Port = Annotated[
     int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
 ]
@@ -81,6 +84,141 @@ Notice = Annotated[
         "2 by default, 0 on loopback.",
     ),
 ]
+KeepDeleted = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-deleted",
+        metavar="HOURS",
+        min=0,
+        help="How long deleted pictures can be restored; 24 by default.",
+        rich_help_panel="Limits",
+    ),
+]
+KeepPictures = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-pictures",
+        metavar="DAYS",
+        min=0,
+        help="How long pictures stay in the gallery, except favourites; for ever by default.",
+        rich_help_panel="Limits",
+    ),
+]
+KeepResults = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-results",
+        metavar="HOURS",
+        min=0,
+        help="How long pictures of the APIs for programs are kept; 1 by default.",
+        rich_help_panel="Limits",
+    ),
+]
+KeepUploads = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-uploads",
+        metavar="HOURS",
+        min=0,
+        help="How long uploads are kept; 168 by default.",
+        rich_help_panel="Limits",
+    ),
+]
+UploadSpace = Annotated[
+    int | None,
+    typer.Option(
+        "--upload-space",
+        metavar="MB",
+        min=1,
+        help="Disk space of all uploads, beyond which the oldest leave; 1000 by default.",
+        rich_help_panel="Limits",
+    ),
+]
+MaxUpload = Annotated[
+    int | None,
+    typer.Option(
+        "--max-upload",
+        metavar="MB",
+        min=1,
+        help="Largest picture that is accepted; 20 by default.",
+        rich_help_panel="Limits",
+    ),
+]
+Queue = Annotated[
+    int | None,
+    typer.Option(
+        "--queue",
+        metavar="N",
+        min=1,
+        help="Pictures that may wait; 256 by default.",
+        rich_help_panel="Limits",
+    ),
+]
+QueuePerClient = Annotated[
+    int | None,
+    typer.Option(
+        "--queue-per-client",
+        metavar="N",
+        min=1,
+        help="Pictures of one client that may wait; 96 by default.",
+        rich_help_panel="Limits",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--rate",
+        metavar="N",
+        min=0.01,
+        help="Calls per second of one client on average, except reading; 10 by default.",
+        rich_help_panel="Limits",
+    ),
+]
+PictureTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--picture-timeout",
+        metavar="SECONDS",
+        min=1,
+        help="Longest time for a picture; 600 by default.",
+        rich_help_panel="Limits",
+    ),
+]
+WaitTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--wait-timeout",
+        metavar="SECONDS",
+        min=1,
+        help="Longest time in the queue; 3600 by default.",
+        rich_help_panel="Limits",
+    ),
+]
+Connections = Annotated[
+    int | None,
+    typer.Option(
+        "--connections",
+        metavar="N",
+        min=16,
+        help="Open connections; 2048 by default, or what the limit of open files permits.",
+        rich_help_panel="Limits",
+    ),
+]
+Proxy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--proxy",
+        metavar="ADDRESS",
+        help="Proxy whose X-Forwarded-For and -Proto are believed: an address or a network "
+        "(repeatable).",
+    ),
+]
+PublicUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--public-url", metavar="URL", help="Address of this server for clients, in results."
+    ),
+]
 
 
 def studio(
@@ -97,6 +235,8 @@ def studio(
     dtype: options.Dtype = None,
     device: options.Device = None,
     keep_free: KeepFree = 200,
+    keep_deleted: KeepDeleted = None,
+    keep_pictures: KeepPictures = None,
 ) -> None:
     """Draw in the browser, with a gallery. Needs the extra [cyan]studio[/]."""
     from asymflow.cli import studio
@@ -113,6 +253,10 @@ def studio(
             dtype=dtype,
             device=device,
             keep_free=keep_free,
+            limits={
+                "undo_seconds": _seconds(keep_deleted, _HOUR),
+                "gallery_seconds": _seconds(keep_pictures, _DAY),
+            },
         ),
         studio=True,
         browser=not no_browser,
@@ -132,6 +276,20 @@ def serve(
     dtype: options.Dtype = None,
     device: options.Device = None,
     keep_free: KeepFree = 200,
+    keep_deleted: KeepDeleted = None,
+    keep_pictures: KeepPictures = None,
+    keep_results: KeepResults = None,
+    keep_uploads: KeepUploads = None,
+    upload_space: UploadSpace = None,
+    max_upload: MaxUpload = None,
+    queue: Queue = None,
+    queue_per_client: QueuePerClient = None,
+    rate: Rate = None,
+    picture_timeout: PictureTimeout = None,
+    wait_timeout: WaitTimeout = None,
+    connections: Connections = None,
+    proxy: Proxy = None,
+    public_url: PublicUrl = None,
 ) -> None:
     """Start the HTTP server: native API and an OpenAI-compatible one.
 
@@ -153,5 +311,25 @@ def serve(
             keep_free=keep_free,
             drain=drain,
             notice=notice,
+            limits={
+                "undo_seconds": _seconds(keep_deleted, _HOUR),
+                "gallery_seconds": _seconds(keep_pictures, _DAY),
+                "passing_seconds": _seconds(keep_results, _HOUR),
+                "upload_seconds": _seconds(keep_uploads, _HOUR),
+                "upload_space": None if upload_space is None else upload_space * _MB,
+                "upload_bytes": None if max_upload is None else max_upload * _MB,
+                "queue": queue,
+                "queue_of_one": queue_per_client,
+                "rate": rate,
+                "picture_seconds": picture_timeout,
+                "wait_seconds": wait_timeout,
+                "connections": connections,
+                "proxies": tuple(proxy) if proxy else None,
+                "public_url": public_url,
+            },
         )
     )
+
+
+def _seconds(given: float | None, unit: float) -> float | None:
+    return None if given is None else given * unit
