@@ -22,6 +22,7 @@ from asymflow.cli.main import app
 from asymflow.core import presets
 from asymflow.models.embedded import plans
 from asymflow.models.embedded.styles import STYLES
+from asymflow.server.problems import CODES
 from asymflow.training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +51,11 @@ def styles() -> str:
         (f"`{s.id}`", ", ".join(s.names), f"[{s.author}]({s.upstream})", s.licence) for s in STYLES
     )
     return table(("style", "called in prompts", "drawn by", "licence"), rows)
+
+
+def codes() -> str:
+    """Every code of a failed call."""
+    return table(("code", "what it means"), ((f"`{name}`", says) for name, says in CODES.items()))
 
 
 def recipes() -> str:
@@ -141,7 +147,7 @@ def comfyui() -> str:
 
 PARTS = {
     part.__name__: part
-    for part in (commands, options, styles, recipes, plan, shipped, decisions, comfyui)
+    for part in (commands, options, styles, codes, recipes, plan, shipped, decisions, comfyui)
 }
 
 

@@ -37,6 +37,14 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT_CHUNK, RECORD_CHUNK, XMP_CHUNK = "parameters", "asymflow", "XML:com.adobe.xmp"
 
 
+class TooManyPixels(FileFormatError):
+    """A picture has more pixels than the limit."""
+
+    def __init__(self, message: str, limit: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
 @dataclass(frozen=True, slots=True)
 class Notes:
     """The metadata of a picture file.
@@ -327,9 +335,9 @@ def _texts(path: Path) -> Mapping[Any, Any]:
                 file.seek(length + 4, os.SEEK_CUR)
 
 
-def _too_large(path: Path, how_much: str, most: int = MAX_PIXELS) -> FileFormatError:
+def _too_large(path: Path, how_much: str, most: int = MAX_PIXELS) -> TooManyPixels:
     limit = f"{most // 10**6} megapixels" if most >= 10**6 else f"{most} pixels"
-    return FileFormatError(f"{path} has {how_much} the {limit} that are read. Shrink it.")
+    return TooManyPixels(f"{path} has {how_much} the {limit} that are read. Shrink it.", most)
 
 
 def _damaged(path: Path, error: Exception) -> FileFormatError:

@@ -21,7 +21,6 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -38,11 +37,14 @@ from asymflow.server.lineup import Load
 from asymflow.server.logs import Logged
 from asymflow.server.manager import JobManager
 from asymflow.server.metrics import Metrics
+from asymflow.server.page import Page
 from asymflow.server.problems import (
+    CODES,
     NO_ROOM,
     WEBUI,
     ApiError,
     ProblemDetail,
+    Refusal,
     disk_is_full,
     envelope,
     headers_of,
@@ -58,6 +60,10 @@ from asymflow.server.workshop import Workshop
 _HOUR = 3600.0
 _RECORDS_KEPT = 24 * _HOUR
 """How long an idempotency key finds its job, and jobs without pictures are remembered."""
+_DESCRIPTION = (
+    "Failed calls of `/api` have a problem with a `code` and, in `values`, what its message says "
+    "of this case. Besides the types of pydantic's errors the codes are:\n\n"
+) + "\n".join(f"- `{code}`: {says}" for code, says in CODES.items())
 _TOLD = "asymflow.told"
 """Whether the error of a call was logged and answered, in its scope."""
 _log = logging.getLogger("asymflow.server")
@@ -105,6 +111,7 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
     app = _App(
         title="asymflow",
         version=__version__,
+        description=_DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -129,7 +136,7 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
     app.add_exception_handler(ClientDisconnect, _hung_up)
     app.add_exception_handler(Exception, _broken)
     if settings.browser and not settings.replicated and (STATIC / "index.html").is_file():
-        app.mount("/", _Static(directory=STATIC, html=True))
+        app.mount("/", Page(directory=STATIC, html=True))
     # The middleware added last is the outermost.
     app.add_middleware(Protected, settings=settings, manager=manager, tokens=tokens)
     app.add_middleware(Logged, metrics=metrics)
@@ -293,20 +300,6 @@ class _App(FastAPI):
         return self.openapi_schema
 
 
-class _Static(StaticFiles):
-    """The front end: files with a hash in their name are cached for ever, others revalidated."""
-
-    async def get_response(self, path: str, scope: Any) -> Response:
-        if scope["method"] not in ("GET", "HEAD"):
-            raise HTTPException(404)  # no call of an API is there either
-        response = await super().get_response(path, scope)
-        fixed = path.startswith("assets/")
-        response.headers["Cache-Control"] = (
-            "public, max-age=31536000, immutable" if fixed else "no-cache"
-        )
-        return response
-
-
 def _loads(settings: Settings, load: Load | Mapping[str, Load] | None) -> Mapping[str, Load]:
     """What loads the models, by their ids."""
     if isinstance(load, Mapping):
@@ -408,6 +401,8 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 
 async def _wrong(request: Request, error: Exception) -> JSONResponse:
     problem = ProblemDetail(str(error), code="invalid_value")
+    if isinstance(error, Refusal):
+        problem = error.problem
     return JSONResponse(envelope(problem, request.url.path), 400)
 
 
@@ -468,6 +463,8 @@ async def _broken(request: Request, error: Exception) -> JSONResponse:
     request.scope[_TOLD] = True
     _log.error("a call failed", exc_info=error, extra={"path": request.url.path})
     problem = ProblemDetail(
-        "Something went wrong in the server. Its log says what.", "server_error"
+        "Something went wrong in the server. Its log says what.",
+        "server_error",
+        code="internal_error",
     )
     return JSONResponse(envelope(problem, request.url.path), 500)

@@ -22,7 +22,13 @@ def by_card(about: About, request: JobRequest) -> CompletedRequest:
     height, width = card.sizes.native
     height, width = request.height or height, request.width or width
     if not card.sizes.possible((height, width)):
-        raise _refused("width", pipeline.no_size(card, (height, width)))
+        raise _refused(
+            "width",
+            pipeline.no_size(card, (height, width)),
+            "impossible_size",
+            width=width,
+            height=height,
+        )
     if request.style is not None and styles.style_of(card, request.style) is None:
         known = ", ".join(each.id for each in styles.styles_of(card))
         raise _refused(
@@ -30,21 +36,28 @@ def by_card(about: About, request: JobRequest) -> CompletedRequest:
             f"Unknown style {request.style[:64]!r}. Styles: {known}."
             if known
             else f"{card.title} knows no styles. Leave `style` out.",
+            "unknown_style",
+            style=request.style[:64],
         )
     if request.negative_prompt and not card.negative:
         raise _refused(
             "negative_prompt",
             f"{card.title} knows no negative prompt. Leave `negative_prompt` out.",
+            "not_supported",
         )
     if request.guidance_scale not in (None, 1.0) and not card.guided:
         raise _refused(
-            "guidance_scale", f"{card.title} has no guidance. Leave `guidance_scale` out."
+            "guidance_scale",
+            f"{card.title} has no guidance. Leave `guidance_scale` out.",
+            "not_supported",
         )
     if request.starts and not card.image:
         field = "image" if request.image is not None else "parent"
-        raise _refused(field, f"{card.title} cannot begin with a picture. Leave `{field}` out.")
+        message = f"{card.title} cannot begin with a picture. Leave `{field}` out."
+        raise _refused(field, message, "not_supported")
     if request.mask is not None and not card.inpaint:
-        raise _refused("mask", f"{card.title} cannot repaint a part of a picture. Leave it out.")
+        message = f"{card.title} cannot repaint a part of a picture. Leave it out."
+        raise _refused("mask", message, "not_supported")
     filled = {
         "label": label,
         "width": width,
@@ -67,7 +80,10 @@ def quality(about: About, wanted: str | None) -> str:
     known = ", ".join(about.plans)
     unmeasured = "" if about.measured else " Others come into being when the model is measured."
     raise _refused(
-        "quality", f"{about.card.title} has no plan {wanted[:40]!r}: there is {known}.{unmeasured}"
+        "quality",
+        f"{about.card.title} has no plan {wanted[:40]!r}: there is {known}.{unmeasured}",
+        "unknown_quality",
+        quality=wanted[:40],
     )
 
 
@@ -80,10 +96,10 @@ def _label(card: Card, request: JobRequest) -> int | None:
     """The class that is asked for, after what the model is asked with was checked."""
     if card.asks != "class" and request.label is not None:
         instead = "Give a `prompt`." if card.asks == "prompt" else "Leave `label` out."
-        raise _refused("label", f"{card.title} knows no classes. {instead}")
+        raise _refused("label", f"{card.title} knows no classes. {instead}", "not_supported")
     if card.asks == "prompt":
         if not request.prompt.strip():
-            raise _refused("prompt", "The prompt is empty. Say what to draw.")
+            raise _refused("prompt", "The prompt is empty. Say what to draw.", "empty_prompt")
         return None
     if request.prompt.strip():
         instead = (
@@ -91,7 +107,8 @@ def _label(card: Card, request: JobRequest) -> int | None:
             if card.asks == "class"
             else "Leave `prompt` out."
         )
-        raise _refused("prompt", f"{card.title} cannot be asked with a prompt. {instead}")
+        message = f"{card.title} cannot be asked with a prompt. {instead}"
+        raise _refused("prompt", message, "not_supported")
     if card.asks == "nothing":
         return None
     if request.label is None:
@@ -99,12 +116,14 @@ def _label(card: Card, request: JobRequest) -> int | None:
             "label",
             f"There is no class. Give one of the {len(card.classes)} of {card.title} as `label`, "
             "by number or name.",
+            "no_class",
+            classes=len(card.classes),
         )
     try:
         return card.label_of(str(request.label))
     except InputError as error:
-        raise _refused("label", str(error)) from error
+        raise _refused("label", str(error), "unknown_class") from error
 
 
-def _refused(param: str, message: str) -> ApiError:
-    return ApiError(400, message, param=param, code="invalid_value")
+def _refused(param: str, message: str, code: str, **values: str | int) -> ApiError:
+    return ApiError(400, message, param=param, code=code, values=values)

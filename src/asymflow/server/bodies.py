@@ -164,5 +164,8 @@ def crowded() -> ApiError:
 def too_long(limit: int) -> ApiError:
     """The error for a body that is too long."""
     return ApiError(
-        413, f"The body has more than the {limit} bytes that are taken. Send less.", code="too_long"
+        413,
+        f"The body has more than the {limit} bytes that are taken. Send less.",
+        code="too_long",
+        values={"limit": limit},
     )

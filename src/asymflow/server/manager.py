@@ -175,6 +175,7 @@ class JobManager:
                 f"The disk has {free // 10**6} MB left, and {spare // 10**6} MB stay free. Delete "
                 "pictures, or make room where the server keeps them.",
                 code="disk_full",
+                values={"free_mb": free // 10**6, "spare_mb": spare // 10**6},
             )
 
     def cancel(self, job: Job) -> None:
@@ -765,6 +766,7 @@ class JobManager:
                 f"You have {self._queue.of(client)} pictures in the queue, and "
                 f"{self.settings.queue_of_one} is the most. Wait for some, or cancel them.",
                 code="too_many_jobs",
+                values={"waiting": self._queue.of(client), "limit": self.settings.queue_of_one},
                 retry_after=wait,
             )
         if len(self._queue) + count > self.settings.queue:
@@ -772,6 +774,7 @@ class JobManager:
                 503,
                 f"{len(self._queue)} pictures are in the queue, which is full. Try again later.",
                 code="queue_full",
+                values={"waiting": len(self._queue)},
                 retry_after=wait,
             )
 
@@ -848,6 +851,7 @@ class JobManager:
                         "long. Try again when less is going on.",
                         "server_error",
                         code="timeout",
+                        values={"seconds": self.settings.wait_seconds},
                     ),
                 )
 

@@ -24,7 +24,7 @@ from asymflow.generation import metadata
 from asymflow.generation.metadata import Record
 from asymflow.io import images
 from asymflow.io.images import Colour, Format, Notes
-from asymflow.server.problems import ApiError
+from asymflow.server.problems import ApiError, Refusal
 
 T = TypeVar("T")
 
@@ -96,13 +96,15 @@ def record_of(data: bytes) -> Record:
     """Read the record of an uploaded picture file.
 
     Raises:
-        FileFormatError: it has none, or is not a picture.
+        InputError: it has none, or is not a picture.
+        FileFormatError: its record is damaged.
     """
     text = _decoded(data, images.read_record)
     if text is None:
-        raise FileFormatError(
+        raise Refusal(
             "This picture does not say how it was made: it is not from asymflow, or another "
-            "program removed that. Use the file as it was saved."
+            "program removed that. Use the file as it was saved.",
+            "no_record",
         )
     return metadata.from_json(text, "the picture")
 
@@ -297,8 +299,11 @@ def _decoded(data: bytes, read: Callable[[Path], T]) -> T:
             raise _named(error, path) from error
 
 
-def _named(error: FileFormatError, path: Path) -> InputError:
-    return InputError(str(error).replace(str(path), "The picture that was sent"))
+def _named(error: FileFormatError, path: Path) -> Refusal:
+    message = str(error).replace(str(path), "The picture that was sent")
+    if isinstance(error, images.TooManyPixels):
+        return Refusal(message, "picture_too_large", limit=error.limit)
+    return Refusal(message, "unreadable_picture")
 
 
 def _png(image: Image.Image) -> bytes:

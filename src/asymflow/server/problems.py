@@ -5,11 +5,74 @@ from __future__ import annotations
 import errno
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import ConfigDict
+
+from asymflow.core.errors import InputError
+
+_FINER = frozenset(
+    "empty_prompt impossible_size no_class no_record not_supported picture_too_large "
+    "prompt_too_long too_many_combinations unknown_class unknown_quality unknown_style "
+    "unreadable_picture".split()
+)
+"""Codes that clients of OpenAI's API know as "invalid_value"."""
+Values = dict[str, str | int | float]
+
+CODES: Mapping[str, str] = MappingProxyType(
+    {
+        "ambiguous_length": "A call says in two ways where it ends.",
+        "cancelled": "The pictures were cancelled.",
+        "cannot_measure": "The server cannot measure models.",
+        "damaged_file": "A file of the server is damaged.",
+        "disk_full": "The disk is full, or has only `free_mb` left where `spare_mb` stay free.",
+        "empty_prompt": "There is nothing to draw.",
+        "idempotency_conflict": "The key was used for another request.",
+        "impossible_size": "The model cannot draw `width` x `height`.",
+        "internal_error": "Something went wrong in the server; its log says what.",
+        "invalid_mask": "The mask cannot be read, or does not say what to repaint.",
+        "invalid_token": "A token is missing or wrong.",
+        "invalid_value": "Another value that is not possible; `param` names it.",
+        "json_invalid": "The body is no JSON.",
+        "loading": "The model is being loaded.",
+        "method_not_allowed": "There is such a call, but not with this method.",
+        "model_failed": "The model could not be loaded.",
+        "model_not_found": "There is no such model.",
+        "network_lost": "The process of the network was lost.",
+        "no_class": "The model is asked with one of its `classes`, and there is none.",
+        "no_record": "The picture does not say how it was made.",
+        "no_text": "A form is in another charset than it says.",
+        "not_finite": "The model returned numbers that are none.",
+        "not_found": "There is no such thing, or not any more; `param` says in what field.",
+        "not_supported": "The model cannot do what `param` asks for.",
+        "operators_only": "Only the operator may do that.",
+        "other_version": "A stored job has fields of another version.",
+        "out_of_memory": "There is not enough memory.",
+        "picture_too_large": "A picture has more pixels than the limit of `limit`.",
+        "prompt_too_long": "A prompt has `characters`, and `limit` are the most.",
+        "queue_full": "The queue is full, with `waiting` pictures.",
+        "rate_limit_exceeded": "More than `rate` calls per second.",
+        "stopping": "The server is stopping.",
+        "timeout": "A picture, or its time in the queue, took more than `seconds`.",
+        "too_busy": "Too much is being done at a time.",
+        "too_long": "A body or a picture has more than `limit` bytes.",
+        "too_many_combinations": "A prompt has `count` combinations, and `limit` are the most.",
+        "too_many_jobs": "`waiting` pictures of this client wait, and `limit` are the most.",
+        "too_many_wrong_tokens": "Many wrong tokens came from this address.",
+        "too_slow": "A call comes too slowly.",
+        "unknown_class": "The model has no such class.",
+        "unknown_quality": "The model has no plan `quality`.",
+        "unknown_style": "The model has no style `style`.",
+        "unreadable_picture": "A file is no picture of a known kind, or damaged.",
+        "unsupported_media_type": "The call takes `kinds` only.",
+        "unusable": "A picture cannot be made from what was sent.",
+        "wrong_host": "The server is not called `host`.",
+        "wrong_origin": "The call comes from a page of another server.",
+    }
+)
+"""What a failed call may have as its code, and the values that its problem has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +83,8 @@ class ProblemDetail:
         message: for people: the value, the cause and what to do.
         type: "invalid_request_error", "rate_limit_error", "server_error", ...
         param: the field that caused it.
-        code: for programs.
+        code: for programs, one of `CODES` or the type of an error of pydantic.
+        values: what the message says of this case, so that it can be told in another language.
     """
 
     __pydantic_config__ = ConfigDict(json_schema_serialization_defaults_required=True)
@@ -29,13 +93,31 @@ class ProblemDetail:
     type: str = "invalid_request_error"
     param: str | None = None
     code: str | None = None
+    values: Values = field(default_factory=lambda: Values())
 
     def as_json(self) -> dict[str, Any]:
         """The inner part of the envelope, which every client can decode."""
+        texts = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {
-            name: value and value.encode("utf-8", "backslashreplace").decode()
-            for name, value in asdict(self).items()
+            **{name: value and _decodable(value) for name, value in texts.items()},
+            "values": {
+                name: _decodable(value) if isinstance(value, str) else value
+                for name, value in self.values.items()
+            },
         }
+
+
+def _decodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class Refusal(InputError):
+    """An invalid input whose problem has a code of its own."""
+
+    def __init__(self, message: str, code: str, **values: str | int | float) -> None:
+        super().__init__(message)
+        assert code in CODES, code
+        self.problem = ProblemDetail(message, code=code, values=values)
 
 
 class ApiError(Exception):
@@ -48,13 +130,15 @@ class ApiError(Exception):
         *,
         type: str | None = None,
         param: str | None = None,
-        code: str | None = None,
+        code: str,
         retry_after: float | None = None,
+        values: Mapping[str, str | int | float] = MappingProxyType({}),
     ) -> None:
         super().__init__(message)
+        assert code in CODES, code
         self.status = status
         kind = type or _TYPES.get(status, "invalid_request_error")
-        self.problem = ProblemDetail(message, kind, param, code)
+        self.problem = ProblemDetail(message, kind, param, code, dict(values))
         self.retry_after = retry_after
 
     @property
@@ -109,7 +193,8 @@ def refused(problem: ProblemDetail) -> ApiError:
         problem.message,
         type=problem.type,
         param=problem.param,
-        code=problem.code,
+        code=problem.code or "internal_error",
+        values=problem.values,
         retry_after=5 if status == 503 else None,
     )
 
@@ -141,6 +226,8 @@ WEBUI = "/sdapi/"
 def envelope(problem: ProblemDetail, path: str = "") -> dict[str, Any]:
     """The body of a failed call, in the shape of the API that was called."""
     detail = problem.as_json()
+    if path.startswith("/v1/") and detail["code"] in _FINER:
+        detail["code"] = "invalid_value"
     if path.startswith(WEBUI):
         return {"error": "HTTPException", "detail": detail["message"], "body": "", "errors": ""}
     return {"error": detail}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from asymflow.core.errors import InputError
+from asymflow.server.problems import Refusal
 
 _ESCAPED = r"\\[\\{}|]"
 _PLAIN = rf"(?:{_ESCAPED}|[^\\{{}}|]|\\(?![\\{{}}|]))*"
@@ -49,9 +49,12 @@ def variants(prompt: str, limit: int) -> list[Variant]:
         return [Variant(texts[0], None)]
     count = prod(len(group) for group in groups)
     if count > limit:
-        raise InputError(
+        raise Refusal(
             f"The choices in the prompt make {count} combinations, more than the {limit} that are "
-            r"made at once. Leave some out, or write \{ for a brace that begins no choice."
+            r"made at once. Leave some out, or write \{ for a brace that begins no choice.",
+            "too_many_combinations",
+            count=count,
+            limit=limit,
         )
     found: list[Variant] = []
     for chosen in product(*groups):

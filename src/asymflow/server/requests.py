@@ -18,6 +18,7 @@ from asymflow.generation import pipeline
 from asymflow.generation.metadata import Source
 from asymflow.generation.pipeline import Model
 from asymflow.generation.spec import (
+    MAX_PROMPT,
     GenerationSpec,
     InputImage,
     PlanChoice,
@@ -28,7 +29,7 @@ from asymflow.generation.spec import (
 from asymflow.io import images
 from asymflow.server.asked import by_card, scale_of
 from asymflow.server.lineup import About
-from asymflow.server.problems import ApiError
+from asymflow.server.problems import ApiError, Refusal
 from asymflow.server.prompt_matrix import Variant, variants
 from asymflow.server.schemas import Asked, CompletedRequest, JobRequest, Slot
 from asymflow.server.settings import COMBINATIONS
@@ -66,15 +67,28 @@ def _slots(request: CompletedRequest, seed: int, literal: int | None) -> list[Sl
     for variant in (
         [Variant(request.prompt, None)] if plain else variants(request.prompt, COMBINATIONS)
     ):
-        prompt = clean_text("prompt", variant.prompt)
+        prompt = _clean("prompt", variant.prompt)
         if not prompt:
-            raise InputError("The prompt is empty. Say what to draw.")
+            raise Refusal("The prompt is empty. Say what to draw.", "empty_prompt")
         slots += [
             Slot(label=variant.label, prompt=prompt, seed=seed + i)
             for i in range(request.n if literal is None else literal)
         ]
-    clean_text("negative prompt", request.negative_prompt)
+    _clean("negative prompt", request.negative_prompt)
     return slots
+
+
+def _clean(name: str, text: str) -> str:
+    """`clean_text`, with a code for what people do most."""
+    try:
+        return clean_text(name, text)
+    except InputError as error:
+        characters = len(" ".join(text.split()))
+        if characters <= MAX_PROMPT:
+            raise
+        raise Refusal(
+            str(error), "prompt_too_long", characters=characters, limit=MAX_PROMPT
+        ) from error
 
 
 def plan(model: Model, request: CompletedRequest) -> Plan:

@@ -120,6 +120,7 @@ class Protected:
                 f"This server is not called {headers.get('host', '')[:100]!r}. If that is your "
                 "name for it, start it with --allow-host.",
                 code="wrong_host",
+                values={"host": headers.get("host", "")[:100]},
             )
 
     async def _welcome(self, scope: Scope, receive: Receive, send: Send) -> bool:
@@ -227,6 +228,7 @@ class Protected:
                 f"This call takes {' or '.join(kinds)}, not {kind[:60]!r}. Send that as its "
                 "Content-Type.",
                 code="unsupported_media_type",
+                values={"kinds": " ".join(kinds)},
             )
         return limit
 
@@ -250,6 +252,7 @@ class Protected:
                 429,
                 f"These are more than {self._settings.rate:g} calls per second. Wait a moment.",
                 code="rate_limit_exceeded",
+                values={"rate": self._settings.rate},
                 retry_after=wait,
             )
 

@@ -27,7 +27,7 @@ from asymflow.server.clients import Client
 from asymflow.server.jobs import Job, Look
 from asymflow.server.lineup import Served
 from asymflow.server.openai_sizes import check_sizes
-from asymflow.server.problems import WEBUI, ApiError
+from asymflow.server.problems import WEBUI, ApiError, Refusal
 from asymflow.server.state import Calling, Calls, Here, Studio, about_of
 from asymflow.server.store import PictureRow
 from asymflow.server.webui_order import AUTOMATIC, Order, Upload, order_of
@@ -218,6 +218,10 @@ async def png_info(studio: Here, caller: Calling, request: PngInfo) -> dict[str,
     try:
         record = await studio.workshop.do(caller, 1, media.record_of, data)
     except FileFormatError:
+        return {"info": "", "items": {}, "parameters": {}}
+    except Refusal as refusal:
+        if refusal.problem.code != "no_record":
+            raise
         return {"info": "", "items": {}, "parameters": {}}
     text = metadata.parameters(record)
     settings = dict(part.split(": ", 1) for part in text.splitlines()[-1].split(", "))

@@ -363,6 +363,7 @@ class Worker(threading.Thread):
                         "smaller one, or for less quality.",
                         "server_error",
                         code="timeout",
+                        values={"seconds": limit},
                     ),
                 )
         self._release(shared, [n for n, run in runs.items() if run.unit.job.over])

@@ -289,7 +289,8 @@ export interface components {
      *         message: for people: the value, the cause and what to do.
      *         type: "invalid_request_error", "rate_limit_error", "server_error", ...
      *         param: the field that caused it.
-     *         code: for programs.
+     *         code: for programs, one of `CODES` or the type of an error of pydantic.
+     *         values: what the message says of this case, so that it can be told in another language.
      */
     ProblemDetail: {
       code: string | null;
@@ -297,6 +298,9 @@ export interface components {
       param: string | null;
       /** @default invalid_request_error */
       type: string;
+      values: {
+        [key: string]: string | number;
+      };
     };
     /** @description A plan to choose, with the estimated seconds of a picture of the native size. */
     Quality: {
