@@ -42,6 +42,7 @@ COMPARISON = "docs/comparison.md"
 DIFFUSERS, JIT = "docs/guide/diffusers.md", "docs/guide/jit.md"
 MINIT2I, COMFYUI = "docs/guide/minit2i.md", "docs/guide/comfyui.md"
 BATCH = "docs/guide/batch.md"
+PICTURES = "docs/guide/pictures.md"
 SERVER, STUDIO, TRAINING = "docs/guide/server.md", "docs/guide/studio.md", "docs/guide/training.md"
 SMALL = "On one small model in one run"
 SAID = ("stated", "kept", "pictures")
@@ -875,6 +876,28 @@ def load(result: Result) -> Iterator[str]:
 @passages(SERVER, "server/crowded.json")
 def crowded(result: Result) -> Iterator[str]:
     yield f"served in {fixed(result['seconds']['silent']['ratio'], 2)} times its usual time"
+
+
+@passages(PICTURES, "e11a8aad/languages.json")
+def languages(result: Result) -> Iterator[str]:
+    without, hinted, more = result["without hint"], result["with hint"], "other languages"
+    assert not result["english"]["changed"]
+    assert without[more] == hinted[more]
+    yield f"in {number(result['table']['locales'])} locales"
+    yield (
+        f'Of {number(without["languages"]["of"])} prompts such as "a black dog" or '
+        f'"strawberries" in ten languages, {number(without["languages"]["right"])} are read as'
+    )
+    yield f"and {number(hinted['languages']['right'])} with it"
+    yield f"Of {number(without[more]['of'])} in eight more languages"
+    emoji = without["emoji"]
+    yield (
+        f"{number(without[more]['right'])} are read as what they name, and of "
+        f"{number(emoji['of'])} emoji {number(emoji['right'])}"
+    )
+    took = result["ms"]
+    yield f"{fixed(took['median'], 2)} ms (median), and the first one"
+    yield f"the first one {fixed(took['first'] / 1000, 2)} s"
 
 
 @passages(BATCH, "server/bulk.json")

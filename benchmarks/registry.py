@@ -282,6 +282,12 @@ SUITES = (
         f"{_RUN} lookup",
         ("e11a8aad/lookup.json",),
     ),
+    Suite(
+        "languages",
+        "Share of prompts in ten languages, and of emoji, that are read as what they name",
+        f"{_ONE} {_RUN} languages",
+        ("e11a8aad/languages.json",),
+    ),
     # The server.
     Suite(
         "server",

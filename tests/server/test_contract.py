@@ -105,6 +105,7 @@ def test_the_document_knows_every_answer(server: Running, schema: Any) -> None:
     edit = server.http.post("/v1/images/edits", files={"image": png}, data=form)
     called = {
         ("GET", "/api/info"): server.http.get("/api/info"),
+        ("GET", "/api/words"): server.http.get("/api/words?prompt=a%20fox&language=de"),
         ("GET", "/api/models"): server.http.get("/api/models"),
         ("POST", "/api/models/{id}/measure"): server.http.post("/api/models/asymflow/measure"),
         ("GET", "/api/models/{id}/measure"): server.http.get("/api/models/asymflow/measure"),

@@ -8,7 +8,7 @@ from asymflow.cli import summary
 from asymflow.cli.outputs import Target
 from asymflow.cli.report import print_json, print_note, print_result
 from asymflow.cli.screen import screen
-from asymflow.generation import metadata, pipeline
+from asymflow.generation import metadata, pipeline, words
 from asymflow.generation.pipeline import GeneratedImage, Job, Model
 from asymflow.generation.spec import GenerationSpec
 from asymflow.io import images
@@ -28,6 +28,7 @@ def generate(wanted: GenerationSpec, target: Target, *, as_json: bool, preview: 
         wanted.model, dtype=wanted.dtype, device=wanted.device, needs=wanted.needs
     )
     jobs = pipeline.jobs(model, wanted, note=print_note)
+    _say_what_is_drawn(model, wanted, jobs[0])
     seconds = 0.0
     done: list[Job] = []
     files: list[Path] = []
@@ -44,6 +45,15 @@ def generate(wanted: GenerationSpec, target: Target, *, as_json: bool, preview: 
     for path in files:
         print_result(str(path))
     print_note(summary.sentence(done, seconds))
+
+
+def _say_what_is_drawn(model: Model, wanted: GenerationSpec, job: Job) -> None:
+    """Note a translation, or that the model knows nothing of a prompt."""
+    if job.record.drawn is not None:
+        print_note(f"Drawn as: {job.record.drawn}")
+    found = words.understand(model.adapter, job.record.drawn or wanted.prompt, wanted.languages)
+    if (said := words.advice(model.card, found)) is not None:
+        print_note(said)
 
 
 def _write(model: Model, made: GeneratedImage, path: Path, format: Format) -> None:

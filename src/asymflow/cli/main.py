@@ -116,6 +116,7 @@ def generate(
     Every file records its settings: pass it to --like to replay it.
     """
     from asymflow.cli import outputs
+    from asymflow.cli.languages import languages
     from asymflow.generation import resolve
 
     target = outputs.target(output, format)
@@ -143,6 +144,7 @@ def generate(
             model=model,
             dtype=dtype,
             device=device,
+            languages=languages(),
         ),
         target.format,
     )

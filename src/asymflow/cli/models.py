@@ -102,6 +102,7 @@ def _rows(model: Model, card: Card) -> Iterator[tuple[str, str]]:
     asked = {"prompt": "a prompt", "class": "a class", "nothing": "nothing"}[card.asks]
     sizes, (height, width) = card.sizes, card.sizes.native
     yield "model", f"{card.title} ({model.adapter.name})"
+    yield "draws", card.draws
     yield "asked with", f"{asked}{' and a negative prompt' if card.negative else ''}"
     if card.classes:
         yield "classes", _few(card.classes)

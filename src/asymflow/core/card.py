@@ -137,6 +137,9 @@ class Card:
         title: name for people.
         asks: what a picture is asked for with.
         sizes: of pictures.
+        subject: what it draws, for people: "small drawings like emoji".
+        flat: whether pictures are drawings of few flat colours, which can be traced to SVG.
+        ideas: prompts, or names of classes, that come out well.
         channels: of pictures; 2 and 4 have transparency as the last one.
         classes: names by number, for a model that asks for a class; numbers where unnamed.
         styles: that the model knows by itself.
@@ -158,6 +161,9 @@ class Card:
     title: str
     asks: Asks
     sizes: Sizes
+    subject: str = ""
+    flat: bool = False
+    ideas: tuple[str, ...] = ()
     channels: int = 3
     classes: tuple[str, ...] = ()
     styles: tuple[Style, ...] = ()
@@ -180,6 +186,15 @@ class Card:
     def alpha(self) -> bool:
         """Whether pictures have transparency."""
         return self.channels in (2, 4)
+
+    @property
+    def draws(self) -> str:
+        """What the model draws, in one sentence."""
+        if self.asks == "class":
+            usual = f"pictures of {len(self.classes)} classes, one at a time"
+        else:
+            usual = "what a prompt says" if self.asks == "prompt" else "pictures of one kind"
+        return f"It draws {self.subject or usual}."
 
     def label_of(self, name: str) -> int:
         """The number of a class given by its name or its number.

@@ -93,6 +93,7 @@ class Record:
         reference: None for a model without references.
         label: class of a model that is asked with one; `prompt` is its name.
         suffix: that the style added to the prompt, for a model that knows styles by words only.
+        drawn: what the model was asked with instead of `prompt`; None where that was the prompt.
     """
 
     prompt: str
@@ -115,6 +116,7 @@ class Record:
     reference: Reference | None = None
     label: int | None = None
     suffix: str | None = None
+    drawn: str | None = None
 
 
 def notes(record: Record, *, in_xmp: bool) -> Notes:
@@ -216,7 +218,7 @@ def to_json(record: Record) -> dict[str, Any]:
             "library": record.reference.library,
             "source": _source_to_json(record.reference.source),
         }
-    for name in ("label", "suffix"):
+    for name in ("label", "suffix", "drawn"):
         if (value := getattr(record, name)) is not None:
             data[name] = value
     return data
@@ -272,6 +274,7 @@ def from_json(text: str, where: str) -> Record:
         else None,
         label=fields.integer("label", _LABELS) if "label" in fields else None,
         suffix=fields.text("suffix") if "suffix" in fields else None,
+        drawn=fields.text("drawn") if "drawn" in fields else None,
     )
     fields.finish()
     return record

@@ -20,7 +20,7 @@ from asymflow.core.card import Card, Carded, ShipsPlans, Style
 from asymflow.core.errors import InputError
 from asymflow.core.transforms import bare, pooled, truncated, with_pool_factors
 from asymflow.core.types import Picture, Plan, Request
-from asymflow.generation import metadata, styles
+from asymflow.generation import metadata, styles, words
 from asymflow.generation.metadata import Record
 from asymflow.generation.pixels import from_rgba, to_rgba
 from asymflow.generation.spec import GenerationSpec, PlanChoice
@@ -398,7 +398,7 @@ def _request(
 ) -> tuple[Request, Style | None, int | None]:
     """The first picture, without input pictures; its style, and its class."""
     card = model.card
-    inputs, style, label = _inputs(card, wanted)
+    inputs, style, label = _inputs(card, wanted, drawn(model, wanted))
     scale = card.guidance if wanted.guidance is None else wanted.guidance
     if scale != 1 and not card.guided:
         raise InputError(
@@ -408,6 +408,13 @@ def _request(
     if not card.sizes.possible(size):
         raise InputError(no_size(card, size))
     return Request(inputs, size, wanted.seed, scale), style, label
+
+
+def drawn(model: Model, wanted: GenerationSpec) -> str:
+    """What the model is asked with for a prompt: a translation, for one that knows English only."""
+    if wanted.drawn is not None:
+        return wanted.drawn
+    return words.understand(model.adapter, wanted.prompt, wanted.languages).drawn
 
 
 def no_size(card: Card, size: tuple[int, int]) -> str:
@@ -429,6 +436,7 @@ def no_size(card: Card, size: tuple[int, int]) -> str:
 def _job(model: Model, wanted: GenerationSpec, size: tuple[int, int], plan: Plan) -> Job:
     card = model.card
     request, style, label = _request(model, wanted, size)
+    asked = drawn(model, wanted)
     record = Record(
         prompt=card.classes[label] if label is not None else wanted.prompt,
         negative=wanted.negative,
@@ -450,14 +458,20 @@ def _job(model: Model, wanted: GenerationSpec, size: tuple[int, int], plan: Plan
         reference=_reference(model, wanted, request),
         label=label,
         suffix=style.suffix or None if style is not None else None,
+        drawn=None if asked == wanted.prompt else asked,
     )
     return Job(request, record)
 
 
 def _inputs(
-    card: Card, wanted: GenerationSpec
+    card: Card, wanted: GenerationSpec, prompt: str
 ) -> tuple[dict[str, object], Style | None, int | None]:
     """The inputs of a request by the card of the model; its style, and its class.
+
+    Args:
+        card: of the model.
+        wanted: the pictures.
+        prompt: that the model is asked with.
 
     Raises:
         InputError: the model is asked with something else.
@@ -472,11 +486,11 @@ def _inputs(
     if card.asks == "prompt":
         if not wanted.prompt:
             raise InputError('There is no prompt. Say what to draw: asymflow generate "a fox".')
-        inputs["prompt"] = wanted.prompt
+        inputs["prompt"] = prompt
         if wanted.style is not None:
             style = _style(card, wanted)
             if style.suffix:
-                inputs["prompt"] = f"{wanted.prompt}, {style.suffix}"
+                inputs["prompt"] = f"{prompt}, {style.suffix}"
             else:
                 inputs["style"] = style.id
     elif wanted.style is not None:

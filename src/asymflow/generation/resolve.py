@@ -70,6 +70,7 @@ class GenerateOptions:
     label: str | None = None
     dtype: str | None = None
     device: str | None = None
+    languages: tuple[str, ...] = ()
 
 
 def spec(
@@ -122,6 +123,8 @@ def spec(
         recorded_reference=like and _recorded_reference(options, like),
         label=_label(options, like),
         suffix=like and _recorded_suffix(options, like),
+        drawn=like and _recorded_prompt(options, like),
+        languages=options.languages,
     )
 
 
@@ -189,6 +192,13 @@ def _recorded_reference(options: GenerateOptions, like: Record) -> metadata.Refe
 def _recorded_suffix(options: GenerateOptions, like: Record) -> str | None:
     """What a style added to the prompt then, unless another one is asked for."""
     return None if options.style is not None else like.suffix
+
+
+def _recorded_prompt(options: GenerateOptions, like: Record) -> str | None:
+    """What a replayed picture was asked with, unless there is another prompt."""
+    if options.prompt is not None or like.label is not None:
+        return None
+    return like.drawn or like.prompt
 
 
 def _label(options: GenerateOptions, like: Record | None) -> str | None:

@@ -74,6 +74,9 @@ class GenerationSpec:
         needs: hash that a replay requires of the weights.
         label: name or number of a class.
         suffix: that the style added to the prompt of a picture that is replayed.
+        drawn: what the model was asked with by a picture that is replayed; the prompt is not read
+            again then.
+        languages: that the prompt is probably in, the most probable first.
         recorded_reference: the reference that a replay must find in the library.
     """
 
@@ -95,6 +98,8 @@ class GenerationSpec:
     device: str | None
     label: str | None = None
     suffix: str | None = None
+    drawn: str | None = None
+    languages: tuple[str, ...] = ()
     reference: Reference = "library"
     recorded_reference: metadata.Reference | None = None
 

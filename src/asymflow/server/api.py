@@ -38,21 +38,8 @@ from asymflow.server.workshop import Caller
 
 router = APIRouter(prefix="/api", tags=["studio"])
 
-_IDEAS = (
-    "a red apple",
-    "a sleepy fox",
-    "a rocket in the night sky",
-    "a blue umbrella in the rain",
-    "a {red|green|blue} dragon",
-    "a robot holding a flower",
-    "a cat in a box",
-    "a slice of pizza",
-    "an octopus with a hat",
-    "a sailing boat at sunset",
-    "a castle on a cloud",
-    "a smiling sun with sunglasses",
-)
-
+_IDEAS = 12
+"""Ideas for a model that brings none of its own."""
 _QUICK = 256 * 256
 """Pixels up to which a file is converted without queueing, so that thumbnails are fast."""
 
@@ -131,6 +118,8 @@ def _card(card: Card) -> views.Card:
     sizes = card.sizes
     return views.Card(
         title=card.title,
+        draws=card.draws,
+        flat=card.flat,
         asks=card.asks,
         classes=list(card.classes),
         negative=card.negative,
@@ -172,14 +161,14 @@ def _thumbnail(style: Style) -> str | None:
 
 def _ideas(about: About) -> list[str]:
     """What to ask a model for: prompts, or names of classes."""
-    if about.embedded:
-        return list(_IDEAS)
     card = about.card
+    if card.ideas:
+        return list(card.ideas)
     if card.asks == "class":
         classes = (card.classes[int(each["label"])] for each in card.calibration if "label" in each)
-        return list(dict.fromkeys(classes))[: len(_IDEAS)]
+        return list(dict.fromkeys(classes))[:_IDEAS]
     prompts = (each.get("prompt") for each in card.calibration)
-    return list(dict.fromkeys(str(each) for each in prompts if each))[: len(_IDEAS)]
+    return list(dict.fromkeys(str(each) for each in prompts if each))[:_IDEAS]
 
 
 @router.get("/models")
@@ -612,7 +601,7 @@ def _restored(
     label = record.label if record.label in range(len(card.classes)) else None
     request = CompletedRequest(
         model=served.id,
-        prompt=escaped(record.prompt) if card.asks == "prompt" else "",
+        prompt=escaped(record.drawn or record.prompt) if card.asks == "prompt" else "",
         label=label if card.asks == "class" else None,
         negative_prompt=record.negative if card.negative else "",
         style=record.style

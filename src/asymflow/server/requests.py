@@ -156,6 +156,7 @@ def _spec(model: Model, request: CompletedRequest, slot: Slot) -> GenerationSpec
         dtype=None,
         device=None,
         label=None if request.label is None else str(request.label),
+        languages=() if request.language is None else (request.language,),
     )
 
 

@@ -48,6 +48,7 @@ class Asked(Sent):
     model: Annotated[str, Field(max_length=64)] | None = None
     negative_prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)] = ""
     style: str | None = None
+    language: Annotated[str, Field(max_length=35, pattern=r"^[A-Za-z0-9-]+$")] | None = None
     n: Annotated[int, Field(ge=1, le=PICTURES)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     guidance_scale: Annotated[float, Field(gt=0, le=100)] | None = None
@@ -98,7 +99,8 @@ class JobRequest(Asked):
     Models of classes are asked with a `label`, by number or name, instead of a prompt, and some
     models with nothing. What is left out is chosen by the card of the model: `width` and `height`,
     `quality` (the name of one of its plans) and `guidance_scale`. `model` is the id of a model of
-    the server; the first one if it is left out.
+    the server; the first one if it is left out. `language` is the probable one of the prompt,
+    such as that of the page.
     """
 
     prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)] = ""

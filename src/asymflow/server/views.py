@@ -139,6 +139,8 @@ class Card(View):
     """What a model is asked with, and what it can make; `classes` are named by number."""
 
     title: str
+    draws: str
+    flat: bool
     asks: Asks
     classes: list[str]
     negative: bool

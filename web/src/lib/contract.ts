@@ -12,6 +12,8 @@ export interface components {
       /** @enum {string} */
       asks: "prompt" | "class" | "nothing";
       classes: string[];
+      draws: string;
+      flat: boolean;
       guidance: number;
       guided: boolean;
       image: boolean;
@@ -50,6 +52,7 @@ export interface components {
       height: number;
       image: string | null;
       label: number | null;
+      language: string | null;
       /** @default false */
       live: boolean;
       mask: string | null;
@@ -172,7 +175,8 @@ export interface components {
      *     Models of classes are asked with a `label`, by number or name, instead of a prompt, and some
      *     models with nothing. What is left out is chosen by the card of the model: `width` and `height`,
      *     `quality` (the name of one of its plans) and `guidance_scale`. `model` is the id of a model of
-     *     the server; the first one if it is left out.
+     *     the server; the first one if it is left out. `language` is the probable one of the prompt,
+     *     such as that of the page.
      */
     JobRequest: {
       /**
@@ -190,6 +194,7 @@ export interface components {
       height?: number | null;
       image?: string | null;
       label?: number | string | null;
+      language?: string | null;
       /** @default false */
       live?: boolean;
       mask?: string | null;
@@ -313,6 +318,38 @@ export interface components {
     Queued: {
       eta_seconds: number | null;
       position: number | null;
+    };
+    /**
+     * @description A prompt as a model reads it.
+     *
+     *     `drawn` is what the model is asked with, and `language` the one that it was read in, if it was
+     *     translated. `known` is false if nothing in the prompt is known to the model; `near` then has
+     *     names to ask for instead, and `draws` says what the model draws. `words` is empty for a model
+     *     that reads any text.
+     */
+    ReadPrompt: {
+      drawn: string;
+      draws: string;
+      known: boolean;
+      language: string | null;
+      near: string[];
+      prompt: string;
+      words: components["schemas"]["ReadWord"][];
+    };
+    /**
+     * @description A word or a name of several words, with its characters (UTF-16 units) in the prompt.
+     *
+     *     `kind` says what it is to the model. `drawn` is what the model is asked with in its place, empty
+     *     where it is left out. `near` has names that the model knows, for an unknown word.
+     */
+    ReadWord: {
+      drawn: string;
+      end: number;
+      /** @enum {string} */
+      kind: "thing" | "colour" | "other" | "unknown";
+      near: string[];
+      start: number;
+      text: string;
     };
     /** @description The request that reproduces a picture, and the parts that this server cannot reproduce. */
     Restored: {
@@ -439,6 +476,8 @@ export type PixelSize = components["schemas"]["PixelSize"];
 export type ProblemDetail = components["schemas"]["ProblemDetail"];
 export type Quality = components["schemas"]["Quality"];
 export type Queued = components["schemas"]["Queued"];
+export type ReadPrompt = components["schemas"]["ReadPrompt"];
+export type ReadWord = components["schemas"]["ReadWord"];
 export type Restored = components["schemas"]["Restored"];
 export type ServedModel = components["schemas"]["ServedModel"];
 export type ServedModels = components["schemas"]["ServedModels"];

@@ -117,6 +117,44 @@ def baselines(
 
 
 @app.command()
+def ideas(
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=r"JSON file to write. [dim]\[default: the one of the shipped weights][/]",
+        ),
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Everyday things to try.")
+    ] = 300,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Pictures of each; all of them have to do.")
+    ] = 2,
+    count: Annotated[int, typer.Option(metavar="N", min=1, help="Ideas to keep, at most.")] = 24,
+    model: options.Model = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Choose the prompts that the embedded model draws well, which the studio offers as ideas."""
+    from asymflow.cli import bench_ideas
+
+    bench_ideas.ideas(
+        output,
+        candidates=candidates,
+        seeds=seeds,
+        count=count,
+        ref=model,
+        dtype=dtype,
+        device=device,
+        as_json=json,
+    )
+
+
+@app.command()
 def strip(
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help=_PROMPT, show_default=False)

@@ -35,18 +35,22 @@ from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.transforms import with_pool_factors
 from asymflow.core.types import Picture, Plan, Request, part_name
+from asymflow.core.words import Understanding
 from asymflow.io.files import replacing
 from asymflow.io.images import cut_out, fit
-from asymflow.models.embedded import installed, plans
+from asymflow.models.embedded import ideas, installed, plans
 from asymflow.models.embedded.detail import DetailConfig
 from asymflow.models.embedded.emoji import emoji_to_words
+from asymflow.models.embedded.languages import annotations
 from asymflow.models.embedded.library import Library, alone, shipped, style_in
 from asymflow.models.embedded.network import PictureConfig, PictureModel
 from asymflow.models.embedded.packed import PackedLinear, pack
 from asymflow.models.embedded.prompts import calibration as prompt_list
+from asymflow.models.embedded.reading import Reader
 from asymflow.models.embedded.styles import STYLES
 from asymflow.models.embedded.text import load_tokenizer, tokenize
 from asymflow.models.embedded.transformer import TransformerConfig
+from asymflow.models.embedded.vocabulary import Vocabulary
 from asymflow.planning import binding as plan_binding
 
 FORMAT = "asymflow-embedded-2"
@@ -86,6 +90,8 @@ class EmbeddedAdapter:
         default_factory=OrderedDict[tuple[str, tuple[int, int]], Context], init=False, repr=False
     )
     """The newest unconditional contexts; nearly all pictures have the same one."""
+    _readers: list[Reader] = dataclasses.field(default_factory=list[Reader], init=False, repr=False)
+    """What reads prompts, once one was read."""
 
     @property
     def name(self) -> str:
@@ -135,6 +141,9 @@ class EmbeddedAdapter:
         return Card(
             title="The embedded model",
             asks="prompt",
+            subject="small pictures like emoji, without background: one thing, in few words",
+            flat=self.channels == 4,
+            ideas=ideas.load(),
             sizes=Sizes(
                 DEFAULT_SIZE,
                 *SIDE_LIMITS,
@@ -264,6 +273,21 @@ class EmbeddedAdapter:
         what = " + ".join(dict.fromkeys(concept.names[0] for concept in match.concepts))
         unit = np.asarray(drawings, np.float32) / np.float32(255)
         return unit, tuple(f"{what}, {style}" for style in styles)
+
+    def understand(self, prompt: str, locales: Sequence[str] = ()) -> Understanding:
+        """A prompt as the model reads it, see `asymflow.core.words.Understands`.
+
+        Without a library, whose names are the vocabulary, nothing is known of its words.
+        """
+        if not self._readers:
+            library = self.library
+            if library is None and installed.find(installed.LIBRARY) is not None:
+                library = shipped()
+            if library is None:
+                return Understanding(prompt, emoji_to_words(prompt), None, ())
+            vocabulary = Vocabulary(library, self.meaning)
+            self._readers.append(Reader(vocabulary, annotations.shipped()))
+        return self._readers[0].understand(prompt, locales)
 
     def count_tokens(self, prompt: str) -> int:
         """The word pieces of a prompt."""

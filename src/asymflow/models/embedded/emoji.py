@@ -28,6 +28,18 @@ def emoji_to_words(text: str) -> str:
     return re.sub(r" {2,}", " ", spelled).strip()
 
 
+def emoji_in(text: str) -> list[tuple[int, int, str]]:
+    """Every emoji in `text`: where it begins, where it ends, and its name in a prompt."""
+    kept = [place for place, letter in enumerate(text) if not _IGNORED.match(letter)]
+    bare = "".join(text[place] for place in kept)
+    names = emoji_names()
+    ends = [*kept[1:], len(text)]  # what is ignored belongs to the sign before it
+    return [
+        (kept[found.start()], ends[found.end() - 1], plain_name(names[found.group()]))
+        for found in _pattern().finditer(bare)
+    ]
+
+
 @cache
 def emoji_names() -> dict[str, str]:
     """CLDR short name of every emoji without skin tones, its selectors (FE0F) removed."""

@@ -55,24 +55,24 @@ _MARGIN = 0.12  # free margin around an object of a scene, as a share of the cel
 _EDGE = 0.04  # the same around a single object, as in emoji
 _WORD = re.compile(r"[\w'’-]+|,")
 _ARTICLES = frozenset(("a", "an", "the"))
-_COUNTS = {"two": 2, "2": 2, "three": 3, "3": 3, "four": 4, "4": 4}
+COUNTS = {"two": 2, "2": 2, "three": 3, "3": 3, "four": 4, "4": 4}
 _COLUMN = re.compile(r"\b(above|over|on top of|at the top and)\b")
 _COLUMN_BACK = re.compile(r"\b(below|under|underneath|beneath)\b")
 _ROW = re.compile(r"\b(left of|next to|beside|and)\b|^,$")
 _ROW_BACK = re.compile(r"\bright of\b")
 # Words for style or place, and stop words.
-_STOP_WORDS = frozenset(
+STOP_WORDS = frozenset(
     "a an the of in on at to with and or is are my your his her our this that some one from by for "
     "as into near very style styled emoji emojis icon icons sticker stickers picture image photo "
     "drawing illustration clip art render vector glossy cute nice background backdrop transparent "
     "gradient left right top bottom middle center centre corner side above below under over next "
     "between beside big small large tiny little no like up down back new free end".split()
 )
-_COLOURS = frozenset(
+COLOURS = frozenset(
     "red orange yellow green blue purple pink brown black white grey gray teal turquoise beige "
     "lavender navy magenta cream light dark".split()
 )
-_STYLE_WORDS = frozenset(word for style in STYLES for name in style.names for word in name.split())
+STYLE_WORDS = frozenset(word for style in STYLES for name in style.names for word in name.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Library:
         if meaning is None or not content:
             return None
         queries = list(dict.fromkeys((" ".join(content), *content)))
-        similarity = (_unit(meaning(queries)) @ self._name_vectors(meaning).T).max(axis=0)
+        similarity = (unit(meaning(queries)) @ self._name_vectors(meaning).T).max(axis=0)
         has_keyword = np.array([not words.isdisjoint(queries) for words in self._keywords])
         for usable, threshold in (
             (has_keyword, KEYWORD_THRESHOLD),
@@ -157,6 +157,10 @@ class Library:
             if usable[at] and similarity[at] >= threshold:
                 return Match((self._named[at][1],), "single")
         return None
+
+    def named(self, phrase: str) -> Concept | None:
+        """The concept that a lower-case name or its plural names, if there is one."""
+        return self._by_name.get(phrase)
 
     def drawings(
         self, match: Match, style: str | None, size: tuple[int, int], count: int
@@ -179,6 +183,11 @@ class Library:
         )[:count]
         canvases = [self._canvas(match, known, style, size) for known in styles]
         return np.array(canvases, np.uint8).reshape(-1, *size, 4), styles
+
+    def examples(self, concept: Concept, size: tuple[int, int]) -> Pixels:
+        """All drawings of a concept at (height, width): premultiplied RGBA uint8 [k, h, w, 4]."""
+        match = Match((concept,), "single")
+        return np.stack([self._canvas(match, style, None, size) for style in concept.styles])
 
     def _canvas(self, match: Match, style: str, avoid: str | None, size: tuple[int, int]) -> Pixels:
         """All objects of a match in a style, or in another one where the style lacks an object."""
@@ -250,7 +259,7 @@ class Library:
 
     def _name_vectors(self, meaning: Meaning) -> Vectors:
         if self._vectors is None:
-            self._vectors = _unit(meaning([name for name, _ in self._named]))
+            self._vectors = unit(meaning([name for name, _ in self._named]))
         return self._vectors
 
     _vectors: Vectors | None = None
@@ -283,7 +292,7 @@ def default_path() -> Path:
 def _laid_out(words: Sequence[str], groups: Sequence[tuple[int, int, Concept]]) -> Match:
     """The layout of the objects, from the words between and around them."""
     begin, end, first = groups[0]
-    number = _COUNTS.get(words[begin - 1]) if begin else None
+    number = COUNTS.get(words[begin - 1]) if begin else None
     if number is not None:
         return Match((first,) * number, "several")
     things = [first]
@@ -362,14 +371,12 @@ def _fit(canvas: Pixels, drawing: Pixels, cell: Box, margin: float) -> None:
 
 def _is_content(word: str) -> bool:
     return (
-        word not in _STOP_WORDS
-        and word not in _STYLE_WORDS
-        and word not in _COLOURS
-        and word != ","
+        word not in STOP_WORDS and word not in STYLE_WORDS and word not in COLOURS and word != ","
     )
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def unit(vectors: Vectors) -> Vectors:
+    """Vectors [n, d] of length 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
 
 

@@ -1,0 +1,1 @@
+"""Words of other languages for the concepts that the embedded model knows."""
