@@ -96,7 +96,13 @@ test("a step that was missed leaves its place free", () => {
 
 test("failures and cancellations say so and keep what was made", () => {
   const begun = play([{ type: "picture", data: { slot: 0, picture: picture(0) } }]);
-  const error = { message: "Out of memory.", type: "server_error", param: null, code: null };
+  const error = {
+    message: "Out of memory.",
+    type: "server_error",
+    param: null,
+    code: null,
+    values: {},
+  };
   expect(reduce(begun, { type: "failed", data: { error } }).job).toMatchObject({
     state: "failed",
     error,

@@ -1,6 +1,8 @@
 /** Calls of the server. Every failure is an `ApiError` with a sentence for people. */
 
 import type {
+  ChangedPictures,
+  Emptied,
   CompletedRequest,
   Gallery,
   Jobs,
@@ -51,7 +53,15 @@ async function answer<T>(
 
 async function problemOf(response: Response): Promise<ProblemDetail> {
   const body = (await response.json().catch(() => null)) as { error?: ProblemDetail } | null;
-  return body?.error ?? { message: response.statusText, type: "error", param: null, code: null };
+  return (
+    body?.error ?? {
+      message: response.statusText,
+      type: "error",
+      param: null,
+      code: null,
+      values: {},
+    }
+  );
 }
 
 const call = <T>(path: string, init?: RequestInit, patience?: number): Promise<T> =>
@@ -111,15 +121,37 @@ export const settingsOf = (data: Blob) =>
     UPLOAD_PATIENCE_MS,
   );
 
-export const pictures = (before: string | null, limit: number) =>
+/** Which pictures of the gallery are wanted; all of them where nothing is said. */
+export interface Wanted {
+  /** Words that the prompt contains. */
+  q?: string;
+  favourites?: boolean;
+  trash?: boolean;
+}
+
+function queryOf(wanted: Wanted, more: Record<string, string> = {}): string {
+  const query = new URLSearchParams(more);
+  if (wanted.q) query.set("q", wanted.q);
+  if (wanted.favourites) query.set("favourites", "1");
+  if (wanted.trash) query.set("trash", "1");
+  return query.toString();
+}
+
+export const pictures = (before: string | null, limit: number, wanted: Wanted = {}) =>
   call<Gallery>(
-    `/api/pictures?limit=${limit}${before === null ? "" : `&before=${encodeURIComponent(before)}`}`,
+    `/api/pictures?${queryOf(wanted, { limit: String(limit), ...(before === null ? {} : { before }) })}`,
   );
 
-export const deletePicture = (id: string) =>
-  call<unknown>(`/api/pictures/${id}`, { method: "DELETE" });
+export const deletePictures = (ids: readonly string[]) =>
+  post<ChangedPictures>("/api/pictures/delete", { ids });
 
-export const restorePicture = (id: string) => post<unknown>(`/api/pictures/${id}/restore`, {});
+export const restorePictures = (ids: readonly string[]) =>
+  post<ChangedPictures>("/api/pictures/restore", { ids });
+
+export const favourPictures = (ids: readonly string[], favourite: boolean) =>
+  post<ChangedPictures>("/api/pictures/favourite", { ids, favourite });
+
+export const emptyTrash = () => call<Emptied>("/api/trash", { method: "DELETE" });
 
 export interface FileChoice {
   format: "png" | "webp" | "jpeg";
@@ -139,3 +171,7 @@ export function fileUrl(id: string, choice: Partial<FileChoice>, download = fals
 
 export const zipUrl = (ids: readonly string[]) =>
   `/api/pictures/zip?ids=${ids.map(encodeURIComponent).join(",")}`;
+
+/** Everything that a query finds, however much it is. */
+export const zipOf = (wanted: Wanted = {}, clean = false) =>
+  `/api/pictures/zip?${queryOf(wanted, clean ? { clean: "1" } : {})}`;

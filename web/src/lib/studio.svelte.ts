@@ -506,7 +506,7 @@ class Studio {
 
   async remove(picture: Picture): Promise<void> {
     if (this.#deleted.some((each) => each.picture.id === picture.id)) return;
-    const entry: Deleted = { picture, deletion: api.deletePicture(picture.id) };
+    const entry: Deleted = { picture, deletion: api.deletePictures([picture.id]) };
     this.#hide(picture);
     this.#deleted.push(entry);
     this.#offered = toasts.shows(DELETED) ? this.#offered + 1 : 1;
@@ -546,16 +546,16 @@ class Studio {
     for (const { picture } of back) this.#insert(picture);
     if (this.#offered > 0) this.#offer();
     else toasts.show(t("history.restored", { n: back.length }), "info", { about: DELETED });
-    for (const entry of back) {
-      try {
-        // Where it was never deleted, to restore it changes nothing.
-        await Promise.allSettled([entry.deletion]);
-        await api.restorePicture(entry.picture.id);
-      } catch (error) {
-        this.#hide(entry.picture);
-        this.#deleted.push(entry);
-        this.#problem(error);
-      }
+    try {
+      // Where they were never deleted, to restore them changes nothing.
+      await Promise.allSettled(back.map(({ deletion }) => deletion));
+      const { missing } = await api.restorePictures(back.map(({ picture }) => picture.id));
+      const gone = new Set(missing); // for good, meanwhile
+      for (const { picture } of back) if (gone.has(picture.id)) this.#hide(picture);
+    } catch (error) {
+      for (const { picture } of back) this.#hide(picture);
+      this.#deleted.push(...back);
+      this.#problem(error);
     }
   }
 
