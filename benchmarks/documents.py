@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from asymflow.core import presets, schedules
+from asymflow.io import tracing
 from asymflow.models.jit import adapter as jit
 from asymflow.server.settings import Settings
 from asymflow.training.recipes import RECIPES
@@ -898,6 +899,22 @@ def languages(result: Result) -> Iterator[str]:
     took = result["ms"]
     yield f"{fixed(took['median'], 2)} ms (median), and the first one"
     yield f"the first one {fixed(took['first'] / 1000, 2)} s"
+
+
+@passages(PICTURES, "e11a8aad/svg.json")
+def traced(result: Result) -> Iterator[str]:
+    size, error = result["kB"], result["rmse at 64 px"]
+    assert result["smallest shape in px"] >= tracing.SMALLEST
+    yield f"reduced to {number(tracing.COLOURS)} colours"
+    yield f"specks below {number(tracing.SMALLEST)} pixels"
+    yield (
+        f"Of {number(result['pictures'])} pictures at 64 px, "
+        f"the SVG has {fixed(size['median'])} kB (median; "
+        f"nine in ten below {fixed(math.ceil(size['ninth']))}), "
+        f"{fixed(result['shapes']['median'])} shapes, and an error of {bare(error['median'], 3)}"
+    )
+    yield f"{number(result['within .05'])} within {bare(0.05, 2)}, at most {bare(error['most'], 3)}"
+    yield f"draw the same ({bare(result['rmse of chromium to resvg']['median'], 3)} apart)"
 
 
 @passages(BATCH, "server/bulk.json")

@@ -288,6 +288,12 @@ SUITES = (
         f"{_ONE} {_RUN} languages",
         ("e11a8aad/languages.json",),
     ),
+    Suite(
+        "svg",
+        "Size and error of pictures traced to SVG, opened by resvg and by Chromium",
+        f"{_ONE} {_RUN} svg",
+        ("e11a8aad/svg.json",),
+    ),
     # The server.
     Suite(
         "server",

@@ -45,6 +45,7 @@ class FakeModel:
             asks="prompt",
             sizes=Sizes((64, 64), 16, 128, multiple=8, trained=(32, 128)),
             channels=4,
+            flat=True,
             styles=tuple(Style(id, id, names=tuple(id.split("-")[1:])) for id in self.styles),
             negative=True,
             guidance=presets.GUIDANCE,

@@ -101,6 +101,9 @@ def test_the_document_knows_every_answer(server: Running, schema: Any) -> None:
     png = server.http.get(picture["url"]).content
     kind = {"Content-Type": "image/png"}
     upload = server.http.post("/api/uploads", content=png, headers=kind)
+    image = upload.json()["id"]
+    painting = server.over(server.ask(image=image, mask=image)["id"])["pictures"][0]
+    painted = f"/api/pictures/{painting['id']}"
     form = {"prompt": "a fox", "size": "32x32", "quality": "low", "response_format": "url"}
     edit = server.http.post("/v1/images/edits", files={"image": png}, data=form)
     called = {
@@ -123,6 +126,14 @@ def test_the_document_knows_every_answer(server: Running, schema: Any) -> None:
         ("GET", "/api/pictures"): server.http.get("/api/pictures"),
         ("GET", "/api/pictures/zip"): server.http.get(f"/api/pictures/zip?ids={picture['id']}"),
         ("GET", "/api/pictures/{id}"): server.http.get(f"/api/pictures/{picture['id']}"),
+        ("GET", "/api/pictures/{id}/svg"): server.http.get(f"/api/pictures/{picture['id']}/svg"),
+        ("GET", "/api/pictures/{id}/rendered"): server.http.get(
+            f"/api/pictures/{picture['id']}/rendered?side=32"
+        ),
+        ("GET", "/api/pictures/{id}/restored"): server.http.get(f"{painted}/restored"),
+        ("POST", "/api/pictures/{id}/restored"): server.http.post(
+            f"{painted}/restored", content=png, headers=kind
+        ),
         ("GET", "/api/pictures/{id}/file"): server.http.get(picture["thumbnail"]),
         ("POST", "/api/settings"): server.http.post("/api/settings", content=png, headers=kind),
         ("DELETE", "/api/pictures/{id}"): server.http.delete(f"/api/pictures/{picture['id']}"),

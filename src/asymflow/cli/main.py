@@ -15,7 +15,7 @@ import typer
 from asymflow._version import __version__
 from asymflow.cli import options, report
 from asymflow.cli.commands import bench, bulk, gallery, planning, server, token, training
-from asymflow.core.errors import AsymflowError
+from asymflow.core.errors import AsymflowError, InputError
 
 _LONGEST = 10_000
 """Characters of a prompt that are read from stdin; more than a prompt may have."""
@@ -96,6 +96,7 @@ def generate(
     image: options.Image = None,
     strength: options.Strength = None,
     mask: options.Mask = None,
+    small: options.Small = False,
     reference: options.Reference = None,
     like: options.Like = None,
     steps: options.Steps = None,
@@ -146,11 +147,11 @@ def generate(
             device=device,
             languages=languages(),
         ),
-        target.format,
+        target.pixels,
     )
     from asymflow.cli import generate
 
-    generate.generate(wanted, target, as_json=json, preview=not no_preview)
+    generate.generate(wanted, target, as_json=json, preview=not no_preview, small=small)
 
 
 @app.command(rich_help_panel="Draw")
@@ -184,6 +185,8 @@ def sheet(
     from asymflow.generation.spec import random_seed
 
     target = outputs.target(output, format)
+    if target.format == "svg":
+        raise InputError("A sheet is no flat drawing, and has no SVG. Use --format png.")
     shared = resolve.GenerateOptions(
         size=size,
         count=count,
@@ -198,7 +201,7 @@ def sheet(
         dtype=dtype,
         device=device,
     )
-    wanted = resolve.specs(shared, prompts or [""], target.format)
+    wanted = resolve.specs(shared, prompts or [""], target.pixels)
     from asymflow.cli import sheet
 
     sheet.sheet(wanted, target, as_json=json, preview=not no_preview)

@@ -120,6 +120,15 @@ Mask = Annotated[
         rich_help_panel=_FROM,
     ),
 ]
+Small = Annotated[
+    bool,
+    typer.Option(
+        "--small",
+        metavar="",
+        help="With a mask: write the model's own picture, not the original with the painted part.",
+        rich_help_panel=_FROM,
+    ),
+]
 Like = Annotated[
     Path | None,
     typer.Option(
@@ -215,7 +224,9 @@ Output = Annotated[
 Format = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="png, webp or jpeg." + default("png"), rich_help_panel=_WHERE
+        metavar="NAME",
+        help="png, webp, jpeg, or svg for flat drawings." + default("png"),
+        rich_help_panel=_WHERE,
     ),
 ]
 Json = Annotated[

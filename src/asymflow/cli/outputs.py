@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from asymflow.core.errors import InputError
 from asymflow.io.files import check_writable, slug
 from asymflow.io.images import SUFFIXES, Format
 
-_FORMATS: tuple[Format, ...] = ("png", "webp", "jpeg")
+AnyFormat = Format | Literal["svg"]
+_FORMATS: tuple[AnyFormat, ...] = ("png", "webp", "jpeg", "svg")
+_SUFFIXES: Mapping[str, AnyFormat] = {**SUFFIXES, ".svg": "svg"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,14 @@ class Target:
     suffix: str
 
     @property
-    def format(self) -> Format:
+    def format(self) -> AnyFormat:
         """The file format."""
-        return SUFFIXES[self.suffix]
+        return _SUFFIXES[self.suffix]
+
+    @property
+    def pixels(self) -> Format:
+        """The format of files of pixels; that of a picture before it is traced."""
+        return "png" if self.format == "svg" else self.format
 
     def path(self, index: int, prompt: str, seed: int) -> Path:
         """The path of picture `index`, counted from 0.
@@ -72,14 +81,14 @@ def target(output: str | None, format: str | None) -> Target:
     if not path.suffix:
         return Target(path.parent, path.name, default)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in _SUFFIXES:
         raise InputError(
             f"{path.name} ends in {path.suffix}, which is not a picture format that can be "
-            f"written. Choose one of {', '.join(SUFFIXES)}."
+            f"written. Choose one of {', '.join(_SUFFIXES)}."
         )
-    if format is not None and SUFFIXES[suffix] != format:
+    if format is not None and _SUFFIXES[suffix] != format:
         raise InputError(
-            f"{path.name} is to be a {SUFFIXES[suffix]} file, and --format says {format}. "
+            f"{path.name} is to be a {_SUFFIXES[suffix]} file, and --format says {format}. "
             "Drop one of the two."
         )
     return Target(path.parent, path.stem, path.suffix.lower())

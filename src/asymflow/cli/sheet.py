@@ -72,7 +72,7 @@ def sheet(
     path = target.path(0, name, first.seed)
     notes = metadata.sheet_notes([job.record for job in jobs])
     with replacing(path) as file:
-        images.save(file, image, format=target.format, notes=notes)
+        images.save(file, image, format=target.pixels, notes=notes)
     seconds = sum(each.seconds for each in done)
     if as_json:
         data = summary.as_json(model, jobs, [path], seconds)

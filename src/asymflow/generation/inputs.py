@@ -89,4 +89,4 @@ def _read_again(
             f"{found} has changed since {replayed} was made from it, so the result would differ. "
             f"Restore it, or accept the change by giving it with --{option}."
         )
-    return InputImage(source, pixels)
+    return InputImage(source, pixels, found)

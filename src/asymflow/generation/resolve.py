@@ -214,13 +214,20 @@ def _first(option: T | None, like: T | None, default: T) -> T:
 
 
 def _record(path: Path) -> Record:
-    text = images.read_record(path)
+    text = _record_of_svg(path) if path.suffix.lower() == ".svg" else images.read_record(path)
     if text is None:
         raise FileFormatError(
             f"{path} does not say how it was made: it is not from asymflow, or another program "
             "removed that. Give a prompt instead of --like."
         )
     return metadata.from_json(text, str(path))
+
+
+def _record_of_svg(path: Path) -> str | None:
+    try:
+        return images.record_in_xmp(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"Cannot read the picture {path}: {error}.") from error
 
 
 def _prompt(options: GenerateOptions, like: Record | None) -> str:

@@ -9,6 +9,7 @@ import math
 import secrets
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -29,10 +30,20 @@ _LONG_WORD = 100
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InputImage:
-    """An input picture [h, w, 4] or mask [h, w], as large as its file."""
+    """An input picture [h, w, 4] or mask [h, w], as large as its file.
+
+    Attributes:
+        file: where it was read, which differs from the path of its source where that has moved.
+    """
 
     source: Source
     pixels: NDArray[np.float32]
+    file: Path | None = None
+
+    @property
+    def found(self) -> Path:
+        """The file that it was read from."""
+        return self.file or Path(self.source.path)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -72,6 +72,18 @@ def read(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     return straight
 
 
+def read_levels(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read a file as its own levels, upright: RGB [h, w, 3], or straight RGBA [h, w, 4].
+
+    Raises:
+        FileFormatError: as `read`.
+    """
+    with _opened(path, max_pixels=max_pixels) as image:
+        if image.mode.startswith("I"):
+            return _quantise(_unit(image, "RGBA"))
+        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")).copy()
+
+
 def read_mask(path: Path) -> Mask:
     """Read a picture as a mask [h, w]: white is 1, black and transparent are 0.
 

@@ -31,7 +31,17 @@ from asymflow.server.prompt_matrix import escaped
 from asymflow.server.schemas import CompletedRequest, Favoured, JobRequest, PictureIds
 from asymflow.server.security import IMAGES
 from asymflow.server.settings import COMBINATIONS, LARGEST, PICTURES, STATIC
-from asymflow.server.state import Body, Calling, Calls, Here, Operator, Studio, about_of
+from asymflow.server.state import (
+    Body,
+    Calling,
+    Calls,
+    Here,
+    Operator,
+    Studio,
+    about_of,
+    nothing,
+    picture_of,
+)
 from asymflow.server.store import PictureRow, UploadRow
 from asymflow.server.store import Query as Wanted
 from asymflow.server.workshop import Caller
@@ -230,7 +240,7 @@ def cancel_measurement(studio: Here, operator: Operator, id: str) -> views.Measu
 def _served(studio: Studio, id: str) -> Served:
     found = studio.manager.models.get(id)
     if found is None:
-        raise _nothing("model", id)
+        raise nothing("model", id)
     return found
 
 
@@ -325,7 +335,7 @@ def preview(studio: Here, client: Calls, id: str, slot: int) -> Response:
     """The newest preview of a running picture; empty before its first step and after its last."""
     job = _job(studio, client, id)
     if not 0 <= slot < len(job.slots):
-        raise _nothing("picture", str(slot))
+        raise nothing("picture", str(slot))
     found = studio.manager.newest(job, slot)
     if found is None:
         return Response(status_code=204)
@@ -357,7 +367,7 @@ def get_upload(studio: Here, client: Calls, id: str) -> FileResponse:
     """An uploaded picture."""
     row = studio.store.upload(id)
     if row is None or row.owner != client.owner:
-        raise _nothing("upload", id)
+        raise nothing("upload", id)
     path = studio.store.upload_path(id)
     with media.own(path):
         return FileResponse(path, media_type="image/png")
@@ -412,7 +422,7 @@ async def zip_pictures(
 
 def _chosen(studio: Studio, client: Client, ids: str) -> list[PictureRow]:
     """The pictures of these ids, whose files are there."""
-    rows = [_picture(studio, client, id) for id in dict.fromkeys(ids.split(","))]
+    rows = [picture_of(studio, client, id) for id in dict.fromkeys(ids.split(","))]
     for row in rows:
         with media.own(studio.store.picture_path(row.id)):
             pass
@@ -481,7 +491,7 @@ def empty_trash(studio: Here, client: Calls) -> views.Emptied:
 @router.get("/pictures/{id}")
 def get_picture(studio: Here, client: Calls, id: str) -> views.Picture:
     """One picture, also a hidden one."""
-    return picture_view(_picture(studio, client, id))
+    return picture_view(picture_of(studio, client, id))
 
 
 @router.get(
@@ -505,7 +515,7 @@ async def picture_file(
     `scale` enlarges it (Lanczos), JPEG has a white background, and `clean` leaves out the prompt
     and the settings, also in the name of a download. Every file is marked as AI-generated.
     """
-    row = await run_in_threadpool(_picture, studio, client, id)
+    row = await run_in_threadpool(picture_of, studio, client, id)
     path = studio.store.picture_path(row.id)
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
     if download:
@@ -537,19 +547,19 @@ def delete_picture(studio: Here, client: Calls, id: str, forever: Switch = False
     It can be restored for `undo_seconds`, or until the disk is nearly full; with `forever` it is
     removed at once.
     """
-    row = _picture(studio, client, id)
+    row = picture_of(studio, client, id)
     if forever:
         return picture_view(studio.manager.remove([row])[0])
     studio.manager.hide([id], client.owner, hidden=True)
-    return picture_view(_picture(studio, client, id))
+    return picture_view(picture_of(studio, client, id))
 
 
 @router.post("/pictures/{id}/restore")
 def restore_picture(studio: Here, client: Calls, id: str) -> views.Picture:
     """Restore a deleted picture."""
-    _picture(studio, client, id)
+    picture_of(studio, client, id)
     studio.manager.hide([id], client.owner, hidden=False)
-    return picture_view(_picture(studio, client, id))
+    return picture_view(picture_of(studio, client, id))
 
 
 @router.post(
@@ -635,19 +645,8 @@ def _quality(model: Model | None, plan: Plan, size: tuple[int, int]) -> str | No
 def _job(studio: Studio, client: Client, id: str) -> Job:
     job = studio.manager.job(id)
     if job is None or job.client.owner != client.owner:
-        raise _nothing("job", id)
+        raise nothing("job", id)
     return job
-
-
-def _picture(studio: Studio, client: Client, id: str) -> PictureRow:
-    row = studio.store.picture(id)
-    if row is None or row.owner != client.owner:
-        raise _nothing("picture", id)
-    return row
-
-
-def _nothing(kind: str, id: str) -> ApiError:
-    return ApiError(404, f"There is no {kind} {id[:64]!r}.", param="id", code="not_found")
 
 
 def _upload_view(row: UploadRow) -> views.Upload:

@@ -31,7 +31,17 @@ from asymflow._version import __version__
 from asymflow.core.errors import AsymflowError, InputError
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
-from asymflow.server import api, lineup, openai, openapi_schema, remote, webui, words
+from asymflow.server import (
+    api,
+    lineup,
+    openai,
+    openapi_schema,
+    remote,
+    restored,
+    vectors,
+    webui,
+    words,
+)
 from asymflow.server.connections import BACKLOG, Config, fitting, look_after, make_room
 from asymflow.server.lineup import Load
 from asymflow.server.logs import Logged
@@ -125,6 +135,8 @@ def create_app(settings: Settings, load: Load | Mapping[str, Load] | None = None
     if not settings.replicated:
         app.include_router(api.router)
         app.include_router(words.router)
+        app.include_router(vectors.router)
+        app.include_router(restored.router)
         app.include_router(webui.router)
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
     app.add_exception_handler(ApiError, _refused)

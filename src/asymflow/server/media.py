@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from asymflow.core.errors import FileFormatError, InputError
@@ -90,6 +91,15 @@ def _kept(picture: Picture) -> tuple[bytes, int, int]:
         height, width = (max(1, round(s * _KEPT_SIDE / side)) for s in (height, width))
         picture = images.fit(picture, (height, width))
     return _png(Image.fromarray(images.to_bytes(picture))), width, height
+
+
+def levels(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    """The levels of a picture that was sent, upright: RGB or straight RGBA [h, w, 3 or 4].
+
+    Raises:
+        InputError: as `receive`.
+    """
+    return _decoded(data, partial(images.read_levels, max_pixels=max_pixels))
 
 
 def record_of(data: bytes) -> Record:

@@ -210,7 +210,7 @@ class Protected:
         path = str(scope["path"])
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         limit, kinds = _JSON_BYTES, ("application/json",)
-        if path == "/api/uploads":
+        if path == "/api/uploads" or path.endswith("/restored"):
             limit, kinds = self._settings.upload_bytes, IMAGES
         elif path == "/api/settings":
             limit, kinds = self._settings.upload_bytes, (*IMAGES, "application/octet-stream")

@@ -15,7 +15,7 @@ from asymflow.server.manager import JobManager
 from asymflow.server.metrics import Metrics
 from asymflow.server.problems import ApiError
 from asymflow.server.settings import Settings
-from asymflow.server.store import Store
+from asymflow.server.store import PictureRow, Store
 from asymflow.server.tokens import HELD, Tokens
 from asymflow.server.workshop import Caller, Workshop
 
@@ -98,6 +98,23 @@ def operator_of(client: Calls) -> Client:
 
 
 Operator = Annotated[Client, Depends(operator_of)]
+
+
+def picture_of(studio: Studio, client: Client, id: str) -> PictureRow:
+    """A picture of the client.
+
+    Raises:
+        ApiError: there is none of that id, or it is somebody else's.
+    """
+    row = studio.store.picture(id)
+    if row is None or row.owner != client.owner:
+        raise nothing("picture", id)
+    return row
+
+
+def nothing(kind: str, id: str) -> ApiError:
+    """That there is no such picture, job or upload."""
+    return ApiError(404, f"There is no {kind} {id[:64]!r}.", param="id", code="not_found")
 
 
 async def body_of(request: Request) -> bytes:

@@ -144,7 +144,9 @@ class Annotations:
 
 def path() -> Path:
     """The table that comes with the model."""
-    return Path(str(resources.files(__package__).joinpath("annotations.zip")))
+    return Path(
+        str(resources.files("asymflow.models.embedded.languages").joinpath("annotations.zip"))
+    )
 
 
 @cache

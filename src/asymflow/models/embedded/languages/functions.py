@@ -14,7 +14,8 @@ _LEFT_OUT = "-"
 @cache
 def words() -> Mapping[str, Mapping[str, str]]:
     """English for the folded small words of locales; empty for those that are left out."""
-    text = resources.files(__package__).joinpath("function_words.txt").read_text("utf-8")
+    file = resources.files("asymflow.models.embedded.languages").joinpath("function_words.txt")
+    text = file.read_text("utf-8")
     found: dict[str, dict[str, str]] = {}
     for line in text.splitlines():
         if not line or line.startswith("#"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from asymflow.models.embedded.languages import functions
@@ -325,21 +324,24 @@ def _without_attributes(parts: Sequence[Part]) -> tuple[Part, ...]:
     """
     kept: list[Part] = []
     run: list[Part] = []
-    for part in [*parts, None]:
-        if part is not None and (part.role != "other" or not part.english):
+    for part in parts:
+        if part.role == "other" and part.english:
+            kept += [*_named(run), part]
+            run = []
+        else:
             run.append(part)
-            continue
-        things = [each for each in run if each.role == "thing"]
-        best = min((each.rank for each in things), default=Rank.KEYWORD)
-        kept += [
-            each
-            for each, after in pairwise([*run, None])
-            if each.role != "thing" or (each.rank == best and not _touching(each, after))
-        ]
-        run = []
-        if part is not None:
-            kept.append(part)
-    return tuple(kept)
+    return (*kept, *_named(run))
+
+
+def _named(run: Sequence[Part]) -> list[Part]:
+    """Neighbours without the things that are named less well than others."""
+    best = min((each.rank for each in run if each.role == "thing"), default=Rank.KEYWORD)
+    following = (*run[1:], None)[: len(run)]
+    return [
+        each
+        for each, after in zip(run, following, strict=True)
+        if each.role != "thing" or (each.rank == best and not _touching(each, after))
+    ]
 
 
 def _touching(part: Part, after: Part | None) -> bool:
