@@ -61,9 +61,14 @@ test("two groups make a table; one or three do not", () => {
   expect(table("{a|b} {c|d} {e|f}")).toBeNull();
 });
 
-test("a size matches the aspect of a picture within the sides that the model knows", () => {
-  expect(matching(500, 500, SIZES)).toEqual({ width: 64, height: 64 });
-  expect(matching(4000, 2000, SIZES)).toMatchObject({ width: 96, height: 48 });
+test("a size is the largest that the model is good at and that has the shape of a picture", () => {
+  expect(matching(500, 500, SIZES)).toEqual({ width: 128, height: 128 });
+  expect(matching(20, 20, SIZES)).toEqual({ width: 128, height: 128 });
+  expect(matching(4000, 2000, SIZES)).toEqual({ width: 128, height: 64 });
+  // A little off in shape, and larger.
+  expect(matching(1024, 1000, SIZES)).toEqual({ width: 128, height: 128 });
+  const coarse = { ...SIZES, trained: [256, 1024] as [number, number], multiple: 16 };
+  expect(matching(4000, 3000, coarse)).toEqual({ width: 1024, height: 768 });
   for (const [width, height] of [
     [1600, 1200],
     [1080, 1920],

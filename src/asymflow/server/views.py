@@ -38,12 +38,14 @@ class Step(View):
 class Facts(View):
     """The content and settings of a picture, as they are stored.
 
-    `label` has the choices of its prompt, and `class_label` the number of its class. Pictures of
-    earlier versions may lack what has a default here.
+    `label` has the choices of its prompt, and `class_label` the number of its class. `drawn` is what
+    the model was asked with, where that is not the prompt. Pictures of earlier versions may lack
+    what has a default here.
     """
 
     label: str | None = None
     prompt: str
+    drawn: str | None = None
     negative_prompt: str = ""
     style: str | None = None
     width: int
@@ -136,7 +138,10 @@ class Sizes(View):
 
 
 class Card(View):
-    """What a model is asked with, and what it can make; `classes` are named by number."""
+    """What a model is asked with, and what it can make; `classes` are named by number.
+
+    `draws` says in a sentence what it draws, and `flat` that it draws flat shapes.
+    """
 
     title: str
     draws: str

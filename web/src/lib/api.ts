@@ -2,8 +2,8 @@
 
 import type {
   ChangedPictures,
-  Emptied,
   CompletedRequest,
+  Emptied,
   Gallery,
   Jobs,
   Restored,
@@ -12,6 +12,8 @@ import type {
   Job,
   JobRequest,
   Measurement,
+  Picture,
+  ReadPrompt,
   Upload,
 } from "./contract";
 
@@ -81,6 +83,10 @@ const CLIENT = crypto.randomUUID?.() ?? String(Math.random());
 export const info = (model: string | null) =>
   call<Info>(`/api/info${model === null ? "" : `?model=${encodeURIComponent(model)}`}`);
 
+/** What a model knows of the words of a prompt; `language` is that of the page. */
+export const readWords = (prompt: string, language: string, model: string) =>
+  call<ReadPrompt>(`/api/words?${new URLSearchParams({ prompt, language, model })}`);
+
 const measuring = (model: string) => `/api/models/${encodeURIComponent(model)}/measure`;
 
 export const measure = (model: string) => post<Measurement>(measuring(model), {});
@@ -121,26 +127,29 @@ export const settingsOf = (data: Blob) =>
     UPLOAD_PATIENCE_MS,
   );
 
-/** Which pictures of the gallery are wanted; all of them where nothing is said. */
+/** Which pictures of the gallery somebody wants to see. */
 export interface Wanted {
-  /** Words that the prompt contains. */
-  q?: string;
-  favourites?: boolean;
-  trash?: boolean;
+  /** Words that the prompt contains, all of them. */
+  q: string;
+  favourites: boolean;
+  /** The deleted ones, as long as they can come back. */
+  trash: boolean;
 }
 
-function queryOf(wanted: Wanted, more: Record<string, string> = {}): string {
-  const query = new URLSearchParams(more);
-  if (wanted.q) query.set("q", wanted.q);
-  if (wanted.favourites) query.set("favourites", "1");
-  if (wanted.trash) query.set("trash", "1");
-  return query.toString();
+function searched(wanted: Wanted): URLSearchParams {
+  const query = new URLSearchParams();
+  if (wanted.q.trim() !== "") query.set("q", wanted.q.trim());
+  if (wanted.favourites) query.set("favourites", "true");
+  if (wanted.trash) query.set("trash", "true");
+  return query;
 }
 
-export const pictures = (before: string | null, limit: number, wanted: Wanted = {}) =>
-  call<Gallery>(
-    `/api/pictures?${queryOf(wanted, { limit: String(limit), ...(before === null ? {} : { before }) })}`,
-  );
+export function pictures(wanted: Wanted, before: string | null, limit: number): Promise<Gallery> {
+  const query = searched(wanted);
+  query.set("limit", String(limit));
+  if (before !== null) query.set("before", before);
+  return call<Gallery>(`/api/pictures?${query}`);
+}
 
 export const deletePictures = (ids: readonly string[]) =>
   post<ChangedPictures>("/api/pictures/delete", { ids });
@@ -150,6 +159,10 @@ export const restorePictures = (ids: readonly string[]) =>
 
 export const favourPictures = (ids: readonly string[], favourite: boolean) =>
   post<ChangedPictures>("/api/pictures/favourite", { ids, favourite });
+
+/** Delete a picture that no undo brings back. */
+export const removePicture = (id: string) =>
+  call<Picture>(`/api/pictures/${encodeURIComponent(id)}?forever=true`, { method: "DELETE" });
 
 export const emptyTrash = () => call<Emptied>("/api/trash", { method: "DELETE" });
 
@@ -169,9 +182,9 @@ export function fileUrl(id: string, choice: Partial<FileChoice>, download = fals
   return `/api/pictures/${id}/file?${query}`;
 }
 
+/** The chosen pictures as one file. */
 export const zipUrl = (ids: readonly string[]) =>
   `/api/pictures/zip?ids=${ids.map(encodeURIComponent).join(",")}`;
 
-/** Everything that a query finds, however much it is. */
-export const zipOf = (wanted: Wanted = {}, clean = false) =>
-  `/api/pictures/zip?${queryOf(wanted, clean ? { clean: "1" } : {})}`;
+/** All pictures that are wanted, however many: the server sends the file while it makes it. */
+export const zipAllUrl = (wanted: Wanted) => `/api/pictures/zip?${searched(wanted)}`;

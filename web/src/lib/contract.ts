@@ -6,7 +6,11 @@ export interface components {
   schemas: {
     /** @description A job was cancelled. */
     Cancelled: Record<string, never>;
-    /** @description What a model is asked with, and what it can make; `classes` are named by number. */
+    /**
+     * @description What a model is asked with, and what it can make; `classes` are named by number.
+     *
+     *     `draws` says in a sentence what it draws, and `flat` that it draws flat shapes.
+     */
     Card: {
       alpha: boolean;
       /** @enum {string} */
@@ -252,6 +256,7 @@ export interface components {
       class_label: number | null;
       created: number;
       deleted: boolean;
+      drawn: string | null;
       favourite: boolean;
       forwards: number;
       /** @default 1 */

@@ -3,6 +3,7 @@
 import en from "../messages/en.json";
 
 export type Key = keyof typeof en;
+export const isKey = (name: string): name is Key => Object.hasOwn(en, name);
 type Messages = Record<string, string>;
 
 export const LANGUAGES = {

@@ -34,6 +34,14 @@ export function escaped(prompt: string): string {
   return prompt.search(PART) < 0 ? prompt : prompt.replace(/[\\{]/g, "\\$&");
 }
 
+/** Whether every combination has words; "{|}" stands for two pictures of nothing. */
+export const hasWords = (prompt: string): boolean =>
+  prompt
+    .replace(PART, (whole, group: string | undefined) =>
+      group === undefined || choices(group).every((choice) => choice !== "") ? whole : "",
+    )
+    .trim() !== "";
+
 /** Rows and columns of a table of the combinations, or null where one row says it better. */
 export function table(prompt: string): { rows: string[]; columns: string[] } | null {
   const [rows, columns, ...rest] = groups(prompt);

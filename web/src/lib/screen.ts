@@ -2,7 +2,5 @@
 
 import { MediaQuery } from "svelte/reactivity";
 
-/** Three columns. */
-export const wide = new MediaQuery("min-width: 1181px");
-/** More than one column. */
-export const broad = new MediaQuery("min-width: 761px");
+/** More than one column, and room for all settings below the words. */
+export const roomy = new MediaQuery("(min-width: 761px) and (min-height: 820px)");

@@ -1,7 +1,8 @@
 /** What somebody has chosen, kept in the browser so that a reload changes nothing. */
 
 import type { Asked } from "./api";
-import type { Info } from "./contract";
+import type { Info, Upload } from "./contract";
+import type { Stroke } from "./mask";
 import { possible } from "./shown";
 
 /** The seed that later pictures start from too, and a picture to recognise it by. */
@@ -32,7 +33,7 @@ export interface Settings {
 /** How far to leave a picture: it keeps its layout, and gets another rendering. */
 export const STRENGTH = 0.6;
 /** How far a variation leaves its picture: at 0.5 all look the same, and at 0.9 drafts fall apart. */
-export const VARIATION = { little: 0.7, lot: 0.85 };
+export const VARIATION = { subtle: 0.7, strong: 0.85 };
 export type Variation = keyof typeof VARIATION;
 
 const STORED = "asymflow.settings";
@@ -97,18 +98,78 @@ export function fitted(chosen: Settings, info: Info): Settings {
   return settings;
 }
 
-export const load = (info: Info) => stored(localStorage.getItem(STORED), info);
+/** What this window kept, or else the last one that kept something: two do not disturb each other. */
+const kept = (name: string) => sessionStorage.getItem(name) ?? localStorage.getItem(name);
+
+export const load = (info: Info) => stored(kept(STORED), info);
+
+function parsed(): Partial<Settings> {
+  try {
+    const found: unknown = JSON.parse(kept(STORED) ?? "{}");
+    return typeof found === "object" && found !== null ? found : {};
+  } catch {
+    return {};
+  }
+}
 
 /** The model that was chosen last. */
 export function storedModel(): string | null {
+  const { model } = parsed();
+  return typeof model === "string" ? model : null;
+}
+
+/** The words that stood there last. */
+export function storedPrompt(): string {
+  const { prompt } = parsed();
+  return typeof prompt === "string" ? prompt : "";
+}
+
+export function save(settings: Settings): void {
+  const text = JSON.stringify(settings);
+  sessionStorage.setItem(STORED, text);
+  localStorage.setItem(STORED, text);
+}
+
+/** A picture to start from, with what was painted over it. */
+export interface Begin {
+  source: Upload;
+  strokes: Stroke[];
+  mask: string | null;
+}
+
+const BEGIN = "asymflow.source";
+
+/** Of this window alone: it belongs to what is being done there, and lasts as long. */
+export function saveBegin(begin: Begin | null): void {
+  if (begin === null) return sessionStorage.removeItem(BEGIN);
   try {
-    const { model } = JSON.parse(localStorage.getItem(STORED) ?? "{}") as Partial<Settings>;
-    return typeof model === "string" ? model : null;
+    sessionStorage.setItem(BEGIN, JSON.stringify(begin));
+  } catch {
+    sessionStorage.removeItem(BEGIN); // more strokes than there is room for
+  }
+}
+
+export function storedBegin(): Begin | null {
+  try {
+    const found = JSON.parse(sessionStorage.getItem(BEGIN) ?? "null") as Begin | null;
+    return found !== null && typeof found.source?.id === "string" && Array.isArray(found.strokes)
+      ? found
+      : null;
   } catch {
     return null;
   }
 }
-export const save = (settings: Settings) => localStorage.setItem(STORED, JSON.stringify(settings));
+
+const LOADING = "asymflow.loading";
+
+/** How many seconds the model took to load here the last time. */
+export function loadingTook(model: string | null): number | null {
+  const seconds = Number(localStorage.getItem(`${LOADING}.${model ?? ""}`));
+  return seconds > 0 ? seconds : null;
+}
+
+export const noteLoading = (model: string | null, seconds: number) =>
+  localStorage.setItem(`${LOADING}.${model ?? ""}`, seconds.toFixed(1));
 
 /** The settings that a request came from; those it does not name stay as they are. */
 export function fromRequest(settings: Settings, request: Partial<Asked>): Settings {

@@ -19,27 +19,42 @@ export function possible(sizes: Sizes, { width, height }: Size): boolean {
   );
 }
 
-/** The size of about as many pixels as the model's own whose aspect is nearest to a picture's. */
+const longer = ({ width, height }: Size) => Math.max(width, height);
+
+/** Shapes this near to each other, as a factor, are one to the eye. */
+const NEAR = 1.04;
+
+/**
+ * The largest size that a model is good at whose shape is that of a picture: a larger one of nearly
+ * that shape is better than a small one of exactly that shape.
+ */
 export function matching(width: number, height: number, sizes: Sizes): Size {
   const { native, multiple, fixed } = sizes;
   if (fixed) return native;
   const [low, high] = [Math.min(...sizes.trained), Math.max(...sizes.trained)];
   const step = multiple * Math.max(1, Math.ceil((high - low) / multiple / MANY));
   const first = Math.ceil(low / multiple) * multiple;
+  const last = first + Math.floor((high - first) / step) * step;
   const aspect = width / height;
-  let best = native;
-  let least = Infinity;
-  for (let w = first; w <= high; w += step) {
-    for (let h = first; h <= high; h += step) {
-      const area = Math.log((w * h) / (native.width * native.height));
-      const miss = Math.abs(Math.log(w / h / aspect)) + Math.abs(area) / 8;
-      if (miss < least) {
-        least = miss;
-        best = { width: w, height: h };
-      }
-    }
-  }
-  return best;
+  const off = (size: Size) => Math.abs(Math.log(size.width / size.height / aspect));
+  const all: Size[] = [];
+  for (let w = first; w <= last; w += step)
+    for (let h = first; h <= last; h += step) all.push({ width: w, height: h });
+  const least = Math.min(...all.map(off));
+  const near = all.filter((size) => off(size) <= least + Math.log(NEAR));
+  const longest = Math.max(...near.map(longer));
+  return near
+    .filter((size) => longer(size) === longest)
+    .reduce((best, size) => (off(size) < off(best) ? size : best));
+}
+
+/** The side of a download that is worth keeping, in pixels. */
+const WORTH = 1024;
+
+/** How many times a picture is enlarged by default, so that its longer side is worth keeping. */
+export function enlarging({ width, height }: Size, most: number): number {
+  const side = longer({ width, height });
+  return Math.max(1, Math.min(Math.round(WORTH / side), Math.floor(most / side), 16));
 }
 
 export function shape(width: number, height: number): "square" | "landscape" | "portrait" {

@@ -2,20 +2,27 @@
 
 import * as api from "./api";
 import type { Asked } from "./api";
-import type { Info, Job, Picture, Upload } from "./contract";
+import type { Info, Job, Picture, Restored, Upload } from "./contract";
 import { isOver, type JobEvent } from "./events";
-import { t } from "./i18n.svelte";
+import { gallery } from "./gallery.svelte";
+import { t, translator } from "./i18n.svelte";
 import { connect } from "./link";
 import { maskFile, type Stroke } from "./mask";
-import { combinations, escaped } from "./matrix";
+import { combinations, escaped, hasWords } from "./matrix";
+import { report, sentence, told } from "./problems";
 import { reduce, refreshed, type JobView } from "./progress";
 import {
   fitted,
   fromRequest,
   INITIAL,
   load,
+  loadingTook,
+  noteLoading,
   save,
+  saveBegin,
+  storedBegin,
   storedModel,
+  storedPrompt,
   VARIATION,
   type Settings,
   type Variation,
@@ -23,9 +30,8 @@ import {
 import { matching } from "./shown";
 import type { Told } from "./stream";
 import { toasts } from "./toasts.svelte";
-import { namesUs, prepared, Unreadable } from "./upload";
+import { namesUs, prepared } from "./upload";
 
-const PAGE = 48;
 const RECENT_JOBS = 20;
 /** "The same picture" still takes its last step. */
 const LEAST = 0.02;
@@ -38,22 +44,19 @@ const RETRY_MS = 2000;
 const LOOK_MS = 8000;
 /** Jobs whose events came before the job itself, and that are kept for it. */
 const EARLY = 8;
-/** What toasts of deleted pictures are about. */
-const DELETED = "deleted";
 
 const newSeed = () => (crypto.getRandomValues(new Uint32Array(1))[0] as number) >>> 1;
 const newKey = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), String).join("-");
 
 /** What a click asks for: a second one for the same waits until the first is answered. */
-type Intent = "draw" | `vary ${Variation} ${string}`;
-
-interface Deleted {
-  picture: Picture;
-  deletion: Promise<unknown>;
-}
+type Intent = "draw" | "keep" | `vary ${Variation} ${string}`;
 
 class Studio {
   info = $state.raw<Info | null>(null);
+  /** A model is being loaded: since when, and how many seconds it took the last time. */
+  loading = $state.raw<{ since: number; usual: number | null } | null>(null);
+  /** Somebody asked for pictures before the model was there. */
+  eager = $state(false);
   /** Another model is being loaded: what will be asked of it then. */
   switching = $state<string | null>(null);
   #switches = 0;
@@ -61,12 +64,16 @@ class Studio {
   failure = $state<string | null>(null);
   /** Why nothing is heard of the server at the moment, as a sentence. */
   lost = $state<string | null>(null);
-  settings = $state<Settings>(INITIAL);
+  settings = $state<Settings>({ ...INITIAL, prompt: storedPrompt() });
 
   source = $state.raw<Upload | null>(null);
   strokes = $state.raw<Stroke[]>([]);
   /** The mask of a restored picture, until somebody paints another one. */
-  #mask: string | null = null;
+  mask = $state.raw<string | null>(null);
+  /** Whether what a reload interrupted was looked for: before, there is nothing to remember. */
+  #resumed = false;
+  /** The size was taken from a picture: whoever brings another one wants its own. */
+  #unmatched = false;
   /** The strokes that were sent last, and the mask that they became. */
   #sent: { strokes: Stroke[]; id: string } | null = null;
 
@@ -77,8 +84,6 @@ class Studio {
   liveJob = $state<string | null>(null);
   liveSeed = $state(newSeed());
 
-  history = $state.raw<Picture[]>([]);
-  #next = $state<string | null>(null);
   #disconnect: (() => void) | null = null;
   #early = new Map<string, JobEvent[]>();
   #looks = 0;
@@ -93,10 +98,6 @@ class Studio {
   receiving = $state(false);
   #receipts = 0;
   #receipt: Promise<boolean> = Promise.resolve(true);
-  /** What was deleted here and can come back, oldest first. */
-  #deleted: Deleted[] = [];
-  /** So many of these are what the message offers to bring back. */
-  #offered = 0;
   /** Jobs that take the stage one after the other when the one on it is over. */
   #line: string[] = [];
   #liveRound = 0;
@@ -118,7 +119,7 @@ class Studio {
   complete = $derived.by(() => {
     if (!this.card || this.switching !== null) return false;
     if (this.card.asks === "class") return this.settings.label !== null;
-    return this.card.asks === "nothing" || this.settings.prompt.trim() !== "";
+    return this.card.asks === "nothing" || hasWords(this.settings.prompt);
   });
   pictureCount = $derived(
     (this.card?.asks === "prompt" ? combinations(this.settings.prompt) : 1) * this.settings.n,
@@ -133,29 +134,35 @@ class Studio {
       ? matching(this.source.width, this.source.height, this.card.sizes)
       : { width: this.settings.width, height: this.settings.height },
   );
-  hasMore = $derived(this.#next !== null);
+  /** The picture of live mode that is on the stage, as soon as it is finished. */
+  live = $derived.by(() => {
+    const job = this.stage?.job;
+    return job?.request.live && job.state === "done" ? job : null;
+  });
 
   // Starting up.
 
   async start(): Promise<void> {
     try {
       const info = await this.#first();
-      this.settings = load(info);
+      const { prompt } = this.settings; // somebody may have written while the model was loaded
+      this.settings = { ...load(info), prompt };
       this.info = info;
-      const [jobs, page] = await Promise.all([
+      const [jobs] = await Promise.all([
         api.recentJobs(RECENT_JOBS),
-        api.pictures(null, PAGE),
+        gallery.load(),
+        this.#resume().finally(() => (this.#resumed = true)),
       ]);
-      this.history = page.pictures;
-      this.#next = page.next;
       for (const job of jobs) this.#put(job);
       const shown = jobs.filter((job) => !job.request.live);
       const running = shown.findLast((job) => !isOver(job.state));
       this.current = (running ?? shown.find((job) => job.pictures.length > 0))?.id ?? null;
       this.failure = null;
       if (!document.hidden) this.connect();
+      if (this.eager) await this.generate();
+      this.eager = false;
     } catch (error) {
-      this.failure = this.#sentence(error);
+      this.failure = sentence(error);
       if (error instanceof api.Unreachable) setTimeout(() => void this.start(), RETRY_MS);
     }
   }
@@ -179,11 +186,26 @@ class Studio {
       if (!info.card.inpaint) this.strokes = [];
       return true;
     } catch (error) {
-      if (number === this.#switches) this.#problem(error);
+      if (number === this.#switches) report(error);
       return false;
     } finally {
       if (number === this.#switches) this.switching = null;
     }
+  }
+
+  /** Go on with the picture to start from that a reload interrupted. */
+  async #resume(): Promise<void> {
+    const begin = storedBegin();
+    if (begin === null || !this.card?.image) return;
+    try {
+      await api.file(begin.source.url);
+    } catch (error) {
+      if (!(error instanceof api.ApiError)) throw error;
+      return; // the server keeps uploads for a while only
+    }
+    this.source = begin.source;
+    this.strokes = this.card.inpaint ? begin.strokes : [];
+    this.mask = this.card.inpaint ? begin.mask : null;
   }
 
   /** Learn what the model can do now, such as after it was measured. */
@@ -253,7 +275,7 @@ class Studio {
       if (look === this.#looks) this.lost = null;
     } catch (error) {
       if (look !== this.#looks) return;
-      this.lost = error instanceof api.Unreachable ? t("problem.lost") : this.#sentence(error);
+      this.lost = error instanceof api.Unreachable ? t("problem.lost") : sentence(error);
       this.#lookAgain = setTimeout(() => void this.catchUp(), RETRY_MS);
     }
   }
@@ -304,6 +326,7 @@ class Studio {
       model: this.info?.model.id ?? null,
       prompt: asks === "prompt" ? settings.prompt.trim() : "",
       label: asks === "class" ? settings.label : null,
+      language: translator.language,
       negative_prompt: negative ? settings.negative.trim() : "",
       style: settings.style,
       ...this.size,
@@ -344,8 +367,19 @@ class Studio {
       this.liveJob = job.id;
       if (old !== null && old !== job.id) this.#forget(old);
     } catch (error) {
-      if (round === this.#liveRound) this.#problem(error);
+      if (round === this.#liveRound) report(error);
     }
+  }
+
+  /** Draw the live picture once more for the gallery: what was seen, to the last pixel. */
+  async keep(): Promise<void> {
+    const { live } = this;
+    if (live === null) return;
+    await this.#submit("keep", async () => ({
+      ...live.request,
+      seed: live.slots[0]?.seed ?? live.request.seed,
+      live: false,
+    }));
   }
 
   async vary(picture: Picture, how: Variation): Promise<void> {
@@ -364,7 +398,7 @@ class Studio {
     try {
       this.#put(await api.cancelJob(id));
     } catch (error) {
-      this.#problem(error);
+      report(error);
     } finally {
       this.cancelling = new Set([...this.cancelling].filter((each) => each !== id));
     }
@@ -393,7 +427,7 @@ class Studio {
 
   /** Lock the look of what is on the stage, or of the next picture where there is none. */
   lockShown(): void {
-    const picture = this.stage?.slots.find((slot) => slot.picture)?.picture ?? this.history[0];
+    const picture = this.stage?.slots.find((slot) => slot.picture)?.picture ?? gallery.pictures[0];
     if (picture) void this.lock(picture);
     else this.settings.look = { seed: newSeed(), thumbnail: null };
   }
@@ -403,14 +437,23 @@ class Studio {
     this.liveSeed = newSeed();
   }
 
+  /** Everything that made a picture, with the picture that it began with. */
   async reuse(picture: Picture): Promise<void> {
-    await this.#follow(picture);
-    this.#adopt(this.#requestOf(picture));
-    this.settings.look = { seed: picture.seed, thumbnail: picture.thumbnail };
-    this.settings.match = false;
+    try {
+      await this.#restored(await api.settingsOf(await api.file(api.fileUrl(picture.id, {}))));
+    } catch (error) {
+      return report(error);
+    }
+    if (this.settings.look) this.settings.look.thumbnail = picture.thumbnail;
   }
 
   // Pictures to start from.
+
+  /** Note the picture to start from, so that a reload does not lose it. */
+  rememberBegin(): void {
+    const { source, strokes, mask } = this;
+    if (this.#resumed) saveBegin(source && { source, strokes, mask });
+  }
 
   /** Start from a file; whether that worked. */
   useFile(file: Blob): Promise<boolean> {
@@ -426,7 +469,7 @@ class Studio {
     this.receiving = false;
     this.source = null;
     this.strokes = [];
-    this.#mask = null;
+    this.mask = null;
   }
 
   #receive(get: () => Promise<Blob>): Promise<boolean> {
@@ -444,10 +487,12 @@ class Studio {
       if (number !== this.#receipts) return false; // another one was chosen meanwhile
       this.source = source;
       this.strokes = [];
-      this.#mask = null;
+      this.mask = null;
+      if (this.#unmatched) this.settings.match = true;
+      this.#unmatched = false;
       return true;
     } catch (error) {
-      if (number === this.#receipts) this.#problem(error);
+      if (number === this.#receipts) report(error);
       return false;
     } finally {
       if (number === this.#receipts) this.receiving = false;
@@ -460,22 +505,31 @@ class Studio {
     try {
       const found = await this.#settingsIn(file);
       if (found !== null) {
-        const { model } = found.request;
-        if (model !== null && model !== this.info?.model.id) await this.chooseModel(model);
-        this.#adopt(found.request);
-        this.settings.match = false;
-        await this.#restoreSource(found.request);
-        const lost = found.differs.includes("image") || found.differs.includes("mask");
-        toasts.show(
-          t(lost ? "restore.lost" : found.exact_model ? "restore.done" : "restore.other_model"),
-        );
+        await this.#restored(found);
       } else if (otherwise === "tell") toasts.show(t("restore.nothing"), "problem");
       else if (await this.useFile(file)) toasts.show(t("restore.none"));
     } catch (error) {
-      this.#problem(error);
+      report(error);
     } finally {
       toasts.close(busy);
     }
+  }
+
+  async #restored(found: Restored): Promise<void> {
+    const { model } = found.request;
+    if (model !== null && model !== this.info?.model.id) await this.chooseModel(model);
+    this.#adopt(found.request);
+    await this.#restoreSource(found.request);
+    if (this.source) {
+      const { width, height } = this.settings;
+      this.settings.match = true;
+      this.settings.match = this.size.width === width && this.size.height === height;
+      this.#unmatched = !this.settings.match;
+    }
+    const lost = found.differs.includes("image") || found.differs.includes("mask");
+    toasts.show(
+      t(lost ? "restore.lost" : found.exact_model ? "restore.done" : "restore.other_model"),
+    );
   }
 
   /** The settings that a file carries, or null. */
@@ -487,75 +541,6 @@ class Studio {
       const none = error instanceof api.ApiError && error.status < 500 && error.status !== 401;
       if (none && error.status !== 429) return null;
       throw error;
-    }
-  }
-
-  // The gallery.
-
-  async more(): Promise<void> {
-    if (this.#next === null) return;
-    try {
-      const page = await api.pictures(this.#next, PAGE);
-      this.#next = page.next;
-      const known = new Set(this.history.map((picture) => picture.id));
-      this.history = [...this.history, ...page.pictures.filter(({ id }) => !known.has(id))];
-    } catch (error) {
-      this.#problem(error);
-    }
-  }
-
-  async remove(picture: Picture): Promise<void> {
-    if (this.#deleted.some((each) => each.picture.id === picture.id)) return;
-    const entry: Deleted = { picture, deletion: api.deletePictures([picture.id]) };
-    this.#hide(picture);
-    this.#deleted.push(entry);
-    this.#offered = toasts.shows(DELETED) ? this.#offered + 1 : 1;
-    this.#offer();
-    try {
-      await entry.deletion;
-    } catch (error) {
-      if (!this.#deleted.includes(entry)) return; // it is being brought back already
-      this.#deleted = this.#deleted.filter((each) => each !== entry);
-      this.#offered = Math.max(0, this.#offered - 1);
-      this.#offer();
-      this.#insert(picture);
-      this.#problem(error);
-    }
-  }
-
-  /** Bring back what was deleted last; whether there was something. */
-  undo(): boolean {
-    if (this.#deleted.length === 0) return false;
-    void this.#bringBack(1);
-    return true;
-  }
-
-  /** Say how many pictures were deleted, with the way back for all of them. */
-  #offer(): void {
-    if (this.#offered === 0) toasts.closeAbout(DELETED);
-    else
-      toasts.show(t("history.deleted", { n: this.#offered }), "info", {
-        about: DELETED,
-        action: { label: t("history.undo"), run: () => void this.#bringBack(this.#offered) },
-      });
-  }
-
-  async #bringBack(count: number): Promise<void> {
-    const back = this.#deleted.splice(-count);
-    this.#offered = toasts.shows(DELETED) ? Math.max(0, this.#offered - count) : 0;
-    for (const { picture } of back) this.#insert(picture);
-    if (this.#offered > 0) this.#offer();
-    else toasts.show(t("history.restored", { n: back.length }), "info", { about: DELETED });
-    try {
-      // Where they were never deleted, to restore them changes nothing.
-      await Promise.allSettled(back.map(({ deletion }) => deletion));
-      const { missing } = await api.restorePictures(back.map(({ picture }) => picture.id));
-      const gone = new Set(missing); // for good, meanwhile
-      for (const { picture } of back) if (gone.has(picture.id)) this.#hide(picture);
-    } catch (error) {
-      for (const { picture } of back) this.#hide(picture);
-      this.#deleted.push(...back);
-      this.#problem(error);
     }
   }
 
@@ -581,13 +566,21 @@ class Studio {
 
   /** What a model can do, as soon as the server has loaded it. */
   async #loaded(model: string | null): Promise<Info> {
-    for (;;) {
-      try {
-        return await api.info(model);
-      } catch (error) {
-        if (!(error instanceof api.ApiError) || error.problem.code !== "loading") throw error;
-        await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
+    const since = Date.now();
+    try {
+      for (;;) {
+        try {
+          const info = await api.info(model);
+          if (this.loading !== null) noteLoading(model, (Date.now() - since) / 1000);
+          return info;
+        } catch (error) {
+          if (!(error instanceof api.ApiError) || error.problem.code !== "loading") throw error;
+          this.loading ??= { since, usual: loadingTook(model) };
+          await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
+        }
       }
+    } finally {
+      this.loading = null;
     }
   }
 
@@ -602,29 +595,7 @@ class Studio {
       const url = api.fileUrl(request.parent, {});
       if (!(await this.#receive(() => api.file(url)))) return;
     }
-    this.#mask = request.mask;
-  }
-
-  #hide(picture: Picture): void {
-    this.history = this.history.filter(({ id }) => id !== picture.id);
-    this.#mark(picture, true);
-  }
-
-  #insert(picture: Picture): void {
-    this.#mark(picture, false);
-    if (this.history.some(({ id }) => id === picture.id)) return;
-    const older = this.history.findIndex(({ created }) => created < picture.created);
-    const place = older < 0 ? this.history.length : older;
-    this.history = this.history.toSpliced(place, 0, { ...picture, deleted: false });
-  }
-
-  #mark(picture: Picture, deleted: boolean): void {
-    const view = this.views[picture.job];
-    if (!view) return;
-    const slots = view.slots.map((slot) =>
-      slot.picture?.id === picture.id ? { ...slot, picture: { ...slot.picture, deleted } } : slot,
-    );
-    this.views = { ...this.views, [picture.job]: { ...view, slots } };
+    this.mask = request.mask;
   }
 
   /** Ask for a job, once for each click however often it is repeated meanwhile. */
@@ -642,7 +613,7 @@ class Studio {
       else this.#line.push(job.id);
       this.settings.live = false;
     } catch (error) {
-      this.#problem(error);
+      report(error);
     } finally {
       this.sending = new Set([...this.sending].filter((each) => each !== intent));
     }
@@ -665,7 +636,7 @@ class Studio {
 
   async #withMask(request: Asked): Promise<Asked> {
     if (!this.source) return request;
-    if (!this.strokes.some((stroke) => !stroke.erase)) return { ...request, mask: this.#mask };
+    if (!this.strokes.some((stroke) => !stroke.erase)) return { ...request, mask: this.mask };
     const { strokes } = this;
     if (this.#sent?.strokes !== strokes) {
       const file = await maskFile(strokes, this.source.width, this.source.height);
@@ -680,6 +651,7 @@ class Studio {
       model: this.#ours(picture) ? (this.info?.model.id ?? null) : picture.model,
       prompt: classed ? "" : escaped(picture.prompt),
       label: picture.class_label,
+      language: null,
       negative_prompt: picture.negative_prompt,
       style: picture.style,
       width: picture.width,
@@ -708,13 +680,14 @@ class Studio {
     const { id } = view.job;
     const before = this.views[id]?.job.state;
     this.views = { ...this.views, [id]: view };
-    for (const { picture } of view.slots) if (picture) this.#collect(picture);
+    if (!view.job.request.live)
+      for (const { picture } of view.slots) if (picture) gallery.collect(picture);
     if (before && !isOver(before) && isOver(view.job.state)) this.#ended(view.job);
   }
 
   #ended(job: Job): void {
     if (job.state === "failed" && !job.request.live)
-      toasts.show(job.error?.message ?? t("state.failed"), "problem");
+      toasts.show(job.error ? told(job.error) : t("state.failed"), "problem");
     if (job.state !== "done") this.#line = this.#line.filter((id) => id !== job.id);
     while (this.stage && isOver(this.stage.job.state) && this.current === this.stage.job.id) {
       const next = this.#line.shift();
@@ -723,31 +696,10 @@ class Studio {
     }
   }
 
-  #collect(picture: Picture): void {
-    const live = this.views[picture.job]?.job.request.live ?? false;
-    if (live || picture.deleted || this.history.some(({ id }) => id === picture.id)) return;
-    const newest = this.history[0];
-    // Older pictures come in pages.
-    if (newest && picture.created < newest.created) return;
-    this.history = [picture, ...this.history];
-  }
-
   #forget(id: string): void {
     const { [id]: _, ...rest } = this.views;
     this.views = rest;
     if (this.current === id) this.current = null;
-  }
-
-  #sentence(error: unknown): string {
-    if (error instanceof api.Unreachable) return t("problem.unreachable");
-    if (error instanceof Unreadable) return t("source.unreadable");
-    if (error instanceof api.ApiError && error.status === 401) return t("problem.token");
-    if (error instanceof api.ApiError) return error.message;
-    throw error;
-  }
-
-  #problem(error: unknown): void {
-    toasts.show(this.#sentence(error), "problem");
   }
 }
 
