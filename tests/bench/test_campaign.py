@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -136,15 +137,28 @@ def test_models_are_asked_by_their_cards_and_guided_as_their_own_samplers() -> N
     assert len(tables) == 4
     assert {title: table.lows for title, table in guided.items()} == {
         "Fashion JiT, guidance 2": campaign.LOWS,
-        "The embedded model, guidance 5": pytest.approx((0.64, 0.68, 0.72)),
+        "The embedded model, guidance 5": pytest.approx((0.7, 0.8, 0.9)),
     }
     jit, embedded = guided.values()
     assert [request.inputs for request in jit.fresh] == [{"label": i % 10} for i in range(64)]
-    assert (embedded.interval(0.0), embedded.interval(0.72)) == ((0.6, 1.0), (0.72, 1.0))
+    assert (embedded.interval(0.0), embedded.interval(0.7)) == ((0.6, 1.0), (0.7, 1.0))
     fitted = asked(embedded.model, embedded.scale, campaign.FITTED, 16)
     prompts = [request.inputs["prompt"] for request in (*fitted, *embedded.chosen, *embedded.fresh)]
     assert len(set(prompts)) == 16 + 16 + 64
     assert {request.guidance_scale for request in embedded.fresh} == {5.0}
+
+
+def test_a_grid_may_be_the_best_in_another_interval_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = campaign.Table.of(loaded(MODELS / NETWORKS["jit"].file), 2.0, 1, 0)
+
+    def known(_: object, setting: campaign.Setting, price: int, wanted: Sequence[object]) -> Any:
+        others = 2.0 if setting.grid == "beta" else 1.0
+        best = (setting.grid, setting.low) == ("beta", campaign.LOWS[-1])
+        return np.full(len(wanted), 0.1 if best else others)
+
+    monkeypatch.setattr(campaign.Table, "errors", known)
+    left = campaign.choose(table, 6, (1, 1))
+    assert {(found[0].grid, found[0].low) for found in left.values()} == {("beta", 0.3)}
 
 
 def test_a_fine_solution_steps_to_where_guidance_begins() -> None:

@@ -73,8 +73,10 @@ LIMIT, OTHER = 100, 220
 CHECKED = 8
 """Pictures by which the error of the limit is known."""
 LOWS = (0.1, 0.2, 0.3)
-"""Times above which alone a sampler is guided, if not wherever the model's own one is; where that
-ends above 0, in parts of the rest."""
+"""Times above which alone a sampler is guided, if not wherever the model's own one is."""
+QUARTERS = (0.25, 0.5, 0.75)
+"""The same where the own one is guided near noise only: parts of its interval that are left out.
+What of it fits into few passes differs with the grid."""
 KEPT = 12
 """Every round leaves one of so many settings, and at least two, of a family."""
 LEAST = 2
@@ -145,7 +147,8 @@ class Table:
     @property
     def lows(self) -> tuple[float, ...]:
         """Times above which alone a sampler may be guided."""
-        return tuple(self.lowest + low * (1 - self.lowest) for low in LOWS)
+        low = self.lowest
+        return tuple(low + part * (1 - low) for part in QUARTERS) if low > 0 else LOWS
 
     def interval(self, low: float) -> Interval | None:
         """Where a sampler that is guided above some time is, within what the network allows."""
@@ -249,13 +252,11 @@ def choose(table: Table, price: int, rounds: Sequence[int]) -> dict[str, list[Se
     left: dict[str, list[Setting]] = {}
     for method in METHODS:
         if not method.noisy:
-            left.setdefault(method.family, []).extend(Setting(method, grid) for grid in table.grids)
-    for number, count in enumerate(rounds):
+            lows = (0.0, *table.lows) if table.guided else (0.0,)
+            settings = [Setting(method, grid, low) for grid in table.grids for low in lows]
+            left.setdefault(method.family, []).extend(settings)
+    for count in rounds:
         for family, settings in left.items():
-            if number == 1 and table.guided:
-                settings += [
-                    Setting(each.method, each.grid, low) for each in settings for low in table.lows
-                ]
             few = table.chosen[:count]
             measured = {each: float(table.errors(each, price, few).mean()) for each in settings}
             settings.sort(key=lambda each: measured[each])
