@@ -320,6 +320,12 @@ SUITES = (
         ("server/bulk.json",),
     ),
     Suite(
+        "prices",
+        "What a plan makes of a bulk job: pictures of an hour of a core",
+        f"{_ONE} {_RUN} prices",
+        ("server/prices.json",),
+    ),
+    Suite(
         "cluster",
         "Bulk jobs and the HTTP API on a Ray cluster: the same pixels, every row once, the cost",
         f"{_ONE} {_RUN} cluster",

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asymflow.models.embedded import installed
 from asymflow.models.embedded.languages import annotations
 from asymflow.models.embedded.languages.annotations import COLOURS, Rank
 from asymflow.models.embedded.languages.scripts import UNSPACED, accented, folded, script_in
@@ -36,6 +37,7 @@ DERIVED = Package(
     "48.2.0",
     "sha512-log62km+AOzI7n/NEuNNFV0mg9DWnt67EYCh1RwxZq9dyRuyteB586LT83Ke8TchEfnwI9cIk2P31zO4nTvZmw==",
 )
+WEIGHTS = Path(__file__).resolve().parents[1] / "src/asymflow/models/embedded/weights"
 COMPLETE = 0.95
 """Share of the concepts that a locale must name; the others are drafts, or differ in few words."""
 LEFT_OUT = ("en", "pcm")
@@ -104,7 +106,7 @@ def main() -> None:
             script = script_in(word)
             if script is not None:
                 tables[script].add(word, row, number, rank)
-    path = annotations.path()
+    path = WEIGHTS / installed.ANNOTATIONS
     keys = [each.key for each in concepts]
     annotations.write(path, tuple(locales), keys, {s: t.words for s, t in tables.items()})
     count = sum(len(table.words) for table in tables.values())

@@ -34,7 +34,7 @@ from hatchling.plugin.manager import PluginManager
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "packages/embedded"
 PACK = ROOT / "integrations/comfyui"
-LARGE = ("embedded.safetensors", "library.zip")
+LARGE = ("embedded.safetensors", "library.zip", "annotations.zip")
 """What the wheel of the code leaves out of the folder of weights."""
 COMFYUI_HAS = ("torch", "numpy")
 """What the wheel in a pack does not require: pip would replace the builds that ComfyUI has."""

@@ -260,10 +260,11 @@ def test_modules_of_examples_are_in_the_reference() -> None:
         ):
             for name in what.split(", "):
                 path = f"{module}.{name}"
-                if module != "asymflow" and not hasattr(
-                    importlib.import_module(module), "__path__"
-                ):
+                found = importlib.import_module(module)
+                if module != "asymflow" and not hasattr(found, "__path__"):
                     path = module  # and the name is a class or a function
+                elif isinstance(value := getattr(found, name, None), type):
+                    path = value.__module__  # of a package that offers it
                 known = any(each == path or each.startswith(f"{path}.") for each in reference)
                 assert known or path in {f"asymflow.{each}" for each in asymflow.__all__}, page
 

@@ -68,12 +68,13 @@ def test_the_code_has_no_weights_and_the_weights_no_code(
         for path in (ROOT / "src/asymflow").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert everything - names == {f"{weights}/embedded.safetensors", f"{weights}/library.zip"}
+    large = ("embedded.safetensors", "library.zip", "annotations.zip")
+    assert everything - names == {f"{weights}/{name}" for name in large}
     assert moments == {(2023, 11, 14, 22, 13, 20)}
     assert {"torch", "numpy", "pillow"} <= requirements(code)
     with zipfile.ZipFile(embedded) as archive:
         inside = {name.partition("/")[2] for name in archive.namelist()}
-        assert {"__init__.py", "embedded.safetensors", "library.zip", "card.md"} <= inside
+        assert {"__init__.py", *large, "card.md"} <= inside
         assert {"LICENSE", "NOTICE", "licenses/CC-BY-4.0.txt"} <= inside
         assert not [name for name in archive.namelist() if name.startswith("asymflow/")]
     assert requirements(embedded) == set()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +16,13 @@ import torch
 from benchmarks.__main__ import parser_of
 from benchmarks.registry import SUITES
 from benchmarks.suites.fashion import campaign, paired
-from benchmarks.suites.fashion.asking import loaded
+from benchmarks.suites.fashion.asking import asked, loaded
 from benchmarks.suites.fashion.networks import NETWORKS
 from benchmarks.suites.fashion.train import MODELS
 
 from asymflow.bench.baselines import times
 from asymflow.core import schedules
+from asymflow.planning.effort import Effort
 
 
 def errors(mean: float, seed: int, count: int = 64) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -82,18 +87,24 @@ def test_the_limit_has_times_of_two_kinds() -> None:
     assert len(found) > 95
 
 
-def test_the_campaign_in_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("diffusers")
-    pytest.importorskip("matplotlib")
+def little(network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The table of a quick campaign, of fewer grids, with a limit of fewer steps."""
     for name, few in {"LIMIT": 24, "OTHER": 40, "CHORDS": 16, "CHECKED": 2}.items():
         monkeypatch.setattr(campaign, name, few)
     monkeypatch.setattr(times, "SHIFTS", (2.0,))
     [suite] = [each for each in SUITES if each.name == "fashion campaign"]
-    given = ["--quick", "--networks", "jit", "--out", str(tmp_path)]
+    given = ["--quick", "--networks", network, "--out", str(tmp_path)]
     campaign.run(parser_of(suite, quick=True).parse_args(given))
-    report = json.loads((tmp_path / "campaign-jit.json").read_text("utf-8"))
-    assert (tmp_path / "campaign-jit.png").stat().st_size > 10_000
+    report = json.loads((tmp_path / f"campaign-{network}.json").read_text("utf-8"))
+    assert (tmp_path / f"campaign-{network}.png").stat().st_size > 10_000
     [table] = report["tables"].values()
+    return table
+
+
+def test_the_campaign_in_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("matplotlib")
+    table = little("jit", tmp_path, monkeypatch)
     [row] = table["rows"]
     assert set(table["spent"]) == {"limit", "choice", "fit", "proof", "ladder"}
     assert all(part["passes"] > 0 for part in table["spent"].values())
@@ -103,6 +114,51 @@ def test_the_campaign_in_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     named = min(row["band"]["bounds"], key=lambda name: row["baselines"][name]["mean"])
     assert row["best"] == named
     assert table["limit"]["mean"] < 0.02
+
+
+def test_the_embedded_model_takes_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("matplotlib")
+    few = [each for each in campaign.METHODS if each.quick or each.family == campaign.UNFITTED]
+    monkeypatch.setattr(campaign, "METHODS", few)
+    monkeypatch.setattr(campaign, "FULL_EFFORT", Effort(4, 24, 4, 1, 1))
+    [row] = little("embedded", tmp_path, monkeypatch)["rows"]
+    assert row["ours"]["passes"] <= 4
+    assert row["ours"]["guided_steps"] == 1  # and two that are not
+    assert set(row["baselines"]) == {each.family for each in few}
+    assert all(found["passes"] <= 4 for found in row["baselines"].values())
+    assert all(math.isfinite(found["mean"]) for found in row["baselines"].values())
+
+
+def test_models_are_asked_by_their_cards_and_guided_as_their_own_samplers() -> None:
+    few = argparse.Namespace(models=MODELS, guidance=None)
+    tables = list(campaign.each_table(["jit", "embedded"], few, 16, 64))
+    guided = {table.title: table for table in tables if table.guided}
+    assert len(tables) == 4
+    assert {title: table.lows for title, table in guided.items()} == {
+        "Fashion JiT, guidance 2": campaign.LOWS,
+        "The embedded model, guidance 5": pytest.approx((0.7, 0.8, 0.9)),
+    }
+    jit, embedded = guided.values()
+    assert [request.inputs for request in jit.fresh] == [{"label": i % 10} for i in range(64)]
+    assert (embedded.interval(0.0), embedded.interval(0.7)) == ((0.6, 1.0), (0.7, 1.0))
+    fitted = asked(embedded.model, embedded.scale, campaign.FITTED, 16)
+    prompts = [request.inputs["prompt"] for request in (*fitted, *embedded.chosen, *embedded.fresh)]
+    assert len(set(prompts)) == 16 + 16 + 64
+    assert {request.guidance_scale for request in embedded.fresh} == {5.0}
+
+
+def test_a_grid_may_be_the_best_in_another_interval_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = campaign.Table.of(loaded(MODELS / NETWORKS["jit"].file), 2.0, 1, 0)
+
+    def known(_: object, setting: campaign.Setting, price: int, wanted: Sequence[object]) -> Any:
+        others = 2.0 if setting.grid == "beta" else 1.0
+        best = (setting.grid, setting.low) == ("beta", campaign.LOWS[-1])
+        return np.full(len(wanted), 0.1 if best else others)
+
+    monkeypatch.setattr(campaign.Table, "errors", known)
+    left = campaign.choose(table, 6, (1, 1))
+    assert {(found[0].grid, found[0].low) for found in left.values()} == {("beta", 0.3)}
 
 
 def test_a_fine_solution_steps_to_where_guidance_begins() -> None:

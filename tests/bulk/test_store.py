@@ -15,8 +15,8 @@ import pytest
 
 from asymflow.bulk.job import Output
 from asymflow.bulk.manifest import Line
-from asymflow.bulk.rows import Columns, Row, row_of
-from asymflow.bulk.store import FACTS, Store, contents_of, locked
+from asymflow.bulk.rows import FACTS, Columns, Row, row_of
+from asymflow.bulk.store import Store, contents_of, locked
 from asymflow.core.errors import FileFormatError, InputError
 
 from .conftest import entries

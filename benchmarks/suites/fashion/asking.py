@@ -24,15 +24,15 @@ class Together(Wrapped):
         return None
 
 
-def loaded(path: Path) -> CardedAdapter:
-    """A model of the suite.
+def loaded(ref: Path | str) -> CardedAdapter:
+    """A model of the suite, as `asymflow.load` names it.
 
     Raises:
         InputError: it has no card.
     """
-    model = asymflow.load(path)
+    model = asymflow.load(ref)
     if not (isinstance(model, Carded) and isinstance(model, Described)):
-        raise InputError(f"{path} has no card. Train it with `fashion train`.")
+        raise InputError(f"{ref} has no card. Train it with `fashion train`.")
     inner = model.inner if isinstance(model, WithCard) else model
     if isinstance(inner, DiffusersAdapter):  # convolutions, which this makes quicker
         inner.model.to(memory_format=torch.channels_last)
@@ -40,9 +40,10 @@ def loaded(path: Path) -> CardedAdapter:
 
 
 def asked(model: CardedAdapter, scale: float, first: int, count: int) -> list[Request]:
-    """Requests for all classes in turn."""
-    size, classes = model.card.sizes.native, len(model.card.classes)
-    return [Request({"label": i % classes}, size, first + i, scale) for i in range(count)]
+    """Requests with seeds from `first` on, for all classes or prompts of the card in turn."""
+    size, inputs = model.card.sizes.native, model.card.calibration
+    seeds = range(first, first + count)
+    return [Request(inputs[seed % len(inputs)], size, seed, scale) for seed in seeds]
 
 
 def dense(model: CardedAdapter) -> tuple[float, ...]:

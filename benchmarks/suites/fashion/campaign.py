@@ -1,12 +1,15 @@
-"""All standard samplers against fitted plans on the models of Fashion-MNIST, at equal passes.
+"""All standard samplers against fitted plans, at equal passes.
 
     OMP_NUM_THREADS=1 python -m benchmarks fashion campaign
+    OMP_NUM_THREADS=1 python -m benchmarks fashion campaign --networks embedded --prices 6 10
 
-For each model, with and without guidance, and each number of network passes (a guided estimate
-takes two): every sampler of `asymflow.bench.baselines.methods` on every grid and, with guidance,
-in several guidance intervals, chosen by successive halving on pictures of their own; then the best
-of every family and a fitted plan for as many passes on pictures of fresh seeds, by their distance
-to the limit of the model. Writes campaign-jit.json and .png, and the same of the other network.
+On the two models of Fashion-MNIST, or on the embedded model, whose prompts are those of its card;
+those that are fitted to, chosen by and measured on are others. With and without guidance, at each
+number of network passes (a guided estimate takes two): every sampler of
+`asymflow.bench.baselines.methods` on every grid and, with guidance, in several guidance intervals,
+chosen by successive halving on pictures of their own; then the best of every family and a fitted
+plan for as many passes on pictures of fresh seeds, by their distance to the limit of the model.
+Writes campaign-jit.json and .png, and the same of other networks.
 
 - The limit has equal steps of the model's own time and of log-SNR together, which no sampler has.
   Its own error is that to another fine solution.
@@ -26,7 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -47,6 +50,7 @@ from asymflow.core.schedules import EDGE, plan_of, switched
 from asymflow.core.types import CARRIED, CONDITIONAL, FULL, Plan, Profile, Request, Solver
 from asymflow.io.files import replacing
 from asymflow.io.plots import new_figure
+from asymflow.models.loading import EMBEDDED
 from asymflow.planning import grids
 from asymflow.planning.effort import FULL as FULL_EFFORT
 from asymflow.planning.encoded import Encoded
@@ -69,7 +73,10 @@ LIMIT, OTHER = 100, 220
 CHECKED = 8
 """Pictures by which the error of the limit is known."""
 LOWS = (0.1, 0.2, 0.3)
-"""Times above which alone a sampler is guided, if not everywhere."""
+"""Times above which alone a sampler is guided, if not wherever the model's own one is."""
+QUARTERS = (0.25, 0.5, 0.75)
+"""The same where the own one is guided near noise only: parts of its interval that are left out.
+What of it fits into few passes differs with the grid."""
 KEPT = 12
 """Every round leaves one of so many settings, and at least two, of a family."""
 LEAST = 2
@@ -132,9 +139,21 @@ class Table:
     def guided(self) -> bool:
         return self.scale != 1
 
+    @property
+    def lowest(self) -> float:
+        """The time down to which the model's own sampler is guided."""
+        return interval(self.model.own_plan(self.model.card.sizes.native))[0]
+
+    @property
+    def lows(self) -> tuple[float, ...]:
+        """Times above which alone a sampler may be guided."""
+        low = self.lowest
+        return tuple(low + part * (1 - low) for part in QUARTERS) if low > 0 else LOWS
+
     def interval(self, low: float) -> Interval | None:
         """Where a sampler that is guided above some time is, within what the network allows."""
         high = self.model.card.guidance_interval[1]
+        low = max(low, self.lowest)
         return (low, high - EDGE if high < 1 else high) if self.guided else None
 
     def fine(self, nodes: Sequence[float], solver: Solver) -> Plan:
@@ -233,13 +252,11 @@ def choose(table: Table, price: int, rounds: Sequence[int]) -> dict[str, list[Se
     left: dict[str, list[Setting]] = {}
     for method in METHODS:
         if not method.noisy:
-            left.setdefault(method.family, []).extend(Setting(method, grid) for grid in table.grids)
-    for number, count in enumerate(rounds):
+            lows = (0.0, *table.lows) if table.guided else (0.0,)
+            settings = [Setting(method, grid, low) for grid in table.grids for low in lows]
+            left.setdefault(method.family, []).extend(settings)
+    for count in rounds:
         for family, settings in left.items():
-            if number == 1 and table.guided:
-                settings += [
-                    Setting(each.method, each.grid, low) for each in settings for low in LOWS
-                ]
             few = table.chosen[:count]
             measured = {each: float(table.errors(each, price, few).mean()) for each in settings}
             settings.sort(key=lambda each: measured[each])
@@ -443,8 +460,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_models(parser: argparse.ArgumentParser, *networks: str) -> None:
     """The options of suites that compare plans on several models with several guidance scales."""
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
-    parser.add_argument("--networks", choices=tuple(NETWORKS), nargs="+", default=[*networks])
+    known = (*NETWORKS, EMBEDDED)
+    parser.add_argument(
+        "--guidance", type=float, nargs="+", help="default: 1, and that of the model"
+    )
+    parser.add_argument("--networks", choices=known, nargs="+", default=[*networks])
     parser.add_argument("--models", type=Path, metavar="DIR", default=MODELS)
     parser.add_argument("--out", type=Path, metavar="DIR", default=results.TRAINED)
 
@@ -454,8 +474,9 @@ def each_table(
 ) -> Generator[Table]:
     """A table of every model and guidance scale that is asked for, with so many pictures."""
     for network in networks:
-        model = loaded(given.models / NETWORKS[network].file)
-        yield from (Table.of(model, scale, chosen, fresh) for scale in given.guidance)
+        model = loaded(EMBEDDED if network == EMBEDDED else given.models / NETWORKS[network].file)
+        scales: Sequence[float] = given.guidance or (1.0, model.card.guidance)
+        yield from (Table.of(model, scale, chosen, fresh) for scale in scales)
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -473,7 +494,12 @@ def _run(network: str, given: argparse.Namespace) -> dict[str, Any]:
         tables[table.title] = compared(table, given.prices, given.rounds, given.rungs)
         print(f"{table.title}: {tables[table.title]['spent']}", flush=True)
         # After every table: each of them takes minutes.
-        report = {"pictures": given.pictures, "rounds": given.rounds, "tables": tables}
+        report = {
+            "pictures": given.pictures,
+            "rounds": given.rounds,
+            "effort": asdict(FULL_EFFORT),
+            "tables": tables,
+        }
         _draw(tables, given.out / f"campaign-{network}.png")
         path = given.out / f"campaign-{network}.json"
         saved = results.save(

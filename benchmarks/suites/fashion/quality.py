@@ -38,7 +38,6 @@ from benchmarks import results
 from benchmarks.suites.fashion import data
 from benchmarks.suites.fashion.asking import asked, loaded
 from benchmarks.suites.fashion.campaign import (
-    LOWS,
     TOGETHER,
     Setting,
     Table,
@@ -75,7 +74,7 @@ def best_of(campaign: Path, title: str, table: Table) -> dict[int, Setting]:
         str(setting): setting
         for method in METHODS
         for grid in table.grids
-        for low in (0.0, *LOWS)
+        for low in (0.0, *table.lows)
         if (setting := Setting(method, grid, low))
     }
     rows = json.loads(campaign.read_text("utf-8"))["tables"][title]["rows"]

@@ -41,20 +41,24 @@ ASKED: Mapping[str, Kind | Literal["class", "size", "path"]] = {
 }
 """The columns that ask for something, with the names of the options of `asymflow generate`."""
 
-WRITTEN = (
-    "file_name",
-    "image",
-    "row",
-    "model",
-    "weights",
-    "plan_name",
-    "plan_hash",
-    "determinism",
-    "nfe",
-    "seconds",
-    "sha256",
-    "error",
-)
+FACTS: Mapping[str, str] = {
+    "id": "string",
+    "seed": "int64",
+    "size": "string",
+    "model": "string",
+    "weights": "string",
+    "plan_name": "string",
+    "plan_hash": "string",
+    "determinism": "string",
+    "nfe": "int64",
+    "seconds": "float64",
+    "sha256": "string",
+    "row": "string",
+}
+"""The columns that every row of the output has, with their types in Parquet."""
+_SHARED = ("id", "seed", "size")
+"""Columns that say in outputs what was used, and in manifests what is asked for."""
+WRITTEN = ("file_name", "image", "error", *(name for name in FACTS if name not in _SHARED))
 """The columns that outputs add. One of a manifest that is called so gets a prefix there."""
 PREFIX = "manifest_"
 

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from asymflow.bulk.job import Output
 from asymflow.bulk.manifest import arrow
-from asymflow.bulk.rows import PREFIX, Columns, Kind, Row, key_of
+from asymflow.bulk.rows import FACTS, PREFIX, Columns, Kind, Row, key_of
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.io.files import replacing
 
@@ -39,21 +39,6 @@ _THREADS = 8
 236 ms one after the other and 7 ms so."""
 _TABLE = 50
 """Pictures in memory while a file of Parquet is written."""
-FACTS: Mapping[str, str] = {
-    "id": "string",
-    "seed": "int64",
-    "size": "string",
-    "model": "string",
-    "weights": "string",
-    "plan_name": "string",
-    "plan_hash": "string",
-    "determinism": "string",
-    "nfe": "int64",
-    "seconds": "float64",
-    "sha256": "string",
-    "row": "string",
-}
-"""The columns that every row of the output has, with their types in Parquet."""
 _KINDS: Mapping[Kind, str] = {
     "text": "string",
     "whole number": "int64",

@@ -39,6 +39,7 @@ from asymflow.server.state import (
     Operator,
     Studio,
     about_of,
+    nothing,
     picture_of,
 )
 from asymflow.server.store import PictureRow, UploadRow
@@ -239,7 +240,7 @@ def cancel_measurement(studio: Here, operator: Operator, id: str) -> views.Measu
 def _served(studio: Studio, id: str) -> Served:
     found = studio.manager.models.get(id)
     if found is None:
-        raise _nothing("model", id)
+        raise nothing("model", id)
     return found
 
 
@@ -334,7 +335,7 @@ def preview(studio: Here, client: Calls, id: str, slot: int) -> Response:
     """The newest preview of a running picture; empty before its first step and after its last."""
     job = _job(studio, client, id)
     if not 0 <= slot < len(job.slots):
-        raise _nothing("picture", str(slot))
+        raise nothing("picture", str(slot))
     found = studio.manager.newest(job, slot)
     if found is None:
         return Response(status_code=204)
@@ -366,7 +367,7 @@ def get_upload(studio: Here, client: Calls, id: str) -> FileResponse:
     """An uploaded picture."""
     row = studio.store.upload(id)
     if row is None or row.owner != client.owner:
-        raise _nothing("upload", id)
+        raise nothing("upload", id)
     path = studio.store.upload_path(id)
     with media.own(path):
         return FileResponse(path, media_type="image/png")
@@ -644,12 +645,8 @@ def _quality(model: Model | None, plan: Plan, size: tuple[int, int]) -> str | No
 def _job(studio: Studio, client: Client, id: str) -> Job:
     job = studio.manager.job(id)
     if job is None or job.client.owner != client.owner:
-        raise _nothing("job", id)
+        raise nothing("job", id)
     return job
-
-
-def _nothing(kind: str, id: str) -> ApiError:
-    return ApiError(404, f"There is no {kind} {id[:64]!r}.", param="id", code="not_found")
 
 
 def _upload_view(row: UploadRow) -> views.Upload:

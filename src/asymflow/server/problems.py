@@ -45,7 +45,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "no_record": "The picture does not say how it was made.",
         "no_text": "A form is in another charset than it says.",
         "not_finite": "The model returned numbers that are none.",
-        "not_flat": "The model draws no flat pictures, which alone can be traced.",
+        "not_flat": "The picture is no flat drawing, which alone have an SVG.",
         "not_found": "There is no such thing, or not any more; `param` says in what field.",
         "not_inpainted": "The picture was not painted into another one.",
         "not_supported": "The model cannot do what `param` asks for.",

@@ -16,7 +16,6 @@ from asymflow.generation.spec import batchable
 from asymflow.io import images, restoring
 from asymflow.io.images import Format
 from asymflow.server import media, openapi_schema
-from asymflow.server.clients import Client
 from asymflow.server.problems import ApiError
 from asymflow.server.security import IMAGES
 from asymflow.server.state import Body, Calling, Calls, Here, Studio, picture_of
@@ -43,7 +42,9 @@ async def restored_picture(
     All other pixels are those of the upload as the server keeps it: up to 2048 pixels a side. Send
     the original with POST to have it at its own size.
     """
-    return await _restored(studio, client, caller, id, None, format, clean=clean)
+    return await _restored(
+        studio, caller, picture_of(studio, client, id), None, format, clean=clean
+    )
 
 
 @router.post(
@@ -66,20 +67,20 @@ async def restored_original(
     It has to be the file that was uploaded for the picture. All other pixels are its own, bit for
     bit in PNG and WebP. Its EXIF orientation is applied.
     """
-    return await _restored(studio, client, caller, id, data, format, clean=clean)
+    return await _restored(
+        studio, caller, picture_of(studio, client, id), data, format, clean=clean
+    )
 
 
 async def _restored(
     studio: Studio,
-    client: Client,
     caller: Calling,
-    id: str,
+    row: PictureRow,
     data: bytes | None,
     format: Format,
     *,
     clean: bool,
 ) -> Response:
-    row = picture_of(studio, client, id)
     work = partial(_file, studio, row, data, format, clean=clean)
     cost = studio.settings.upload_pixels / 1e6 if data is not None else 4
     return Response(await studio.workshop.do(caller, cost, work), media_type=media.TYPES[format])

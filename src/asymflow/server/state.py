@@ -74,18 +74,6 @@ def client_of(request: Request) -> Client:
 Calls = Annotated[Client, Depends(client_of)]
 
 
-def picture_of(studio: Studio, client: Client, id: str) -> PictureRow:
-    """A picture of a client, also a hidden one.
-
-    Raises:
-        ApiError: the client has none of that id.
-    """
-    row = studio.store.picture(id)
-    if row is None or row.owner != client.owner:
-        raise ApiError(404, f"There is no picture {id[:64]!r}.", param="id", code="not_found")
-    return row
-
-
 def caller_of(request: Request) -> Caller:
     """The caller of some work: its client, and its address since headers can be forged.
 
@@ -110,6 +98,23 @@ def operator_of(client: Calls) -> Client:
 
 
 Operator = Annotated[Client, Depends(operator_of)]
+
+
+def picture_of(studio: Studio, client: Client, id: str) -> PictureRow:
+    """A picture of the client.
+
+    Raises:
+        ApiError: there is none of that id, or it is somebody else's.
+    """
+    row = studio.store.picture(id)
+    if row is None or row.owner != client.owner:
+        raise nothing("picture", id)
+    return row
+
+
+def nothing(kind: str, id: str) -> ApiError:
+    """That there is no such picture, job or upload."""
+    return ApiError(404, f"There is no {kind} {id[:64]!r}.", param="id", code="not_found")
 
 
 async def body_of(request: Request) -> bytes:

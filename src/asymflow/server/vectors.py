@@ -13,9 +13,9 @@ from asymflow.generation import metadata
 from asymflow.io import images, tracing
 from asymflow.io.images import Colour, Format
 from asymflow.server import media, openapi_schema
-from asymflow.server.clients import Client
 from asymflow.server.problems import ApiError
 from asymflow.server.state import Calling, Calls, Here, Studio, about_of, picture_of
+from asymflow.server.store import PictureRow
 
 router = APIRouter(prefix="/api", tags=["studio"])
 
@@ -38,7 +38,7 @@ async def picture_svg(
 
     `clean` leaves out the prompt and the settings. The file is marked as AI-generated.
     """
-    path = await _traceable(studio, client, id)
+    path = await _traceable(studio, picture_of(studio, client, id))
     data = await studio.workshop.do(
         caller, 1, partial(_svg, path, media.colour(background), clean=clean)
     )
@@ -64,7 +64,7 @@ async def rendered_picture(
 
     JPEG has a white background.
     """
-    path = await _traceable(studio, client, id)
+    path = await _traceable(studio, picture_of(studio, client, id))
     data = await studio.workshop.do(
         caller,
         1 + side * side / 1e6,
@@ -73,14 +73,13 @@ async def rendered_picture(
     return Response(data, media_type=media.TYPES[format], headers=_HEADERS)
 
 
-async def _traceable(studio: Studio, client: Client, id: str) -> Path:
+async def _traceable(studio: Studio, row: PictureRow) -> Path:
     """The file of a picture of a model that draws flat drawings.
 
     Raises:
-        ApiError: there is no such picture, or it is no flat drawing.
+        ApiError: it is no flat drawing.
     """
-    picture_of(studio, client, id)
-    path = studio.store.picture_path(id)
+    path = studio.store.picture_path(row.id)
     with media.own(path):
         text = images.read_record(path)
     record = None if text is None else metadata.from_json(text, path.name)

@@ -465,6 +465,7 @@ class Worker(threading.Thread):
         facts = Facts(
             label=run.unit.wanted.label,
             prompt=made.record.prompt,
+            drawn=made.record.drawn,
             negative_prompt=made.record.negative,
             style=made.record.style,
             width=request.width,

@@ -35,6 +35,18 @@ def test_packed_layers_answer_as_plain_ones(dtype: torch.dtype, shape: tuple[int
     torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_gradients_pass_through_packed_layers(dtype: torch.dtype) -> None:
+    """Of a whole batch: plans are polished by them."""
+    plain = layers(dtype)
+    packed = copy.deepcopy(plain)
+    pack(packed)
+    x = torch.randn(2, 7, 24, dtype=dtype, requires_grad=True)
+    [wanted], [found] = (torch.autograd.grad(net(x).square().sum(), [x]) for net in (plain, packed))
+    assert wanted.abs().min() > 0
+    torch.testing.assert_close(found, wanted)
+
+
 def test_layers_of_other_types_and_devices_stay() -> None:
     for net in (layers(torch.float64), layers(torch.float32).to("meta")):
         pack(net)

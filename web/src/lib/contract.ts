@@ -256,6 +256,7 @@ export interface components {
       class_label: number | null;
       created: number;
       deleted: boolean;
+      drawn: string | null;
       favourite: boolean;
       forwards: number;
       /** @default 1 */

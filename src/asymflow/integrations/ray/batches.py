@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from asymflow.bulk.manifest import Line
 from asymflow.bulk.pictures import ROWS, Failed, Made, Pictures, Price, Settings
 from asymflow.bulk.pool import Metrics, peak_bytes
-from asymflow.bulk.rows import PREFIX, WRITTEN, Row, row_of
-from asymflow.bulk.store import FACTS
+from asymflow.bulk.rows import FACTS, PREFIX, WRITTEN, Row, row_of
 from asymflow.core.errors import InputError
 from asymflow.generation.resolve import GenerateOptions
 
@@ -115,7 +114,7 @@ class PictureBatch:
 
         Returns:
             The columns [n] of the batch, those called as one of ours with "manifest_" before;
-            "image", the bytes of a PNG file; those of `asymflow.bulk.store.FACTS`; and "error",
+            "image", the bytes of a PNG file; those of `asymflow.bulk.rows.FACTS`; and "error",
             None where there is a picture.
         """
         pictures = self._loaded()

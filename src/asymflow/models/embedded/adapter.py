@@ -277,13 +277,14 @@ class EmbeddedAdapter:
     def understand(self, prompt: str, locales: Sequence[str] = ()) -> Understanding:
         """A prompt as the model reads it, see `asymflow.core.words.Understands`.
 
-        Without a library, whose names are the vocabulary, nothing is known of its words.
+        Without the library and the words of other languages, which come with the weights, nothing
+        is known of its words.
         """
         if not self._readers:
             library = self.library
             if library is None and installed.find(installed.LIBRARY) is not None:
                 library = shipped()
-            if library is None:
+            if library is None or installed.find(installed.ANNOTATIONS) is None:
                 return Understanding(prompt, emoji_to_words(prompt), None, ())
             vocabulary = Vocabulary(library, self.meaning)
             self._readers.append(Reader(vocabulary, annotations.shipped()))

@@ -13,12 +13,13 @@ from asymflow.core.errors import InputError
 
 WEIGHTS = "embedded.safetensors"
 LIBRARY = "library.zip"
+ANNOTATIONS = "annotations.zip"
 DISTRIBUTION = "asymflow-embedded"
 _HOMES = ("asymflow.models.embedded.weights", "asymflow_embedded")
 
 
 def find(name: str) -> Path | None:
-    """Where `WEIGHTS` or `LIBRARY` is; None if it is not installed."""
+    """Where `WEIGHTS`, `LIBRARY` or `ANNOTATIONS` is; None if it is not installed."""
     for home in _HOMES:
         try:
             found = Path(str(resources.files(home).joinpath(name)))
@@ -30,7 +31,7 @@ def find(name: str) -> Path | None:
 
 
 def path_of(name: str) -> Path:
-    """Where `WEIGHTS` or `LIBRARY` is.
+    """Where `WEIGHTS`, `LIBRARY` or `ANNOTATIONS` is.
 
     Raises:
         InputError: it is not installed.

@@ -16,8 +16,26 @@ _ROWS = 128
 """Number of rows that the layout is optimised for: a guided picture of 64 x 64 pixels."""
 
 
+class _Product(torch.autograd.Function):
+    """The kernel's product, with the gradient by its input that PyTorch knows none of."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.packed = weight
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None, None]:
+        [slope] = grad_outputs
+        return slope @ ctx.packed.to_dense(), None, None
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
 class PackedLinear(nn.Module):
-    """A linear layer without gradients, with a weight in the format of its kernel."""
+    """A linear layer with a weight in the format of its kernel, which cannot be trained."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -25,7 +43,9 @@ class PackedLinear(nn.Module):
         self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _Product.apply(x, self.weight, self.bias)
+        return _product(x, self.weight, self.bias)
 
 
 def pack(module: nn.Module) -> None:

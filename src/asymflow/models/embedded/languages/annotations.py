@@ -22,11 +22,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from asymflow.core.errors import FileFormatError
 from asymflow.io.files import replacing
+from asymflow.models.embedded import installed
 
 COLOURS = (
     "red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white", "pink", "grey",
@@ -143,10 +143,12 @@ class Annotations:
 
 
 def path() -> Path:
-    """The table that comes with the model."""
-    return Path(
-        str(resources.files("asymflow.models.embedded.languages").joinpath("annotations.zip"))
-    )
+    """The table that comes with the model.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    return installed.path_of(installed.ANNOTATIONS)
 
 
 @cache
