@@ -5,6 +5,7 @@
     smaller       up(D(pool(x_t)))           at 1/f of the side, signal-to-noise ratio matched
     tiled         B + up(low(D(pool(x_t))) - low(B))   with B, the answers to tiles of x_t blended
     carried       cheap(x_t) + (full - cheap) of the last full estimate
+    late          fast(x_t, slow) with what the slow part of the network said before
 
 A full estimate contains all that carrying needs: the guidance term, and its own detail. So
 carrying costs no network call, and any tier may follow any other.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from asymflow.core import tiles
-from asymflow.core.adapter import Adapter, remembers
+from asymflow.core.adapter import Adapter, remembers, splits
 from asymflow.core.card import Card
 from asymflow.core.checks import each_instance, instance
 from asymflow.core.errors import InputError
@@ -92,6 +92,12 @@ def check_plan(adapter: Adapter, plan: Plan, size: tuple[int, int]) -> None:
                 f"The plan {plan.name!r} asks for tier {step.tier.name!r} at t={step.t:g}, tiles "
                 f"of {step.tier.tiles} pixels, and {reason}. Use a plan made for this model and "
                 "size, or the default one."
+            )
+        if step.tier.late and not splits(adapter):
+            raise InputError(
+                f"The plan {plan.name!r} asks for tier {step.tier.name!r} at t={step.t:g}, the "
+                "fast part of the network only, and this model's is known as a whole. Use a plan "
+                "made for this model, or the default one."
             )
 
 
