@@ -34,7 +34,7 @@ from asymflow.core.solvers import (
     line_weights,
     move_weights,
 )
-from asymflow.core.types import MAX_ESTIMATES, Step, Tier, whole_tier
+from asymflow.core.types import MAX_ESTIMATES, Step, Tier, share_history
 
 OLDER = max(ORDERS.values()) - 1
 """Number of estimates before the newest one that a named solver may use."""
@@ -169,7 +169,7 @@ def compile_steps(
 
 def _shared(known: Sequence[Past], tier: Tier) -> tuple[Time, ...]:
     """The times of the estimates that a solver may use together with one of a tier."""
-    return tuple(time for time, _ in takewhile(lambda each: _share_history(each[1], tier), known))
+    return tuple(time for time, _ in takewhile(lambda each: share_history(each[1], tier), known))
 
 
 def _explicit(step: Step, older: Sequence[Time]) -> Weights | None:
@@ -193,11 +193,6 @@ def _continued(stage: Stage, step: Step, t: Time, s: Time, shared: Sequence[Time
     padded = ([*each, *[0.0] * (count - len(each))] for each in (weights, added))
     total = (a * w + v for w, v in zip(*padded, strict=True))
     return replace(stage, s=s, weights=(a * first, *total))
-
-
-def _share_history(one: Tier, other: Tier) -> bool:
-    one, other = whole_tier(one), whole_tier(other)
-    return one == other or (one.unreduced and other.unreduced)
 
 
 def _trimmed(stages: Sequence[Stage]) -> tuple[Stage, ...]:

@@ -144,6 +144,7 @@ CARRIED = Tier("conditional+", guided=False, cached=True)
 SEQUENTIAL_CFG = Tier("full in turn", sequential_cfg=True)
 LATE = Tier("late", late=True)
 LATE_CONDITIONAL = Tier("late conditional", guided=False, late=True)
+LATE_TIERS = (LATE, LATE_CONDITIONAL)
 REUSED = Tier("reused", guided=False)
 """Shown for steps that ask nothing, see `Step.reuse`."""
 
@@ -181,6 +182,15 @@ def whole_tier(tier: Tier) -> Tier:
     if not tier.late:
         return tier
     return FULL if tier.guided else CONDITIONAL
+
+
+def share_history(one: Tier, other: Tier) -> bool:
+    """Whether a solver may use estimates of two tiers in one polynomial: they have the same bias.
+
+    Full and carried estimates have none, and a late one has that of the whole network's.
+    """
+    one, other = whole_tier(one), whole_tier(other)
+    return one == other or (one.unreduced and other.unreduced)
 
 
 def tiled_tiers(side: int) -> tuple[Tier, ...]:
@@ -561,10 +571,12 @@ class Profile:
         amplification: factor by which a small error at `times[j]` grows until t = 0 [I].
         saturation: root mean square at t = 0 at which errors stop growing.
         local_error: of a move [K, I, I, I], indexed [tier, p, i, j]; inf unless p <= i < j. For a
-            carried tier, right after a full estimate.
+            carried tier, right after a full estimate; for a late one, with what the slow part says
+            of that very state.
         weight: weight of the newest estimate in that move [I, I, I], indexed [p, i, j].
         drift: error that carrying adds to an estimate at `times[i]`, from a full one made at
-            `times[k]` [K, I, I], indexed [tier, k, i]; inf unless k < i and the tier is carried.
+            `times[k]` [K, I, I], indexed [tier, k, i]; or what the slow part said there adds to a
+            late one. Inf unless k < i and the tier is carried or late.
         made: provenance: "adapter", "device", "size", "guidance_scale", ...
     """
 
