@@ -323,6 +323,8 @@ test("the brush works with keys, and a stroke can be taken back", async () => {
 
 test("downloads hold the very picture, its settings, and the mark that a model made it", async () => {
   const page = await visit();
+  await draw(page, "a red heart");
+  await finish(page);
   const [picture] = await gallery();
   if (!picture) throw new Error("there is no picture");
   await history(page).first().click();
