@@ -102,6 +102,7 @@ test("the documentation has its pictures", async () => {
 
   const dark = await visit({ colorScheme: "dark" });
   await dark.locator(".history li > button").nth(2).click();
+  await dark.locator(".view img[src*='/svg']").waitFor();
   await take(dark, "dark");
 
   const phone = await visit({

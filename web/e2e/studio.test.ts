@@ -323,6 +323,8 @@ test("the brush works with keys, and a stroke can be taken back", async () => {
 
 test("downloads hold the very picture, its settings, and the mark that a model made it", async () => {
   const page = await visit();
+  await draw(page, "a red heart");
+  await finish(page);
   const [picture] = await gallery();
   if (!picture) throw new Error("there is no picture");
   await history(page).first().click();
@@ -499,7 +501,7 @@ test("in live mode pictures follow the typing, and stay out of the history", asy
   const before = (await gallery()).length;
   await page.getByRole("switch", { name: "Live" }).check({ force: true });
   await page.locator("#prompt").pressSequentially("a red hea", { delay: 20 });
-  await finished(page).first().waitFor();
+  await page.getByRole("button", { name: "Keep this picture" }).waitFor();
   await page.locator("#prompt").pressSequentially("rt", { delay: 20 });
   await expect.poll(() => stage(page).locator("h2").textContent()).toBe("a red heart");
   await finish(page);

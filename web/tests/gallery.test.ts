@@ -130,6 +130,7 @@ test("what is looked for last is what is shown", async () => {
   vi.stubGlobal("fetch", () => new Promise((resolve) => answers.push(resolve)));
   const first = gallery.want({ q: "a" });
   const second = gallery.want({ q: "b" });
+  await vi.advanceTimersByTimeAsync(1);
   const page = (id: string) =>
     new Response(JSON.stringify({ pictures: [picture(id)], next: null }));
   answers[1]?.(page("b"));

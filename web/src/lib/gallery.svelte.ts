@@ -80,6 +80,8 @@ class Gallery {
 
   async load(): Promise<void> {
     const number = this.#asked;
+    // What is being deleted is in the trash, for whoever looks there.
+    await Promise.allSettled(this.#deletions.map(({ done }) => done));
     const page = await api.pictures(this.wanted, null, PAGE);
     if (number !== this.#asked) return;
     this.pictures = page.pictures;
