@@ -11,11 +11,11 @@ late.png.
 - **Drift**: the error of a late estimate by how far back the slow part was asked, in candidate
   times, along the reference; beside it the local error of one step of first order to the next
   candidate.
-- At each price, in full estimates, plans are fitted with quick effort: *without* late steps; *free*,
-  as `asymflow plan` does, where those that end late are kept if they are nearer to the teacher; and
-  with such an end in any case. All draw the same fresh pictures. `error`: to the limit of many
-  steps. `ms`: of the whole plan for one picture, the fastest of interleaved runs. `worth`: the mean
-  error without over that with, with an interval from the common seeds.
+- At each price, in full estimates, plans are fitted with quick effort: *without* late steps, *free*
+  as by `asymflow plan`, which keeps those that end late if they are nearer to the teacher, and with
+  such an end in any case. All draw the same fresh pictures. `error`: to the limit of many steps.
+  `ms`: of the whole plan for one picture, the fastest of interleaved runs. `worth`: the mean error
+  without over that with, with an interval from the common seeds.
 - `seconds`: processor time of the fits at all prices, free over without.
 """
 
@@ -266,7 +266,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pictures", type=int, default=128)
     parser.add_argument("--limit", type=int, default=50, help="steps of either half of the limit")
-    parser.add_argument("--repeats", type=int, default=40, help="of timings")
+    parser.add_argument("--repeats", type=int, default=200, help="of timings")
     add_models(parser, "jit")
 
 
