@@ -11,11 +11,11 @@ late.png.
 - **Drift**: the error of a late estimate by how far back the slow part was asked, in candidate
   times, along the reference; beside it the local error of one step of first order to the next
   candidate.
-- At each price, in full estimates, plans are fitted *without* late steps; *free*, as `asymflow
-  plan` does, where those that end late are kept if they are nearer to the teacher; and with such an
-  end in any case. All draw the same fresh pictures. `error`: to the limit of many steps. `ms`: of
-  the whole plan for one picture, the fastest of interleaved runs. `worth`: the mean error without
-  over that with, with an interval from the common seeds.
+- At each price, in full estimates, plans are fitted with quick effort: *without* late steps, *free*
+  as by `asymflow plan`, which keeps those that end late if they are nearer to the teacher, and with
+  such an end in any case. All draw the same fresh pictures. `error`: to the limit of many steps.
+  `ms`: of the whole plan for one picture, the fastest of interleaved runs. `worth`: the mean error
+  without over that with, with an interval from the common seeds.
 - `seconds`: processor time of the fits at all prices, free over without.
 """
 
@@ -41,7 +41,7 @@ from asymflow.models.embedded import adapter as embedded
 from asymflow.models.embedded.detail import DetailConfig
 from asymflow.models.embedded.network import PictureModel
 from asymflow.planning import costs, grids, profiler
-from asymflow.planning.effort import Effort
+from asymflow.planning.effort import QUICK as QUICK_EFFORT
 from asymflow.planning.journal import Journal
 from asymflow.planning.profiler import AGES, Growth
 from asymflow.planning.proof import rms
@@ -51,14 +51,12 @@ from benchmarks.suites.fashion import paired
 from benchmarks.suites.fashion.asking import asked
 from benchmarks.suites.fashion.campaign import FITTED, Table, add_models, each_table
 
-EFFORT = Effort(pictures=10, moves=96, first=20, again=12)
-"""Between quick and full, without descent: alike for all ways."""
 PROFILED = 9000
 """First seed of the pictures that drift is measured on."""
 CANDIDATES = 32
 SHOWN = (0.9, 0.7, 0.5, 0.3, 0.15, 0.05)
 """Times at which drift is listed."""
-WAYS = {"last": (1,), "last two": (1, 2), "last and third": (1, 3)}
+WAYS = {"last": (1,), "last two": (1, 2)}
 """Ends that plans have in any case."""
 
 
@@ -96,7 +94,7 @@ def ways(table: Table, measured: Profile) -> Mapping[str, Fits]:
             interval(own) if table.guided else (0.0, 1.0),
             table.dense,
             Journal(None),
-            EFFORT,
+            QUICK_EFFORT,
             ends,
         )
 
@@ -264,11 +262,11 @@ QUICK: dict[str, Any] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--prices", type=int, nargs="+", default=[4, 6, 8, 12, 16], help="in full estimates"
+        "--prices", type=int, nargs="+", default=[4, 8, 12], help="in full estimates"
     )
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--pictures", type=int, default=128)
     parser.add_argument("--limit", type=int, default=50, help="steps of either half of the limit")
-    parser.add_argument("--repeats", type=int, default=40, help="of timings")
+    parser.add_argument("--repeats", type=int, default=200, help="of timings")
     add_models(parser, "jit")
 
 

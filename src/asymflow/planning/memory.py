@@ -46,8 +46,8 @@ def needed(adapter: Adapter, request: Request) -> Memory:
 def of_plan(profile: Profile, plan: Plan) -> int | None:
     """Bytes that a plan takes for one picture beyond the weights, by a profile.
 
-    At every estimate there are the contexts of the picture, the states that the solver keeps, and
-    either the peak of the estimate, as it was measured, or the answers to it and the move that they
+    At every estimate there are the contexts of the picture, the states that the solver keeps, what
+    the slow part of the network said, if a late step uses that, and either the peak of the estimate, as it was measured, or the answers to it and the move that they
     lead to.
 
     Args:
@@ -74,7 +74,7 @@ def of_plan(profile: Profile, plan: Plan) -> int | None:
         kept = 1 + max(len(stage.older), newest) + anchored
         if stage.tier.cached or (stage.carried_from and number):
             kept += 2
-        slow = slow_bytes if stage.tier.late or (stage.reused_from and not stage.tier.whole) else 0
+        slow = slow_bytes if stage.tier.late or stage.reused_from else 0
         # Of both passes, of the size of the call, and of what they are combined to.
         answers = 1 + (2 / stage.tier.pool_factor**2 if stage.guided else 0)
         moving = round((answers + 2) * state_bytes)
