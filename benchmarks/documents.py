@@ -43,6 +43,7 @@ COMPARISON = "docs/comparison.md"
 DIFFUSERS, JIT = "docs/guide/diffusers.md", "docs/guide/jit.md"
 MINIT2I, COMFYUI = "docs/guide/minit2i.md", "docs/guide/comfyui.md"
 BATCH = "docs/guide/batch.md"
+SCALE = "docs/guide/scale.md"
 PICTURES = "docs/guide/pictures.md"
 SERVER, STUDIO, TRAINING = "docs/guide/server.md", "docs/guide/studio.md", "docs/guide/training.md"
 SMALL = "On one small model in one run"
@@ -931,6 +932,53 @@ def bulk(result: Result) -> Iterator[str]:
     )
     one, two = (rates[f"imagefolder, {name}"] for name in ("1 process", "2 processes"))
     yield f"{figures(one, 2)} rows per second by one process and {figures(two, 2)} by two"
+
+
+@passages(SCALE, "server/prices.json")
+def prices(result: Result) -> Iterator[str]:
+    for plan, each in result["plans"].items():
+        yield row(
+            f"`{plan}`",
+            number(each["nfe"]),
+            fixed(each["seconds"], 2),
+            figures(each["pictures_per_core_hour"], 2),
+            figures(each["core_hours_per_million"], 2),
+        )
+
+
+@passages(SCALE, "server/cluster.json")
+def cluster(result: Result) -> Iterator[str]:
+    whole, speed, free = (result[name] for name in ("division", "throughput", "free"))
+    chaos, calls = result["chaos"], result["serve"]
+    assert whole["same"] == whole["rows"] == whole["different pixels among rows"]
+    assert not any(chaos["wrong"].values())
+    lost, full = calls["one killed"], calls["too many at once"]
+    assert lost["answered"] == lost["different pictures"] == lost["calls"]
+    [(refusal, times)] = lost["refusals"].items()
+    [(other, refused)] = full["refusals"].items()
+    assert (refusal[:3], other[:3]) == ("503", "429")
+    assert all(" with Retry-After" in each for each in (refusal, other))
+    assert full["answered"] + refused == full["calls"]
+    rate = figures(free["rows_per_second"], 2)
+    yield f"handles {rate} rows per second"
+    yield f"feeds {rate} actors that take a second for a picture"
+    low, high = free["driver_mb"].items()
+    yield f"is {fixed(low[1])} MB at {fixed(int(low[0]))} rows and {fixed(high[1])} MB"
+    yield f"{fixed(whole['rows'])} rows of the embedded model became the same pixels"
+    ratio = speed["ratio"]
+    yield (
+        f"made {fixed(ratio['median'], 2)} times the rows per second of two processes (median of "
+        f"{number(len(speed['rows_per_second']['actors']))} pairs; {fixed(ratio['least'], 2)} to "
+        f"{fixed(ratio['most'], 2)})"
+    )
+    yield f"A job of {fixed(chaos['rows'])} rows in which the driver, an actor or a whole node"
+    yield f"was killed {fixed(chaos['rounds'])} times"
+    yield f"Of {fixed(lost['calls'])} calls by OpenAI's client to two replicas"
+    yield f"{fixed(times)} of them met a 503 with"
+    yield f"{fixed(refused)} of {fixed(full['calls'])} were refused with 429"
+
+
+definitions(SCALE, "status codes", "| 429 with `Retry-After` |", "| 503 with `Retry-After`")
 
 
 @passages(SERVER)

@@ -215,6 +215,11 @@ SUITES = (
         ("trained/caches.json",),
     ),
     Suite(
+        "fashion late",
+        "Fitted plans with and without late steps at equal measured time; what the fast part costs",
+        f"{_ONE} {_RUN} fashion late",
+    ),
+    Suite(
         "fashion learned",
         "LD3 and GS, learned by gradients, by their authors' code, beside fitted plans",
         f"{_ONE} {_RUN} fashion learned --ld3 PATH --gas PATH --prices 6 --solvers uni_pc ipndm",

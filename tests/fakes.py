@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -96,3 +96,40 @@ class FakeModel:
 def _colour(*words: object) -> Tensor:
     digest = hashlib.sha256(repr(words).encode()).digest()
     return torch.tensor([*digest[:3], 255]).float() / 127.5 - 1  # rather visible
+
+
+@dataclass
+class SplitFake(FakeModel):
+    """The fake with a network in two parts: the colour of a picture is slow, its noise fast.
+
+    Attributes:
+        parts: what was asked, call by call: "whole" by `denoise`, or "both" or "fast".
+    """
+
+    parts: list[str] = field(default_factory=lambda: list[str]())
+    splits: bool = True
+
+    @property
+    def card(self) -> Card:
+        return replace(super().card, tiers=("conditional", "half", "late"))
+
+    def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        self.parts.append("whole")
+        return self._fast(x_t, t, self._slow(x_t, t, context))
+
+    def denoise_split(
+        self, x_t: Tensor, t: Tensor, context: Context, slow: Context | None
+    ) -> tuple[Tensor, Context]:
+        self.parts.append("both" if slow is None else "fast")
+        said = self._slow(x_t, t, context) if slow is None else slow["colour"]
+        return self._fast(x_t, t, said), {"colour": said}
+
+    def _slow(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        """[b, c], of the state, the time and the words."""
+        self.calls += 1
+        if self.calls == self.interrupt_at:
+            raise KeyboardInterrupt
+        return 0.3 * context["colour"] + 0.2 * x_t.mean((2, 3)) * t[:, None]
+
+    def _fast(self, x_t: Tensor, t: Tensor, slow: Tensor) -> Tensor:
+        return slow[:, :, None, None] + 0.3 * x_t * (1 - 0.5 * t.view(-1, 1, 1, 1))

@@ -84,7 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # as processes of the command have, whatever else runs
+    # As nice as the processes of the command are, whatever else runs.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own spelling)
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = f"{proxy.__name__}:middlewares"
     report: dict[str, Any] = {"machine": machine()}
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder, offered(Path(folder)):

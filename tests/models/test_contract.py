@@ -43,6 +43,7 @@ from asymflow.models.edm.adm import AdmConfig, AdmNetwork
 from asymflow.models.edm.networks import SongConfig
 from asymflow.models.edm.preconditioning import EdmModel, EDMPrecond
 from asymflow.models.embedded.adapter import EmbeddedAdapter
+from asymflow.models.embedded.detail import DetailConfig
 from asymflow.models.embedded.network import PictureConfig, PictureModel
 from asymflow.models.embedded.text import load_tokenizer
 from asymflow.models.embedded.transformer import TransformerConfig
@@ -115,6 +116,19 @@ def embedded() -> Case:
     this = EmbeddedAdapter(model.eval().requires_grad_(False), "0" * 64, {}, load_tokenizer(), None)
     bad = (Request({"prompt": "x", "style": "none"}, (32, 32)), Request({}, (33, 32)))
     return Case(this, ({"prompt": "a fox"}, {"prompt": "two cats"}), (32, 32), bad=bad)
+
+
+def embedded_with_convolutions() -> Case:
+    torch.manual_seed(0)
+    shape = TransformerConfig(width=64, depth=2, head_dim=32, hidden=128, text_width=32)
+    detail = DetailConfig(half=8, quarter=12)
+    model = PictureModel(PictureConfig(("noto", "twemoji"), shape, detail=detail, skip=0.2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.text.set_vectors(torch.randn(30522, 32))
+    this = EmbeddedAdapter(model.eval().requires_grad_(False), "0" * 64, {}, load_tokenizer(), None)
+    return Case(this, ({"prompt": "a fox"}, {"prompt": "two cats"}), (32, 32))
 
 
 def jit() -> Case:
@@ -330,6 +344,7 @@ GUIDED = (
     gaussian,
     empirical,
     embedded,
+    embedded_with_convolutions,
     jit,
     minit2i,
     asymflux,

@@ -115,6 +115,24 @@ class Good:
         return plan_of(uniform(CARD.steps), solver="euler")
 
 
+class Split(Good):
+    """With a network in two parts: the slow one says what is added to the newest state."""
+
+    splits = True
+    denoise_remembering: Any = None
+
+    @property
+    def card(self) -> Card:
+        return replace(CARD, tiers=(*CARD.tiers, "late"))
+
+    def denoise_split(
+        self, x_t: Tensor, t: Tensor, context: Context, slow: Context | None
+    ) -> tuple[Tensor, Context]:
+        if slow is None:
+            slow = {"added": self.denoise(x_t, t, context) - x_t}
+        return x_t + slow["added"], slow
+
+
 def wide(t: Tensor) -> Tensor:
     return t.view(-1, 1, 1, 1)
 
@@ -122,9 +140,14 @@ def wide(t: Tensor) -> Tensor:
 def test_an_adapter_with_everything_keeps_everything() -> None:
     report = contract.check(Good(), again=Good)
     assert report.kept, str(report)
-    assert {each.state for each in report.findings} == {"kept"}
-    assert [each.name for each in report.findings] == [e.__name__ for e in contract.PROPERTIES]
-    assert f"good:1: {len(contract.PROPERTIES)} kept, 0 broken, 0 do not apply" in str(report)
+    # Of a row one thing is remembered, so that no adapter has both.
+    other = contract.check(Split(), again=Split)
+    assert other.kept, str(other)
+    for found, absent in ((report, "splitting"), (other, "memory")):
+        assert [each.name for each in found.findings] == [e.__name__ for e in contract.PROPERTIES]
+        assert [each.name for each in found.findings if each.state != "kept"] == [absent]
+    kept = len(contract.PROPERTIES) - 1
+    assert f"good:1: {kept} kept, 0 broken, 1 do not apply" in str(report)
 
 
 @dataclass(frozen=True)
@@ -268,6 +291,25 @@ def remembering(
     return denoise_remembering
 
 
+def split(
+    of_state: Callable[[Tensor, bool], Tensor] | None,
+    of_slow: Callable[[Tensor], Tensor] = lambda slow: slow,
+) -> dict[str, Any]:
+    """A network in two parts that changes something, or of which the slow part says everything."""
+
+    def denoise_split(
+        self: Any, x_t: Tensor, t: Tensor, context: Context, slow: Context | None
+    ) -> tuple[Tensor, Context]:
+        known = slow is not None
+        x_0 = Good.denoise(self, x_t, t, context)
+        if of_state is None:
+            return (slow["added"], slow) if slow is not None else (x_0, {"added": x_0})
+        added = x_0 - x_t if slow is None else of_slow(slow["added"])
+        return of_state(x_t + added, known), {"added": added}
+
+    return {"splits": True, "denoise_remembering": None, "denoise_split": denoise_split}
+
+
 def keeps(self: Any, x_0: Tensor) -> Tensor:
     vars(self).setdefault("kept", []).append(x_0)
     return x_0
@@ -360,6 +402,18 @@ BREAKS = (
            denoise_remembering=remembering(0.0, lambda x: x.flip(0))),
     broken("memory", "RuntimeError: The size of tensor",
            denoise_remembering=remembering(0.0, lambda x: x)),
+    broken("splitting", "Without `slow`, denoise_split is 1 from denoise",
+           **split(lambda x, known: x if known else x + 1)),
+    broken("splitting", "With what the slow part said of the same states, .* is 1 from denoise",
+           **split(lambda x, known: x + 1 if known else x)),
+    broken("splitting", "The answer of the fast part has 1 values that are not finite",
+           **split(lambda x, known: x.flatten().index_fill(0, torch.tensor(0), torch.nan)
+                   .view_as(x) if known else x)),
+    broken("splitting", "denoise_split changed 'added'|slow changed 'added'",
+           **split(lambda x, known: x, lambda slow: slow.mul_(1.1))),
+    broken("splitting", "says the same of other states", **split(None)),
+    broken("splitting", "With what was kept of row 0",
+           **split(lambda x, known: x, lambda slow: slow + 0.1 * len(slow))),
     broken("description", "guidance is 'none', and .* accepted", **described(guidance="none")),
     broken("description", "does not recognise it", **described(weights="ab")),
     broken("description", "differs from call to call",
@@ -467,8 +521,9 @@ def test_what_an_adapter_need_not_have_is_not_counted() -> None:
     assert report.kept, str(report)
     absent = [each.name for each in report.findings if each.state == "absent"]
     assert absent == [
-        "guidance", "pooling", "beginning", "clipping", "projection", "memory", "description",
-        "identity", "card", "sizes", "inputs", "calibration", "images", "plans", "tiers",
+        "guidance", "pooling", "beginning", "clipping", "projection", "memory", "splitting",
+        "description", "identity", "card", "sizes", "inputs", "calibration", "images", "plans",
+        "tiers",
     ]  # fmt: skip
     assert "absent  card            (it has no card)" in str(report)
     one = contract.check(cast("Any", Bare()), requests[:1])

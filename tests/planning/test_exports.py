@@ -25,6 +25,7 @@ from asymflow.core.types import (
     CARRIED,
     CONDITIONAL,
     FULL,
+    LATE,
     SEQUENTIAL_CFG,
     UNGUIDED,
     Evidence,
@@ -242,19 +243,22 @@ def test_a_plan_that_switches_needs_the_shift() -> None:
 
 
 def test_every_part_that_is_lost_is_named() -> None:
-    tiers = (FULL, Tier("half", pool_factor=2), CARRIED, Tier("tiled", tiles=4), SEQUENTIAL_CFG)
+    tiers = (
+        FULL, Tier("half", pool_factor=2), CARRIED, Tier("tiled", tiles=4), SEQUENTIAL_CFG, LATE
+    )  # fmt: skip
     steps = [
-        Step(t, s, tier, "euler") for (t, s), tier in zip(pairwise(uniform(5)), tiers, strict=True)
+        Step(t, s, tier, "euler") for (t, s), tier in zip(pairwise(uniform(6)), tiers, strict=True)
     ]
     found = export(Plan("tiers", tuple(steps)), "comfyui", shift=1.0)
     table = {line.part: line.how for line in found.lines if line.carried == "no"}
     assert table == {
-        "low resolution": "of steps 1: the whole network is asked there instead, which costs 10 "
+        "low resolution": "of steps 1: the whole network is asked there instead, which costs 12 "
         "passes in all",
-        "carried estimates": "of steps 2: the whole network is asked there instead, which costs 10 "
+        "carried estimates": "of steps 2: the whole network is asked there instead, which costs 12 "
         "passes in all",
         "tiles": "of steps 3: the whole network is asked there instead, with the memory that it "
         "takes",
+        "late steps": "of steps 5: the whole network is asked there instead, its slow part too",
         "guidance in turn": "of steps 4: saves memory, changes nothing",
     }
     # Carried guidance is guidance: it is not switched off there.

@@ -50,7 +50,7 @@ def test_that_of_a_plan_is_what_it_takes(scale: float, tmp_path: Path) -> None:
             continue
         late = Step(0.5, 0.0, tier)
         for each in (
-            Plan("one tier", (Step(1.0, 0.5, FULL if tier.tiles else tier), late)),
+            Plan("one tier", (Step(1.0, 0.5, FULL if tier.tiles or tier.late else tier), late)),
             Plan("carried", (Step(1.0, 0.5), Step(0.5, 0.2, FULL), Step(0.2, 0.0, tier))),
         ):
             told = memory.of_plan(profile, each)

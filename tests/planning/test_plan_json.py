@@ -119,6 +119,8 @@ maybe_binding = st.none() | bindings
 @st.composite
 def some_tiers(draw: st.DrawFn) -> Tier:
     guided, factor = draw(flags), draw(pool_factors)
+    if draw(flags) and draw(flags):
+        return Tier(draw(texts), guided, late=True)
     cached = draw(flags) and (not guided or factor > 1)
     return Tier(draw(texts), guided, factor, cached, guided and draw(flags))
 
@@ -131,9 +133,12 @@ def all_plans(draw: st.DrawFn) -> Plan:
     times = [1.0, *sorted(draw(inner_times), reverse=True), 0.0]
     steps: list[Step] = []
     made = 0
+    kept = True  # whether the last step that asked the whole network was guided
     for number, (t, s) in enumerate(pairwise(times)):
         reuse = number > 0 and draw(flags)
         tier = FULL if number == 0 or reuse else draw(tiers)
+        if tier.late and not kept:
+            tier = replace(tier, guided=False)
         made += not reuse
         weights = None
         if draw(flags):
@@ -143,6 +148,8 @@ def all_plans(draw: st.DrawFn) -> Plan:
             scale = draw(finite) if tier.guided and not reuse else 1.0
         solver = "damped2" if weights else draw(solvers)
         steps.append(Step(t, s, tier, solver, weights, scale, reuse, draw(extras)))
+        if tier.whole and not reuse:
+            kept = steps[-1].guides(guided=True)
     evidence = draw(maybe_evidence)
     if evidence is not None:
         evidence = replace(evidence, cost_ms=tuple(map(float, range(len(steps)))))

@@ -17,13 +17,14 @@ import pytest
 import torch
 
 from asymflow.core import engine, schedules
-from asymflow.core.types import Request
+from asymflow.core.types import LATE, LATE_CONDITIONAL, Plan, Request, Step
 from asymflow.generation import pipeline
 from asymflow.generation.pipeline import Model
 from asymflow.server import remote
 from asymflow.server.settings import Settings
 from asymflow.server.supervisor import Lost
 from tests.helpers import wait_until
+from tests.small_models import JIT
 
 from .conftest import SMALL, running
 
@@ -58,6 +59,22 @@ def test_answers_are_the_same(real_model: Model, distant: Model) -> None:
         near = engine.run(real_model.adapter, PLAN, group)
         far = engine.run(distant.adapter, PLAN, group)
         assert all((a.picture == b.picture).all() for a, b in zip(near, far, strict=True))
+
+
+def test_late_steps_are_the_same() -> None:
+    near = pipeline.load(str(JIT), dtype="float32", device="cpu")
+    far = remote.moved(near, 60.0)
+    late = Plan("late", (Step(1.0, 0.5), Step(0.5, 0.2, LATE), Step(0.2, 0.0, LATE_CONDITIONAL)))
+    wanted = [Request({"label": label}, (32, 32), label, 2.0) for label in (3, 7)]
+    try:
+        found = [engine.run(model.adapter, late, wanted) for model in (near, far)]
+        assert all((a.picture == b.picture).all() for a, b in zip(*found, strict=True))
+        context, _ = far.adapter.encode(wanted[:1])
+        lost = {"added": torch.zeros(1, 3, 5)}
+        with pytest.raises(RuntimeError, match="size of tensor"):
+            network(far).denoise_split(torch.zeros(1, 1, 32, 32), torch.ones(1), context, lost)
+    finally:
+        remote.end(far)
 
 
 def test_plans_stay_the_same(real_model: Model, distant: Model) -> None:

@@ -45,6 +45,12 @@ class Counted(Wrapped):
         self.rows += len(x_t)
         return self.inner.denoise(x_t, t, context)
 
+    def denoise_split(
+        self, x_t: Tensor, t: Tensor, context: Context, slow: Context | None
+    ) -> tuple[Tensor, Context]:
+        self.rows += len(x_t)
+        return super().denoise_split(x_t, t, context, slow)
+
 
 class BlockCache(ABC):
     """Decides for every block whether to compute it. One instance per picture.

@@ -11,13 +11,14 @@ any parameterisation without a division that is singular near either end.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar, cast, runtime_checkable
+from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from asymflow.core.binding import ModelDescription
 from asymflow.core.card import Card, Carded
+from asymflow.core.errors import InputError
 from asymflow.core.types import Picture, Plan, Request
 
 R = TypeVar("R")
@@ -203,10 +204,71 @@ class Remembers(Protocol):
         ...
 
 
+@runtime_checkable
+class Splits(Protocol):
+    """An adapter of a network in two parts, a slow and a fast one.
+
+    What the slow part says changes little from one time to the next. The fast part turns that and
+    the newest state into an estimate. It is no `Remembers` too: of a row one thing is kept.
+    """
+
+    @property
+    def splits(self) -> bool:
+        """Whether this network has two parts; others of its family may not."""
+        ...
+
+    def denoise_split(
+        self, x_t: Tensor, t: Tensor, context: Context, slow: Context | None
+    ) -> tuple[Tensor, Context]:
+        """`Adapter.denoise`, and what the slow part says.
+
+        Args:
+            x_t: states [b, c, h, w].
+            t: their times [b].
+            context: of the rows.
+            slow: tensors, rows first, as they were returned for these rows before, at other states
+                of this size and other times; None to ask the slow part too.
+
+        Returns:
+            Estimates [b, c, h, w], and what the slow part said, in tensors, rows first. With what
+            it said of the same states and times, estimates are the same up to rounding.
+        """
+        ...
+
+
+Part = Literal["all", "all, kept", "fast"]
+"""What is asked of a network: all of it, all and what its slow part says, its fast part."""
+
+
 def denoised(
-    adapter: Adapter, x_t: Tensor, t: Tensor, context: Context, memory: Context | None
+    adapter: Adapter,
+    x_t: Tensor,
+    t: Tensor,
+    context: Context,
+    memory: Context | None,
+    part: Part = "all",
 ) -> tuple[Tensor, Context | None]:
-    """Estimates of x_0 [b, c, h, w], and what the adapter remembers of them."""
+    """Estimates of x_0 [b, c, h, w], and what is remembered of them.
+
+    Args:
+        adapter: the model; one that `splits` if a part is asked, or kept.
+        x_t: states [b, c, h, w].
+        t: their times [b].
+        context: of the rows.
+        memory: what was remembered of the rows; the fast part needs it.
+        part: what is asked.
+
+    Raises:
+        InputError: the fast part is asked, and there is no memory.
+    """
+    if part != "all":
+        if part == "fast" and memory is None:
+            raise InputError(
+                "The fast part of a network is asked, and what its slow part said is not known. "
+                "Ask the whole network at full size first."
+            )
+        both = cast("Splits", adapter)
+        return both.denoise_split(x_t, t, context, memory if part == "fast" else None)
     if (remembering := _optional(adapter, Remembers.denoise_remembering)) is not None:
         return remembering(x_t, t, context, memory)
     return adapter.denoise(x_t, t, context), None
@@ -224,13 +286,22 @@ def remembers(adapter: Adapter) -> bool:
     return _optional(adapter, Remembers.denoise_remembering) is not None
 
 
+def splits(adapter: Adapter) -> bool:
+    """Whether an adapter is a `Splits` of a network in two parts."""
+    return bool(getattr(adapter, "splits", False)) and not remembers(adapter)
+
+
 def _optional(adapter: Adapter, method: Callable[..., R]) -> Callable[..., R] | None:
     """An adapter's method that it need not have; much faster than `isinstance` with a protocol."""
     return getattr(adapter, method.__name__, None)
 
 
 class Wrapped:
-    """An adapter that delegates to another one; subclasses override what they change."""
+    """An adapter that delegates to another one; subclasses override what they change.
+
+    One that overrides `denoise` and not `denoise_split` has a network in one part: the other method
+    would leave out what it changes.
+    """
 
     def __init__(self, inner: Adapter) -> None:
         self.inner = inner
@@ -276,6 +347,20 @@ class Wrapped:
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         return self.inner.denoise(x_t, t, context)
+
+    @property
+    def splits(self) -> bool:
+        classes = type(self).__mro__
+        whole, parts = (
+            next(place for place, each in enumerate(classes) if name in vars(each))
+            for name in ("denoise", "denoise_split")
+        )
+        return parts <= whole and splits(self.inner)
+
+    def denoise_split(
+        self, x_t: Tensor, t: Tensor, context: Context, slow: Context | None
+    ) -> tuple[Tensor, Context]:
+        return cast("Splits", self.inner).denoise_split(x_t, t, context, slow)
 
     def collate(self, contexts: Sequence[Context]) -> Context:
         return collated(self.inner, contexts)

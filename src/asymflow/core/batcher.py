@@ -285,16 +285,18 @@ class Batcher:
         """What each picture must have in common with others to share a call."""
         state = cohort.state
         shape: Any = (*state.x.shape[1:], *_context_shape(self.adapter, cohort.program))
+        shape = (*shape, state.cond is None, state.null is None)
         remembering = remembers(self.adapter)
-        if remembering:
-            shape = (*shape, state.cond is None, state.null is None)
         return [
             (
                 shape,
                 stage.tier.pool_factor,
                 stage.tier.tiles,
                 stage.tier.sequential_cfg,
-                remembering and stage.guided,
+                stage.part,
+                stage.reused_from,
+                # Where something of every row is remembered, all have the same passes.
+                (remembering or stage.tier.late or stage.reused_from) and stage.guided,
                 sample.number if sample.alone else None,
             )
             for stage, sample in zip(cohort.program.stages(state), cohort.samples, strict=True)

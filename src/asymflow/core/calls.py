@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from asymflow.core import tiles
-from asymflow.core.adapter import Adapter, Context, collated, denoised
+from asymflow.core.adapter import Adapter, Context, Part, collated, denoised
 from asymflow.core.flow import pool
 
 Pass = tuple[Tensor, Context | None]
@@ -72,6 +72,7 @@ class Question:
         cond: what the adapter remembers of its conditional passes [b rows], or None.
         null: the same of its unconditional passes.
         tiles: side of the tiles that the network is shown, if they are smaller than the picture.
+        part: of the network that is asked, and whether the answer has what its slow part says.
     """
 
     x_t: Tensor
@@ -80,6 +81,7 @@ class Question:
     cond: Context | None = None
     null: Context | None = None
     tiles: int | None = None
+    part: Part = "all"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -223,7 +225,8 @@ def _asked(
         filling = rows - len(t)
         if filling and memory is not None:
             memory = {key: _filled(value, filling) for key, value in memory.items()}
-        return denoised(adapter, _filled(x_t, filling), _filled(t, filling), context, memory)
+        states, times = _filled(x_t, filling), _filled(t, filling)
+        return denoised(adapter, states, times, context, memory, question.part)
 
     if not again:
         rows = total(n)
@@ -236,7 +239,7 @@ def _asked(
         cond = _asked(adapter, call, replace(question, again=(), null=None), False, buckets)
         others = call if every else call.select(again)
         without = Conditions(others.null, others.cond, others.count)
-        found = Question(x_t[index], t[index], cond=null)
+        found = Question(x_t[index], t[index], cond=null, part=question.part)
         answer = _asked(adapter, without, found, False, buckets)
         return replace(cond, null=answer.cond, null_memory=answer.cond_memory)
     memory = None
@@ -256,7 +259,7 @@ def _part(question: Question, rows: slice, again: tuple[int, ...]) -> Question:
         memory and {key: value[rows] for key, value in memory.items()}
         for memory in (question.cond, question.null)
     )
-    return Question(question.x_t[rows], question.t[rows], again, cond, null)
+    return Question(question.x_t[rows], question.t[rows], again, cond, null, part=question.part)
 
 
 def _together(answers: Sequence[Answer]) -> Answer:

@@ -5,6 +5,7 @@
     smaller       up(D(pool(x_t)))           at 1/f of the side, signal-to-noise ratio matched
     tiled         B + up(low(D(pool(x_t))) - low(B))   with B, the answers to tiles of x_t blended
     carried       cheap(x_t) + (full - cheap) of the last full estimate
+    late          fast(x_t, slow) with what the slow part of the network said before
 
 A full estimate contains all that carrying needs: the guidance term, and its own detail. So
 carrying costs no network call, and any tier may follow any other.
@@ -147,6 +148,20 @@ def seen(tier: Tier, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Slow:
+    """What the slow part of a network said of b pictures, in both passes, where they were made."""
+
+    cond: Context | None = None
+    null: Context | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors."""
+        known = (each for each in (self.cond, self.null) if each is not None)
+        return sum(value.nbytes for each in known for value in each.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Guided:
     """A model with the contexts and guidance of b pictures, asked at any state and time.
 
@@ -179,6 +194,20 @@ class Guided:
         question = Question(x_t, t, self.again if guided else (), tiles=tiles)
         answer = calls.ask(self.adapter, self.calls, question, sequential=sequential_cfg)
         return combined(self.adapter, answer, question.again, self.weight)
+
+    def denoise_split(
+        self, x_t: Tensor, t: Tensor, slow: Slow | None = None, *, guided: bool = True
+    ) -> tuple[Tensor, Tensor, Slow]:
+        """As `denoise`, and what the slow part of the network said; `slow` to use that again.
+
+        What was said without the condition must be there if it is asked again.
+        """
+        part, known = ("all, kept", Slow()) if slow is None else ("fast", slow)
+        again = self.again if guided else ()
+        asked = Question(x_t, t, again, known.cond, known.null, part=part)
+        answer = calls.ask(self.adapter, self.calls, asked)
+        x_0, term = combined(self.adapter, answer, again, self.weight)
+        return x_0, term, slow or Slow(answer.cond_memory, answer.null_memory)
 
 
 def estimate(

@@ -6,11 +6,11 @@ import math
 from collections.abc import Collection, Sequence
 
 from asymflow.core import tiles
-from asymflow.core.adapter import Adapter, remembers
+from asymflow.core.adapter import Adapter, remembers, splits
 from asymflow.core.card import Card
 from asymflow.core.checks import each_instance, instance
 from asymflow.core.errors import InputError
-from asymflow.core.types import Plan, Request, Step
+from asymflow.core.types import Plan, Request, Step, Tier
 
 
 def check_types(adapter: Adapter, plan: Plan, requests: Sequence[Request]) -> None:
@@ -93,6 +93,17 @@ def check_plan(adapter: Adapter, plan: Plan, size: tuple[int, int]) -> None:
                 f"of {step.tier.tiles} pixels, and {reason}. Use a plan made for this model and "
                 "size, or the default one."
             )
+        if (reason := late_refused(adapter, step.tier)) is not None:
+            raise InputError(
+                f"The plan {plan.name!r} asks for tier {step.tier.name!r} at t={step.t:g}, the "
+                f"fast part of the network only, and {reason}. Use a plan made for this model, or "
+                "the default one."
+            )
+
+
+def late_refused(adapter: Adapter, tier: Tier) -> str | None:
+    """Why a late tier is not possible; None if it is, and for other tiers."""
+    return "this model's is known as a whole" if tier.late and not splits(adapter) else None
 
 
 def tiles_refused(adapter: Adapter, step: Step, size: tuple[int, int]) -> str | None:

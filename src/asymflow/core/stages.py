@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asymflow.core.adapter import Part
 from asymflow.core.errors import InputError
 from asymflow.core.flow import Time
 from asymflow.core.solvers import (
@@ -33,7 +34,7 @@ from asymflow.core.solvers import (
     line_weights,
     move_weights,
 )
-from asymflow.core.types import MAX_ESTIMATES, Step, Tier
+from asymflow.core.types import MAX_ESTIMATES, Step, Tier, share_history
 
 OLDER = max(ORDERS.values()) - 1
 """Number of estimates before the newest one that a named solver may use."""
@@ -54,6 +55,8 @@ class Stage:
         kept: whether the estimate is a node that later stages may use.
         ends_step: whether the move ends the step: not after the first half of Heun's.
         carried_from: whether a later stage carries, so that full estimates are remembered.
+        reused_from: whether a later stage is late, before another one asks the whole network at
+            full size, so that what the slow part said is remembered.
     """
 
     index: int
@@ -67,6 +70,7 @@ class Stage:
     kept: bool = True
     ends_step: bool = True
     carried_from: bool = False
+    reused_from: bool = False
 
     @property
     def tier(self) -> Tier:
@@ -76,6 +80,13 @@ class Stage:
     def guided(self) -> bool:
         """Whether the unconditional pass is made."""
         return self.guidance != 0
+
+    @property
+    def part(self) -> Part:
+        """What is asked of the network."""
+        if self.tier.late:
+            return "fast"
+        return "all, kept" if self.tier.whole and self.reused_from else "all"
 
 
 Past = tuple[Time, Tier]
@@ -92,7 +103,8 @@ def compile_steps(
 
     A solver uses no estimates of another tier than the step's, nor any before them: two tiers
     differ by a bias, and a polynomial through both would take that for the slope of D. Full and
-    carried estimates have no bias and share a history. Explicit weights are of all estimates.
+    carried estimates have no bias and share a history; a late one shares that of the estimate that
+    the whole network would make. Explicit weights are of all estimates.
 
     Args:
         steps: of a plan.
@@ -157,7 +169,7 @@ def compile_steps(
 
 def _shared(known: Sequence[Past], tier: Tier) -> tuple[Time, ...]:
     """The times of the estimates that a solver may use together with one of a tier."""
-    return tuple(time for time, _ in takewhile(lambda each: _share_history(each[1], tier), known))
+    return tuple(time for time, _ in takewhile(lambda each: share_history(each[1], tier), known))
 
 
 def _explicit(step: Step, older: Sequence[Time]) -> Weights | None:
@@ -183,21 +195,19 @@ def _continued(stage: Stage, step: Step, t: Time, s: Time, shared: Sequence[Time
     return replace(stage, s=s, weights=(a * first, *total))
 
 
-def _share_history(one: Tier, other: Tier) -> bool:
-    return one == other or (one.unreduced and other.unreduced)
-
-
 def _trimmed(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """The stages with only what they and later ones use."""
     found: list[Stage] = []
-    count, carried = 0, False
+    count, carried, reused = 0, False, False
     for stage in reversed(stages):
         used = max(len(stage.weights) - 2, 0 if stage.base is None else 1)
         # The estimates before the next stage are those before this one, and its own.
         later = count - 1 if stage.kept else count
         count = min(len(stage.older), max(used, later))
-        found.append(replace(stage, older=stage.older[:count], carried_from=carried))
+        older = stage.older[:count]
+        found.append(replace(stage, older=older, carried_from=carried, reused_from=reused))
         carried = carried or stage.tier.cached
+        reused = stage.tier.late or (reused and not stage.tier.whole)
     return tuple(reversed(found))
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from asymflow.core import calls, estimators
-from asymflow.core.adapter import Adapter, Context, clipped_estimate
+from asymflow.core.adapter import Adapter, Context, clipped_estimate, remembers
 from asymflow.core.calls import Answer, Conditions, Question
 from asymflow.core.estimators import InpaintConstraint, Memory
 from asymflow.core.stages import Stage, Trajectory
@@ -101,7 +101,8 @@ class State:
         past: estimates that are still used, newest first. A picture with fewer than another has
             zeros.
         memory: what carried tiers reuse.
-        cond: what the adapter remembers of its conditional passes; None if nothing.
+        cond: what the adapter remembers of its conditional passes, or what the slow part of its
+            network said in them, for late tiers; None if nothing.
         null: the same of its unconditional passes.
     """
 
@@ -192,12 +193,20 @@ def _cat(states: Sequence[State], parts: Sequence[Tensor | None]) -> Tensor | No
 
 
 def question(program: Program, state: State) -> Question:
-    """What the network is asked; the stages of all pictures ask at one size."""
+    """What the network is asked; the stages of all pictures ask one part of it, at one size."""
     stages = program.stages(state)
     t = program.trajectory.numbers(state.at)[0].flatten().to(state.x.dtype)
     x_t, t = estimators.seen(stages[0].tier, state.x, t)
     again = tuple(row for row, stage in enumerate(stages) if stage.guided)
-    return Question(x_t, t, again, state.cond, state.null, stages[0].tier.tiles)
+    part = stages[0].part
+    # What is there for a later step is no part of this question.
+    cond, null = (state.cond, state.null) if _has_memory(program, stages[0]) else (None, None)
+    return Question(x_t, t, again, cond, null, stages[0].tier.tiles, part)
+
+
+def _has_memory(program: Program, stage: Stage) -> bool:
+    """Whether the network is told what is remembered."""
+    return stage.tier.late or remembers(program.adapter)
 
 
 def advance(program: Program, state: State, answer: Answer) -> State:
@@ -217,8 +226,15 @@ def estimated(program: Program, state: State, answer: Answer) -> tuple[State, Te
     if program.known is not None:
         x_0 = torch.lerp(program.known.x_0, x_0, program.known.mask)
     kept = memory if any(stage.carried_from for stage in stages) else None
-    null = answer.null_memory if again else state.null
-    return replace(state, memory=kept, cond=answer.cond_memory, null=null), x_0
+    if remembers(adapter):
+        known = answer.cond_memory, answer.null_memory if again else state.null
+    elif not stages[0].reused_from:
+        known = None, None
+    elif stages[0].tier.whole:
+        known = answer.cond_memory, answer.null_memory
+    else:
+        known = state.cond, state.null
+    return replace(state, memory=kept, cond=known[0], null=known[1]), x_0
 
 
 def move(trajectory: Trajectory, state: State, x_0: Tensor) -> State:

@@ -8,7 +8,16 @@ from itertools import pairwise
 
 from asymflow.core.checks import positive
 from asymflow.core.errors import InputError
-from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Step, Tier, part_name
+from asymflow.core.types import (
+    CONDITIONAL,
+    FULL,
+    SEQUENTIAL_CFG,
+    Plan,
+    Step,
+    Tier,
+    part_name,
+    whole_tier,
+)
 
 
 def bare(plan: Plan) -> Plan:
@@ -39,6 +48,7 @@ def truncated(plan: Plan, start: float) -> Plan:
         steps[0] = replace(asking, s=steps[0].s, weights=None)
     steps = [replace(step, weights=None) for step in steps]
     steps[0] = replace(steps[0], t=start)
+    steps = _asked_anew(steps)
     # The full estimate to carry from may have been cut off: then the first carried step is made
     # full.
     first = next((i for i, step in enumerate(steps) if step.tier.full or step.tier.cached), 0)
@@ -46,6 +56,18 @@ def truncated(plan: Plan, start: float) -> Plan:
         full = next(step.tier for step in plan.steps if step.tier.full)
         steps[first] = replace(steps[first], tier=full)
     return Plan(plan.name, tuple(steps))
+
+
+def _asked_anew(steps: Sequence[Step]) -> list[Step]:
+    """Steps of a plan's end; late ones before any that asks the whole network do so themselves."""
+    found: list[Step] = []
+    asked = False
+    for step in steps:
+        if step.tier.late and not asked:
+            step = replace(step, tier=whole_tier(step.tier))
+        asked = asked or (step.tier.whole and not step.reuse)
+        found.append(step)
+    return found
 
 
 def rescaled(plan: Plan, factor: float) -> Plan:
@@ -144,7 +166,7 @@ def at_lower_resolution(plan: Plan, pool_factor: int) -> Plan:
 
 
 def _smaller(tier: Tier, pool_factor: int) -> Tier:
-    """The tier at 1/`pool_factor` of the side, without carrying."""
+    """The tier at 1/`pool_factor` of the side, of the whole network and without carrying."""
     name = part_name(pool_factor)
     if not tier.guided:
         return CONDITIONAL if pool_factor == 1 else Tier(f"{name} conditional", False, pool_factor)
@@ -156,12 +178,15 @@ def _smaller(tier: Tier, pool_factor: int) -> Tier:
 
 
 def with_sequential_guidance(plan: Plan) -> Plan:
-    """The plan with sequential guidance: the same pictures, in about half of the memory."""
+    """The plan with sequential guidance: the same pictures, in about half of the memory.
+
+    Late steps stay as they are: the fast part of a network takes little memory.
+    """
     steps = (
         replace(
             step, tier=replace(step.tier, name=f"{step.tier.name} in turn", sequential_cfg=True)
         )
-        if step.tier.guided and not step.tier.sequential_cfg
+        if step.tier.guided and not (step.tier.sequential_cfg or step.tier.late)
         else step
         for step in plan.steps
     )

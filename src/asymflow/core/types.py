@@ -58,6 +58,8 @@ class Tier:
             picture of its own, and then the whole picture pooled to that size, from which the
             frequencies below the scale of a tile are taken. A picture that fits into one tile is
             shown as it is.
+        late: run the fast part of the network only, on the newest state, and use again what the
+            slow part said at the last step that asked it at full size.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Tier:
     cached: bool = False
     sequential_cfg: bool = False
     tiles: int | None = None
+    late: bool = False
 
     def __post_init__(self) -> None:
         instance("The name of a tier", self.name, str, "Name it, such as 'half'.")
@@ -77,6 +80,8 @@ class Tier:
             )
         if self.tiles is not None:
             self._set_tiles(self.tiles)
+        if self.late:
+            self._check_late()
         if self.cached and self.full:
             raise InputError(
                 f"Tier {self.name!r} leaves nothing out, so it cannot carry anything. Make it "
@@ -98,10 +103,29 @@ class Tier:
                 "other."
             )
 
+    def _check_late(self) -> None:
+        others = {
+            "cached": self.cached,
+            f"pooled by {self.pool_factor}": self.pool_factor > 1,
+            f"shown in tiles of {self.tiles} pixels": self.tiles is not None,
+            "guided by passes in turn": self.sequential_cfg,
+        }
+        found = next((what for what, holds in others.items() if holds), None)
+        if found is not None:
+            raise InputError(
+                f"Tier {self.name!r} is late, and is {found} too. A late tier is of the state at "
+                "full size and reuses the slow part of the network only: drop the one or the other."
+            )
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the network is shown the state at full size, at once."""
+        return self.pool_factor == 1 and self.tiles is None and not self.late
+
     @property
     def full(self) -> bool:
         """Whether the tier computes everything: guided, at full size, at once."""
-        return self.guided and self.pool_factor == 1 and self.tiles is None
+        return self.guided and self.whole
 
     @property
     def unreduced(self) -> bool:
@@ -118,6 +142,9 @@ FULL = Tier("full")
 CONDITIONAL = Tier("conditional", guided=False)
 CARRIED = Tier("conditional+", guided=False, cached=True)
 SEQUENTIAL_CFG = Tier("full in turn", sequential_cfg=True)
+LATE = Tier("late", late=True)
+LATE_CONDITIONAL = Tier("late conditional", guided=False, late=True)
+LATE_TIERS = (LATE, LATE_CONDITIONAL)
 REUSED = Tier("reused", guided=False)
 """Shown for steps that ask nothing, see `Step.reuse`."""
 
@@ -148,6 +175,22 @@ def cheaper_tiers(pool_factors: Sequence[int]) -> tuple[Tier, ...]:
             Tier(f"{name} conditional+", guided=False, pool_factor=f, cached=True),
         ]
     return tuple(found)
+
+
+def whole_tier(tier: Tier) -> Tier:
+    """The tier that asks the whole network for what a late one estimates; any other one itself."""
+    if not tier.late:
+        return tier
+    return FULL if tier.guided else CONDITIONAL
+
+
+def share_history(one: Tier, other: Tier) -> bool:
+    """Whether a solver may use estimates of two tiers in one polynomial: they have the same bias.
+
+    Full and carried estimates have none, and a late one has that of the whole network's.
+    """
+    one, other = whole_tier(one), whole_tier(other)
+    return one == other or (one.unreduced and other.unreduced)
 
 
 def tiled_tiers(side: int) -> tuple[Tier, ...]:
@@ -346,6 +389,7 @@ class Plan:
                 "The last step must end at 0."
             )
         self._check_estimates()
+        self._check_late()
 
     def _check_estimates(self) -> None:
         """Raise `InputError` when a step uses estimates that do not exist."""
@@ -367,6 +411,27 @@ class Plan:
                     f"Step {i} of plan {self.name!r} has weights of {len(step.weights) - 1} "
                     f"estimates, and only {made} have been made there. Give at most {made + 1} "
                     "weights: of the state, and of each estimate."
+                )
+
+    def _check_late(self) -> None:
+        """Raise `InputError` when a late step has nothing to reuse."""
+        guided: bool | None = None  # the last step that asked the slow part at full size
+        for i, step in enumerate(self.steps):
+            if step.reuse:
+                continue
+            guides = step.guides(guided=True)
+            if step.tier.whole:
+                guided = guides
+            elif step.tier.late and guided is None:
+                raise InputError(
+                    f"Step {i} of plan {self.name!r} is late ({step.tier.name!r}), and no step "
+                    "before it has asked the whole network at full size. Put one first."
+                )
+            elif step.tier.late and guides and not guided:
+                raise InputError(
+                    f"Step {i} of plan {self.name!r} is late and guided ({step.tier.name!r}), and "
+                    "the last step before it that asked the whole network at full size made no "
+                    "unconditional pass. Let that step be guided, or this one not."
                 )
 
     @property
@@ -506,10 +571,12 @@ class Profile:
         amplification: factor by which a small error at `times[j]` grows until t = 0 [I].
         saturation: root mean square at t = 0 at which errors stop growing.
         local_error: of a move [K, I, I, I], indexed [tier, p, i, j]; inf unless p <= i < j. For a
-            carried tier, right after a full estimate.
+            carried tier, right after a full estimate; for a late one, with what the slow part says
+            of that very state.
         weight: weight of the newest estimate in that move [I, I, I], indexed [p, i, j].
         drift: error that carrying adds to an estimate at `times[i]`, from a full one made at
-            `times[k]` [K, I, I], indexed [tier, k, i]; inf unless k < i and the tier is carried.
+            `times[k]` [K, I, I], indexed [tier, k, i]; or what the slow part said there adds to a
+            late one. Inf unless k < i and the tier is carried or late.
         made: provenance: "adapter", "device", "size", "guidance_scale", ...
     """
 

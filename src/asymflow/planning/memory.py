@@ -46,8 +46,8 @@ def needed(adapter: Adapter, request: Request) -> Memory:
 def of_plan(profile: Profile, plan: Plan) -> int | None:
     """Bytes that a plan takes for one picture beyond the weights, by a profile.
 
-    At every estimate there are the contexts of the picture, the states that the solver keeps, and
-    either the peak of the estimate, as it was measured, or the answers to it and the move that they
+    At every estimate there are the contexts of the picture, the states that the solver keeps, what
+    the slow part of the network said, if a late step uses that, and either the peak of the estimate, as it was measured, or the answers to it and the move that they
     lead to.
 
     Args:
@@ -62,7 +62,9 @@ def of_plan(profile: Profile, plan: Plan) -> int | None:
     """
     if "state_bytes" not in profile.made or not all(profile.peak_bytes):
         return None
-    state_bytes = int(profile.made["state_bytes"])
+    state_bytes, slow_bytes = (
+        int(profile.made.get(name, 0)) for name in ("state_bytes", "slow_bytes")
+    )
     scale = float(profile.made.get("guidance_scale", UNGUIDED))
     peaks = [profile.peak_bytes[tier] for tier in tiers_asked(profile, plan)]
     most = 0
@@ -72,10 +74,11 @@ def of_plan(profile: Profile, plan: Plan) -> int | None:
         kept = 1 + max(len(stage.older), newest) + anchored
         if stage.tier.cached or (stage.carried_from and number):
             kept += 2
+        slow = slow_bytes if stage.tier.late or stage.reused_from else 0
         # Of both passes, of the size of the call, and of what they are combined to.
         answers = 1 + (2 / stage.tier.pool_factor**2 if stage.guided else 0)
         moving = round((answers + 2) * state_bytes)
-        most = max(most, kept * state_bytes + max(peaks[stage.index], moving))
+        most = max(most, kept * state_bytes + slow + max(peaks[stage.index], moving))
         anchored = stage.base is not None or not stage.ends_step
     return int(profile.made["context_bytes"]) + most
 

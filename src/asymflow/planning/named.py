@@ -158,6 +158,16 @@ class _Counting(Encoded):
         self._counted.more(len(x_t))
         return super().denoise(x_t, t, context)
 
+    def denoise_split(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        context: Mapping[str, Tensor],
+        slow: Mapping[str, Tensor] | None,
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        self._counted.more(len(x_t))
+        return super().denoise_split(x_t, t, context, slow)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Proved:

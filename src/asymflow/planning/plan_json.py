@@ -34,7 +34,7 @@ SCHEMA = 2
 READ = (1, SCHEMA)
 """Schemas that can be read. The first has no weights, scales, reuse, requirements and binding, and
 other names of some fields."""
-FEATURES = ("weights", "guidance_scale", "reuse", "tiles")
+FEATURES = ("weights", "guidance_scale", "reuse", "tiles", "late")
 """What a file may list as required."""
 RESERVED = ("frequency_bands",)
 """Names that a later version will give a meaning: weights of each band of spatial frequency."""
@@ -46,8 +46,13 @@ Rules = Sequence[Mapping[str, Any]]
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """A plan as JSON data. Floats keep every bit: Python writes the shortest text that does."""
     data: dict[str, Any] = {"format": FORMAT, "schema": SCHEMA, "name": plan.name}
-    if any(step.tier.tiles is not None for step in plan.steps):
-        data["required"] = ["tiles"]  # which readers of version 0.1 do not know
+    # Of tiers that not every reader of schema 2 knows.
+    needed = {
+        "tiles": any(step.tier.tiles is not None for step in plan.steps),
+        "late": any(step.tier.late for step in plan.steps),
+    }
+    if any(needed.values()):
+        data["required"] = [name for name, needs in needed.items() if needs]
     if plan.requires is not None:
         data["requires"] = _requirements_to_json(plan.requires)
     if plan.binding is not None:
@@ -162,6 +167,8 @@ def tier_to_schema_1(tier: Tier) -> dict[str, Any]:
         data["in_turn"] = True
     if tier.tiles is not None:
         data["tiles"] = tier.tiles
+    if tier.late:
+        data["late"] = True
     return data
 
 
@@ -177,8 +184,9 @@ def tier_of_schema_1(fields: Fields) -> Tier:
     cached = fields.boolean("carried") if "carried" in fields else False
     sequential_cfg = fields.boolean("in_turn") if "in_turn" in fields else False
     tiles = fields.integer("tiles") if "tiles" in fields else None
+    late = fields.boolean("late") if "late" in fields else False
     fields.finish()
-    return Tier(name, guided, pool_factor, cached, sequential_cfg, tiles)
+    return Tier(name, guided, pool_factor, cached, sequential_cfg, tiles, late)
 
 
 def _check_features(fields: Fields) -> None:
@@ -230,6 +238,8 @@ def _tier_to_json(tier: Tier) -> dict[str, Any]:
         data["sequential_cfg"] = True
     if tier.tiles is not None:
         data["tiles"] = tier.tiles
+    if tier.late:
+        data["late"] = True
     return data
 
 
@@ -267,8 +277,9 @@ def _tier(fields: Fields) -> Tier:
     pool_factor = fields.integer("pool_factor") if "pool_factor" in fields else 1
     cached, sequential_cfg = flag("cached", False), flag("sequential_cfg", False)
     tiles = fields.integer("tiles") if "tiles" in fields else None
+    late = flag("late", False)
     fields.finish()
-    return Tier(name, guided, pool_factor, cached, sequential_cfg, tiles)
+    return Tier(name, guided, pool_factor, cached, sequential_cfg, tiles, late)
 
 
 def _step_of_schema_1(fields: Fields) -> Step:

@@ -23,6 +23,14 @@ Errors of full and carried moves are assumed independent: they add in squares. A
 in the same direction every time, so the errors of consecutive moves of one biased tier, a stretch,
 add up; the sums of stretches then add in squares to the rest. `predict` computes exactly this.
 
+Late tiers are no part of the search: their errors depend on the last move that asked the whole
+network, which is another one for every tier. `predict` knows them,
+
+    late at i      e = grown(sqrt(defect[tier, p, i, j]^2 + (w * drift[tier, q, i])^2)), where the
+                   last move that asked the whole network at full size began at q < i
+
+and fits and rollouts try them (`asymflow.planning.proposals`, `asymflow.planning.verifier`).
+
 `front` minimises it by dynamic programming, with costs in whole ticks, rounded up. The state
 of the search is the node, the cost so far, k, and the way of arrival: p and kind (full, or
 which carried tier) of an unreduced move, or the biased tier, whose stretch may not be continued as
@@ -197,8 +205,8 @@ def _pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 
 def _usable(profile: Profile, max_bytes: int | None) -> list[int]:
-    """Tiers that fit in memory. Carried ones need a full one that fits."""
-    every = range(len(profile.tiers))
+    """Tiers that fit in memory, but late ones. Carried ones need a full one that fits."""
+    every = [number for number, tier in enumerate(profile.tiers) if not tier.late]
     fit = [tier for tier in every if max_bytes is None or profile.peak_bytes[tier] <= max_bytes]
     if not any(profile.tiers[tier].full for tier in fit):
         fit = [tier for tier in fit if not profile.tiers[tier].cached]

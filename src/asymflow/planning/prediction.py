@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asymflow.core.errors import InputError
-from asymflow.core.types import UNGUIDED, Plan, Profile, Step, Tier
+from asymflow.core.types import UNGUIDED, Plan, Profile, Step, Tier, share_history, whole_tier
 
 Cost = Literal["ms", "macs", "forwards"]
 """Unit of cost: milliseconds, multiply-accumulates or network passes, per picture."""
@@ -56,8 +56,9 @@ def predict(profile: Profile, plan: Plan, *, cost: Cost = "ms") -> Prediction:
         move = move if plan.steps[index].solver == "damped2" else move.first_order
         errors.append(move_error(profile, tier, move))
         spent += tier_price(profile, tier, cost)
-        biased = not profile.tiers[tier].unreduced
-        if biased and index > 0 and path[index - 1][1] == tier:
+        kind = whole_tier(profile.tiers[tier])
+        before = whole_tier(profile.tiers[path[index - 1][1]]) if index > 0 else None
+        if not kind.unreduced and kind == before:
             stretches[-1].append(index)
         else:
             stretches.append([index])
@@ -78,6 +79,7 @@ class _Move:
     Attributes:
         p, i, j: it extrapolates from p, or has p = i, and goes from i to j.
         k: where the last full move before it began, or -1.
+        asked: where the last move before it that asked the whole network at full size began, or -1.
         older: tier of the estimate at p; its own where p = i.
     """
 
@@ -85,11 +87,18 @@ class _Move:
     i: int
     j: int
     k: int
+    asked: int
     older: int
 
     @property
     def first_order(self) -> _Move:
         return replace(self, p=self.i)
+
+    def source(self, tier: Tier) -> int | None:
+        """Where what a tier reuses in this move was made; None if it reuses nothing."""
+        if tier.late:
+            return self.asked
+        return self.k if tier.cached else None
 
 
 def moves_of(profile: Profile, path: Path) -> list[_Move]:
@@ -97,30 +106,26 @@ def moves_of(profile: Profile, path: Path) -> list[_Move]:
     ends = [*(i for i, _ in path[1:]), len(profile.times) - 1]
     moves: list[_Move] = []
     before: tuple[int, int] | None = None
-    k = -1
+    k = asked = -1
     for (i, tier), j in zip(path, ends, strict=True):
         kind = profile.tiers[tier]
-        shared = before is not None and _share(profile.tiers[before[1]], kind)
+        shared = before is not None and share_history(profile.tiers[before[1]], kind)
         p, older = before if before is not None and shared else (i, tier)
-        moves.append(_Move(p, i, j, k, older))
+        moves.append(_Move(p, i, j, k, asked, older))
         before = (i, tier)
         k = i if kind.full else k
+        asked = i if kind.whole else asked
     return moves
-
-
-def _share(one: Tier, other: Tier) -> bool:
-    """Whether estimates of two tiers may be used in one polynomial."""
-    return one == other or (one.unreduced and other.unreduced)
 
 
 def move_error(profile: Profile, tier: int, move: _Move) -> float:
     """Error of one move, root mean square at t = 0."""
-    p, i, j, k = move.p, move.i, move.j, move.k
+    p, i, j = move.p, move.i, move.j
     parts = [profile.local_error[tier, p, i, j]]
     w = profile.weight[p, i, j]
-    if profile.tiers[tier].cached:
+    if (k := move.source(profile.tiers[tier])) is not None:
         parts[0] = np.hypot(parts[0], w * profile.drift[tier, k, i])
-    if p < i and profile.tiers[move.older].cached:
+    if p < i and (k := move.source(profile.tiers[move.older])) is not None:
         v = 1 - profile.times[j] / profile.times[i] - w
         parts.append(v * profile.drift[move.older, k, p])
     return math.hypot(*grown(profile, np.array(parts), j))

@@ -6,7 +6,9 @@ rest is arithmetic on these outputs, because a move is linear in its estimates,
     x_s = (s/t) x_t + w D_t + v D_p        (`asymflow.core.solvers.damped_weights`)
 
 so that the defect of every move, |x_s - reference|, is a quadratic form in the inner products of
-states and estimates: times x tiers network calls, instead of times^3.
+states and estimates: times x tiers network calls, instead of times^3. What a late tier reuses
+depends on when it was said: its fast part, which is cheap, is asked with what was said a few
+candidates before.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import platform
 import statistics
 from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,19 +29,20 @@ from torch import Tensor
 
 from asymflow._version import __version__
 from asymflow.core import engine
-from asymflow.core.adapter import Adapter, begun, clipped_estimate
+from asymflow.core.adapter import Adapter, begun, clipped_estimate, splits
 from asymflow.core.card import Carded
 from asymflow.core.checks import as_path, each_instance, instance, whole
 from asymflow.core.errors import InputError
-from asymflow.core.estimators import Guided, Memory, carry, estimate, seen
+from asymflow.core.estimators import Guided, Memory, Slow, carry, estimate, seen
 from asymflow.core.flow import smooth
-from asymflow.core.requests import tiles_refused
+from asymflow.core.requests import late_refused, tiles_refused
 from asymflow.core.schedules import candidates, interval, moments, switched
 from asymflow.core.solvers import damped_weights
 from asymflow.core.stages import Trajectory, compile_steps
 from asymflow.core.state import State, move
 from asymflow.core.types import (
     FULL,
+    LATE_TIERS,
     Profile,
     Request,
     Solver,
@@ -47,6 +50,7 @@ from asymflow.core.types import (
     Tier,
     cheaper_tiers,
     tiled_tiers,
+    whole_tier,
 )
 from asymflow.planning import costs
 from asymflow.planning.replay import recorded
@@ -61,6 +65,8 @@ _FORGOTTEN = 1e-6
 """Floor for errors and error growth, so that logarithms are finite."""
 _GROWING = 1.25
 """Minimal growth of a small error at times where saturation is measured."""
+AGES = (1, 4, 8)
+"""Candidate times between what a late estimate reuses and itself, at which it is measured."""
 _NEVER = 1e3
 """Saturation used when large errors grow as much as small ones."""
 
@@ -174,13 +180,17 @@ def measure(
     if tiers is not None:
         each_instance("tiers", tiers, Tier, "Pass tiers, such as asymflow.CONDITIONAL.")
     else:
-        tiers = (*cheaper_tiers(adapter.pool_factors(size)), *_tiled(adapter, size, times[-2]))
+        tiers = (
+            *cheaper_tiers(adapter.pool_factors(size)),
+            *_tiled(adapter, size, times[-2]),
+            *(LATE_TIERS if splits(adapter) else ()),
+        )
     if scale == 1:  # nothing to leave out
         tiers = [tier for tier in tiers if tier.guided and not tier.sequential_cfg]
     tiers = (FULL, *tiers)
     impossible = next((tier for tier in tiers if not _asks(adapter, tier, times[-2], size)), None)
     if impossible is not None:
-        reason = tiles_refused(adapter, Step(times[-2], 0.0, impossible), size)
+        reason = _refused(adapter, impossible, times[-2], size)
         raise InputError(
             f"Tier {impossible.name!r} cannot be profiled: {reason}. Leave it out of `tiers`."
         )
@@ -193,7 +203,9 @@ def measure(
         growth = growth or Growth(len(requests))
         few = answers.first(replaying, requests[: growth.pictures])
         amplification, saturation = _growth(few, growth, progress)
-    cost_ms, macs, peaks = _prices(adapter, requests[0], tiers, repeats, progress, memory)
+    cost_ms, macs, peaks, slow_bytes = _prices(
+        adapter, requests[0], tiers, repeats, progress, memory
+    )
     weights = np.zeros((len(times),) * 3)
     second = np.zeros_like(weights)
     for p, i, j in _moves(len(times)):
@@ -219,7 +231,7 @@ def measure(
         local_error=local_error,
         weight=weights.astype(np.float32),
         drift=np.stack([_drift(answers, tier) for tier in tiers]),
-        made=_made(adapter, requests, guidance_interval),
+        made=_made(adapter, requests, guidance_interval) | slow_bytes,
     )
     return found, answers.x[-1]
 
@@ -228,10 +240,10 @@ def measure_costs(
     adapter: Adapter, request: Request, profile: Profile, *, repeats: int = 9
 ) -> Profile:
     """The same profile with costs measured anew, on this machine."""
-    cost_ms, macs, peaks = _prices(
+    cost_ms, macs, peaks, slow_bytes = _prices(
         adapter, request, profile.tiers, repeats, no_progress, memory=True
     )
-    made = {**profile.made, **machine(adapter)}
+    made = {**profile.made, **machine(adapter), **slow_bytes}
     return replace(profile, cost_ms=cost_ms, macs=macs, peak_bytes=peaks, made=made)
 
 
@@ -264,7 +276,9 @@ class ReferenceOutputs:
     Attributes:
         x: the states [I, b, c, h, w].
         memories: of the full estimates at all times but the last, before clipping.
-        cheap: per tier that is not full, its outputs before carrying, enlarging and clipping.
+        cheap: per tier that is neither full nor late, its outputs before carrying, enlarging and
+            clipping.
+        late: per late tier, the error [I, I] that reusing adds, as `Profile.drift`.
     """
 
     models: ReferenceRun
@@ -272,11 +286,18 @@ class ReferenceOutputs:
     x: Tensor
     memories: tuple[Memory, ...]
     cheap: dict[Tier, tuple[Tensor, ...]]
+    late: dict[Tier, Array]
 
     def estimates(self, tier: Tier) -> list[Tensor]:
-        """x_0 [b, c, h, w] at all times but the last; carried tiers right after a full estimate."""
-        if tier.unreduced:
+        """x_0 [b, c, h, w] at all times but the last.
+
+        Of carried tiers right after a full estimate, and of late ones where the slow part was asked
+        at that very state.
+        """
+        if whole_tier(tier).unreduced:
             return [self.clipped_estimate(memory.x_0) for memory in self.memories]
+        if tier.late:
+            return [self.clipped_estimate(each.x_0 - each.guidance) for each in self.memories]
         cheap = self.cheap[tier]
         return [
             self.clipped_estimate(smooth(x, tier.pool_factor) if tier.pool_factor > 1 else x)
@@ -293,7 +314,7 @@ class ReferenceOutputs:
         memories = tuple(Memory(each.x_0[:count], each.guidance[:count]) for each in self.memories)
         cheap = {tier: tuple(x[:count] for x in each) for tier, each in self.cheap.items()}
         models = ReferenceRun.of(adapter, requests, self.models.guidance_interval)
-        return ReferenceOutputs(models, self.times, self.x[:, :count], memories, cheap)
+        return ReferenceOutputs(models, self.times, self.x[:, :count], memories, cheap, self.late)
 
 
 @torch.inference_mode()
@@ -311,17 +332,21 @@ def reference(
     shape = (adapter.channels, *requests[0].size)
     eps = torch.stack([engine.noise(request.seed, shape) for request in requests]).to(template)
     models = ReferenceRun.of(adapter, requests, guidance_interval)
-    cheap: dict[Tier, list[Tensor]] = {tier: [] for tier in tiers if not tier.full}
+    cheap: dict[Tier, list[Tensor]] = {tier: [] for tier in tiers if not (tier.full or tier.late)}
     memories: list[Memory] = []
+    late = _Late.of(tiers, len(times))
     finer = [t + (s - t) * part / FINER for t, s in pairwise(times) for part in range(FINER)]
-    walked = _walk(models, begun(adapter, eps, times[0]), (*finer, times[-1]), solver)
+    every = FINER if late.tiers else None
+    walked = _walk(models, begun(adapter, eps, times[0]), (*finer, times[-1]), solver, every)
     states = [x_t := next(walked)[0]]
     for number, (t, s) in enumerate(pairwise(times)):
         for part in range(FINER):
-            before, (x_t, memory) = x_t, next(walked)
+            before, (x_t, memory, slow) = x_t, next(walked)
             if part == 0:
                 assert memory is not None, "every move begins with a full estimate"
                 memories.append(memory)
+                if slow is not None:
+                    late.measure(models.at(t), number, before, t, memory, slow)
                 asked = [tier for tier in cheap if _asks(adapter, tier, t, requests[0].size)]
                 # Where a tier is not asked, its moves are ruled out whatever stands here.
                 found = dict.fromkeys(cheap, memory.x_0)
@@ -337,22 +362,81 @@ def reference(
         states.append(x_t)
         progress("following the reference", number + 1, len(times) - 1)
     kept = {tier: tuple(answers) for tier, answers in cheap.items()}
-    return ReferenceOutputs(models, times, torch.stack(states), tuple(memories), kept)
+    errors = late.between()
+    return ReferenceOutputs(models, times, torch.stack(states), tuple(memories), kept, errors)
+
+
+@dataclass(slots=True, eq=False)
+class _Late:
+    """How wrong late estimates are along a reference, for what was said at earlier candidates.
+
+    Attributes:
+        tiers: the late ones, with their errors [I, I], indexed [k, i].
+    """
+
+    tiers: dict[Tier, Array]
+    _said: dict[int, Slow] = field(default_factory=dict[int, Slow])
+
+    @classmethod
+    def of(cls, tiers: Sequence[Tier], count: int) -> _Late:
+        nothing = np.full((count, count), np.inf, np.float32)
+        return cls({tier: nothing.copy() for tier in tiers if tier.late})
+
+    def measure(
+        self, model: Guided, i: int, x_t: Tensor, t: float, memory: Memory, slow: Slow
+    ) -> None:
+        """At candidate i, where the whole network said `memory` and its slow part `slow`."""
+        time = x_t.new_full((len(x_t),), t)
+        plain = clipped_estimate(model.adapter, memory.x_0 - memory.guidance)
+        wanted = {True: clipped_estimate(model.adapter, memory.x_0), False: plain}
+        for k in (i - age for age in AGES if i - age in self._said):
+            known = self._said[k]
+            # Before the interval of guidance nothing was said without the condition.
+            guided = known.null is not None or not model.again
+            x_0, term, _ = model.denoise_split(x_t, time, known, guided=guided)
+            found = {True: x_0, False: x_0 - term} if guided else {False: x_0}
+            for tier, errors in self.tiers.items():
+                if tier.guided in found:
+                    made = clipped_estimate(model.adapter, found[tier.guided])
+                    missing = made - wanted[tier.guided]
+                    errors[k, i] = float(missing.square().mean().sqrt())
+        self._said[i] = slow
+        self._said.pop(i - max(AGES), None)
+
+    def between(self) -> dict[Tier, Array]:
+        """The errors, with those of the ages between the measured ones in proportion."""
+        for errors in self.tiers.values():
+            for i in range(len(errors)):
+                known = [k for k in range(i) if np.isfinite(errors[k, i])]
+                for k in range(min(known, default=i), i):
+                    errors[k, i] = np.interp(k, known, errors[known, i])
+        return self.tiers
 
 
 def _walk(
-    models: ReferenceRun, x_t: Tensor, nodes: Sequence[float], solver: Solver = "multistep2"
-) -> Generator[tuple[Tensor, Memory | None]]:
-    """Follow the full tier: the first state, then every next one and the estimate behind it."""
+    models: ReferenceRun,
+    x_t: Tensor,
+    nodes: Sequence[float],
+    solver: Solver = "multistep2",
+    every: int | None = None,
+) -> Generator[tuple[Tensor, Memory | None, Slow | None]]:
+    """Follow the full tier: the first state, then every next one and the estimate behind it.
+
+    And what the slow part of the network said in the first one of `every` estimates.
+    """
     steps = [Step(t, s, FULL, solver) for t, s in pairwise(nodes)]
     trajectory = Trajectory.of([compile_steps(steps)] * len(x_t), x_t)
     state = State((0,) * len(x_t), x_t)
-    yield x_t, None
-    for step in steps:
+    yield x_t, None, None
+    for number, step in enumerate(steps):
         time = x_t.new_full((len(x_t),), step.t)
-        x_0, memory = estimate(models.at(step.t), FULL, state.x, time, None)
+        model, slow = models.at(step.t), None
+        if every is not None and number % every == 0:
+            x_0, term, slow = model.denoise_split(state.x, time)
+        else:
+            x_0, term = model.denoise(state.x, time)
         state = move(trajectory, state, clipped_estimate(models.guided.adapter, x_0))
-        yield state.x, memory
+        yield state.x, Memory(x_0, term), slow
 
 
 def _ask_all(
@@ -381,7 +465,12 @@ def _tiled(adapter: Adapter, size: tuple[int, int], t: float) -> tuple[Tier, ...
 
 def _asks(adapter: Adapter, tier: Tier, t: float, size: tuple[int, int]) -> bool:
     """Whether a model has a tier at a time."""
-    return tiles_refused(adapter, Step(t, 0.0, tier), size) is None
+    return _refused(adapter, tier, t, size) is None
+
+
+def _refused(adapter: Adapter, tier: Tier, t: float, size: tuple[int, int]) -> str | None:
+    """Why a model has no such tier at a time; None if it has."""
+    return late_refused(adapter, tier) or tiles_refused(adapter, Step(t, 0.0, tier), size)
 
 
 def _moves(count: int) -> list[tuple[int, int, int]]:
@@ -416,7 +505,9 @@ def _local_errors(
 
 
 def _drift(answers: ReferenceOutputs, tier: Tier) -> Array:
-    """What carrying costs an estimate [I, I], indexed [k, i]."""
+    """What carrying, or what a late tier reuses, costs an estimate [I, I], indexed [k, i]."""
+    if tier.late:
+        return answers.late[tier]
     count = len(answers.times)
     drift = np.full((count, count), np.inf, np.float32)
     if tier.cached:
@@ -492,7 +583,7 @@ def follow(answers: ReferenceOutputs, x_t: Tensor, begin: int, moves: int | None
     nodes = (*times[begin:half], *times[max(begin, half) : -1 : stride], times[-1])
     if moves is not None and len(nodes) - 1 > moves:
         nodes = tuple(nodes[round(k * (len(nodes) - 1) / moves)] for k in range(moves + 1))
-    *_, (end, _) = _walk(answers.models, x_t, nodes)
+    *_, (end, _, _) = _walk(answers.models, x_t, nodes)
     return end
 
 
@@ -504,16 +595,24 @@ def _prices(
     repeats: int,
     progress: Progress,
     memory: bool,
-) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
-    """Milliseconds, multiply-accumulates and peak bytes of one estimate of one picture per tier."""
+) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...], dict[str, str]]:
+    """Milliseconds, multiply-accumulates and peak bytes of one estimate of one picture per tier.
+
+    And what is to be said of the bytes that late tiers reuse, if there are some.
+    """
     shape = (1, adapter.channels, *request.size)
     scale = torch.tensor([request.guidance_scale]).to(adapter.template)
     model = Guided.of(adapter, *adapter.encode([request]), scale)
     x_t = engine.noise(request.seed, shape).to(adapter.template)
     time = x_t.new_full((1,), 0.5)
     _, full = estimate(model, FULL, x_t, time, None)
+    said = None
+    if any(tier.late for tier in tiers):
+        *_, said = model.denoise_split(x_t, time)
 
     def call(tier: Tier) -> costs.Call:
+        if tier.late:
+            return lambda: model.denoise_split(x_t, time, said, guided=tier.guided)
         return lambda: estimate(model, tier, x_t, time, full)
 
     calls = [call(tier) for tier in tiers]
@@ -522,7 +621,7 @@ def _prices(
     macs = tuple(costs.work(each).macs for each in calls)
     peaks = tuple(costs.peak_bytes(each) if memory else 0 for each in calls)
     progress("timing the tiers", 1, 1)
-    return ms, macs, peaks
+    return ms, macs, peaks, {} if said is None else {"slow_bytes": str(said.nbytes)}
 
 
 def _check(requests: Sequence[Request]) -> None:

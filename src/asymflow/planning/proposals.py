@@ -14,7 +14,16 @@ from asymflow.core.adapter import Adapter
 from asymflow.core.errors import InputError
 from asymflow.core.flow import fine_time
 from asymflow.core.schedules import plan_of, switched
-from asymflow.core.types import CARRIED, CONDITIONAL, FULL, Plan, Profile, Request
+from asymflow.core.types import (
+    CARRIED,
+    CONDITIONAL,
+    FULL,
+    LATE,
+    LATE_CONDITIONAL,
+    Plan,
+    Profile,
+    Request,
+)
 from asymflow.planning import fitting, grids, planner, polishing
 from asymflow.planning.effort import QUICK, Effort
 from asymflow.planning.fitting import Fit, Teacher
@@ -25,10 +34,14 @@ from asymflow.planning.verifier import corrected, only
 
 SHIFTS = (1.0, 0.5, 0.25)
 """Of the model's own grid: as it is, and denser near the picture."""
-LATE = 0.1
-"""Time below which some plans that are tried do without guidance."""
-LATER = 0.3
+UNTIL = 0.1
+"""Time until which some plans that are tried are guided."""
+SOONER = 0.3
 """The same of fitted plans, whose weights make good some of what is missing."""
+ENDS = ((1,), (1, 2), (1, 3))
+"""Late steps of fitted plans that are tried, by their places from the end."""
+WORTH = 0.75
+"""Price of a late estimate, in parts of that of a full one, up to which late steps are tried."""
 
 
 def proposals(
@@ -37,7 +50,7 @@ def proposals(
     """Plans for the price of so many full estimates: by the profile, and what others would run."""
     budget = _budget(measured, steps)
     found = by_profile(measured, steps)
-    for allowed in _intervals(interval(own), measured, LATE):
+    for allowed in _intervals(interval(own), measured, UNTIL):
         for name, grid in _grids(own, dense).items():
             for solver in ("damped2", "corrected2"):
                 longest = None
@@ -134,6 +147,35 @@ class Guidance:
         return Plan(plan.name, tuple(steps))
 
 
+Tiers = Callable[[Sequence[float]], Plan | None]
+"""A plan over a grid; None where it would be no plan."""
+
+
+def ending_late(tiers: Tiers, places: Sequence[int]) -> Tiers:
+    """The same plans with some steps late: those at such places from the end, 1 for the last."""
+
+    def plan(times: Sequence[float]) -> Plan | None:
+        found = tiers(times)
+        if found is None:
+            return None
+        steps = list(found.steps)
+        for place in places:
+            if place >= len(steps):
+                return None
+            step = steps[-place]
+            steps[-place] = replace(step, tier=LATE if step.tier.guided else LATE_CONDITIONAL)
+        with suppress(InputError):  # a guided one may follow one that is not
+            return Plan(found.name, tuple(steps))
+        return None
+
+    return plan
+
+
+def _late(plan: Plan) -> tuple[int, ...]:
+    """The places of late steps from the end of a plan."""
+    return tuple(place for place, step in enumerate(reversed(plan.steps), 1) if step.tier.late)
+
+
 @dataclass(slots=True, eq=False)
 class Fits:
     """Fitted plans of any price.
@@ -146,6 +188,7 @@ class Fits:
         dense: times that those of the plans are as dense as, but for bends.
         journal: keeps them.
         effort: what they may take.
+        ends: places of late steps, from the end of a plan, that are tried where they may pay.
     """
 
     adapter: Adapter
@@ -155,6 +198,7 @@ class Fits:
     dense: tuple[float, ...]
     journal: Journal
     effort: Effort = QUICK
+    ends: Sequence[Sequence[int]] = ENDS
     _teacher: Teacher | None = None
     _found: dict[int, Fit | None] = field(default_factory=dict[int, "Fit | None"])
 
@@ -169,7 +213,7 @@ class Fits:
 
     def kinds(self) -> Iterator[Guidance]:
         """The ways to leave guidance out that are tried."""
-        intervals = _intervals(self.guided, self.measured, LATE, LATER)
+        intervals = _intervals(self.guided, self.measured, UNTIL, SOONER)
         yield from map(Guidance, intervals)
         if CARRIED in self.measured.tiers:
             yield Guidance(intervals[-1], every=2)
@@ -191,11 +235,14 @@ class Fits:
         return recorded(self.adapter, path)
 
     def _fitted(self, steps: int, teacher: Teacher) -> Fit | None:
-        begun = {price: found.bends for price, found in self._found.items() if found is not None}
-        nearest = sorted(begun, key=lambda price: abs(math.log(price / steps)))
-        begins = [*(begun[price] for price in nearest[:1]), *fitting.BEGINS]
+        begun = {price: found for price, found in self._found.items() if found is not None}
+        nearest = (
+            begun[min(begun, key=lambda price: abs(math.log(price / steps)))] if begun else None
+        )
+        begins = [*([] if nearest is None else [nearest.bends]), *fitting.BEGINS]
         # Where guidance is left out is chosen by the first bends, and times for the best of these.
-        shapes = [self._shape(steps, kind, begins[0]) for kind in self.kinds()]
+        kinds = list(self.kinds())
+        shapes = [self._shape(steps, kind.plan, begins[0]) for kind in kinds]
         tried = [(fitting.fit(teacher, shape, begins[:1], 1), shape) for shape in shapes]
         known = [(found, shape) for found, shape in tried if found is not None]
         if not known:
@@ -203,9 +250,44 @@ class Fits:
         best, shape = min(known, key=lambda each: each[0].error)
         rollouts = self.effort.again if begun else self.effort.first
         best = fitting.fit(teacher, shape, begins[1:], rollouts, known=best)
+        if best is not None:
+            kind = next(k for k, each in zip(kinds, shapes, strict=True) if each is shape)
+            ends = self.ends if nearest is None else [_late(nearest.plan) or ENDS[0]]
+            best = self._ended_late(steps, teacher, kind, best, ends, rollouts // 4)
         # With the plain adapter: outputs that were recorded have no gradients.
         plain = replace(teacher, adapter=self.adapter)
         return best and polishing.polished(plain, best, self.effort.polish)
+
+    def _ended_late(
+        self,
+        steps: int,
+        teacher: Teacher,
+        kind: Guidance,
+        best: Fit,
+        ends: Sequence[Sequence[int]],
+        rollouts: int,
+    ) -> Fit:
+        """The fit, or a better one of which some of the last steps are late.
+
+        All are tried with the bends of the fit, and few rollouts improve one that is better.
+        """
+        if not self._late_pays:
+            return best
+        bends, better = best.bends, None
+        for places in ends:
+            shape = self._shape(steps, ending_late(kind.plan, places), bends)
+            found = fitting.fit(teacher, shape, [bends], 1)
+            if found is not None and found.error < best.error:
+                best, better = found, shape
+        if better is None:
+            return best
+        return fitting.fit(teacher, better, [], rollouts, known=best) or best
+
+    @property
+    def _late_pays(self) -> bool:
+        """Whether late estimates are so much cheaper that a plan may gain by them."""
+        known = dict(zip(self.measured.tiers, self.measured.cost_ms, strict=True))
+        return bool(self.ends) and LATE in known and known[LATE] <= WORTH * known[FULL]
 
     def _taught(self, adapter: Adapter) -> Teacher:
         [first] = self.requests(1)[:1]
@@ -217,14 +299,15 @@ class Fits:
         count = fitting.pictures(adapter, first.size, self.effort)
         return Teacher.of(adapter, self.requests(count), fine)
 
-    def _shape(self, steps: int, kind: Guidance, begin: Sequence[float]) -> fitting.Shape:
+    def _shape(self, steps: int, tiers: Tiers, begin: Sequence[float]) -> fitting.Shape:
         """Plans for a price, with as many steps as fit into it with the first bends."""
         budget = _budget(self.measured, steps)
         dense = grids.blended(self.dense, fitting.DENSE)
 
         def made(count: int, bends: Sequence[float]) -> Plan | None:
-            plan = kind.plan(fitting.bent(dense, count, bends))
-            return plan if price(self.measured, plan) <= budget else None
+            plan = tiers(fitting.bent(dense, count, bends))
+            fits = plan is not None and price(self.measured, plan) <= budget
+            return plan if fits else None
 
         counts = range(max(1, steps), 2 * steps + 1)
         count = max((n for n in counts if made(n, begin) is not None), default=steps)

@@ -6,7 +6,9 @@ process, with its standard input and output as the channel (see `asymflow.server
 Everything else stays here: the worker runs a plan step by step and calls the child for estimates.
 
 A message is a safetensors file in memory: a request has "x_t", "t" and the "number" of a context,
-with its tensors if it is new; the response has "x_0", or "error" as bytes of text.
+with its tensors if it is new; the response has "x_0", or "error" as bytes of text. For late tiers a
+request has "split", and what the slow part said before, with names that begin with a slash; and the
+response what it says.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import IO
+from typing import IO, cast
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from asymflow.core.adapter import Adapter, Context, Wrapped
+from asymflow.core.adapter import Adapter, Context, Splits, Wrapped
 from asymflow.generation.pipeline import Model
 from asymflow.models import loading
 from asymflow.models.loading import EMBEDDED
@@ -96,9 +98,16 @@ class Network:
                 lambda known: _message({"x_t": x_t, "t": t} | known.named(context))
             )
         )
-        if "error" in response:
-            raise RuntimeError(bytes(response["error"].tolist()).decode())
-        return response["x_0"]
+        return _checked(response)["x_0"]
+
+    def denoise_split(
+        self, x_t: Tensor, t: Tensor, context: Context, slow: Context | None
+    ) -> tuple[Tensor, Context]:
+        """See `asymflow.core.adapter.Splits`; errors are those of `denoise`."""
+        own = {"x_t": x_t, "t": t, "split": torch.ones(())} | _marked(slow or {})
+        response = load(self.process.request(lambda known: _message(own | known.named(context))))
+        found = _checked(response)
+        return found["x_0"], _unmarked(found)
 
 
 class Apart(Wrapped):
@@ -110,6 +119,11 @@ class Apart(Wrapped):
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         return self.network.denoise(x_t, t, context)
+
+    def denoise_split(
+        self, x_t: Tensor, t: Tensor, context: Context, slow: Context | None
+    ) -> tuple[Tensor, Context]:
+        return self.network.denoise_split(x_t, t, context, slow)
 
 
 def command(ref: str | None, dtype: str) -> tuple[str, ...]:
@@ -154,6 +168,31 @@ def _message(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: value.clone().contiguous() for name, value in tensors.items()})
 
 
+def _checked(response: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A response that is no error."""
+    if "error" in response:
+        raise RuntimeError(bytes(response["error"].tolist()).decode())
+    return response
+
+
+def _marked(slow: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"/{name}": value for name, value in slow.items()}
+
+
+def _unmarked(message: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[1:]: value for name, value in message.items() if name.startswith("/")}
+
+
+def _response(
+    adapter: Adapter, message: Mapping[str, Tensor], context: Context
+) -> dict[str, Tensor]:
+    x_t, t = message["x_t"], message["t"]
+    if "split" not in message:
+        return {"x_0": adapter.denoise(x_t, t, context)}
+    x_0, slow = cast("Splits", adapter).denoise_split(x_t, t, context, _unmarked(message) or None)
+    return {"x_0": x_0} | _marked(slow)
+
+
 @torch.inference_mode()
 def _serve(adapter: Adapter, requests: IO[bytes], responses: IO[bytes]) -> None:
     """Serve requests until the input ends."""
@@ -171,8 +210,7 @@ def _serve(adapter: Adapter, requests: IO[bytes], responses: IO[bytes]) -> None:
         if len(contexts) > _CONTEXTS:
             contexts.popitem(last=False)
         try:
-            x_0 = adapter.denoise(message["x_t"], message["t"], contexts[number])
-            response = {"x_0": x_0}
+            response = _response(adapter, message, contexts[number])
         except (RuntimeError, MemoryError) as error:
             response = {"error": torch.tensor(list(f"{error!r}".encode()), dtype=torch.uint8)}
         write(responses, _message(response))

@@ -38,9 +38,9 @@ class Step(View):
 class Facts(View):
     """The content and settings of a picture, as they are stored.
 
-    `label` has the choices of its prompt, and `class_label` the number of its class. `drawn` is what
-    the model was asked with, where that is not the prompt. Pictures of earlier versions may lack
-    what has a default here.
+    `label` has the choices of its prompt, and `class_label` the number of its class. `drawn` is
+    what the model was asked with, where that is not the prompt. Pictures of earlier versions may
+    lack what has a default here.
     """
 
     label: str | None = None

@@ -167,13 +167,18 @@ def test_a_plan_for_another_kind_of_model_is_refused(
         load(pack, model, put(noisy, tmp_path))
 
 
-def test_lower_resolution_and_tiles_are_refused(pack: Any, model: Patcher, tmp_path: Path) -> None:
+def test_lower_resolution_tiles_and_late_steps_are_refused(
+    pack: Any, model: Patcher, tmp_path: Path
+) -> None:
     half = Tier("half", pool_factor=2)
     with pytest.raises(InputError, match="this model cannot do that"):
         load(pack, model, put(Plan("low", (Step(1.0, 0.0, half),)), tmp_path))
     tiled = Tier("tiled", tiles=8)
     with pytest.raises(InputError, match="tiles"):
         load(pack, model, put(Plan("tiled", (Step(1.0, 0.0, tiled),)), tmp_path))
+    late = Tier("late", late=True)
+    with pytest.raises(InputError, match="the fast part of the network only"):
+        load(pack, model, put(Plan("late", (Step(1.0, 0.5), Step(0.5, 0.0, late))), tmp_path))
 
 
 def test_a_plan_of_another_size_or_cfg_says_so(pack: Any, model: Patcher, tmp_path: Path) -> None:

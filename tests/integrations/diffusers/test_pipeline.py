@@ -23,7 +23,7 @@ from asymflow import AsymFlowScheduler
 from asymflow.core import engine
 from asymflow.core.errors import FileFormatError, InputError, MissingExtra
 from asymflow.core.schedules import plan_of, shifted, uniform
-from asymflow.core.types import CONDITIONAL, FULL, SEQUENTIAL_CFG, Plan, Request, Tier
+from asymflow.core.types import CONDITIONAL, FULL, LATE, SEQUENTIAL_CFG, Plan, Request, Tier
 from asymflow.models.diffusers.families import FAMILIES
 from asymflow.models.diffusers.pipelines import Family, adapt
 from asymflow.planning import plan_files, verifier
@@ -217,6 +217,20 @@ def test_an_accelerated_pipeline_takes_another_plan(unconditional: Make) -> None
     assert not torch.equal(pictures[0], pictures[2])
     assert twice.asymflow_plan is not None
     assert len(twice.asymflow_plan.steps) == 5
+
+
+@pytest.mark.parametrize(
+    ("tier", "words"),
+    [
+        (Tier("tiled", tiles=8), "tiles of 8 pixels, and pipelines are shown whole pictures only"),
+        (LATE, "'late', the fast part of a network, and networks of pipelines are asked as a"),
+    ],
+)
+def test_plans_of_parts_are_refused(unconditional: Make, tier: Tier, words: str) -> None:
+    plan = plan_of(uniform(2))
+    steps = (plan.steps[0], replace(plan.steps[1], tier=tier))
+    with pytest.raises(InputError, match=words):
+        asymflow.accelerate(unconditional(), Plan("parts", steps))
 
 
 def test_hooks_of_the_network_go_on_working(prx: Make, told: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from asymflow.models.embedded.detail import DetailConfig, fold, unfold
 from asymflow.models.embedded.network import DEVIATION, PictureConfig, PictureModel, skip_scales
 from asymflow.models.embedded.transformer import TransformerConfig
+from asymflow.planning import costs
 
 SHAPE = PictureConfig(
     ("noto", "twemoji"),
@@ -28,7 +30,8 @@ def fresh(config: PictureConfig = SHAPE, noise: float = 0.05) -> PictureModel:
     with torch.no_grad():  # heads start at zero, which would hide every mistake
         for parameter in model.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
-        model.mean.copy_(torch.tensor([-0.3, -0.4, -0.5, 0.1]))
+        if config.skip is not None:
+            model.mean.copy_(torch.tensor([-0.3, -0.4, -0.5, 0.1]))
     return model.eval()
 
 
@@ -37,7 +40,9 @@ def told(
 ) -> dict[str, torch.Tensor]:
     ids = torch.arange(1, 11).reshape(2, 5)
     drawings = torch.randn(2, 2, 4, *size, generator=torch.Generator().manual_seed(seed))
-    seen = model.encode_references(drawings, torch.tensor([present, present]))
+    seen = None
+    if model.config.references:
+        seen = model.encode_references(drawings, torch.tensor([present, present]))
     mask, style = torch.ones(2, 5, dtype=torch.bool), torch.zeros(2, dtype=torch.long)
     return model.context(ids, mask, style, seen)
 
@@ -52,6 +57,22 @@ def test_folding_moves_no_pixel_twice() -> None:
 def test_every_size_in_multiples_of_the_patch(size: tuple[int, int]) -> None:
     model = fresh()
     assert model(torch.randn(2, 4, *size), torch.rand(2), told(model, size)).shape == (2, 4, *size)
+
+
+@pytest.mark.parametrize("changes", [{}, {"references": 0}, {"references": 0, "skip": None}])
+def test_the_fast_part_with_what_the_trunk_just_said_is_the_whole(changes: dict[str, Any]) -> None:
+    model = fresh(dataclasses.replace(SHAPE, **changes))
+    x, t = torch.randn(2, 4, 32, 32), torch.tensor([0.2, 0.7])
+    context = told(model, (32, 32))
+    with torch.no_grad():
+        whole = model(x, t, context)
+        split, tokens = model.split(x, t, context, None)
+        assert torch.equal(split, whole)
+        assert torch.equal(model.split(x, t, context, tokens)[0], whole)
+        other, _ = model.split(x.flip(-1), t / 2, context, tokens)
+        assert (other - whole).abs().max() > 0.01
+        fast = costs.work(lambda: model.split(x, t, context, tokens))
+        assert fast.macs < costs.work(lambda: model(x, t, context)).macs
 
 
 def test_scales_leave_the_network_a_target_of_the_size_of_pictures() -> None:

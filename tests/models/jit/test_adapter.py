@@ -21,7 +21,7 @@ from asymflow.core.adapter import Adapter
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.schedules import uniform
 from asymflow.core.transforms import with_sequential_guidance
-from asymflow.core.types import Plan, Request, Step, Tier
+from asymflow.core.types import FULL, LATE, LATE_CONDITIONAL, Plan, Request, Step, Tier
 from asymflow.models.jit.adapter import JitAdapter, adapt, load, plan
 from asymflow.models.jit.checkpoint import published_name
 from asymflow.models.jit.network import JitConfig, JitModel, picture_of
@@ -145,6 +145,31 @@ def test_tiers_and_neighbours_do_not_change_a_picture() -> None:
     np.testing.assert_array_equal(alone.picture, beside.picture)
     [turned] = engine.run(adapter, with_sequential_guidance(steps), [request(1, 7)])
     np.testing.assert_allclose(turned.picture, alone.picture, atol=1e-5)
+
+
+@pytest.mark.parametrize("interval", [(0.0, 1.0), (0.3, 0.9)])
+def test_late_steps_run_the_last_blocks(interval: tuple[float, float]) -> None:
+    adapter = adapt(network(), guidance_interval=interval)
+    assert "late" in adapter.card.tiers
+    steps = (Step(1.0, 0.5), Step(0.5, 0.25, LATE), Step(0.25, 0.0, LATE_CONDITIONAL))
+    plan_ = Plan("late", steps)
+    wanted = [request(label, seed) for seed, label in enumerate((0, 1, 4))]
+    together = engine.run(adapter, plan_, wanted)
+    for one, found in zip(wanted, together, strict=True):
+        [alone] = engine.run(adapter, plan_, [one])
+        assert np.array_equal(alone.picture, found.picture)
+    # The states of a step that is too short to matter have the same slow part.
+    near = Plan("near", (Step(1.0, 0.5), Step(0.5, 0.5 - 1e-6), Step(0.5 - 1e-6, 0.0, LATE)))
+    whole = Plan("whole", (*near.steps[:2], replace(near.steps[2], tier=FULL)))
+    ends = [engine.run(adapter, each, wanted[:1])[0].picture for each in (near, whole)]
+    assert_close(*map(torch.from_numpy, ends), rtol=0, atol=1e-4)
+
+
+def test_one_block_is_not_split() -> None:
+    adapter = adapt(network(depth=1, class_start=0))
+    assert adapter.card.tiers == ("conditional",)
+    with pytest.raises(InputError, match="known as a whole"):
+        engine.run(adapter, Plan("late", (Step(1.0, 0.5), Step(0.5, 0.0, LATE))), [request()])
 
 
 def test_large_pictures_are_asked_for_at_the_size_of_training_or_in_tiles_of_it() -> None:

@@ -24,6 +24,7 @@ from asymflow.models.jit.network import (
     picture_of,
     position_table,
 )
+from asymflow.planning import costs
 
 SHAPE = JitConfig(
     size=32, patch=8, width=32, depth=3, heads=2, hidden=85, bottleneck=6, classes=5,
@@ -56,6 +57,40 @@ def inputs(config: JitConfig = SHAPE) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, config.channels, config.size, config.size, generator=generator)
     return x, torch.tensor([0.3, 0.9]), torch.tensor([2, config.classes])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"class_start": 0}, {"class_start": 2}, {"class_start": 3}, {"class_tokens": 0},
+     {"rank": 3, "noise_scale": 1.0}, {"depth": 2}, {"depth": 6, "class_start": 2}],
+)  # fmt: skip
+def test_the_fast_part_with_what_the_slow_part_just_said_is_the_whole(
+    changes: dict[str, Any],
+) -> None:
+    model = network(replace(SHAPE, **changes))
+    x, t, label = inputs(model.config)
+    with torch.no_grad():
+        whole = model(x, t, label, floor=0.05)
+        split, slow = model.split(x, t, label, None, floor=0.05)
+        assert torch.equal(split, whole)
+        again, kept = model.split(x, t, label, slow, floor=0.05)
+        assert kept is slow
+        assert_close(again, whole, rtol=1e-4, atol=1e-4)
+        # It looks at the newest state, and at its time.
+        for other in (model.split(2 * x, t, label, slow)[0], model.split(x, t / 2, label, slow)[0]):
+            assert (other - model.split(x, t, label, slow)[0]).abs().max() > 0.01
+
+
+def test_the_fast_part_is_a_third_of_the_blocks() -> None:
+    model = network(replace(SHAPE, depth=6))
+    x, t, label = inputs()
+    with torch.no_grad():
+        _, slow = model.split(x, t, label, None)
+        whole = costs.work(lambda: model(x, t, label)).macs
+        fast = costs.work(lambda: model.split(x, t, label, slow)).macs
+        none = costs.work(lambda: network(replace(SHAPE, depth=0))(x, t, label)).macs
+    assert (fast - none) / (whole - none) == pytest.approx(1 / 3, abs=0.02)
+    assert [replace(SHAPE, depth=depth).slow for depth in (1, 2, 12, 24, 32)] == [0, 1, 8, 16, 21]
 
 
 def test_larger_pictures_have_the_positions_of_a_larger_network() -> None:

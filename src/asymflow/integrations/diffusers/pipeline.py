@@ -182,6 +182,12 @@ def _checked(plan: Plan, base: Any, family: Family) -> Plan:
                 f"{step.tier.tiles} pixels, and pipelines are shown whole pictures only. Make a "
                 "plan for it with plan='auto'."
             )
+        if step.tier.late:
+            raise InputError(
+                f"Plan {plan.name!r} asks for tier {step.tier.name!r}, the fast part of a network, "
+                "and networks of pipelines are asked as a whole. Make a plan for it with "
+                "plan='auto'."
+            )
     if plan.binding is not None or plan.evidence is None:
         return plan
     # Version 0.1: the name stands for weights, schedule and noise together.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from asymflow.core.adapter import (
     Described,
     ProjectsGuidance,
     Remembers,
+    Splits,
     begun,
     collated,
+    splits,
 )
 from asymflow.core.errors import AsymflowError, InputError
 from asymflow.core.flow import average_pool
@@ -309,6 +311,48 @@ def memory(subject: Subject) -> Iterator[str]:
         )
 
 
+def splitting(subject: Subject) -> Iterator[str]:
+    """A network in two parts says the same as a whole; its fast part looks at the newest state."""
+    adapter = subject.adapter
+    if not splits(adapter):
+        raise DoesNotApply("its network is known as a whole")
+    ask = cast("Splits", adapter).denoise_split
+    (context, _), x_t, other = subject.contexts(0, 1), subject.state(18, 2), subject.state(19, 2)
+    t = x_t.new_tensor([0.8, 0.6])
+    plain = adapter.denoise(x_t, t, context)
+    whole, slow = ask(x_t, t, context, None)
+    if not subject.same(plain, whole):
+        yield (
+            f"Without `slow`, denoise_split is {apart(plain, whole):.2g} from denoise. Compute "
+            "both parts when slow is None."
+        )
+    before = {name: value.clone() for name, value in slow.items()}
+    again, _ = ask(x_t, t, context, slow)
+    if not subject.same(plain, again):
+        yield (
+            f"With what the slow part said of the same states, denoise_split is "
+            f"{apart(plain, again):.2g} from denoise. Return all that the fast part takes from it."
+        )
+    late, _ = ask(other, t / 2, context, slow)
+    yield from _unlike("The answer of the fast part", late, x_t)
+    yield from _changed("slow", before, slow)
+    if not apart(late, again) > 0:
+        yield (
+            "The fast part says the same of other states at other times. Let it look at the "
+            "newest ones, or set splits to False."
+        )
+    for i in (0, 1):
+        own, mine = (
+            {name: value[i : i + 1] for name, value in each.items()} for each in (context, slow)
+        )
+        alone, _ = ask(other[i : i + 1], t[i : i + 1] / 2, own, mine)
+        if not subject.same(late[i : i + 1], alone):
+            yield (
+                f"With what was kept of row {i}, the answer of the fast part is "
+                f"{apart(late[i : i + 1], alone):.2g} from that of both rows. Return it rows first."
+            )
+
+
 def description(subject: Subject) -> Iterator[str]:
     """The description is that of the model, and plans can be bound to it and recognise it."""
     adapter = subject.adapter
@@ -446,5 +490,6 @@ def _tensor(value: object) -> bool:
 
 PROPERTIES: tuple[Property, ...] = (
     form, answers, purity, determinism, contexts, rows, collating, conditioning, guidance, pooling,
-    pictures, refusals, beginning, clipping, projection, memory, description, identity,
+    pictures, refusals, beginning, clipping, projection, memory, splitting, description,
+    identity,
 )  # fmt: skip

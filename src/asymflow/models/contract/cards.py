@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from asymflow.core import engine
-from asymflow.core.adapter import Described
+from asymflow.core.adapter import Described, splits
 from asymflow.core.card import Asks, Card, Carded, Tiles
 from asymflow.core.errors import InputError
 from asymflow.core.requests import check_plan
@@ -17,6 +17,7 @@ from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.types import (
     CONDITIONAL,
     FULL,
+    LATE,
     Plan,
     Request,
     Step,
@@ -182,6 +183,8 @@ def tiers(subject: Subject) -> Iterator[str]:
     }
     if subject.guided:
         possible["conditional"] = CONDITIONAL
+    if splits(subject.adapter):
+        possible[LATE.name] = LATE
     for name in card.tiers:
         if name not in possible:
             yield (

@@ -34,7 +34,7 @@ from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import plan_of, uniform
 from asymflow.core.transforms import with_pool_factors
-from asymflow.core.types import Picture, Plan, Request, part_name
+from asymflow.core.types import LATE, Picture, Plan, Request, part_name
 from asymflow.core.words import Understanding
 from asymflow.io.files import replacing
 from asymflow.io.images import cut_out, fit
@@ -164,7 +164,11 @@ class EmbeddedAdapter:
                 {"prompt": prompt} if style is None else {"prompt": prompt, "style": style}
                 for prompt, style in prompts
             ),
-            tiers=("conditional", *map(part_name, self.pool_factors(DEFAULT_SIZE))),
+            tiers=(
+                "conditional",
+                *map(part_name, self.pool_factors(DEFAULT_SIZE)),
+                *([LATE.name] if self.splits else []),
+            ),
             # A tile would be shown whole reference drawings, beside a part of the picture.
             tiles=None if self.references else Tiles(min(DEFAULT_SIZE), TILED_UNTIL),
             steps=50,
@@ -307,6 +311,22 @@ class EmbeddedAdapter:
         if x_t.device.type == "cpu":
             context = _without_gaps(context)
         return self.model(x_t.to(dtype), t.float(), context).float()
+
+    @property
+    def splits(self) -> bool:
+        """Whether the network has convolutions beside its trunk, which draw without it."""
+        return self.model.detail is not None
+
+    def denoise_split(
+        self, x_t: Tensor, t: Tensor, context: Context, slow: Context | None
+    ) -> tuple[Tensor, Context]:
+        """As `denoise`; the slow part is the trunk."""
+        dtype = self.model.text.position.dtype
+        if x_t.device.type == "cpu":
+            context = _without_gaps(context)
+        known = None if slow is None else slow["tokens"]
+        x_0, tokens = self.model.split(x_t.to(dtype), t.float(), context, known)
+        return x_0.float(), {"tokens": tokens}
 
     def to_state(self, picture: Picture) -> Tensor:
         return torch.from_numpy(picture).permute(2, 0, 1).to(self.template) * 2 - 1

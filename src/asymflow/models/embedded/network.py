@@ -119,45 +119,68 @@ class PictureModel(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, context: Mapping[str, Tensor]) -> Tensor:
         """Estimate of x_0 [b, c, h, w] from x_t [b, c, h, w] at times t [b]."""
+        x_0, _ = self.split(x_t, t, context, None)
+        return x_0
+
+    def split(
+        self, x_t: Tensor, t: Tensor, context: Mapping[str, Tensor], slow: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`forward`, and the tokens [b, n, width] behind the trunk, which is the slow part.
+
+        With `slow`, those of an earlier call, the trunk is left out: the convolutions, and the head
+        of the trunk, draw the estimate from them, the newest x_t and its time. Of models with
+        convolutions only.
+        """
         if self.config.skip is None:
-            return self._asymmetric(x_t, t, context)
+            return self._asymmetric(x_t, t, context, slow)
         t_ = t.view(-1, 1, 1, 1)
         mean = self.mean[:, None, None].float()
         a, b = skip_scales(t_, self.config.skip)
         centred = x_t - ((1 - t_) * mean).to(x_t.dtype)
         unit = ((1 - t_).square() * DEVIATION**2 + t_.square()).rsqrt()
-        f = self._output(centred * unit.to(x_t.dtype), t, context)
-        return mean.to(f.dtype) + a.to(f.dtype) * centred + b.to(f.dtype) * f
+        f, slow = self._output(centred * unit.to(x_t.dtype), t, context, slow)
+        return mean.to(f.dtype) + a.to(f.dtype) * centred + b.to(f.dtype) * f, slow
 
-    def _output(self, x: Tensor, t: Tensor, context: Mapping[str, Tensor]) -> Tensor:
+    def _output(
+        self, x: Tensor, t: Tensor, context: Mapping[str, Tensor], slow: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """The output of trunk and convolutions [b, c, h, w] for their input [b, c, h, w]."""
         trunk, patch = self.transformer, self.config.transformer.patch
         height, width = x.shape[-2:]
         grid = height // patch, width // patch
         condition = trunk.conditioned(t, grid, context)
-        tokens = trunk.embed(patchify(x, patch))
         if self.detail is None:
-            tokens = trunk(tokens, condition, grid, context)
-            return unpatchify(trunk.head(tokens), patch, height, width)
+            assert slow is None, "a trunk alone has no fast part"
+            tokens = trunk(trunk.embed(patchify(x, patch)), condition, grid, context)
+            return unpatchify(trunk.head(tokens), patch, height, width), tokens
+        patches, seen = x, None
         if self.glance is not None:
             seen = context["reference"].to(x.dtype)
             # Low-resolution tiers run at a fraction of the side that the drawings were prepared
             # for.
             seen = F.avg_pool2d(seen, seen.shape[-1] // width) if seen.shape[-1] > width else seen
-            tokens = tokens + self.glance(patchify(seen, patch))
             x = torch.cat((x, seen), dim=1)
         local, features = self.detail.encode(x, condition)
-        tokens = trunk(tokens + local, condition, grid, context)
+        if slow is None:
+            tokens = trunk.embed(patchify(patches, patch))
+            if self.glance is not None and seen is not None:
+                tokens = tokens + self.glance(patchify(seen, patch))
+            tokens = trunk(tokens + local, condition, grid, context)
+        else:
+            tokens = slow
         drawn = self.detail.decode(tokens, grid, features, condition)
-        return unpatchify(trunk.head(tokens), patch, height, width) + drawn
+        return unpatchify(trunk.head(tokens), patch, height, width) + drawn, tokens
 
-    def _asymmetric(self, x_t: Tensor, t: Tensor, context: Mapping[str, Tensor]) -> Tensor:
+    def _asymmetric(
+        self, x_t: Tensor, t: Tensor, context: Mapping[str, Tensor], slow: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         patch = self.config.transformer.patch
         height, width = x_t.shape[-2:]
         patches = patchify(x_t, patch)
-        u_a = patchify(self._output(x_t, t, context), patch)
+        output, slow = self._output(x_t, t, context, slow)
+        u_a = patchify(output, patch)
         inside = torch.addcmul(patches, (1 - t)[:, None, None].to(u_a.dtype), u_a) @ self.basis.T
-        return unpatchify(inside @ self.basis - u_a, patch, height, width)
+        return unpatchify(inside @ self.basis - u_a, patch, height, width), slow
 
 
 def skip_scales(t: Tensor, skip: float) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ from asymflow.core.checks import as_path, number, whole
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.requests import refuse_others
 from asymflow.core.schedules import plan_of, uniform
-from asymflow.core.types import CONDITIONAL, FULL, Picture, Plan, Request, Solver, Step
+from asymflow.core.types import CONDITIONAL, FULL, LATE, Picture, Plan, Request, Solver, Step
 from asymflow.models import imagenet
 from asymflow.models.calls import spread
 from asymflow.models.files import tensors
@@ -143,7 +143,7 @@ class JitAdapter:
             guided=True,
             guidance_interval=self.guidance_interval,
             calibration=tuple({"label": label} for label in spread(config.classes)),
-            tiers=("conditional",),
+            tiers=("conditional", *([LATE.name] if self.splits else [])),
             tiles=Tiles(config.size, TILED_UNTIL),
             steps=STEPS,
         )
@@ -206,11 +206,27 @@ class JitAdapter:
         return {"label": label, "outside": label}, {"label": null, "outside": label}
 
     def denoise(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        return self.model(x_t, t, self._label_at(t, context), floor=self.floor)
+
+    @property
+    def splits(self) -> bool:
+        """Whether there are blocks to leave out."""
+        return self.model.config.slow > 0
+
+    def denoise_split(
+        self, x_t: Tensor, t: Tensor, context: Context, slow: Context | None
+    ) -> tuple[Tensor, Context]:
+        """As `denoise`; the slow part is the first two thirds of the blocks."""
+        label, known = self._label_at(t, context), None if slow is None else slow["added"]
+        x_0, added = self.model.split(x_t, t, label, known, floor=self.floor)
+        return x_0, {"added": added}
+
+    def _label_at(self, t: Tensor, context: Context) -> Tensor:
+        """The classes [b] that the network is told at times t [b]."""
         low, high = self.guidance_interval
         above = (t > low + _ROUNDING) | (low == 0)
         below = (t < high - _ROUNDING) | (high == 1)
-        label = torch.where(above & below, context["label"], context["outside"])
-        return self.model(x_t, t, label, floor=self.floor)
+        return torch.where(above & below, context["label"], context["outside"])
 
     def to_state(self, picture: Picture) -> Tensor:
         state = torch.from_numpy(picture).movedim(-1, 0).to(self.template) * 2 - 1

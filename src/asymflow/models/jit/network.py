@@ -93,6 +93,11 @@ class JitConfig:
         """Patches along a side."""
         return self.size // self.patch
 
+    @property
+    def slow(self) -> int:
+        """Blocks of the slow part: the first ones, about two thirds; 0 if there is one only."""
+        return self.depth - max(1, round(self.depth / 3))
+
 
 SHAPES: Mapping[str, tuple[int, int, int, int, int, int]] = {
     # width, depth, heads, hidden, bottleneck, class_start
@@ -177,6 +182,27 @@ class _Block(nn.Module):
         return torch.addcmul(x, gate_m, self.contract(F.silu(gate) * value))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Begun:
+    """What the blocks are given.
+
+    Attributes:
+        tokens: of the patches [b, n, width].
+        classes: extra tokens [b, m, width].
+        condition: time and class [b, 1, width].
+        rope: two tables [n, head_dim] of rotations.
+    """
+
+    tokens: Tensor
+    classes: Tensor
+    condition: Tensor
+    rope: tuple[Tensor, Tensor]
+
+    def with_classes(self, tokens: Tensor) -> Tensor:
+        """Tokens [b, m + n, width], the extra ones first."""
+        return torch.cat((self.classes, tokens), dim=1)
+
+
 class JitTransformer(nn.Module):
     """Maps a picture, a time and a class to one vector per patch, in JiT's own time.
 
@@ -236,6 +262,28 @@ class JitTransformer(nn.Module):
 
         Label `config.classes` is none.
         """
+        begun = self._begun(x, time, label)
+        return self._drawn(begun, self._through(begun, begun.tokens, 0, self.config.depth))
+
+    def split(
+        self, x: Tensor, time: Tensor, label: Tensor, slow: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`forward`, and what the first `config.slow` blocks add to their tokens [b, m, width].
+
+        With `slow`, what they added to others, they are left out: the newest patches are embedded,
+        and go to the other blocks with that added.
+        """
+        begun, cut = self._begun(x, time, label), self.config.slow
+        early = self.config.class_tokens and self.config.class_start < cut
+        plain = begun.with_classes(begun.tokens) if early else begun.tokens
+        if slow is None:
+            tokens = self._through(begun, begun.tokens, 0, cut)
+            slow = tokens - plain
+        else:
+            tokens = plain + slow
+        return self._drawn(begun, self._through(begun, tokens, cut, self.config.depth)), slow
+
+    def _begun(self, x: Tensor, time: Tensor, label: Tensor) -> _Begun:
         position, rope = self._positions(
             (x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch)
         )
@@ -245,15 +293,24 @@ class JitTransformer(nn.Module):
         condition = F.silu(condition)[:, None]
         tokens = self.embed(self.squeeze(x.to(dtype))).flatten(2).transpose(1, 2)
         tokens = tokens + position.to(dtype)
-        count, extra = tokens.shape[1], self.config.class_tokens
-        for index, block in enumerate(self.blocks):
-            if index == self.config.class_start and extra:
-                tokens = torch.cat((label_embedding[:, None] + self.class_position, tokens), dim=1)
-                # The extra tokens have no position: they are not rotated.
-                rope = (F.pad(rope[0], (0, 0, extra, 0), value=1), F.pad(rope[1], (0, 0, extra, 0)))
-            tokens = block(tokens, condition, rope)
-        tokens = tokens[:, tokens.shape[1] - count :]
-        shift, scale = self.head_modulation(condition).chunk(2, dim=-1)
+        return _Begun(tokens, label_embedding[:, None] + self.class_position, condition, rope)
+
+    def _through(self, begun: _Begun, tokens: Tensor, first: int, last: int) -> Tensor:
+        """Tokens after the blocks from the first one on, before the last one."""
+        start, extra, rope = self.config.class_start, self.config.class_tokens, begun.rope
+        # The extra tokens have no position: they are not rotated.
+        cos, sin = rope
+        turned = (F.pad(cos, (0, 0, extra, 0), value=1), F.pad(sin, (0, 0, extra, 0)))
+        for index in range(first, last):
+            if index == start and extra:
+                tokens = begun.with_classes(tokens)
+            tokens = self.blocks[index](tokens, begun.condition, turned if index >= start else rope)
+        return tokens
+
+    def _drawn(self, begun: _Begun, tokens: Tensor) -> Tensor:
+        """The output for the tokens after all blocks."""
+        tokens = tokens[:, tokens.shape[1] - begun.tokens.shape[1] :]
+        shift, scale = self.head_modulation(begun.condition).chunk(2, dim=-1)
         return self.head(torch.addcmul(shift, self.head_norm(tokens), 1 + scale))
 
     def _positions(self, grid: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -292,16 +349,33 @@ class JitModel(nn.Module):
         is x_t + min(1, t / floor) (x_0 - x_t); for
         AsymFlow's see `asymflow.models.subspace.recovered`.
         """
+        return self._estimate(self.transformer(*self._seen(x_t, t), label), x_t, t, floor)
+
+    def split(
+        self, x_t: Tensor, t: Tensor, label: Tensor, slow: Tensor | None, *, floor: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """`forward`, and what the slow part says, see `JitTransformer.split`."""
+        output, slow = self.transformer.split(*self._seen(x_t, t), label, slow)
+        return self._estimate(output, x_t, t, floor), slow
+
+    def _seen(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures and times as the transformer is shown them."""
+        if self.config.rank is None:
+            return self.config.noise_scale * x_t, 1 - t
+        k, tau = calibrated(t.float(), self.scale.float())
+        return k.view(-1, 1, 1, 1) * x_t, tau
+
+    def _estimate(self, output: Tensor, x_t: Tensor, t: Tensor, floor: float) -> Tensor:
+        """x_0 [b, c, h, w] from the transformer's output."""
         patch = self.config.patch
         rows = x_t.shape[-2] // patch
         if self.config.rank is not None:
-            k, tau = calibrated(t.float(), self.scale.float())
-            v = self.transformer(k.view(-1, 1, 1, 1) * x_t, tau, label).float()
             patches = patches_of(x_t.float(), patch)
-            x_0 = recovered(patches, v, t, self.basis.float(), self.scale.float(), floor)
+            x_0 = recovered(
+                patches, output.float(), t, self.basis.float(), self.scale.float(), floor
+            )
             return picture_of(x_0, patch, rows)
-        s = self.config.noise_scale
-        x_0 = picture_of(self.transformer(s * x_t, 1 - t, label).float() / s, patch, rows)
+        x_0 = picture_of(output.float() / self.config.noise_scale, patch, rows)
         if not floor:
             return x_0
         return torch.lerp(x_t.float(), x_0, (t.float() / floor).clamp(max=1).view(-1, 1, 1, 1))

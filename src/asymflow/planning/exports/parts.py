@@ -331,6 +331,9 @@ def _tiers(path: Path, *, guided: bool) -> Iterator[Line]:
     def tiled(tier: Tier) -> bool:
         return tier.tiles is not None
 
+    def late(tier: Tier) -> bool:
+        return tier.late
+
     def in_turn(tier: Tier) -> bool:
         return tier.sequential_cfg
 
@@ -342,6 +345,8 @@ def _tiers(path: Path, *, guided: bool) -> Iterator[Line]:
         yield Line("carried estimates", "no", f"of steps {found}: {whole}{again}")
     if found := where(tiled):
         yield Line("tiles", "no", f"of steps {found}: {whole}, with the memory that it takes")
+    if found := where(late):
+        yield Line("late steps", "no", f"of steps {found}: {whole}, its slow part too")
     if found := where(in_turn):
         yield Line("guidance in turn", "no", f"of steps {found}: saves memory, changes nothing")
 
