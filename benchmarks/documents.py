@@ -295,6 +295,36 @@ def tiled(result: Result, errors: Result) -> Iterator[str]:
     )
 
 
+@passages(PLANNING, "trained/late.json", note="the JiT of Fashion-MNIST")
+def late(result: Result) -> Iterator[str]:
+    plain, guided = (result["tables"][f"Fashion JiT, {how}"] for how in ("unguided", "guidance 2"))
+    one, both = guided["shares"]["late conditional"], guided["shares"]["late"]
+    yield (
+        f"takes {fixed(100 * one['macs'])} % of the multiply-accumulates of a pass, "
+        f"{fixed(100 * one['ms'])} % of its time, and {fixed(100 * both['ms'])} % with guidance"
+    )
+    other = result["embedded"]["random weights"]["late conditional"]
+    yield f"{fixed(100 * other['macs'])} % of the multiply-accumulates of the embedded network"
+    drift = min(plain["drift"], key=lambda each: abs(each["t"] - 0.3))
+    ages = drift["ages"]
+    off = bare(ages["1"], 3)
+    yield f"At t = {number('0.3')} a late estimate is off by {off} where the slow part"
+    yield f"{bare(ages['4'], 3)} where it was four before"
+    for table, how in ((plain, "none"), (guided, "2")):
+        for each in table["rows"]:
+            ways = each["ways"]
+            assert ways["free"]["late"] == 0, "the page says that none is kept"
+            cells = [bare(ways["without"]["error"]["mean"], 4)]
+            for name in ("last", "last two"):
+                found = ways[name]
+                worth = f"{fixed(found['worth']['value'], 2)} {interval(found['worth'], 2)}"
+                mean, took = bare(found["error"]["mean"], 4), fixed(found["time"], 2)
+                cells.append(f"{mean}; {worth}; {took}")
+            yield row(how, number(each["price"]), *cells)
+    spent = max(table["seconds"]["free over without"] for table in (plain, guided))
+    yield f"at most {fixed(100 * (spent - 1))} % longer"
+
+
 def _seconds(ms: float) -> str:
     """Two digits, as the memory beside it; whole seconds above 100."""
     return fixed(ms / 1000) if ms >= 100_000 and ms < 800_000 else figures(ms / 1000, 2)
@@ -1072,6 +1102,7 @@ definitions(
     ),
     *("guidance carried | 1 |", "detail carried | 2 |", "both carried | 1 |"),
     *("pooled to a tile | 2 |", "the same with the prompt only | 1 |"),
+    "by the fast part of the network | 2 |",
 )
 definitions("docs/glossary.md", "the ends of time", "1 is noise, 0 is the picture")
 definitions(

@@ -218,6 +218,7 @@ SUITES = (
         "fashion late",
         "Fitted plans with and without late steps at equal measured time; what the fast part costs",
         f"{_ONE} {_RUN} fashion late",
+        ("trained/late.json",),
     ),
     Suite(
         "fashion learned",

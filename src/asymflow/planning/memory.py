@@ -47,8 +47,8 @@ def of_plan(profile: Profile, plan: Plan) -> int | None:
     """Bytes that a plan takes for one picture beyond the weights, by a profile.
 
     At every estimate there are the contexts of the picture, the states that the solver keeps, what
-    the slow part of the network said, if a late step uses that, and either the peak of the estimate,
-    as it was measured, or the answers to it and the move that they lead to.
+    the slow part of the network said, if a late step uses that, and either the peak of the
+    estimate, as it was measured, or the answers to it and the move that they lead to.
 
     Args:
         profile: has the peaks of the tiers of the plan.
