@@ -199,8 +199,13 @@ SUITES = (
     Suite(
         "fashion campaign",
         "Fitted plans beside every standard sampler on its best grid and interval, at equal passes",
-        f"{_ONE} {_RUN} fashion campaign --networks jit; --networks unet",
-        ("trained/campaign-jit.json", "trained/campaign-unet.json"),
+        f"{_ONE} {_RUN} fashion campaign --networks jit; --networks unet; --networks embedded "
+        "--prices 6 10 --guidance 5 --out DIR",
+        (
+            "trained/campaign-jit.json",
+            "trained/campaign-unet.json",
+            "e11a8aad/campaign-embedded.json",
+        ),
     ),
     Suite(
         "fashion quality",

@@ -30,8 +30,15 @@ PART = re.compile(
     r"(?P<begin><!-- written by scripts/docs\.py: (?P<name>\w+) -->\n).*?(?=<!-- end -->)",
     re.DOTALL,
 )
-PLOTS = ("adaptive-jit", "campaign-jit", "campaign-unet", "ablation")
-"""Results that pages show, as copies: the documentation has nothing from outside of its folder."""
+PLOTS = (
+    "trained/adaptive-jit",
+    "trained/campaign-jit",
+    "trained/campaign-unet",
+    "trained/ablation",
+    "e11a8aad/campaign-embedded",
+)
+"""Plots of results that pages show, as copies: the documentation has nothing from outside of its
+folder."""
 DECISION = re.compile(r"# (?P<number>\d{3})\. (?P<title>.+)\n\nStatus: (?P<status>.+)\n")
 
 
@@ -245,8 +252,8 @@ def main() -> int:
                 path.write_text(new, encoding="utf-8")
                 print(f"{path.relative_to(ROOT)} written")
     for result in PLOTS:
-        name = f"docs/assets/{result}.png"
-        copy, plot = ROOT / name, (ROOT / f"benchmarks/results/trained/{result}.png").read_bytes()
+        name = f"docs/assets/{result.rpartition('/')[2]}.png"
+        copy, plot = ROOT / name, (ROOT / f"benchmarks/results/{result}.png").read_bytes()
         if not copy.exists() or copy.read_bytes() != plot:
             outdated = True
             if check:
