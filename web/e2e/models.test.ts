@@ -70,6 +70,7 @@ test("a class is found by typing, chosen with keys, and drawn", async () => {
   expect(new Set(alpha)).toEqual(new Set([255]));
   await history(page).first().click();
   const box = page.getByRole("dialog", { name: "Picture" });
+  await box.getByText("Details").click();
   await box.getByText("277", { exact: true }).waitFor();
   expect(await page.getByText("Transparency").count()).toBe(0);
 });
