@@ -1035,6 +1035,22 @@ def limits() -> Iterator[str]:
     settings = Settings(data=Path())
     megabytes = 1e6
     least = settings.body_pace * settings.body_seconds
+    hours = 3600
+    yield f"| `--keep-deleted` | {fixed(settings.undo_seconds / hours)} hours |"
+    yield f"| `--keep-results` | {fixed(settings.passing_seconds / hours)} hour |"
+    yield (
+        f"| `--keep-uploads`, `--upload-space` | {fixed(settings.upload_seconds / hours)} hours, "
+        f"{number(round(settings.upload_space / megabytes))} MB |"
+    )
+    yield f"| `--keep-free` | {fixed(settings.spare / megabytes)} MB |"
+    yield f"| `--max-upload` | {fixed(settings.upload_bytes / megabytes)} MB |"
+    yield f"| {number(settings.queue)}, {number(settings.queue_of_one)} | pictures that wait |"
+    yield f"| `--rate` | {fixed(settings.rate)} |"
+    yield (
+        f"| {fixed(settings.picture_seconds)}, {number(round(settings.wait_seconds))} seconds | a "
+        "picture"
+    )
+    yield f"| `--connections` | {number(settings.connections)} |"
     yield f"up to {fixed(settings.upload_space / 1e9)} GB"
     yield f"{fixed(settings.spare / megabytes)} MB of the disk stay free"
     yield f"| the headers of a request | {fixed(settings.head_seconds)} seconds |"
@@ -1079,9 +1095,7 @@ def studio(result: Result) -> Iterator[str]:
     yield f"took {fixed(page['median'], 1)} % more than no page"
 
 
-definitions(
-    STUDIO, "limits in the code", "spends at most 2 % of the time"
-)
+definitions(STUDIO, "limits in the code", "spends at most 2 % of the time")
 
 
 @passages(COMFYUI, "server/comfyui-0.27.0.json", "server/comfyui-0.3.64.json")

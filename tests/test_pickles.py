@@ -22,8 +22,10 @@ import asymflow
 from asymflow.core.batcher import Interrupted
 from asymflow.core.errors import AsymflowError, FileFormatError, InputError, MissingExtra
 from asymflow.core.types import Profile
+from asymflow.io.images import TooManyPixels
 from asymflow.models.embedded import plans
 from asymflow.models.gaussian import GaussianAdapter
+from asymflow.server.problems import Refusal
 
 HOW: dict[str, Callable[[Any], Any]] = {
     "pickle": lambda x: pickle.loads(pickle.dumps(x)),
@@ -110,6 +112,8 @@ ERRORS = (
     FileFormatError("Cannot read it."),
     MissingExtra("diffusers", "diffusers"),
     Interrupted((3, 5)),
+    TooManyPixels("It has 9 pixels, and 4 are the most.", 4),
+    Refusal("A mask selects nothing.", "invalid_mask", side=4),
 )
 
 

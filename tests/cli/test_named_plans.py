@@ -60,7 +60,7 @@ def test_an_interrupted_measurement_resumes(
 
     def prices(_: object, __: object, tiers: Sequence[Tier], *___: object) -> Any:
         cost = tuple(2.0 if tier.guided else 1.0 for tier in tiers)
-        return cost, (1,) * len(tiers), (0,) * len(tiers)
+        return cost, (1,) * len(tiers), (0,) * len(tiers), {}
 
     # What is tried depends on prices, and so on the clock.
     monkeypatch.setattr(profiler, "_prices", prices)

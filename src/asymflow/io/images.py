@@ -44,6 +44,10 @@ class TooManyPixels(FileFormatError):
         super().__init__(message)
         self.limit = limit
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is made again from the arguments of Exception, which is the message.
+        return type(self), (str(self), self.limit), vars(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Notes:

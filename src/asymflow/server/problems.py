@@ -121,6 +121,10 @@ class Refusal(InputError):
         assert code in CODES, code
         self.problem = ProblemDetail(message, code=code, values=values)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is made again from the arguments of Exception, which is the message.
+        return type(self), (str(self), self.problem.code), vars(self)
+
 
 class ApiError(Exception):
     """An error whose response is a problem."""
