@@ -141,14 +141,7 @@ def hashes(out: Path) -> dict[str, str]:
 
 def division(place: Path, count: int, seed: int) -> dict[str, Any]:
     """How many rows have the same pixels however the work is divided."""
-    rows = [
-        {
-            "id": f"row-{i}",
-            "prompt": f"a {COLOURS[i % 10]} {SUBJECTS[i // 10 % 10]}",
-            "size": 32,
-        }
-        for i in range(count)
-    ]
+    rows = [*drawn(count)]
     manifest = write(place / "division.jsonl", iter(rows))
     usual = ("--plan", "draft", "--threads", 1)
     found: dict[str, dict[str, str]] = {}
@@ -177,6 +170,22 @@ def division(place: Path, count: int, seed: int) -> dict[str, Any]:
         "same": same,
         "different": count - same,
         "rows_per_second": speed,
+    }
+
+
+def drawn(count: int) -> Iterator[dict[str, object]]:
+    """Rows of the embedded model."""
+    for i in range(count):
+        prompt = f"a {COLOURS[i % 10]} {SUBJECTS[i // 10 % 10]}"
+        yield {"id": f"row-{i}", "prompt": prompt, "size": 32}
+
+
+def wrong(expected: Mapping[str, str], found: Mapping[str, str]) -> dict[str, int]:
+    """How the pixels of rows that were found differ from those that are expected."""
+    return {
+        "missing": len(expected.keys() - found.keys()),
+        "unknown": len(found.keys() - expected.keys()),
+        "other pixels": sum(expected.get(id) != each for id, each in found.items()),
     }
 
 
@@ -233,11 +242,7 @@ def chaos(place: Path, count: int, rounds: int, seed: int) -> dict[str, Any]:
         "rows": count,
         "killed": dict(killed),
         "rows after each round": progress,
-        "wrong": {
-            "missing": len(expected.keys() - found.keys()),
-            "unknown": len(found.keys() - expected.keys()),
-            "other pixels": sum(expected.get(id) != each for id, each in found.items()),
-        },
+        "wrong": wrong(expected, found),
     }
 
 

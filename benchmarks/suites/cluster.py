@@ -44,16 +44,16 @@ from asymflow.integrations.ray import PictureBatch, proxy
 from asymflow.integrations.ray import serve as api
 from benchmarks import results
 from benchmarks.suites.bulk import (
-    COLOURS,
-    SUBJECTS,
     command,
     done,
+    drawn,
     finished,
     free_rows,
     hashes,
     offered,
     write,
     written,
+    wrong,
 )
 from benchmarks.suites.server import cpu_name, machine
 from tests.bulk import models
@@ -147,7 +147,7 @@ class Cluster:
 
 def division(place: Path, cluster: Cluster, count: int) -> dict[str, Any]:
     """How many rows have the same pixels however the work is divided."""
-    manifest = drawn(place / "division.jsonl", count)
+    manifest = write(place / "division.jsonl", drawn(count))
     found: dict[str, dict[str, str]] = {}
     done(manifest, place / "processes", *USUAL, "--workers", 2)
     found["two processes"] = hashes(place / "processes")
@@ -179,24 +179,9 @@ def division(place: Path, cluster: Cluster, count: int) -> dict[str, Any]:
 USUAL = ("--plan", "draft", "--threads", 1)
 
 
-def drawn(path: Path, count: int) -> Path:
-    """Rows of the embedded model."""
-    return write(
-        path,
-        (
-            {
-                "id": f"row-{i}",
-                "prompt": f"a {COLOURS[i % 10]} {SUBJECTS[i // 10 % 10]}",
-                "size": 32,
-            }
-            for i in range(count)
-        ),
-    )
-
-
 def throughput(place: Path, cluster: Cluster, count: int, pairs: int) -> dict[str, Any]:
     """Rows per second of two actors over that of two processes."""
-    manifest = drawn(place / "throughput.jsonl", count)
+    manifest = write(place / "throughput.jsonl", drawn(count))
     ratios: list[float] = []
     speed: dict[str, list[float]] = {"processes": [], "actors": []}
     for pair in range(pairs):
@@ -307,11 +292,7 @@ def chaos(place: Path, cluster: Cluster, count: int, rounds: int, seed: int) -> 
         "rows": count,
         "killed": dict(killed),
         "rows after each round": progress,
-        "wrong": {
-            "missing": len(expected.keys() - found.keys()),
-            "unknown": len(found.keys() - expected.keys()),
-            "other pixels": sum(expected.get(id) != each for id, each in found.items()),
-        },
+        "wrong": wrong(expected, found),
     }
 
 

@@ -172,6 +172,10 @@ def test_keys_limits_and_records_are_ones_own(
     assert len(set(made)) == 3
     other = ben.http.post("/api/jobs", json={**body, "prompt": "an owl"}, headers=key)
     assert other.status_code == 409  # of his own request
+    nothing = {"Idempotency-Key": ""}
+    made = [each.http.post("/api/jobs", json=body, headers=nothing).json()["id"] for each in people]
+    made += [anna.http.post("/api/jobs", json=body, headers=nothing).json()["id"]]
+    assert len(set(made)) == 4  # an empty key is none
     start = anna.ask(server, "a cat")["pictures"][0]["id"]
     job = anna.ask(server, "a dog", parent=start, strength=0.5)
     png = anna.http.get(job["pictures"][0]["url"]).content

@@ -87,46 +87,6 @@ Message = Event | Finished | Refused
 """What a worker says."""
 
 
-class Pool(Protocol):
-    """Workers with one model each.
-
-    Attributes:
-        lost: workers that ended by themselves.
-        metrics: of all workers, of those that were lost too.
-        ready: number of workers that have loaded their model.
-        busy: whether rows are being made, or have to be made again.
-    """
-
-    @property
-    def lost(self) -> int: ...
-    @property
-    def metrics(self) -> list[Metrics]: ...
-    @property
-    def ready(self) -> int: ...
-    @property
-    def busy(self) -> bool: ...
-
-    def wants(self) -> bool:
-        """Whether a worker has time for a chunk that is not to be made again; those are given."""
-        ...
-
-    def give(self, rows: list[Row]) -> None:
-        """Give a chunk to the worker with the least to do."""
-        ...
-
-    def events(self, seconds: float) -> Iterator[Event]:
-        """What has happened, after waiting for it for at most so many seconds.
-
-        Raises:
-            AsymflowError: a model cannot be loaded.
-        """
-        ...
-
-    def close(self) -> None:
-        """End all workers, whatever they do."""
-        ...
-
-
 class Maker:
     """What a worker runs: a model, and what was done with it."""
 
@@ -199,23 +159,28 @@ class Duties(Generic[W]):
 
     @property
     def metrics(self) -> list[Metrics]:
+        """Of all workers, of those that were lost too."""
         return [*self._gone, *(worker.metrics for worker in self.workers)]
 
     @property
     def ready(self) -> int:
+        """Number of workers that have loaded their model."""
         return sum(worker.ready for worker in self.workers)
 
     @property
     def busy(self) -> bool:
+        """Whether rows are being made, or have to be made again."""
         return bool(self._again) or any(worker.chunks for worker in self.workers)
 
     def wants(self) -> bool:
+        """Whether a worker has time for a chunk that is not to be made again; those are given."""
         while self._again and (worker := self._idlest(1)) is not None:
             worker.alone = True
             self._assign(worker, self._again.popleft())
         return not self._again and self._idlest(AHEAD) is not None
 
     def give(self, rows: list[Row]) -> None:
+        """Give a chunk to the worker with the least to do."""
         worker = self._idlest(AHEAD)
         assert worker is not None, "asked by `wants` before"
         worker.alone = False
@@ -288,6 +253,29 @@ class Duties(Generic[W]):
     def _assign(self, worker: W, rows: list[Row]) -> None:
         worker.chunks.append(list(rows))
         self._send(worker, rows)
+
+
+class Pool(Protocol):
+    """Workers with one model each.
+
+    Attributes:
+        duties: who has which rows, and what became of the workers.
+    """
+
+    @property
+    def duties(self) -> Duties[Any]: ...
+
+    def events(self, seconds: float) -> Iterator[Event]:
+        """What has happened, after waiting for it for at most so many seconds.
+
+        Raises:
+            AsymflowError: a model cannot be loaded.
+        """
+        ...
+
+    def close(self) -> None:
+        """End all workers, whatever they do."""
+        ...
 
 
 def peak_bytes() -> int:

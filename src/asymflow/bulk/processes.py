@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from asymflow.bulk.pictures import Settings
-from asymflow.bulk.pool import Duties, Event, Maker, Metrics, Refused, Worker
+from asymflow.bulk.pool import Duties, Event, Maker, Refused, Worker
 from asymflow.bulk.rows import Row
 from asymflow.core.errors import AsymflowError, InputError
 
@@ -41,33 +41,11 @@ class Processes:
 
     def __init__(self, settings: Sequence[Settings]) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._duties: Duties[_Process] = Duties(_send)
-        self._duties.workers += [self._start(each) for each in settings]
-
-    @property
-    def lost(self) -> int:
-        return self._duties.lost
-
-    @property
-    def metrics(self) -> list[Metrics]:
-        return self._duties.metrics
-
-    @property
-    def ready(self) -> int:
-        return self._duties.ready
-
-    @property
-    def busy(self) -> bool:
-        return self._duties.busy
-
-    def wants(self) -> bool:
-        return self._duties.wants()
-
-    def give(self, rows: list[Row]) -> None:
-        self._duties.give(rows)
+        self.duties: Duties[_Process] = Duties(_send)
+        self.duties.workers += [self._start(each) for each in settings]
 
     def events(self, seconds: float) -> Iterator[Event]:
-        pipes = {worker.pipe: worker for worker in self._duties.workers}
+        pipes = {worker.pipe: worker for worker in self.duties.workers}
         for pipe in wait(list(pipes), seconds):
             worker = pipes[pipe]  # pyright: ignore[reportArgumentType]
             try:
@@ -75,16 +53,16 @@ class Processes:
             except (EOFError, OSError):
                 yield from self._bury(worker)
             else:
-                yield from self._duties.heard(worker, message)
+                yield from self.duties.heard(worker, message)
 
     def close(self) -> None:
-        for worker in self._duties.workers:
+        for worker in self.duties.workers:
             worker.pipe.close()
             worker.process.kill()
-        for worker in self._duties.workers:
+        for worker in self.duties.workers:
             worker.process.join()
             worker.process.close()
-        self._duties.workers.clear()
+        self.duties.workers.clear()
 
     def _start(self, settings: Settings) -> _Process:
         ours, theirs = self._context.Pipe()
@@ -98,8 +76,8 @@ class Processes:
         worker.process.join()
         code = worker.process.exitcode
         worker.process.close()
-        yield from self._duties.bury(worker, _ended(code))
-        self._duties.workers.append(self._start(worker.settings))
+        yield from self.duties.bury(worker, _ended(code))
+        self.duties.workers.append(self._start(worker.settings))
 
 
 def _send(worker: _Process, rows: list[Row]) -> None:

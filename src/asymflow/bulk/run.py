@@ -227,8 +227,8 @@ class _Run:
             ended,
             self._progress(),
             self.job,
-            self.pool.metrics,
-            self.pool.lost,
+            self.pool.duties.metrics,
+            self.pool.duties.lost,
             self.order.place,
             self.order.errors,
         )
@@ -259,20 +259,20 @@ class _Run:
         feed = self.feed
         while not self.stopped and feed is not None:
             starved = False
-            while not self.stopped and self.pool.wants():
+            while not self.stopped and self.pool.duties.wants():
                 rows = feed.chunk(self.together)
                 if rows is None:
                     starved = True
                     break
                 if rows:
-                    self.pool.give(rows)
+                    self.pool.duties.give(rows)
                 elif feed.exhausted or self._too_many():
                     break
                 else:
                     self.advance(self._progress())
             if self._too_many():
                 return "too many errors"
-            if feed.exhausted and not self.pool.busy:
+            if feed.exhausted and not self.pool.duties.busy:
                 return "finished"
             self._hear(_POLL if starved else _TICK)
             self.store.tick()
@@ -327,7 +327,7 @@ class _Run:
             failed=self.failed,
             nfe=self.nfe,
             seconds=seconds,
-            workers=self.pool.ready,
+            workers=self.pool.duties.ready,
         )
 
 

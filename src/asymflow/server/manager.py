@@ -127,7 +127,8 @@ class JobManager:
         text = f"{literal} {sent} {request.model_dump_json(exclude=unique)}"
         body = hashlib.sha256(text.encode()).hexdigest()
         whose = "" if client.owner == OPERATOR else f"{client.owner} "
-        scoped = key and hashlib.sha256(f"{kind} {whose}{key}".encode()).hexdigest()
+        # An empty key says nothing: it is none.
+        scoped = hashlib.sha256(f"{kind} {whose}{key}".encode()).hexdigest() if key else None
         with self._lock:
             if scoped is not None and (again := self._again(scoped, body)) is not None:
                 again.callers += 1

