@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Generator
 from typing import Any, cast
 
@@ -22,6 +23,10 @@ from asymflow.models.embedded.adapter import EmbeddedAdapter
 from asymflow.server.settings import Settings
 
 from .conftest import SMALL, Running, Slow, running
+
+importlib.import_module("schemathesis.specs.openapi.schemas")
+"""Which schemathesis loads late. pytest parses it then, and Python before 3.11.8 must not parse
+while another thread (the server's) writes a traceback."""
 
 PROMISES = [
     not_a_server_error,

@@ -29,6 +29,13 @@ class Nodes:
         self.cluster.remove_node(node, allow_graceful=False)
 
 
+@pytest.fixture(autouse=True)
+def no_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray counts nothing: its counting goes on in a thread when a test is over, and writes
+    tracebacks, while another test may be reading source. Python before 3.11.8 cannot do both."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+
+
 @pytest.fixture
 def nodes(here: Path) -> Iterator[Nodes]:
     ray: Any = pytest.importorskip("ray")
