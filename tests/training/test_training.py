@@ -29,7 +29,7 @@ from asymflow.training.data.manifest import Entry, write_manifest
 from asymflow.training.errors import squared_errors
 from asymflow.training.loop import Batch, build, draw, draw_times, states, train
 from asymflow.training.recipes import RECIPES, Phase, Recipe, recipe
-from asymflow.training.run import blended
+from asymflow.training.run import blended, finishing
 
 TINY = Recipe(
     name="tiny",
@@ -117,6 +117,31 @@ def test_loss_falls_and_a_killed_run_goes_on(dataset: Dataset, tmp_path: Path) -
     ]
     assert len(losses) == 60
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_a_run_is_ended_beside_itself(dataset: Dataset, tmp_path: Path) -> None:
+    vectors = torch.randn(30522, 32)
+    whole = dataclasses.replace(TINY, steps=100, checkpoint_minutes=0.0)
+    going = train(
+        build(whole, dataset, vectors), whole, dataset, tmp_path, device=torch.device("cpu")
+    )
+    for _ in itertools.islice(going, 30):
+        pass
+    going.close()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    ends, folder = finishing(whole, tmp_path, 10)
+    assert ends.steps == 40
+    run = train(build(ends, dataset, vectors), ends, dataset, folder, device=torch.device("cpu"))
+    rates = [row.rate for row, _ in itertools.islice(run, 4)]
+    run.close()  # killed
+    ends, folder = finishing(whole, tmp_path, 10)
+    assert ends.steps == 40, "it ends where it was to end"
+    run = train(build(ends, dataset, vectors), ends, dataset, folder, device=torch.device("cpu"))
+    rates += [row.rate for row, _ in run]
+    assert rates == pytest.approx([1 - i / 10 for i in range(10)])
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before, "the run itself can go on"
+    with pytest.raises(InputError, match="to finish"):
+        finishing(whole, tmp_path / "elsewhere", 10)
 
 
 def test_a_checkpoint_of_another_shape_is_refused(dataset: Dataset, tmp_path: Path) -> None:

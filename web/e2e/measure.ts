@@ -197,7 +197,9 @@ test("what previews cost", async () => {
       (answer) => answer.url().endsWith("/api/jobs") && answer.request().method() === "POST",
     );
     await page.locator("body").press("Control+Enter");
-    return ((await (await asked).json()) as Job).id;
+    const answer = await asked;
+    expect(answer.request().postDataJSON()).toMatchObject(wanted); // or this compares other things
+    return ((await answer.json()) as Job).id;
   };
   const over = async (id: string): Promise<void> => {
     while ((await server.get<Job>(`/api/jobs/${id}`)).finished === null) await pause(500);
@@ -205,7 +207,8 @@ test("what previews cost", async () => {
   const settled = async (): Promise<Page> => {
     const page = await visit();
     await page.evaluate(
-      (settings) => localStorage.setItem("asymflow.settings", JSON.stringify(settings)),
+      // A window goes by what it kept itself.
+      (settings) => sessionStorage.setItem("asymflow.settings", JSON.stringify(settings)),
       { ...wanted, look: { seed, thumbnail: null } },
     );
     return page;

@@ -13,7 +13,7 @@ from asymflow.core.errors import InputError
 from asymflow.io.files import replacing
 from asymflow.io.progress import bars
 from asymflow.training import loop, recipes
-from asymflow.training.run import run
+from asymflow.training.run import finishing, run
 
 
 def train(
@@ -24,6 +24,7 @@ def train(
     device: str | None,
     start: Path | None,
     minutes: float | None,
+    finish: int | None,
     seed: int,
     blend: float,
     export: Path | None,
@@ -31,8 +32,8 @@ def train(
     """Train a recipe in the folder `out`, and print the path of the model file.
 
     Raises:
-        InputError: the recipe is unknown, the duration or the blend is invalid, or `export` cannot
-            be written.
+        InputError: the recipe is unknown, the duration, the end or the blend is invalid, or
+            `export` cannot be written.
         FileFormatError: the dataset, the start or the checkpoint is invalid.
     """
     recipe = dataclasses.replace(recipes.recipe(recipe_name), seed=seed)
@@ -40,6 +41,13 @@ def train(
         if not 0 < minutes < math.inf:
             raise InputError(f"--minutes {minutes:g} is no duration. Give a number above 0.")
         recipe = dataclasses.replace(recipe, minutes=minutes, steps=None)
+    if finish is not None:
+        if finish < 1 or minutes is not None or start is not None:
+            raise InputError(
+                f"--finish {finish} is not possible. Give a number of steps above 0, and neither "
+                "--minutes nor --start: it goes on from the run in --out."
+            )
+        recipe, out = finishing(recipe, out, finish)
     if not 0 < blend <= 1 or (blend < 1 and start is None):
         raise InputError(
             f"--blend {blend:g} is not possible. Give a share above 0 and up to 1, and below 1 the "

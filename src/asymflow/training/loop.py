@@ -38,6 +38,7 @@ from asymflow.training.recipes import Recipe
 
 SHAPE = ("transformer", "rank", "detail", "skip", "references")
 """Fields of a recipe that determine the architecture."""
+CHECKPOINT = "checkpoint.pt"
 _KERNELS = ("first", "second")
 _MATRICES = ("qkv", "query_key", "value", "project", "text_kv", "gate", "expand", "contract")
 
@@ -281,7 +282,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     model = model.to(device)
     state = State(model, copy.deepcopy(model), _optimizers(model, recipe, device))
-    checkpoint = out / "checkpoint.pt"
+    checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         _restore(state, recipe, checkpoint, device)
     passes = copy.deepcopy(model).to(fast_dtype(device))

@@ -199,6 +199,22 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def finish(recipe: Recipe, step: int, steps: int) -> Recipe:
+    """The last `steps` of a recipe, from `step` on: the rates fall to zero.
+
+    A run at constant rates can be ended well at any step (arXiv 2405.18392). The weights are
+    averaged over a fifth of these steps, since those before are of higher rates.
+    """
+    total = step + steps
+    return dataclasses.replace(
+        recipe,
+        name=f"{recipe.name}-finish",
+        steps=total,
+        decay=steps / total,
+        ema=max(0.0, 1 - 5 / steps),
+    )
+
+
 def recipe(name: str) -> Recipe:
     """Look up a recipe.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from asymflow.core import devices, engine, presets
-from asymflow.core.errors import FileFormatError
+from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.types import Request
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
@@ -26,8 +27,8 @@ from asymflow.training import curve
 from asymflow.training.data.dataset import Dataset, is_simple
 from asymflow.training.data.manifest import Entry
 from asymflow.training.errors import squared_errors
-from asymflow.training.loop import SHAPE, Progress, build, train
-from asymflow.training.recipes import Recipe
+from asymflow.training.loop import CHECKPOINT, SHAPE, Progress, build, train
+from asymflow.training.recipes import Recipe, finish
 from asymflow.training.vectors import distil, encoder_folder
 
 PAIRS = 64
@@ -90,6 +91,33 @@ def run(
             _draw(target, out / f"samples-{row.step:06d}.png")
             plot_loss(out / "log.jsonl", out / "loss.png")
     return target
+
+
+def finishing(recipe: Recipe, out: Path, steps: int) -> tuple[Recipe, Path]:
+    """How to end the run in `out` now, within `steps`, and the folder in it to do that in.
+
+    The run itself is left as it is, and can go on. An interrupted end is resumed: it began where
+    its checkpoint says.
+
+    Raises:
+        InputError: there is no run in `out`.
+    """
+    folder = out / f"finish-{steps}"
+    own, begun = folder / CHECKPOINT, out / CHECKPOINT
+    if not own.exists():
+        if not begun.exists():
+            raise InputError(f"{out} has no {CHECKPOINT} to finish. Give the --out of a run.")
+        folder.mkdir(exist_ok=True)
+        for name in ("log.jsonl", curve.ERRORS, VECTORS):
+            if (out / name).exists():
+                shutil.copyfile(out / name, folder / name)
+        with begun.open("rb") as source, replacing(own) as target:
+            shutil.copyfileobj(source, target)
+    saved = torch.load(own, map_location="cpu", weights_only=True, mmap=True)
+    ends = finish(recipe, saved["step"], steps)
+    if saved["recipe"]["name"] == ends.name:
+        ends = finish(recipe, saved["recipe"]["steps"] - steps, steps)
+    return ends, folder
 
 
 def curve_pairs(dataset: Dataset) -> dict[str, list[Entry]]:

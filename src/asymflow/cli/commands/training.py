@@ -31,6 +31,13 @@ def train(
         float | None,
         typer.Option(metavar="N", help="Duration, instead of the one in the recipe."),
     ] = None,
+    finish: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STEPS",
+            help="End the run in --out within so many steps, in DIR/finish-STEPS; it can go on.",
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -59,6 +66,7 @@ def train(
         device=device,
         start=start,
         minutes=minutes,
+        finish=finish,
         seed=seed,
         blend=blend,
         export=export,
