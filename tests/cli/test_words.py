@@ -43,6 +43,15 @@ def test_a_translation_is_noted_kept_and_replayed(type_: Type) -> None:
     assert record("d.png").drawn == "a cat"
 
 
+def test_negative_prompts_are_translated_too_and_recorded_as_asked(type_: Type) -> None:
+    assert type_("generate", "ein Apfel", "--negative", "grün", *SMALL, "-o", "a.png").code == 0
+    assert type_("generate", "an apple", "--negative", "green", *SMALL, "-o", "b.png").code == 0
+    assert record("a.png").negative == record("b.png").negative == "green"
+    assert same("a.png", "b.png")
+    assert type_("generate", "--like", "a.png", "-o", "c.png").code == 0
+    assert record("c.png") == record("a.png")
+
+
 def test_a_picture_from_before_prompts_were_translated_is_replayed_as_it_was(
     type_: Type, here: Path
 ) -> None:

@@ -82,6 +82,7 @@ class Record:
     """Everything that decides the pixels of a picture.
 
     Attributes:
+        negative: what the model was asked with: a translation, for one that knows English only.
         size: (height, width).
         plan: the whole plan, before it is truncated to `strength`.
         grid: settings that `plan` was made from, so that a repetition can change one of them.

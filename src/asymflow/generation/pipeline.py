@@ -398,7 +398,7 @@ def _request(
 ) -> tuple[Request, Style | None, int | None]:
     """The first picture, without input pictures; its style, and its class."""
     card = model.card
-    inputs, style, label = _inputs(card, wanted, drawn(model, wanted))
+    inputs, style, label = _inputs(card, wanted, *drawn(model, wanted))
     scale = card.guidance if wanted.guidance is None else wanted.guidance
     if scale != 1 and not card.guided:
         raise InputError(
@@ -410,11 +410,18 @@ def _request(
     return Request(inputs, size, wanted.seed, scale), style, label
 
 
-def drawn(model: Model, wanted: GenerationSpec) -> str:
-    """What the model is asked with for a prompt: a translation, for one that knows English only."""
+def drawn(model: Model, wanted: GenerationSpec) -> tuple[str, str]:
+    """What the model is asked with for prompt and negative prompt.
+
+    That is a translation, for one that knows English only; those of a replay are read already.
+    """
     if wanted.drawn is not None:
-        return wanted.drawn
-    return words.understand(model.adapter, wanted.prompt, wanted.languages).drawn
+        return wanted.drawn, wanted.negative
+    asked = words.understand(model.adapter, wanted.prompt, wanted.languages)
+    if not wanted.negative:
+        return asked.drawn, ""
+    languages = (*((asked.locale,) if asked.locale else ()), *wanted.languages)
+    return asked.drawn, words.understand(model.adapter, wanted.negative, languages).drawn
 
 
 def no_size(card: Card, size: tuple[int, int]) -> str:
@@ -436,10 +443,10 @@ def no_size(card: Card, size: tuple[int, int]) -> str:
 def _job(model: Model, wanted: GenerationSpec, size: tuple[int, int], plan: Plan) -> Job:
     card = model.card
     request, style, label = _request(model, wanted, size)
-    asked = drawn(model, wanted)
+    asked, negative = drawn(model, wanted)
     record = Record(
         prompt=card.classes[label] if label is not None else wanted.prompt,
-        negative=wanted.negative,
+        negative=negative,
         style=None if style is None else style.id,
         seed=wanted.seed,
         size=size,
@@ -464,14 +471,14 @@ def _job(model: Model, wanted: GenerationSpec, size: tuple[int, int], plan: Plan
 
 
 def _inputs(
-    card: Card, wanted: GenerationSpec, prompt: str
+    card: Card, wanted: GenerationSpec, prompt: str, negative: str
 ) -> tuple[dict[str, object], Style | None, int | None]:
     """The inputs of a request by the card of the model; its style, and its class.
 
     Args:
         card: of the model.
         wanted: the pictures.
-        prompt: that the model is asked with.
+        prompt, negative: that the model is asked with.
 
     Raises:
         InputError: the model is asked with something else.
@@ -498,7 +505,7 @@ def _inputs(
     if wanted.negative and not card.negative:
         raise InputError(f"{card.title} knows no negative prompt. Leave --negative out.")
     if card.negative:
-        inputs["negative"] = wanted.negative
+        inputs["negative"] = negative
     if wanted.image is not None and not card.image:
         raise InputError(f"{card.title} cannot begin with a picture. Leave --image out.")
     if wanted.reference != "library":

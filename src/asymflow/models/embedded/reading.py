@@ -203,6 +203,8 @@ def _composed(prompt: str, words: Sequence[Word]) -> str:
             size = word.drawn
         elif word.drawn:
             items.append(_Item(word.drawn, thing=False))
+    if colour and not items:
+        return colour
     while items and not items[-1].thing and items[-1].text in (",", "and", "with", "in", "on"):
         items.pop()
     text = " ".join(_phrase(item) if item.thing else item.text for item in items)

@@ -123,7 +123,8 @@ class Vocabulary:
             if score[row] < _LEAST or len(best) == NEAR:
                 break
             concept, name = names[row]
-            best.setdefault(concept.key, name)
+            if name not in best.values():  # several concepts can have the same
+                best.setdefault(concept.key, name)
         return tuple(best.values())
 
     @cached_property

@@ -89,6 +89,11 @@ class Reading:
         return any(part.role == "thing" for part in self.parts)
 
     @property
+    def coloured(self) -> bool:
+        """Whether it has a colour."""
+        return any(part.role == "colour" for part in self.parts)
+
+    @property
     def small(self) -> bool:
         """Whether it has small words, such as articles."""
         return any(part.role == "other" for part in self.parts)
@@ -165,7 +170,11 @@ class Lookup:
             self._reading(number, spans, hits, hinted, small.get(self._table.locales[number], {}))
             for number in sorted(named)
         ]
-        found = [reading for reading in readings if reading.says]
+        found = [
+            reading
+            for reading in readings
+            if reading.says or (reading.coloured and reading.locale in hinted)
+        ]
         return sorted(found, key=lambda reading: (-reading.score, self._order(reading, hinted)))
 
     def matching(self, hint: str) -> str | None:
