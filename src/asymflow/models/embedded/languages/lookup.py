@@ -175,7 +175,9 @@ class Lookup:
             for reading in readings
             if reading.says or (reading.coloured and reading.locale in hinted)
         ]
-        return sorted(found, key=lambda reading: (-reading.score, self._order(reading, hinted)))
+        return sorted(
+            found, key=lambda each: (not each.says, -each.score, self._order(each, hinted))
+        )
 
     def matching(self, hint: str) -> str | None:
         """The locale of the table that a language tag such as "de-DE" or "zh-TW" means."""
