@@ -41,6 +41,12 @@ SUITES = (
         own=False,
     ),
     Suite(
+        "panel",
+        "How many of sixty prompts that nobody tuned to come out as what they name",
+        f"{_ONE} {_RUN} panel data/emoji DIR",
+        ("e11a8aad/panel.json",),
+    ),
+    Suite(
         "quality of plans",
         "Shipped plans keep the quality of the default grid",
         "asymflow bench quality --plan NAME --dtype bfloat16 --json > FILE",

@@ -121,7 +121,7 @@ def embedded() -> Case:
 def embedded_with_convolutions() -> Case:
     torch.manual_seed(0)
     shape = TransformerConfig(width=64, depth=2, head_dim=32, hidden=128, text_width=32)
-    detail = DetailConfig(half=8, quarter=12)
+    detail = DetailConfig(half=8, quarter=12, gates=True)
     model = PictureModel(PictureConfig(("noto", "twemoji"), shape, detail=detail, skip=0.2))
     with torch.no_grad():
         for parameter in model.parameters():

@@ -174,7 +174,7 @@ def test_a_blend_is_a_point_on_the_line_between_two_models(dataset: Dataset) -> 
 LOOKING = dataclasses.replace(
     TINY,
     rank=0,
-    detail=DetailConfig(half=8, quarter=8),
+    detail=DetailConfig(half=8, quarter=8, gates=True),
     skip=0.2,
     references=2,
     time_uniform=0.5,

@@ -157,7 +157,12 @@ def looking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of the second format, that looks at two drawings."""
     torch.manual_seed(0)
     config = PictureConfig(
-        ("noto", "twemoji"), SHAPE, rank=0, detail=DetailConfig(8, 12), skip=0.2, references=2
+        ("noto", "twemoji"),
+        SHAPE,
+        rank=0,
+        detail=DetailConfig(8, 12, gates=True),
+        skip=0.2,
+        references=2,
     )
     model = PictureModel(config)
     with torch.no_grad():
@@ -177,7 +182,7 @@ def drawn(adapter: embedded.EmbeddedAdapter, *requests: Request) -> list[np.ndar
 def test_a_model_with_references_is_kept_in_a_file(looking: Path) -> None:
     adapter = embedded.load(looking)
     assert adapter.references == 2
-    assert adapter.model.config.detail == DetailConfig(8, 12)
+    assert adapter.model.config.detail == DetailConfig(8, 12, gates=True)
     assert adapter.model.config.skip == 0.2
     one, other = drawn(adapter, request()), drawn(embedded.load(looking), request())
     assert np.array_equal(one[0], other[0])

@@ -18,7 +18,7 @@ SHAPE = PictureConfig(
     TransformerConfig(width=32, depth=1, head_dim=16, hidden=48, text_width=32),
     vocabulary=50,
     rank=0,
-    detail=DetailConfig(half=8, quarter=12),
+    detail=DetailConfig(half=8, quarter=12, gates=True),
     skip=0.2,
     references=2,
 )
@@ -59,7 +59,13 @@ def test_every_size_in_multiples_of_the_patch(size: tuple[int, int]) -> None:
     assert model(torch.randn(2, 4, *size), torch.rand(2), told(model, size)).shape == (2, 4, *size)
 
 
-@pytest.mark.parametrize("changes", [{}, {"references": 0}, {"references": 0, "skip": None}])
+PLAIN = DetailConfig(half=8, quarter=12)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"detail": PLAIN}, {"references": 0}, {"references": 0, "skip": None, "detail": PLAIN}],
+)
 def test_the_fast_part_with_what_the_trunk_just_said_is_the_whole(changes: dict[str, Any]) -> None:
     model = fresh(dataclasses.replace(SHAPE, **changes))
     x, t = torch.randn(2, 4, 32, 32), torch.tensor([0.2, 0.7])
@@ -101,6 +107,34 @@ def test_a_fresh_model_says_the_mean_at_noise() -> None:
     model = fresh(noise=0.0)
     made = model(torch.randn(2, 4, 16, 16), torch.ones(2), told(model, (16, 16)))
     torch.testing.assert_close(made, model.mean.view(1, 4, 1, 1).expand(2, 4, 16, 16))
+
+
+def test_gains_cancel_the_noise_of_single_pixels() -> None:
+    """Of a flat picture, what is left is the noise that all nine pixels around have in common."""
+    model, t = fresh(noise=0.0), 0.1
+    mean = model.mean.view(1, 4, 1, 1)
+    eps = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(2))
+    x_t, times = (1 - t) * mean + t * eps, torch.full((2,), t)
+
+    def error() -> torch.Tensor:
+        with torch.no_grad():
+            return model(x_t, times, told(model, (64, 64))) - mean
+
+    assert model.config.skip is not None
+    a, b = skip_scales(torch.tensor(t), model.config.skip)
+    own = ((1 - t) ** 2 * model.config.skip**2 + t**2) ** -0.5
+    torch.testing.assert_close(error(), a * t * eps)
+    assert model.detail is not None
+    assert model.detail.gains is not None
+    with torch.no_grad():
+        model.detail.gains.bias[4:] = -a / (b * own)
+    around = torch.nn.functional.avg_pool2d(eps, 3, stride=1)
+    torch.testing.assert_close(error()[..., 1:-1, 1:-1], a * t * around)
+    with torch.no_grad():  # the same by the gain of every pixel
+        model.detail.gains.bias.zero_()
+        assert model.detail.draw.bias is not None
+        model.detail.draw.bias.view(2, 2, 8)[..., 4:] = 2 * torch.atanh(-a / (b * own) / 2)
+    torch.testing.assert_close(error()[..., 1:-1, 1:-1], a * t * around)
 
 
 def test_an_absent_drawing_is_ignored_and_a_present_one_is() -> None:

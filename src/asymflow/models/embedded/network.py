@@ -54,6 +54,8 @@ class PictureModel(nn.Module):
     except for s: EDM's is the deviation of the whole picture, which passes noise on at middle
     times until the network has learnt to cancel it. Ours is that of a pixel about its neighbours,
     so the skip has weight only near t = 0. The network input is x_t - (1 - t) m at unit variance.
+    Convolutions with gates are also given, and may add to F, the deviation of every pixel from the
+    mean of the 3 x 3 around it, over ((1 - t)^2 s^2 + t^2)^(1/2), which is about its own.
 
     Without `skip`, the output is a rank-asymmetric velocity: P projects on the `rank` leading
     principal directions of picture patches, and the network predicts u_A = P eps - x_0 (arXiv
@@ -70,6 +72,8 @@ class PictureModel(nn.Module):
         super().__init__()
         self.config = config
         assert config.detail is not None or not config.references, "references need convolutions"
+        gates = config.detail is not None and config.detail.gates
+        assert config.skip is not None or not gates, "gates need the deviation of `skip`"
         self.text = TextTower(config.vocabulary, len(config.styles), config.transformer.text_width)
         self.transformer = PixelTransformer(config.transformer)
         channels = config.transformer.channels
@@ -138,11 +142,21 @@ class PictureModel(nn.Module):
         a, b = skip_scales(t_, self.config.skip)
         centred = x_t - ((1 - t_) * mean).to(x_t.dtype)
         unit = ((1 - t_).square() * DEVIATION**2 + t_.square()).rsqrt()
-        f, slow = self._output(centred * unit.to(x_t.dtype), t, context, slow)
+        local = None
+        if self.config.detail is not None and self.config.detail.gates:
+            own = ((1 - t_).square() * self.config.skip**2 + t_.square()).rsqrt()
+            precise = centred.float()
+            local = ((precise - _around(precise)) * own).to(x_t.dtype)
+        f, slow = self._output(centred * unit.to(x_t.dtype), t, context, slow, local)
         return mean.to(f.dtype) + a.to(f.dtype) * centred + b.to(f.dtype) * f, slow
 
     def _output(
-        self, x: Tensor, t: Tensor, context: Mapping[str, Tensor], slow: Tensor | None
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Mapping[str, Tensor],
+        slow: Tensor | None,
+        local: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The output of trunk and convolutions [b, c, h, w] for their input [b, c, h, w]."""
         trunk, patch = self.transformer, self.config.transformer.patch
@@ -160,15 +174,15 @@ class PictureModel(nn.Module):
             # for.
             seen = F.avg_pool2d(seen, seen.shape[-1] // width) if seen.shape[-1] > width else seen
             x = torch.cat((x, seen), dim=1)
-        local, features = self.detail.encode(x, condition)
+        encoded, features = self.detail.encode(x, local, condition)
         if slow is None:
             tokens = trunk.embed(patchify(patches, patch))
             if self.glance is not None and seen is not None:
                 tokens = tokens + self.glance(patchify(seen, patch))
-            tokens = trunk(tokens + local, condition, grid, context)
+            tokens = trunk(tokens + encoded, condition, grid, context)
         else:
             tokens = slow
-        drawn = self.detail.decode(tokens, grid, features, condition)
+        drawn = self.detail.decode(tokens, grid, features, patches, local, condition)
         return unpatchify(trunk.head(tokens), patch, height, width) + drawn, tokens
 
     def _asymmetric(
@@ -181,6 +195,11 @@ class PictureModel(nn.Module):
         u_a = patchify(output, patch)
         inside = torch.addcmul(patches, (1 - t)[:, None, None].to(u_a.dtype), u_a) @ self.basis.T
         return unpatchify(inside @ self.basis - u_a, patch, height, width), slow
+
+
+def _around(x: Tensor) -> Tensor:
+    """Means of the 3 x 3 pixels around each [b, c, h, w], the border repeated."""
+    return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
 def skip_scales(t: Tensor, skip: float) -> tuple[Tensor, Tensor]:
