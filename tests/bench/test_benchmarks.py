@@ -25,6 +25,7 @@ POSITIONAL = {
     "designs": ["data", "out.json"],
     "embedded": ["data", "out", "--weights", "shipped"],
     "own_pictures": ["out", "--weights", "file"],
+    "panel": ["data", "out"],
     "families train": ["jit", "data", "--out", "out"],
     "families accelerate": ["jit", "weights", "data"],
     "families networks": ["model", "data"],
