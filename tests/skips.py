@@ -23,6 +23,7 @@ ALLOWED = (
     "only root may mount a small disk, on Linux",
     # What a copy of the tests outside a checkout does not have.
     "an installed package has no scripts",
+    "needs a clone with its history",
 )
 
 OPTIONAL = (

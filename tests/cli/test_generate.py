@@ -189,8 +189,20 @@ def test_like_refuses_other_weights_and_names_those_it_needs(
     typed = type_("generate", "--like", "first.png", "-o", "again.png")
     assert typed.code == 2
     assert "abababababab" in typed.err
-    assert "--model" in typed.err
+    assert "--model REF" in typed.err
     assert not (here / "again.png").exists()
+
+
+def test_like_says_where_weights_are_that_came_with_asymflow_before(
+    model: FakeModel, type_: Type
+) -> None:
+    model.weights_hash = "e11a8aadabb0308afecd49022b89c4ee64e10754f47b6638a6d0ff1151a3ab5f"
+    type_(*FOX, "-o", "first.png")
+    model.weights_hash = "cd" * 32
+    typed = type_("generate", "--like", "first.png", "-o", "again.png")
+    assert typed.code == 2
+    assert "git show 624cd02:" in typed.err
+    assert "--model embedded-e11a8aad.safetensors" in typed.err
 
 
 def test_a_plan_file_is_used_as_it_is(model: FakeModel, type_: Type, here: Path) -> None:

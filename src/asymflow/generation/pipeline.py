@@ -26,6 +26,7 @@ from asymflow.generation.pixels import from_rgba, to_rgba
 from asymflow.generation.spec import GenerationSpec, PlanChoice
 from asymflow.io import images
 from asymflow.models import loading
+from asymflow.models.embedded import former
 from asymflow.models.loading import EMBEDDED
 from asymflow.planning import binding
 from asymflow.planning.shelf import DEFAULT, NAMES, USUAL, Shelf
@@ -126,7 +127,8 @@ def load(
     if needs is not None and needs != model.weights:
         raise InputError(
             f"That picture was made with the weights {needs[:12]}, and these are "
-            f"{model.weights[:12]}. Pass the model it was made with as --model REF."
+            f"{model.weights[:12]}. "
+            f"{former.recovery(needs) or 'Pass the model it was made with as --model REF.'}"
         )
     return replace(model, seconds=time.perf_counter() - started)
 
@@ -365,9 +367,11 @@ def _check_binding(model: Model, plan: Plan, size: tuple[int, int] | None, note:
             "REF`, or use --steps."
         )
     if found.line:
+        bound = binding.binding_of(plan)
+        where = former.recovery(bound.weights or "") if bound is not None else None
         note(
             f"The plan {plan.name!r} {found.line}: errors that were measured may differ here. "
-            "`asymflow plan verify` measures them."
+            f"`asymflow plan verify` measures them.{f' {where}' if where else ''}"
         )
 
 

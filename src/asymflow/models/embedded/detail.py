@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 _LARGEST = 2.0
 """Gain of a pixel. Without a limit the network would be of second order in its input, and a step
 outside what it was trained on could grow without end."""

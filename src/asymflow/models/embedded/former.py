@@ -1,0 +1,29 @@
+"""Weights of the embedded model that came with asymflow before: what pictures and plans may need.
+
+The files are in the history of the repository only.
+"""
+
+from __future__ import annotations
+
+_FILE = "src/asymflow/weights/embedded.safetensors"
+_COMMITS = {
+    "288b709bea9972c2078fe40d05465a465cc43ae80dccc4931150fe1e7d5e6729": "157790d",
+    "350127695dc7f7491bcd13c000ba13517716b85c8decf9e993e1aa7596ad764d": "58480ae",
+    "12fd6e59820eec30839ae2d716b7ceb02efcf8d935658c05c5c6649f72c3d418": "2f4d734",
+    "e11a8aadabb0308afecd49022b89c4ee64e10754f47b6638a6d0ff1151a3ab5f": "624cd02",
+}
+"""Commits by the SHA-256 of the file."""
+_SHORTEST = 8
+"""Fewer digits of a hash identify no weights."""
+
+
+def recovery(weights: str) -> str | None:
+    """How to get former weights, by their hash or its beginning; None for others."""
+    for digest, commit in _COMMITS.items():
+        if len(weights) >= _SHORTEST and digest.startswith(weights):
+            target = f"embedded-{digest[:8]}.safetensors"
+            return (
+                f"These came with asymflow before. In a clone of its repository, "
+                f"`git show {commit}:{_FILE} > {target}` writes them; then pass --model {target}."
+            )
+    return None
