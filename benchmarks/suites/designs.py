@@ -2,6 +2,7 @@
 
     python -m benchmarks designs DATA designs.json             # the designs, at 64 px
     python -m benchmarks designs DATA skips.json --set skips   # what is predicted, at 32 px
+    python -m benchmarks designs DATA gates.json --set gates   # noise of single pixels, at 64 px
     python -m benchmarks designs DATA passes.json --passes     # what a pass takes of each
 
 Every run sees the same pictures, captions, times and noise. Squared errors are those of single
@@ -31,16 +32,18 @@ from asymflow.core.types import Request
 from asymflow.generation.sheets import sheet
 from asymflow.io.files import replacing
 from asymflow.models.embedded import adapter as embedded
+from asymflow.models.embedded.detail import DetailConfig
 from asymflow.models.embedded.network import PictureModel
 from asymflow.models.embedded.transformer import TransformerConfig
 from asymflow.models.embedded.words import nouns
 from asymflow.training.data.dataset import Dataset, is_simple
 from asymflow.training.data.manifest import Entry
-from asymflow.training.errors import squared_errors
+from asymflow.training.errors import TIMES, squared_errors
 from asymflow.training.loop import build, train
 from asymflow.training.recipes import V2, Phase, Recipe
 from benchmarks import results
 
+AT = (*TIMES, 0.1, 0.05)
 PAIRS = 160
 COLUMNS = 12
 SCALE = 3.0
@@ -49,7 +52,7 @@ SCALE = 3.0
 
 def recipes(which: str) -> tuple[int, dict[str, Recipe]]:
     """Side in pixels, and the recipes to compare."""
-    side = 64 if which == "designs" else 32
+    side = 32 if which == "skips" else 64
     base = dataclasses.replace(
         V2,
         tokens=2304 if side == 64 else 1152,
@@ -62,6 +65,12 @@ def recipes(which: str) -> tuple[int, dict[str, Recipe]]:
         checkpoint_minutes=1e9,
         phases=(Phase(1.0, (((side, side), 1.0),), simple=1e6),),
     )
+    if which == "gates":
+        return side, {
+            "no gates": dataclasses.replace(base, detail=DetailConfig()),
+            "gates": base,
+        }
+    base = dataclasses.replace(base, detail=DetailConfig())  # as the others were compared
     hybrid = dataclasses.replace(base, references=0)
     if which == "designs":
         transformer = TransformerConfig()
@@ -127,7 +136,7 @@ QUICK = {"steps": 20, "keep": results.QUICK / "designs"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--set", choices=("designs", "skips"), default="designs")
+    parser.add_argument("--set", choices=("designs", "skips", "gates"), default="designs")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--keep", type=Path, default=Path("runs/designs"), help="model files")
     parser.add_argument("--only", help="one design")
@@ -189,13 +198,13 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             "seconds a picture": spent / pictures,
             "loss": sum(losses[-30:]) / 30,
             "squared errors": {
-                split: squared_errors(model, dataset, entries, side)
+                split: squared_errors(model, dataset, entries, side, times=AT)
                 for split, entries in pairs.items()
             },
         }
         if recipe.references:
             rows[name]["without"] = {
-                split: squared_errors(model, dataset, entries, side, count=0)
+                split: squared_errors(model, dataset, entries, side, count=0, times=AT)
                 for split, entries in pairs.items()
             }
         print(json.dumps(rows[name]), flush=True)
