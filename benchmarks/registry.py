@@ -271,8 +271,8 @@ SUITES = (
     Suite(
         "designs",
         "Which design learns fastest: patches, a convolutional detail head, references",
-        f"{_RUN} designs data/emoji FILE --steps 120; --set skips; --passes",
-        ("trained/designs.json", "trained/skips.json", "trained/passes.json"),
+        f"{_RUN} designs data/emoji FILE --steps 120; --set skips; --passes; --set gates",
+        ("trained/designs.json", "trained/skips.json", "trained/passes.json", "trained/gates.json"),
     ),
     Suite(
         "denoising",
