@@ -396,6 +396,7 @@ class Studio {
       language: translator.language,
       negative_prompt: negative ? settings.negative.trim() : "",
       style: settings.style,
+      styles: [],
       ...this.size,
       quality: settings.quality,
       n: settings.n,
@@ -408,6 +409,7 @@ class Studio {
       fit: settings.fit,
       mask: null,
       parent: null,
+      reference: null,
       live: false,
     };
   }
@@ -729,6 +731,7 @@ class Studio {
       language: null,
       negative_prompt: picture.negative_prompt,
       style: picture.style,
+      styles: [],
       width: picture.width,
       height: picture.height,
       quality: picture.quality,
@@ -740,6 +743,7 @@ class Studio {
       fit: "crop",
       mask: null,
       parent: null,
+      reference: null,
       live: false,
     };
   }
