@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Generator
 from dataclasses import replace
@@ -161,6 +162,18 @@ def test_every_style_is_drawn_once_in_one_job(looking: Running) -> None:
     for picture in job["pictures"]:
         alone = drawn(looking, style=picture["style"], reference=id)
         assert (pixels(file(looking, alone)) == pixels(file(looking, picture))).all()
+
+
+def test_calls_for_openai_take_the_reference_too(looking: Running) -> None:
+    id = sent(looking)
+    body = {"prompt": "a fox", "size": "32x32", "seed": 7, "style": "noto", "reference": id}
+    answer = looking.http.post("/v1/images/generations", json=body)
+    assert answer.status_code == 200, answer.text
+    made = base64.b64decode(answer.json()["data"][0]["b64_json"])
+    assert (pixels(made) == pixels(file(looking, drawn(looking, reference=id)))).all()
+    assert "x-asymflow-ignored" not in answer.headers
+    gone = looking.http.post("/v1/images/generations", json={**body, "reference": "a" * 22})
+    assert (gone.status_code, gone.json()["error"]["param"]) == (404, "reference")
 
 
 def test_styles_multiply_choices_and_pictures(looking: Running) -> None:

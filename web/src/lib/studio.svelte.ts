@@ -623,7 +623,8 @@ class Studio {
       if (found !== null) {
         await this.#restored(found);
       } else if (otherwise === "tell") toasts.show(t("restore.nothing"), "problem");
-      else if (await this.useFile(file)) toasts.show(t("restore.none"));
+      else if (await this.useFile(file))
+        toasts.show(t(this.restyling ? "restore.again" : "restore.none"));
     } catch (error) {
       report(error);
     } finally {
