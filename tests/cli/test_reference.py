@@ -8,19 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from asymflow.generation import metadata
 from asymflow.generation.metadata import Record
 from asymflow.io import images
-from asymflow.models.embedded import adapter as embedded
-from asymflow.models.embedded.detail import DetailConfig
 from asymflow.models.embedded.library import shipped
-from asymflow.models.embedded.network import PictureConfig, PictureModel
-from asymflow.models.embedded.styles import style_ids
-from asymflow.models.embedded.transformer import TransformerConfig
 from tests.fakes import FakeModel
+from tests.looking import write
 
 from .conftest import Type
 
@@ -29,22 +24,9 @@ DRAW = ("generate", "a fox", "--style", "noto", "--seed", "7", "--size", "32", "
 
 @pytest.fixture(scope="module")
 def looking(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that looks at drawings, too small to draw anything."""
-    config = PictureConfig(
-        style_ids(),
-        TransformerConfig(width=32, depth=1, head_dim=16, hidden=32),
-        rank=0,
-        detail=DetailConfig(8, 8),
-        skip=0.2,
-        references=2,
-    )
-    torch.manual_seed(0)
-    model = PictureModel(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    """A model that looks at drawings."""
     path = tmp_path_factory.mktemp("model") / "looking.safetensors"
-    embedded.save(model, path, training={})
+    write(path)
     return path
 
 

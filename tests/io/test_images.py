@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageDraw
 
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.io import images
@@ -326,6 +326,25 @@ def test_paper_is_cut_away_and_the_thing_stays() -> None:
 def test_a_thing_across_the_sheet_leaves_both_sides_empty() -> None:
     cut = images.cut_out(on_paper(1.0, (slice(19, 21), slice(None))))
     assert np.array_equal(np.flatnonzero(cut[..., 3].any(axis=1)), [19, 20])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    shape=st.tuples(st.integers(3, 24), st.integers(3, 24)),
+    share=st.sampled_from([0.3, 0.5, 0.6, 0.7, 0.9]),
+    seed=st.integers(0, 10**6),
+)
+def test_what_is_cut_away_is_what_a_flood_reaches(
+    shape: tuple[int, int], share: float, seed: int
+) -> None:
+    paper = np.random.default_rng(seed).random(shape) < share
+    paper[0], paper[-1], paper[:, 0], paper[:, -1] = True, True, True, True
+    paper[1, 1] = False  # or nothing would be left
+    picture = np.ones((*shape, 4), np.float32)
+    picture[~paper, :3] = (0.8, 0.1, 0.1)
+    flooded = Image.fromarray(paper.astype(np.uint8)).copy()
+    ImageDraw.floodfill(flooded, (0, 0), 2)
+    assert np.array_equal(images.cut_out(picture)[..., 3] == 0, np.asarray(flooded) == 2)
 
 
 def test_photographs_and_transparent_pictures_stay_as_they_are() -> None:

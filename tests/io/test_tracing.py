@@ -56,6 +56,15 @@ def test_edges_are_sharp_at_any_size() -> None:
     assert soft.mean() < 0.01  # of the 64 px picture it is a fifth of the disc's edge
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_is_traced_as_well(seed: int) -> None:
+    noise = np.random.default_rng(seed).random((64, 64, 4)).astype(np.float32)
+    noise[..., :3] *= noise[..., 3:]
+    data = tracing.svg(noise, title="", notes=NONE)
+    assert ElementTree.fromstring(data).findall(f"{SVG}path")
+    assert all(path.get("d") for path in ElementTree.fromstring(data).iter(f"{SVG}path"))
+
+
 def test_specks_are_no_shapes() -> None:
     speckled = disc()
     speckled[2, 2] = 1  # one pixel

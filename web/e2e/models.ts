@@ -17,9 +17,21 @@ state = {published_name(name): each for name, each in model.state_dict().items()
 torch.save(state, sys.argv[1])
 `;
 
+/** The kind that comes with asymflow, as the tests make it: it looks at references, and draws nothing. */
+const LOOKING = `
+import runpy, sys
+from pathlib import Path
+runpy.run_path("../tests/looking.py")["write"](Path(sys.argv[1]))
+`;
+
 const PYTHON = process.env.PYTHON ?? "../.venv/bin/python";
 
 /** Write a model of classes to a file. */
 export function writeClassModel(path: string): void {
   execFileSync(PYTHON, ["-c", JIT, path]);
+}
+
+/** Write a model with references to a file. */
+export function writeLookingModel(path: string): void {
+  execFileSync(PYTHON, ["-c", LOOKING, path]);
 }

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Card, Info, Job, Sizes } from "../src/lib/contract";
 import { combinations, escaped, groups, hasWords, table } from "../src/lib/matrix";
-import { fitted, fromRequest, INITIAL, stored } from "../src/lib/settings";
+import { fitted, fromRequest, INITIAL, redraws, stored } from "../src/lib/settings";
 import { classesLike, heading, matching, possible, shape, titled } from "../src/lib/shown";
 
 const SIZES: Sizes = {
@@ -148,6 +148,38 @@ test("settings of a picture replace all that decide it, and end live mode", () =
   const after = fromRequest(before, { prompt: "a fox", seed: 0, width: 128, height: 64 });
   expect(after).toMatchObject({ prompt: "a fox", negative: "", guidance: null, live: false });
   expect(after).toMatchObject({ width: 128, height: 64, look: { seed: 0 } });
+});
+
+test("stored styles are those that there are, in their order, and damaged ones none", () => {
+  const two = { ...info, styles: [{ id: "noto" }, { id: "twemoji" }] } as unknown as Info;
+  const styles = (value: unknown) => stored(JSON.stringify({ styles: value }), two).styles;
+  expect(styles(["twemoji", "gone", "noto"])).toEqual(["noto", "twemoji"]);
+  for (const damaged of [null, {}, "noto", 1]) expect(styles(damaged)).toEqual([]);
+  expect(stored(JSON.stringify({ purpose: "restyle" }), info).purpose).toBe("restyle");
+});
+
+test("a picture that was drawn again brings back what for, and its style alone", () => {
+  const before = { ...INITIAL, styles: ["twemoji"] };
+  const request = { prompt: "my cat", seed: 3, style: "noto", reference: "upload" };
+  expect(fromRequest(before, request)).toMatchObject({
+    purpose: "restyle",
+    styles: ["noto"],
+    look: { seed: 3, reference: null }, // it is the picture on the page
+  });
+  const begun = { ...before, purpose: "restyle" as const };
+  expect(fromRequest(begun, { ...request, image: "another" })).toMatchObject({
+    purpose: "start",
+    styles: ["twemoji"],
+    look: { reference: "upload" }, // which the page does not show
+  });
+  expect(fromRequest(begun, { prompt: "a fox", seed: 3, style: "noto" })).toMatchObject({
+    purpose: "restyle",
+    styles: ["twemoji"],
+    look: { reference: null },
+  });
+  for (const other of [{ reference: "none" }, { reference: null }, { style: null }])
+    expect(redraws({ ...request, ...other })).toBe(false);
+  expect(redraws({ ...request, parent: "picture" })).toBe(false);
 });
 
 test("names of styles stand on cards as titles", () => {

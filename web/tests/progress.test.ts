@@ -25,8 +25,8 @@ const job = (change: Partial<Job> = {}): Job => ({
   progress: 0,
   pictures: [],
   slots: [
-    { label: "red", prompt: "red car", seed: 1 },
-    { label: "blue", prompt: "blue car", seed: 1 },
+    { label: "red", prompt: "red car", seed: 1, style: null },
+    { label: "blue", prompt: "blue car", seed: 1, style: null },
   ],
   error: null,
   seconds: null,

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 from xml.sax.saxutils import escape
 
@@ -75,6 +76,13 @@ class Reference:
     shown: tuple[str, ...] = ()
     library: str | None = None
     source: Source | None = None
+
+    @property
+    def named(self) -> str | None:
+        """The name of the given picture without its ending, "none", or None for the library."""
+        if self.source is not None:
+            return PurePath(self.source.path).stem
+        return "none" if self.kind == "none" else None
 
 
 @dataclass(frozen=True, slots=True)

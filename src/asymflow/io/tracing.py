@@ -137,6 +137,8 @@ def _flattened(picture: Picture, scale: int) -> NDArray[np.uint8]:
 def _extent(path: str) -> tuple[float, float]:
     """Width and height of the box around a path's points, handles of curves included."""
     numbers = np.array(_NUMBER.findall(path), np.float64)
+    if not len(numbers):  # VTracer writes empty paths for some specks
+        return 0.0, 0.0
     x, y = numbers[::2], numbers[1::2]
     return float(np.ptp(x)), float(np.ptp(y))
 

@@ -11,10 +11,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 
 from asymflow._version import __version__
+from asymflow.core.adapter import UsesReferences, unwrapped
 from asymflow.core.card import Card, Style
 from asymflow.core.types import Plan
 from asymflow.generation import pipeline, styles
-from asymflow.generation.metadata import Record
+from asymflow.generation.metadata import Record, Reference
 from asymflow.generation.pipeline import Model
 from asymflow.generation.spec import MAX_PROMPT
 from asymflow.io import images
@@ -349,7 +350,9 @@ def preview(studio: Here, client: Calls, id: str, slot: int) -> Response:
     openapi_extra=openapi_schema.takes(*IMAGES),
 )
 async def upload(studio: Here, client: Calls, caller: Calling, data: Body) -> views.Upload:
-    """Upload a picture to start from, or a mask: white to paint, black or transparent to keep.
+    """Upload a picture to start from or to draw again, or a mask.
+
+    A mask is white where to paint, and black or transparent where to keep.
 
     Its EXIF orientation is applied, and all metadata is removed.
     """
@@ -570,7 +573,7 @@ async def settings_of(studio: Here, client: Calls, caller: Calling, data: Body) 
     """The request that makes a picture again, from the picture's file.
 
     It is for the model that made the picture, if this server has it. `differs` lists what this
-    server cannot repeat: "model", "plan", "image", "mask" or "size".
+    server cannot repeat: "model", "plan", "image", "mask", "reference" or "size".
     """
     record = await studio.workshop.do(caller, 1, media.record_of, data)
     same = (
@@ -583,7 +586,7 @@ async def settings_of(studio: Here, client: Calls, caller: Calling, data: Body) 
 def _restored(
     studio: Studio, owner: str, served: Served, about: About, record: Record
 ) -> views.Restored:
-    differs: list[Literal["model", "plan", "image", "mask", "size"]] = []
+    differs: list[views.Differs] = []
     card = about.card
     exact_model = record.weights == about.weights
     if not exact_model:
@@ -607,6 +610,9 @@ def _restored(
         mask = id if requests.has_upload(studio.store, id, owner) and (image or parent) else None
         if mask is None:
             differs.append("mask")
+    reference, found = _reference(studio, owner, served, record.reference)
+    if not found:
+        differs.append("reference")
     starts = image is not None or parent is not None
     label = record.label if record.label in range(len(card.classes)) else None
     request = CompletedRequest(
@@ -627,8 +633,28 @@ def _restored(
         parent=parent,
         mask=mask,
         strength=record.strength if starts else None,
+        reference=reference,
     )
     return views.Restored(request=request, exact_model=exact_model, differs=differs)
+
+
+def _reference(
+    studio: Studio, owner: str, served: Served, recorded: Reference | None
+) -> tuple[str | None, bool]:
+    """What a request names for a recorded reference, and whether it is still the same."""
+    assert served.about is not None, "callers have looked"
+    if recorded is None:
+        return None, True
+    if not served.about.card.references:
+        return None, False
+    named = recorded.named
+    if recorded.kind == "given":
+        there = named is not None and requests.has_upload(studio.store, named, owner)
+        return (named if there else None), there
+    adapter = None if served.model is None else unwrapped(served.model.adapter)
+    if recorded.kind == "library" and isinstance(adapter, UsesReferences):
+        return None, recorded.library == adapter.library_digest
+    return named, True
 
 
 def _quality(model: Model | None, plan: Plan, size: tuple[int, int]) -> str | None:

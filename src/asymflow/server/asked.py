@@ -8,7 +8,7 @@ from asymflow.generation import pipeline, styles
 from asymflow.planning.shelf import DEFAULT, NAMES
 from asymflow.server.lineup import About
 from asymflow.server.problems import ApiError
-from asymflow.server.schemas import Asked, CompletedRequest, JobRequest
+from asymflow.server.schemas import NO_REFERENCE, Asked, CompletedRequest, JobRequest
 
 
 def by_card(about: About, request: JobRequest) -> CompletedRequest:
@@ -29,15 +29,18 @@ def by_card(about: About, request: JobRequest) -> CompletedRequest:
             width=width,
             height=height,
         )
-    if request.style is not None and styles.style_of(card, request.style) is None:
+    for style in (request.style, *request.styles):
+        if style is None or styles.style_of(card, style) is not None:
+            continue
         known = ", ".join(each.id for each in styles.styles_of(card))
+        field = "styles" if request.styles else "style"
         raise _refused(
-            "style",
-            f"Unknown style {request.style[:64]!r}. Styles: {known}."
+            field,
+            f"Unknown style {style[:64]!r}. Styles: {known}."
             if known
-            else f"{card.title} knows no styles. Leave `style` out.",
+            else f"{card.title} knows no styles. Leave `{field}` out.",
             "unknown_style",
-            style=request.style[:64],
+            style=style[:64],
         )
     if request.negative_prompt and not card.negative:
         raise _refused(
@@ -58,6 +61,13 @@ def by_card(about: About, request: JobRequest) -> CompletedRequest:
     if request.mask is not None and not card.inpaint:
         message = f"{card.title} cannot repaint a part of a picture. Leave it out."
         raise _refused("mask", message, "not_supported")
+    if request.reference not in (None, NO_REFERENCE) and not card.references:
+        raise _refused(
+            "reference",
+            f"{card.title} looks at no references. Leave `reference` out, or choose a model whose "
+            "card has them.",
+            "no_references",
+        )
     filled = {
         "label": label,
         "width": width,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from asymflow.core.types import Picture
-from asymflow.generation.spec import InputImage
+from asymflow.generation.spec import InputImage, Reference
 from asymflow.server import views
 from asymflow.server.clients import Client
 from asymflow.server.lineup import Served
@@ -20,8 +20,21 @@ from asymflow.server.store import JobRow, PictureRow
 from asymflow.server.views import State
 
 Kind = Literal["studio", "api"]
-Inputs = tuple[InputImage | None, InputImage | None]
-"""A picture to start from and a mask."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """The pictures that a job starts from.
+
+    Attributes:
+        image: to start from.
+        mask: white where it is repainted.
+        reference: to draw again.
+    """
+
+    image: InputImage | None
+    mask: InputImage | None
+    reference: Reference
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The Images API of OpenAI, `/v1`: clients made for it work unchanged.
 
-Extra request fields (`seed`, `style`, `negative_prompt`, `plan`, `guidance_scale`, `strength`) give
-access to our own parameters, and responses have the values used in `asymflow`. When a client
-disconnects, its pictures are cancelled.
+Extra request fields (`seed`, `style`, `negative_prompt`, `plan`, `guidance_scale`, `strength`,
+`reference`) give access to our own parameters, and responses have the values used in `asymflow`.
+When a client disconnects, its pictures are cancelled.
 
 `model` chooses among the models of the server; names of OpenAI's models mean the first one. For a
 model of classes the prompt is the name or the number of a class, and a model that is asked with
@@ -428,6 +428,7 @@ def _submit(
         mask=mask,
         strength=request.strength if image is not None else None,
         fit=request.fit,
+        reference=request.reference,
     )
     model = order.served.model
     steps = card.steps

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import ConfigDict, Field, model_validator
 
 from asymflow.io.images import Format
-from asymflow.server.schemas import Quality, Sent
+from asymflow.server.schemas import Id, Quality, Sent
 
 PLANS: Mapping[str, str] = {
     "auto": "balanced",
@@ -67,6 +67,7 @@ class ImageRequest(Sent):
     guidance_scale: Annotated[float, Field(gt=0, le=100)] | None = None
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
     fit: Literal["crop", "pad"] = "crop"
+    reference: Id | None = None
     model: str | None = None
 
     def by_url(self, usual: bool) -> bool:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 from asymflow.core.errors import InputError
 
 _FINER = frozenset(
-    "empty_prompt impossible_size no_class no_record not_supported picture_too_large "
+    "empty_prompt impossible_size no_class no_record no_references not_supported picture_too_large "
     "prompt_too_long too_many_combinations unknown_class unknown_quality unknown_style "
     "unreadable_picture".split()
 )
@@ -43,6 +43,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "network_lost": "The process of the network was lost.",
         "no_class": "The model is asked with one of its `classes`, and there is none.",
         "no_record": "The picture does not say how it was made.",
+        "no_references": "The model looks at no references, so it draws no picture again.",
         "no_text": "A form is in another charset than it says.",
         "not_finite": "The model returned numbers that are none.",
         "not_flat": "The picture is no flat drawing, which alone have an SVG.",

@@ -22,16 +22,18 @@ from asymflow.generation.spec import (
     GenerationSpec,
     InputImage,
     PlanChoice,
+    Reference,
     check_shapes,
     clean_text,
     random_seed,
 )
 from asymflow.io import images
 from asymflow.server.asked import by_card, scale_of
+from asymflow.server.jobs import Inputs
 from asymflow.server.lineup import About
 from asymflow.server.problems import ApiError, Refusal
 from asymflow.server.prompt_matrix import Variant, variants
-from asymflow.server.schemas import Asked, CompletedRequest, JobRequest, Slot
+from asymflow.server.schemas import NO_REFERENCE, Asked, CompletedRequest, JobRequest, Slot
 from asymflow.server.settings import COMBINATIONS
 from asymflow.server.store import Store
 
@@ -64,14 +66,23 @@ def _slots(request: CompletedRequest, seed: int, literal: int | None) -> list[Sl
     """The pictures of a prompt."""
     slots: list[Slot] = []
     plain = literal is not None
-    for variant in (
-        [Variant(request.prompt, None)] if plain else variants(request.prompt, COMBINATIONS)
-    ):
+    styles = request.styles or (None,)
+    found = [Variant(request.prompt, None)] if plain else variants(request.prompt, COMBINATIONS)
+    if len(found) * len(styles) > COMBINATIONS:
+        raise Refusal(
+            f"{len(found)} combinations in {len(styles)} styles make {len(found) * len(styles)}, "
+            f"more than the {COMBINATIONS} that are made at once. Leave some out.",
+            "too_many_combinations",
+            count=len(found) * len(styles),
+            limit=COMBINATIONS,
+        )
+    for variant in found:
         prompt = _clean("prompt", variant.prompt)
         if not prompt:
             raise Refusal("The prompt is empty. Say what to draw.", "empty_prompt")
         slots += [
-            Slot(label=variant.label, prompt=prompt, seed=seed + i)
+            Slot(label=variant.label, prompt=prompt, seed=seed + i, style=style)
+            for style in styles
             for i in range(request.n if literal is None else literal)
         ]
     _clean("negative prompt", request.negative_prompt)
@@ -124,15 +135,20 @@ def prepare(
     model: Model,
     request: CompletedRequest,
     slot: Slot,
-    image: InputImage | None,
-    mask: InputImage | None,
+    given: Inputs,
 ) -> pipeline.Job:
     """One picture to make, from `inputs`.
 
     Raises:
         InputError: the model cannot serve it, or not from these pictures.
     """
-    [job] = pipeline.jobs(model, replace(_spec(model, request, slot), image=image, mask=mask))
+    spec = replace(
+        _spec(model, request, slot),
+        image=given.image,
+        mask=given.mask,
+        reference=given.reference,
+    )
+    [job] = pipeline.jobs(model, spec)
     return job
 
 
@@ -141,7 +157,7 @@ def _spec(model: Model, request: CompletedRequest, slot: Slot) -> GenerationSpec
     return GenerationSpec(
         prompt=slot.prompt if model.card.asks == "prompt" else "",
         negative=clean_text("negative prompt", request.negative_prompt),
-        style=request.style,
+        style=slot.style or request.style,
         size=request.size,
         seed=slot.seed,
         count=1,
@@ -182,15 +198,25 @@ def check(model: Model | None, store: Store, request: CompletedRequest, owner: s
         raise _gone("parent", request.parent)
     if request.mask is not None and not has_upload(store, request.mask, owner):
         raise _gone("mask", request.mask)
+    named = request.reference
+    if named is not None and named != NO_REFERENCE and not has_upload(store, named, owner):
+        raise _gone("reference", named)
 
 
-def inputs(store: Store, request: CompletedRequest) -> tuple[InputImage | None, InputImage | None]:
-    """The picture to start from and the mask, cropped or padded to the requested aspect.
+def inputs(store: Store, request: CompletedRequest) -> Inputs:
+    """The pictures of a request.
+
+    The one to start from and the mask are cropped or padded to the requested aspect.
 
     Raises:
         InputError: one of them cannot be read, or the mask does not fit the picture.
         ApiError: one of them is gone.
     """
+    return Inputs(*_begin(store, request), _reference(store, request))
+
+
+def _begin(store: Store, request: CompletedRequest) -> tuple[InputImage | None, InputImage | None]:
+    """The picture to start from and the mask."""
     source = _source(store, request)
     if source is None:
         return None, None
@@ -208,6 +234,20 @@ def inputs(store: Store, request: CompletedRequest) -> tuple[InputImage | None, 
         image = InputImage(image.source, _padded(image.pixels, request.size))
         mask = mask and InputImage(mask.source, _padded(mask.pixels, request.size))
     return image, mask
+
+
+def _reference(store: Store, request: CompletedRequest) -> Reference:
+    """What the model looks at."""
+    named = request.reference
+    if named is None:
+        return "library"
+    if named == NO_REFERENCE:
+        return "none"
+    path = store.upload_path(named)
+    if not path.is_file():
+        raise _gone("reference", named)
+    pixels = _read(path, images.read)
+    return InputImage(Source(f"{named}.png", images.digest(pixels)), pixels)
 
 
 def has_upload(store: Store, id: str, owner: str) -> bool:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from asymflow.core import presets
 from asymflow.generation.spec import MAX_PROMPT
 from asymflow.io import json_reader
-from asymflow.server.settings import PICTURES
+from asymflow.server.settings import COMBINATIONS, PICTURES
 
 T = TypeVar("T")
 Quality = Annotated[str, Field(pattern=r"^[a-z]{1,32}$")]
@@ -20,6 +20,8 @@ Fit = Literal["crop", "pad"]
 Side = Annotated[int, Field(ge=1, le=8192)]
 """In pixels. The card of the model says which are possible."""
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+NO_REFERENCE = "none"
+"""Instead of the id of a reference. Ids of uploads are longer."""
 
 
 class Sent(BaseModel):
@@ -48,6 +50,7 @@ class Asked(Sent):
     model: Annotated[str, Field(max_length=64)] | None = None
     negative_prompt: Annotated[str, Field(max_length=4 * MAX_PROMPT)] = ""
     style: str | None = None
+    styles: Annotated[tuple[str, ...], Field(max_length=COMBINATIONS)] = ()
     language: Annotated[str, Field(max_length=35, pattern=r"^[A-Za-z0-9-]+$")] | None = None
     n: Annotated[int, Field(ge=1, le=PICTURES)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
@@ -57,6 +60,7 @@ class Asked(Sent):
     fit: Fit = "crop"
     mask: Id | None = None
     parent: Id | None = None
+    reference: Id | None = None
     live: bool = False
     exact: Annotated[
         bool,
@@ -73,6 +77,13 @@ class Asked(Sent):
             raise ValueError("`image` and `parent` both say where to start. Give one of them.")
         if self.mask is not None and not self.starts:
             raise ValueError("`mask` says which part of a picture to paint. Give `image` too.")
+        if self.style is not None and self.styles:
+            raise ValueError("`style` and `styles` both say how to draw. Give one of them.")
+        twice = [each for each in dict.fromkeys(self.styles) if self.styles.count(each) > 1]
+        if twice:
+            raise ValueError(
+                f"`styles` has {twice[0][:64]!r} more than once. Name every style once."
+            )
         return self
 
     @property
@@ -94,7 +105,11 @@ class JobRequest(Asked):
 
     `prompt` may have choices, `{red|blue}`; every combination is generated `n` times. `strength` is
     the distance from the picture given as `image` (an upload) or `parent` (a picture of the
-    studio). Where a `mask` is white the picture is repainted.
+    studio). Where a `mask` is white the picture is repainted. With `styles` every combination is
+    generated in each of them.
+
+    A model with references looks at drawings of its library for the words of the prompt, or at the
+    `reference` instead: an upload, or "none" for nothing. It is drawn again, in the style.
 
     Models of classes are asked with a `label`, by number or name, instead of a prompt, and some
     models with nothing. What is left out is chosen by the card of the model: `width` and `height`,
@@ -144,13 +159,16 @@ class Favoured(PictureIds):
 
 
 class Slot(BaseModel):
-    """One picture of a job; `label` lists its choices."""
+    """One picture of a job; `label` lists its choices, `style` is its own if there are several."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_serialization_defaults_required=True
+    )
 
     label: str | None
     prompt: str
     seed: int
+    style: str | None = None
 
 
 def remembered(shape: type[T], data: Mapping[str, Any]) -> T:

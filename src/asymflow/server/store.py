@@ -495,9 +495,10 @@ class Store:
         """Remove the oldest uploads that no job waits for, with some room to spare."""
         rows = self._rows(
             "SELECT id FROM uploads WHERE id != ? AND id NOT IN (SELECT json_extract(request, each)"
-            " FROM jobs, (SELECT '$.image' AS each UNION SELECT '$.mask')"
-            " WHERE state IN ('queued', 'running') AND CASE WHEN json_valid(request)"
-            " THEN json_extract(request, each) IS NOT NULL ELSE 0 END) ORDER BY created",
+            " FROM jobs, (SELECT '$.image' AS each UNION SELECT '$.mask'"
+            " UNION SELECT '$.reference') WHERE state IN ('queued', 'running')"
+            " AND CASE WHEN json_valid(request) THEN json_extract(request, each) IS NOT NULL"
+            " ELSE 0 END) ORDER BY created",
             (newest,),
         )
         for row in rows:

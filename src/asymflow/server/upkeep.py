@@ -226,6 +226,7 @@ def _facts(record: Record) -> Facts:
         guidance_scale=record.guidance,
         plan=plan.name,
         class_label=record.label,
+        reference=None if record.reference is None else record.reference.named,
         seconds=0.0,
         forwards=sum(step.passes(guided=guided) for step in plan.steps),
     )

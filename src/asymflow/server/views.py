@@ -39,8 +39,9 @@ class Facts(View):
     """The content and settings of a picture, as they are stored.
 
     `label` has the choices of its prompt, and `class_label` the number of its class. `drawn` is
-    what the model was asked with, where that is not the prompt. Pictures of earlier versions may
-    lack what has a default here.
+    what the model was asked with, where that is not the prompt. `reference` is the upload that it
+    was drawn from, or "none"; null for drawings of the library, and for models without references.
+    Pictures of earlier versions may lack what has a default here.
     """
 
     label: str | None = None
@@ -56,6 +57,7 @@ class Facts(View):
     plan: str = ""
     class_label: int | None = None
     model: str | None = None
+    reference: str | None = None
     seconds: float
     forwards: int
     steps: tuple[Step, ...] = ()
@@ -280,7 +282,7 @@ class Emptied(View):
 
 
 class Upload(View):
-    """An uploaded picture; pass `id` as `image` or `mask` of a job."""
+    """An uploaded picture; pass `id` as `image`, `mask` or `reference` of a job."""
 
     id: str
     width: int
@@ -288,12 +290,15 @@ class Upload(View):
     url: str
 
 
+Differs = Literal["model", "plan", "image", "mask", "reference", "size"]
+
+
 class Restored(View):
     """The request that reproduces a picture, and the parts that this server cannot reproduce."""
 
     request: CompletedRequest
     exact_model: bool
-    differs: list[Literal["model", "plan", "image", "mask", "size"]]
+    differs: list[Differs]
 
 
 class Said(View):

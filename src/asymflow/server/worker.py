@@ -409,7 +409,7 @@ class Worker(threading.Thread):
         try:
             if job.inputs is None:
                 job.inputs = requests.inputs(self._manager.store, job.request)
-            made = requests.prepare(model, job.request, unit.wanted, *job.inputs)
+            made = requests.prepare(model, job.request, unit.wanted, job.inputs)
         except AsymflowError as error:
             self._manager.fail(unit.job, ProblemDetail(str(error), code="unusable"))
             return None
@@ -476,6 +476,7 @@ class Worker(threading.Thread):
             plan=made.record.plan.name,
             class_label=made.record.label,
             model=self.served.id,
+            reference=None if made.record.reference is None else made.record.reference.named,
             seconds=round(run.seconds, 4),
             forwards=forwards,
             steps=tuple(run.steps[i] for i in sorted(run.steps)),

@@ -68,9 +68,12 @@ export interface components {
       parent: string | null;
       prompt: string;
       quality: string;
+      reference: string | null;
       seed: number | null;
       strength: number | null;
       style: string | null;
+      /** @default [] */
+      styles: string[];
       width: number;
     };
     /** @description What is used for those who do not choose. */
@@ -174,7 +177,11 @@ export interface components {
      *
      *     `prompt` may have choices, `{red|blue}`; every combination is generated `n` times. `strength` is
      *     the distance from the picture given as `image` (an upload) or `parent` (a picture of the
-     *     studio). Where a `mask` is white the picture is repainted.
+     *     studio). Where a `mask` is white the picture is repainted. With `styles` every combination is
+     *     generated in each of them.
+     *
+     *     A model with references looks at drawings of its library for the words of the prompt, or at the
+     *     `reference` instead: an upload, or "none" for nothing. It is drawn again, in the style.
      *
      *     Models of classes are asked with a `label`, by number or name, instead of a prompt, and some
      *     models with nothing. What is left out is chosen by the card of the model: `width` and `height`,
@@ -211,9 +218,12 @@ export interface components {
       /** @default  */
       prompt?: string;
       quality?: string | null;
+      reference?: string | null;
       seed?: number | null;
       strength?: number | null;
       style?: string | null;
+      /** @default [] */
+      styles?: string[];
       width?: number | null;
     };
     /** @description The newest first. */
@@ -273,6 +283,7 @@ export interface components {
       prompt: string;
       /** @default  */
       quality: string;
+      reference: string | null;
       seconds: number;
       seed: number;
       slot: number;
@@ -358,7 +369,7 @@ export interface components {
     };
     /** @description The request that reproduces a picture, and the parts that this server cannot reproduce. */
     Restored: {
-      differs: ("model" | "plan" | "image" | "mask" | "size")[];
+      differs: ("model" | "plan" | "image" | "mask" | "reference" | "size")[];
       exact_model: boolean;
       request: components["schemas"]["CompletedRequest"];
     };
@@ -399,11 +410,12 @@ export interface components {
       smallest: number;
       trained: [number, number];
     };
-    /** @description One picture of a job; `label` lists its choices. */
+    /** @description One picture of a job; `label` lists its choices, `style` is its own if there are several. */
     Slot: {
       label: string | null;
       prompt: string;
       seed: number;
+      style: string | null;
     };
     /** @description The first picture of a job is being made. */
     Started: Record<string, never>;
@@ -440,7 +452,7 @@ export interface components {
       name: string;
       thumbnail: string | null;
     };
-    /** @description An uploaded picture; pass `id` as `image` or `mask` of a job. */
+    /** @description An uploaded picture; pass `id` as `image`, `mask` or `reference` of a job. */
     Upload: {
       height: number;
       id: string;

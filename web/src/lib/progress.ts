@@ -7,6 +7,7 @@ export interface SlotView {
   label: string | null;
   prompt: string;
   seed: number;
+  style: string | null;
   preview: string | null;
   /** One per step so far; a place stays empty when its event was missed. */
   steps: (Step | undefined)[];

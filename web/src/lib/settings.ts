@@ -9,7 +9,12 @@ import { possible } from "./shown";
 export interface Look {
   seed: number;
   thumbnail: string | null;
+  /** What a picture was drawn from whose settings came back, where the page does not show it. */
+  reference?: string | null;
 }
+
+/** What a picture that somebody brings is for, with models that can draw it again. */
+export type Purpose = "start" | "restyle";
 
 export interface Settings {
   /** The first one of the server, if none was chosen. */
@@ -18,6 +23,9 @@ export interface Settings {
   label: number | null;
   negative: string;
   style: string | null;
+  purpose: Purpose;
+  /** In which a picture is drawn again; all of them if there is none. */
+  styles: string[];
   width: number;
   height: number;
   quality: string;
@@ -46,6 +54,8 @@ export const INITIAL: Settings = {
   label: null,
   negative: "",
   style: null,
+  purpose: "start",
+  styles: [],
   width: 64,
   height: 64,
   quality: "balanced",
@@ -81,7 +91,8 @@ export function stored(text: string | null, info: Info): Settings {
         key in initial &&
         (value === null || initial[key as keyof Settings] === null
           ? ["model", "label", "style", "guidance", "look"].includes(key)
-          : typeof value === typeof initial[key as keyof Settings]),
+          : typeof value === typeof initial[key as keyof Settings] &&
+            Array.isArray(value) === Array.isArray(initial[key as keyof Settings])),
     ),
   );
   return fitted({ ...initial, ...known }, info);
@@ -95,6 +106,7 @@ export function fitted(chosen: Settings, info: Info): Settings {
   if (settings.label !== null && settings.label >= card.classes.length) settings.label = null;
   if (!card.guided) settings.guidance = null;
   if (!info.styles.some((style) => style.id === settings.style)) settings.style = null;
+  settings.styles = info.styles.map(({ id }) => id).filter((id) => chosen.styles.includes(id));
   if (!info.qualities.some((quality) => quality.id === settings.quality))
     settings.quality = info.default.quality;
   settings.n = Math.min(Math.max(1, Math.round(settings.n)), info.limits.pictures);
@@ -174,8 +186,18 @@ export function loadingTook(model: string | null): number | null {
 export const noteLoading = (model: string | null, seconds: number) =>
   localStorage.setItem(`${LOADING}.${model ?? ""}`, seconds.toFixed(1));
 
+/** Whether all that a request is drawn from is an upload, in one style: so the page asks for it. */
+export const redraws = (request: Partial<Asked>): boolean =>
+  request.reference != null &&
+  request.reference !== "none" &&
+  request.image == null &&
+  request.parent == null &&
+  request.style != null;
+
 /** The settings that a request came from; those it does not name stay as they are. */
 export function fromRequest(settings: Settings, request: Partial<Asked>): Settings {
+  const again = redraws(request);
+  const starts = request.image != null || request.parent != null;
   return {
     ...settings,
     model: request.model ?? settings.model,
@@ -183,12 +205,21 @@ export function fromRequest(settings: Settings, request: Partial<Asked>): Settin
     label: request.label ?? settings.label,
     negative: request.negative_prompt ?? "",
     style: request.style ?? null,
+    purpose: again ? "restyle" : starts ? "start" : settings.purpose,
+    styles: again ? [request.style as string] : settings.styles,
     width: request.width ?? settings.width,
     height: request.height ?? settings.height,
     quality: request.quality ?? settings.quality,
     n: request.n ?? 1,
     guidance: request.guidance_scale ?? null,
-    look: request.seed == null ? null : { seed: request.seed, thumbnail: null },
+    look:
+      request.seed == null
+        ? null
+        : {
+            seed: request.seed,
+            thumbnail: null,
+            reference: again ? null : (request.reference ?? null),
+          },
     ...(request.strength == null
       ? {}
       : request.mask == null

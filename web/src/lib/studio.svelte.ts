@@ -20,6 +20,7 @@ import {
   load,
   loadingTook,
   noteLoading,
+  redraws,
   save,
   saveBegin,
   storedBegin,
@@ -123,14 +124,32 @@ class Studio {
       .sort((a, b) => a.job.created - b.job.created),
   );
   card = $derived(this.info?.card ?? null);
+  /** Whether the model can do something with a picture that somebody brings. */
+  takes = $derived(this.card !== null && (this.card.image || this.card.references));
   /** Whether everything is there that the model asks for. */
   complete = $derived.by(() => {
     if (!this.card || this.switching !== null) return false;
     if (this.card.asks === "class") return this.settings.label !== null;
     return this.card.asks === "nothing" || hasWords(this.settings.prompt);
   });
+  /** Whether the picture that somebody brought is drawn again, instead of started from. */
+  restyling = $derived(
+    this.source !== null &&
+      this.card !== null &&
+      this.card.references &&
+      (this.settings.purpose === "restyle" || !this.card.image),
+  );
+  /** The styles in which it is drawn again, one picture each. */
+  styles = $derived.by(() => {
+    if (!this.restyling) return [];
+    const { styles } = this.settings;
+    const all = (this.info?.styles ?? []).map(({ id }) => id);
+    return styles.length > 0 ? all.filter((id) => styles.includes(id)) : all;
+  });
   pictureCount = $derived(
-    (this.card?.asks === "prompt" ? combinations(this.settings.prompt) : 1) * this.settings.n,
+    (this.card?.asks === "prompt" ? combinations(this.settings.prompt) : 1) *
+      Math.max(1, this.styles.length) *
+      this.settings.n,
   );
   /** The quickest plan. */
   quickest = $derived.by(() =>
@@ -140,7 +159,7 @@ class Studio {
   /** Whether only a part of the picture is to be drawn anew. */
   masked = $derived(this.strokes.some((stroke) => !stroke.erase) || this.mask !== null);
   size = $derived(
-    this.source && this.settings.match && this.card
+    this.source && !this.restyling && this.settings.match && this.card
       ? matching(this.source.width, this.source.height, this.card.sizes)
       : { width: this.settings.width, height: this.settings.height },
   );
@@ -192,7 +211,7 @@ class Studio {
       if (!info.sizes.some((each) => each.width === width && each.height === height))
         Object.assign(this.settings, info.card.sizes.native);
       this.settings.live &&= this.canLive;
-      if (!info.card.image) this.dropSource();
+      if (!this.takes) this.dropSource();
       if (!info.card.inpaint) this.strokes = [];
       return true;
     } catch (error) {
@@ -206,7 +225,7 @@ class Studio {
   /** Go on with the picture to start from that a reload interrupted. */
   async #resume(): Promise<void> {
     const begin = storedBegin();
-    if (begin === null || !this.card?.image) return;
+    if (begin === null || !this.card || !this.takes) return;
     try {
       await api.file(begin.source.url);
     } catch (error) {
@@ -389,25 +408,30 @@ class Studio {
     const { settings } = this;
     const seed = settings.look?.seed ?? (settings.live ? this.liveSeed : null);
     const { asks, negative } = this.card ?? { asks: "prompt", negative: true };
+    const { source, restyling } = this;
+    const hidden = this.card?.references ? (settings.look?.reference ?? null) : null;
     return {
       model: this.info?.model.id ?? null,
       prompt: asks === "prompt" ? settings.prompt.trim() : "",
       label: asks === "class" ? settings.label : null,
       language: translator.language,
       negative_prompt: negative ? settings.negative.trim() : "",
-      style: settings.style,
+      style: restyling ? null : settings.style,
+      styles: this.styles,
       ...this.size,
       quality: settings.quality,
       n: settings.n,
       seed,
       guidance_scale: settings.guidance,
-      image: this.source?.id ?? null,
-      strength: this.source
-        ? Math.max(LEAST, this.masked ? settings.repaint : settings.strength)
-        : null,
+      image: restyling ? null : (source?.id ?? null),
+      strength:
+        source && !restyling
+          ? Math.max(LEAST, this.masked ? settings.repaint : settings.strength)
+          : null,
       fit: settings.fit,
       mask: null,
       parent: null,
+      reference: restyling && source ? source.id : hidden,
       live: false,
     };
   }
@@ -428,6 +452,7 @@ class Studio {
     const round = ++this.#liveRound;
     const request = { ...this.request(), quality: this.quickest.id, n: 1, live: true };
     if (combinations(request.prompt) > 1) return;
+    request.styles = request.styles.slice(0, 1);
     try {
       const job = await api.createJob(await this.#withMask(request), newKey());
       this.#put(job);
@@ -457,8 +482,21 @@ class Studio {
       seed: null,
       n: Math.min(4, this.info?.limits.pictures ?? 4),
       parent: picture.id,
+      reference: await this.#still(picture.reference),
       strength: VARIATION[how],
     }));
+  }
+
+  /** A reference as long as the server keeps the upload; then it looks at its own drawings. */
+  async #still(reference: string | null): Promise<string | null> {
+    if (!this.card?.references || reference === null || reference === "none") return reference;
+    try {
+      await api.file(`/api/uploads/${encodeURIComponent(reference)}`);
+    } catch (error) {
+      if (!(error instanceof api.ApiError)) throw error;
+      return null;
+    }
+    return reference;
   }
 
   async cancel(id: string): Promise<void> {
@@ -490,6 +528,7 @@ class Studio {
       label: this.settings.label ?? label,
       n: this.settings.n,
     });
+    if (this.restyling && picture.style !== null) this.settings.styles = [picture.style];
     this.settings.look = { seed: picture.seed, thumbnail: picture.thumbnail };
     toasts.show(t("look.locked"));
   }
@@ -527,6 +566,12 @@ class Studio {
   /** Start from a file; whether that worked. */
   useFile(file: Blob): Promise<boolean> {
     return this.#receive(async () => file);
+  }
+
+  /** Start from a picture of the gallery. */
+  startFrom(picture: Picture): Promise<boolean> {
+    this.settings.purpose = "start";
+    return this.usePicture(picture);
   }
 
   usePicture(picture: Picture): Promise<boolean> {
@@ -578,7 +623,8 @@ class Studio {
       if (found !== null) {
         await this.#restored(found);
       } else if (otherwise === "tell") toasts.show(t("restore.nothing"), "problem");
-      else if (await this.useFile(file)) toasts.show(t("restore.none"));
+      else if (await this.useFile(file))
+        toasts.show(t(this.restyling ? "restore.again" : "restore.none"));
     } catch (error) {
       report(error);
     } finally {
@@ -591,16 +637,19 @@ class Studio {
     if (model !== null && model !== this.info?.model.id) await this.chooseModel(model);
     this.#adopt(found.request);
     await this.#restoreSource(found.request);
-    if (this.source) {
+    if (this.source && !this.restyling) {
       const { width, height } = this.settings;
       this.settings.match = true;
       this.settings.match = this.size.width === width && this.size.height === height;
       this.#unmatched = !this.settings.match;
     }
     const lost = found.differs.includes("image") || found.differs.includes("mask");
-    toasts.show(
-      t(lost ? "restore.lost" : found.exact_model ? "restore.done" : "restore.other_model"),
-    );
+    const known = found.exact_model
+      ? found.differs.includes("reference")
+        ? "restore.reference"
+        : "restore.done"
+      : "restore.other_model";
+    toasts.show(t(lost ? "restore.lost" : known));
   }
 
   /** The settings that a file carries, or null. */
@@ -661,10 +710,11 @@ class Studio {
 
   async #restoreSource(request: Asked): Promise<void> {
     this.dropSource();
-    if (request.image !== null) {
-      const url = `/api/uploads/${request.image}`;
+    const id = redraws(request) ? request.reference : request.image;
+    if (id !== null) {
+      const url = `/api/uploads/${id}`;
       const { width, height } = await createImageBitmap(await api.file(url));
-      this.source = { id: request.image, width, height, url };
+      this.source = { id, width, height, url };
     } else if (request.parent !== null) {
       // A picture of the gallery becomes an upload, which holds the same pixels.
       const url = api.fileUrl(request.parent, {});
@@ -710,7 +760,7 @@ class Studio {
   }
 
   async #withMask(request: Asked): Promise<Asked> {
-    if (!this.source) return request;
+    if (!this.source || this.restyling) return request;
     if (!this.strokes.some((stroke) => !stroke.erase)) return { ...request, mask: this.mask };
     const { strokes } = this;
     if (this.#sent?.strokes !== strokes) {
@@ -729,6 +779,7 @@ class Studio {
       language: null,
       negative_prompt: picture.negative_prompt,
       style: picture.style,
+      styles: [],
       width: picture.width,
       height: picture.height,
       quality: picture.quality,
@@ -740,6 +791,7 @@ class Studio {
       fit: "crop",
       mask: null,
       parent: null,
+      reference: null,
       live: false,
     };
   }
