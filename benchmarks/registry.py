@@ -285,7 +285,7 @@ SUITES = (
         "The second design beside the shipped weights; what guidance should drop (`--drop`)",
         f"{_RUN} embedded data/emoji DIR --weights shipped --weights FILE --pairs 64 --steps 30; "
         "--weights FILE --drop all words style --scale 2 4 --pairs 48 --steps 10",
-        ("d78dc5d0/embedded.json", "7bbf088d/embedded.json"),
+        ("d78dc5d0/embedded.json", "7bbf088d/embedded.json", "trained/edges.json"),
     ),
     Suite(
         "own_pictures",

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from itertools import product
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -21,13 +22,23 @@ import asymflow
 from asymflow.core.errors import FileFormatError, InputError
 from asymflow.core.flow import coarse_time
 from asymflow.models.embedded.detail import DetailConfig
+from asymflow.models.embedded.network import PictureModel
 from asymflow.models.embedded.transformer import TransformerConfig
 from asymflow.training import curve
 from asymflow.training.data.dataset import SIZES as IMAGE_SIZES
 from asymflow.training.data.dataset import Dataset
 from asymflow.training.data.manifest import Entry, write_manifest
 from asymflow.training.errors import squared_errors
-from asymflow.training.loop import Batch, build, draw, draw_times, states, train
+from asymflow.training.loop import (
+    EDGES_UNTIL,
+    Batch,
+    build,
+    draw,
+    draw_times,
+    loss,
+    states,
+    train,
+)
 from asymflow.training.recipes import RECIPES, Phase, Recipe, recipe
 from asymflow.training.run import blended, finishing
 
@@ -99,6 +110,37 @@ def test_times_of_two_sizes_have_the_same_pooled_noise() -> None:
     small = draw_times(rng, 40_000, (64, 64), TINY).median()
     assert float(coarse_time(large, 2)) == pytest.approx(float(small), abs=0.02)
     assert abs(float(large - small)) > 0.05
+
+
+class Off(torch.nn.Module):
+    """A model whose estimate is off by what is given."""
+
+    def __init__(self, x_0: torch.Tensor, by: torch.Tensor) -> None:
+        super().__init__()
+        self.made = x_0 + by
+
+    def forward(self, *about: object) -> torch.Tensor:
+        del about
+        return self.made
+
+
+def test_edges_cost_what_is_not_flat_in_the_error(dataset: Dataset) -> None:
+    batch, _ = draw(dataset, TINY, 0, 0.5)
+    batch = dataclasses.replace(batch, t=torch.linspace(0.1, 0.9, len(batch.t)))
+    noise, context = torch.randn_like(batch.x_0), {"summary": torch.zeros(1)}
+
+    def cost(by: torch.Tensor, edges: float) -> float:
+        model = cast("PictureModel", Off(batch.x_0, by * batch.t.view(-1, 1, 1, 1)))
+        return float(loss(model, batch, noise, context, edges))
+
+    flat = torch.full_like(batch.x_0, 0.3)
+    assert cost(flat, 0.0) == pytest.approx(0.09, rel=1e-4)
+    assert cost(flat, 1.0) == pytest.approx(0.09, rel=1e-4)
+    # A check of +-1 differs by 2 from its neighbours, and by 0 from what is 2 and 4 pixels away.
+    check = 1 - 2.0 * (torch.arange(32)[:, None] + torch.arange(32)).remainder(2).expand_as(flat)
+    late = float((batch.t < EDGES_UNTIL).float().mean())
+    assert cost(check, 0.0) == pytest.approx(1, rel=1e-4)
+    assert cost(check, 0.6) == pytest.approx(1 + 0.6 * late * 2 / 3, rel=1e-4)
 
 
 def test_loss_falls_and_a_killed_run_goes_on(dataset: Dataset, tmp_path: Path) -> None:

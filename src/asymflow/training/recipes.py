@@ -49,6 +49,7 @@ class Recipe:
             above t = 0.97 is the layout invisible even in an 8 x 8 mean, so that it has to come
             from the prompt.
         time_uniform: share of times that are uniform in [0.02, 0.95], where rendering is learnt.
+        edges: weight of edges in the loss, see `training.loop.loss`.
         drop_text, drop_style, drop_reference: probabilities of dropping the caption, the style and
             the references.
         drop_words: probability of dropping caption and style but not the references.
@@ -88,6 +89,7 @@ class Recipe:
     scene: float = 0.1
     disturb: float = 0.0
     recolour: float = 0.0
+    edges: float = 0.0
     compile: bool = False
     checkpoint_minutes: float = 5.0
     sample_minutes: float = 20.0
@@ -120,7 +122,7 @@ V2 = Recipe(
     tokens=3072,
     decay=0.2,
     ema=0.999,
-    time_uniform=0.5,
+    time_uniform=0.7,
     drop_style=0.1,
     drop_reference=0.1,
     drop_words=0.05,
@@ -128,13 +130,14 @@ V2 = Recipe(
     scene=0.08,
     disturb=0.3,
     recolour=0.15,
+    edges=0.5,
     # Small pictures of everyday things first, at a quarter of the cost: a CPU without bfloat16
     # matrix units then produces recognisable samples within hours.
     phases=(
         Phase(0.025, _square((32, 0.85), (64, 0.15)), simple=6.0),
         Phase(0.12, _square((32, 0.45), (64, 0.55)), simple=4.0),
-        Phase(0.35, _square((32, 0.30), (64, 0.64)) + _WIDE, simple=3.0),
-        Phase(0.85, _square((32, 0.20), (64, 0.70), (128, 0.04)) + _WIDE, simple=2.0),
+        Phase(0.35, _square((32, 0.15), (64, 0.79)) + _WIDE, simple=3.0),
+        Phase(0.85, _square((32, 0.12), (64, 0.78), (128, 0.04)) + _WIDE, simple=2.0),
         Phase(1.00, _square((32, 0.12), (64, 0.65), (128, 0.17)) + _WIDE, simple=2.0),
     ),
 )
