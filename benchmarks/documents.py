@@ -658,11 +658,12 @@ def campaigns(jit: Result, unet: Result) -> Iterator[str]:
     tables = [table for result in (jit, unet) for table in result["tables"].values()]
     rows = [each for table in tables for each in table["rows"]]
     ratios, passes = ([each[key]["value"] for each in rows] for key in ("ratio", "to_reach"))
+    over = "over " if any(each["to_reach"]["capped"]["value"] for each in rows) else ""
     yield f"{number(jit['pictures'])} pictures of fresh seeds: distance"
     yield (
         f"the error of the best baseline is {fixed(min(ratios), 2)} to {fixed(max(ratios), 2)} "
         f"times that of the plan, and it takes {fixed(min(passes), 2)} to "
-        f"{fixed(max(passes), 2)} times the passes"
+        f"{over}{fixed(max(passes), 2)} times the passes"
     )
 
 

@@ -182,6 +182,9 @@ def test_a_run_is_ended_beside_itself(dataset: Dataset, tmp_path: Path) -> None:
     rates += [row.rate for row, _ in run]
     assert rates == pytest.approx([1 - i / 10 for i in range(10)])
     assert (tmp_path / "checkpoint.pt").read_bytes() == before, "the run itself can go on"
+    late = dataclasses.replace(whole, decay=0.8)
+    with pytest.raises(InputError, match="fall already"):
+        finishing(late, tmp_path, 20)
     with pytest.raises(InputError, match="to finish"):
         finishing(whole, tmp_path / "elsewhere", 10)
 

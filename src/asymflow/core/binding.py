@@ -12,6 +12,9 @@ from typing import Any
 from asymflow.core.checks import instance, number, whole
 from asymflow.core.fingerprint import Fingerprint
 
+SHORTEST_HASH = 8
+"""Fewer digits of a hash identify no weights."""
+
 
 @dataclass(frozen=True, slots=True)
 class Requirements:

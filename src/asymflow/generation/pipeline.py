@@ -188,7 +188,8 @@ def check(model: Model, wanted: GenerationSpec) -> None:
     Raises:
         InputError: the model cannot serve the prompt, the class, the style or the size.
     """
-    request, _, _ = _request(model, wanted, wanted.size or model.card.sizes.native)
+    size = wanted.size or model.card.sizes.native
+    request, _, _ = _request(model, wanted, size, drawn(model, wanted))
     engine.check(model.adapter, request)
 
 
@@ -398,11 +399,14 @@ def _observer(adapter: Adapter, requests: Sequence[Request], advance: Advance) -
 
 
 def _request(
-    model: Model, wanted: GenerationSpec, size: tuple[int, int]
+    model: Model, wanted: GenerationSpec, size: tuple[int, int], asked: tuple[str, str]
 ) -> tuple[Request, Style | None, int | None]:
-    """The first picture, without input pictures; its style, and its class."""
+    """The first picture, without input pictures; its style, and its class.
+
+    `asked` has the texts that the model is asked with, see `drawn`.
+    """
     card = model.card
-    inputs, style, label = _inputs(card, wanted, *drawn(model, wanted))
+    inputs, style, label = _inputs(card, wanted, *asked)
     scale = card.guidance if wanted.guidance is None else wanted.guidance
     if scale != 1 and not card.guided:
         raise InputError(
@@ -446,8 +450,8 @@ def no_size(card: Card, size: tuple[int, int]) -> str:
 
 def _job(model: Model, wanted: GenerationSpec, size: tuple[int, int], plan: Plan) -> Job:
     card = model.card
-    request, style, label = _request(model, wanted, size)
     asked, negative = drawn(model, wanted)
+    request, style, label = _request(model, wanted, size, (asked, negative))
     record = Record(
         prompt=card.classes[label] if label is not None else wanted.prompt,
         negative=negative,

@@ -11,13 +11,10 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from asymflow.core.binding import Binding, ModelDescription, Requirements
+from asymflow.core.binding import SHORTEST_HASH, Binding, ModelDescription, Requirements
 from asymflow.core.types import Plan
 
 Level = Literal["exact", "compatible", "other"]
-
-_SHORTEST = 8
-"""Fewer digits of a hash identify no weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ def same_weights(bound: Binding, model: ModelDescription) -> bool:
     """
     weights = bound.weights or ""
     same = model.weights.startswith(weights) or weights.startswith(model.weights)
-    if len(weights) >= _SHORTEST and same:
+    if len(weights) >= SHORTEST_HASH and same:
         return True
     one, other = bound.fingerprint, model.fingerprint
     return one is not None and other is not None and one.matches(other)

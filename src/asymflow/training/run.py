@@ -100,7 +100,7 @@ def finishing(recipe: Recipe, out: Path, steps: int) -> tuple[Recipe, Path]:
     its checkpoint says.
 
     Raises:
-        InputError: there is no run in `out`.
+        InputError: there is no run in `out`, or its rates fall already.
     """
     folder = out / f"finish-{steps}"
     own, begun = folder / CHECKPOINT, out / CHECKPOINT
@@ -116,7 +116,10 @@ def finishing(recipe: Recipe, out: Path, steps: int) -> tuple[Recipe, Path]:
     saved = torch.load(own, map_location="cpu", weights_only=True, mmap=True)
     ends = finish(recipe, saved["step"], steps)
     if saved["recipe"]["name"] == ends.name:
-        ends = finish(recipe, saved["recipe"]["steps"] - steps, steps)
+        return finish(recipe, saved["recipe"]["steps"] - steps, steps), folder
+    if saved["progress"] > 1 - recipe.decay:
+        own.unlink()
+        raise InputError(f"The rates of the run in {out} fall already. Let it end by itself.")
     return ends, folder
 
 

@@ -103,7 +103,6 @@ class Detail(nn.Module):
     def __init__(self, config: DetailConfig, inputs: int, outputs: int, width: int) -> None:
         super().__init__()
         half, quarter = config.half, config.quarter
-        self.outputs = outputs
         self.read = Conv(4 * (inputs + outputs * config.gates), half)
         self.to_quarter = nn.Linear(4 * half, quarter)
         self.quarter_in = Residual(quarter, width)

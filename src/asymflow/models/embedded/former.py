@@ -5,6 +5,8 @@ The files are in the history of the repository only.
 
 from __future__ import annotations
 
+from asymflow.core.binding import SHORTEST_HASH
+
 _FILE = "src/asymflow/weights/embedded.safetensors"
 _COMMITS = {
     "288b709bea9972c2078fe40d05465a465cc43ae80dccc4931150fe1e7d5e6729": "157790d",
@@ -13,14 +15,12 @@ _COMMITS = {
     "e11a8aadabb0308afecd49022b89c4ee64e10754f47b6638a6d0ff1151a3ab5f": "624cd02",
 }
 """Commits by the SHA-256 of the file."""
-_SHORTEST = 8
-"""Fewer digits of a hash identify no weights."""
 
 
 def recovery(weights: str) -> str | None:
     """How to get former weights, by their hash or its beginning; None for others."""
     for digest, commit in _COMMITS.items():
-        if len(weights) >= _SHORTEST and digest.startswith(weights):
+        if len(weights) >= SHORTEST_HASH and digest.startswith(weights):
             target = f"embedded-{digest[:8]}.safetensors"
             return (
                 f"These came with asymflow before. In a clone of its repository, "
