@@ -1,4 +1,4 @@
-"""Make the table of words of other languages from the annotations of Unicode CLDR.
+"""Make the table of words of other languages, and names of ideas, from annotations of Unicode CLDR.
 
     python scripts/annotations.py [--cache DIR]
 
@@ -6,6 +6,10 @@ CLDR has a name and keywords of every emoji in more than a hundred languages. Th
 for the concepts of the library, by script: for every word the concepts that it names, and in which
 locales. Colours are what the names of a red circle, heart and square have in common, and those of
 other colours have not. `asymflow.models.embedded.languages.annotations` reads it.
+
+Words of the table are folded, and not fit to be shown. What may become an idea of the studio is
+therefore also kept by its name as CLDR spells it, in the languages of the page, as long as the
+model, reading by that table, draws that thing and nothing more (`asymflow.models.embedded.ideas`).
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ import json
 import tarfile
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asymflow.models.embedded import installed
+from asymflow.bench.ideas import Candidate, candidates
+from asymflow.core.words import Understanding
+from asymflow.models.embedded import adapter, ideas, installed
 from asymflow.models.embedded.languages import annotations
 from asymflow.models.embedded.languages.annotations import COLOURS, Rank
 from asymflow.models.embedded.languages.scripts import UNSPACED, accented, folded, script_in
@@ -40,6 +46,8 @@ DERIVED = Package(
 WEIGHTS = Path(__file__).resolve().parents[1] / "src/asymflow/models/embedded/weights"
 COMPLETE = 0.95
 """Share of the concepts that a locale must name; the others are drafts, or differ in few words."""
+PAGE = ("de", "es", "fr", "ja", "zh")
+"""Languages of the studio's page besides English, `web/src/messages`."""
 LEFT_OUT = ("en", "pcm")
 """English is the model's own, and Nigerian Pidgin is spelt like it."""
 SOME = 0.3
@@ -74,6 +82,8 @@ class Annotation:
 
 Locale = Mapping[str, Annotation]
 """The annotations of a locale, by the code points of the emoji."""
+Read = Callable[[str, Sequence[str]], Understanding]
+"""How a model reads a prompt that is probably of some locales."""
 
 
 @dataclass(slots=True)
@@ -93,11 +103,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path("data"), metavar="DIR")
     given = parser.parse_args()
-    concepts = [each for each in Library().concepts if each.weight >= SOME and not _variant(each)]
+    library = Library()
+    concepts = [each for each in library.concepts if each.weight >= SOME and not _variant(each)]
     rows = {each.key: row for row, each in enumerate(concepts)}
+    known = read(given.cache)
     locales = {
         name: found
-        for name, found in read(given.cache).items()
+        for name, found in known.items()
         if name not in LEFT_OUT and sum(key in found for key in rows) >= COMPLETE * len(rows)
     }
     tables: defaultdict[str, Table] = defaultdict(Table)
@@ -111,6 +123,29 @@ def main() -> None:
     annotations.write(path, tuple(locales), keys, {s: t.words for s, t in tables.items()})
     count = sum(len(table.words) for table in tables.values())
     print(f"{path}: {len(locales)} locales, {count} words, {path.stat().st_size} bytes")
+    wanted = candidates(library, len(concepts))
+    model = adapter.load()  # it reads by the table that was just written
+    names = {name: names_of(name, known[name], wanted, library, model.understand) for name in PAGE}
+    ideas.save_names(WEIGHTS / ideas.NAMES, names)
+    counts = ", ".join(f"{name} {len(own)}" for name, own in names.items())
+    print(f"{WEIGHTS / ideas.NAMES}: of {len(wanted)} names {counts}")
+
+
+def names_of(
+    name: str, locale: Locale, wanted: Sequence[Candidate], library: Library, read: Read
+) -> dict[str, str]:
+    """The names of a locale by prompt, where the model reads them as what the prompt names."""
+    found: dict[str, str] = {}
+    for each in wanted:
+        if (own := locale.get(each.concept.key)) is None:
+            continue
+        said = read(own.name, (name,))
+        match = library.find(said.drawn)
+        # Nothing beside the thing: a name such as "white star" asks for more than the prompt.
+        alone = [word.kind for word in said.words] == ["thing"]
+        if alone and match is not None and match.concepts == (each.concept,):
+            found[each.prompt] = own.name
+    return found
 
 
 def _variant(concept: Concept) -> bool:
