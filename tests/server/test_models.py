@@ -186,6 +186,7 @@ def test_a_model_that_asks_nothing_draws_at_once(tmp_path: Path) -> None:
         assert "Leave `prompt` out" in refused(server, prompt="a fox")[2]
         info = server.http.get("/api/info").json()
         assert (info["card"]["asks"], info["ideas"], info["styles"]) == ("nothing", [], [])
+        assert info["idea_names"] == {}
         answer = server.http.post("/v1/images/generations", json={"prompt": "any"})
         assert answer.status_code == 200
         assert answer.headers["X-Asymflow-Ignored"] == "prompt"

@@ -7,6 +7,7 @@ from pathlib import Path
 from asymflow.generation import metadata, pipeline
 from asymflow.io import images
 from asymflow.models.embedded import ideas
+from asymflow.models.embedded.library import shipped
 
 from .conftest import Running, Serve
 
@@ -73,5 +74,17 @@ def test_bad_questions_are_refused(studio: Running) -> None:
 def test_info_says_what_the_model_draws_and_draws_well(studio: Running) -> None:
     info = studio.http.get("/api/info").json()
     assert info["ideas"] == list(ideas.load())
+    assert info["idea_names"] == ideas.names()
     assert info["card"]["draws"] == pipeline.load().card.draws
     assert info["card"]["flat"]
+
+
+def test_ideas_are_drawn_alike_in_all_languages(studio: Running) -> None:
+    info = studio.http.get("/api/info").json()
+    assert set(info["idea_names"]) >= {"de", "ja"}
+    for language, names in info["idea_names"].items():
+        idea = next(each for each in info["ideas"] if each in names)
+        asked = {"prompt": names[idea], "language": language}
+        said = studio.http.get("/api/words", params=asked).json()
+        assert said["known"]
+        assert shipped().find(said["drawn"]) == shipped().find(idea), (language, idea)

@@ -1,6 +1,6 @@
 import { audit } from "./axe";
 import { expect, test } from "vitest";
-import type { Job } from "../src/lib/contract";
+import type { Info, Job } from "../src/lib/contract";
 import {
   choose,
   DESKTOP,
@@ -583,6 +583,24 @@ test("the page speaks the language of the browser, and any other that is chosen"
   }
   await french.reload();
   await french.getByRole("button", { name: /^开始画/ }).waitFor();
+});
+
+test("ideas are in the language of the page, change with it, and are words that it knows", async () => {
+  const page = await visit({ locale: "ja-JP" });
+  const { idea_names } = await server.get<Info>("/api/info");
+  for (const language of ["ja", "de", "zh"] as const) {
+    await page.locator("header select").selectOption(language);
+    const first = page.locator(".idea").first();
+    const names = Object.values(idea_names[language] ?? {});
+    await expect.poll(async () => names.includes((await first.textContent()) ?? "")).toBe(true);
+    const name = (await first.textContent()) as string;
+    await first.click();
+    await expect.poll(() => page.locator("#prompt").inputValue()).toBe(name);
+    await page.locator(".reading .drawn, .reading .fine").waitFor();
+    expect(await page.locator(".unknown").count()).toBe(0);
+    await page.locator("#prompt").fill("");
+    await page.locator(".reading .draws").waitFor();
+  }
 });
 
 test("light and dark follow the system, or a choice that is kept", async () => {

@@ -140,6 +140,8 @@ class Card:
         subject: what it draws, for people: "small drawings like emoji".
         flat: whether pictures are drawings of few flat colours, which can be traced to SVG.
         ideas: prompts, or names of classes, that come out well.
+        idea_names: what ideas are called in other languages, as prompts: by language ("de"), then
+            by idea. An idea without a name is asked for as it is.
         channels: of pictures; 2 and 4 have transparency as the last one.
         classes: names by number, for a model that asks for a class; numbers where unnamed.
         styles: that the model knows by itself.
@@ -164,6 +166,9 @@ class Card:
     subject: str = ""
     flat: bool = False
     ideas: tuple[str, ...] = ()
+    idea_names: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict[str, Mapping[str, str]]
+    )
     channels: int = 3
     classes: tuple[str, ...] = ()
     styles: tuple[Style, ...] = ()

@@ -120,6 +120,7 @@ def _info(studio: Studio, client: Client, served: Served, about: About) -> views
             undo_seconds=studio.settings.undo_seconds,
         ),
         ideas=_ideas(about),
+        idea_names={language: dict(own) for language, own in card.idea_names.items()},
         has_token=studio.settings.token is not None or studio.tokens.required,
         user=client.owner,
     )

@@ -235,7 +235,8 @@ class Info(View):
 
     `measured` says whether the model has plans besides the one of its family, and `measurement`
     is the one that runs, or the last one. `user` is the name of the token of the call, empty for
-    the operator and where no token is needed.
+    the operator and where no token is needed. `idea_names` has what `ideas` are called in other
+    languages, by language and idea; an idea without a name there is asked for as it is.
     """
 
     version: str
@@ -251,6 +252,7 @@ class Info(View):
     default: Default
     limits: Limits
     ideas: list[str]
+    idea_names: dict[str, dict[str, str]]
     has_token: bool
     user: str
 

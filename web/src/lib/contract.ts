@@ -120,13 +120,19 @@ export interface components {
      *
      *     `measured` says whether the model has plans besides the one of its family, and `measurement`
      *     is the one that runs, or the last one. `user` is the name of the token of the call, empty for
-     *     the operator and where no token is needed.
+     *     the operator and where no token is needed. `idea_names` has what `ideas` are called in other
+     *     languages, by language and idea; an idea without a name there is asked for as it is.
      */
     Info: {
       can_measure: boolean;
       card: components["schemas"]["Card"];
       default: components["schemas"]["Default"];
       has_token: boolean;
+      idea_names: {
+        [key: string]: {
+          [key: string]: string;
+        };
+      };
       ideas: string[];
       limits: components["schemas"]["Limits"];
       measured: boolean;

@@ -144,6 +144,7 @@ class EmbeddedAdapter:
             subject="small pictures like emoji, without background: one thing, in few words",
             flat=self.channels == 4,
             ideas=ideas.load(),
+            idea_names=ideas.names(),
             sizes=Sizes(
                 DEFAULT_SIZE,
                 *SIDE_LIMITS,
