@@ -38,6 +38,8 @@ from benchmarks.suites.plans import make
 
 Result = Mapping[str, Any]
 BASELINES = "e11a8aad/baselines/baselines.json"
+FIRST = "weights of the first design"
+"""What a page says of results that are not of the weights shipped now."""
 README, PLANNING, ADAPTIVE = "README.md", "docs/planning.md", "docs/adaptive.md"
 COMPARISON = "docs/comparison.md"
 DIFFUSERS, JIT = "docs/guide/diffusers.md", "docs/guide/jit.md"
@@ -93,7 +95,7 @@ def fastest(rows: Mapping[str, Any], measure: str, sign: int) -> Any:
     )
 
 
-@passages(README, BASELINES)
+@passages(README, BASELINES, note=FIRST)
 def headline(compared: Result) -> Iterator[str]:
     rows = rows_of(compared)
     draft, best = rows["draft"], fastest(rows, "kid", -1)
@@ -102,7 +104,7 @@ def headline(compared: Result) -> Iterator[str]:
     yield f"n = {number(compared['settings']['pairs'])} pictures"
 
 
-@passages(COMPARISON, BASELINES)
+@passages(COMPARISON, BASELINES, note=FIRST)
 def baselines(compared: Result) -> Iterator[str]:
     rows = rows_of(compared)
     names = {
@@ -162,7 +164,7 @@ def baselines(compared: Result) -> Iterator[str]:
     yield f"in {bare(speed(rows['damped2, 20 steps']) / speed(rows['best']), 2)} of their time"
 
 
-@passages(COMPARISON, "e11a8aad/baselines-128/baselines.json")
+@passages(COMPARISON, "e11a8aad/baselines-128/baselines.json", note=FIRST)
 def baselines_128(compared: Result) -> Iterator[str]:
     rows = rows_of(compared)
     plans = {name: each for name, each in rows.items() if each["family"] == "asymflow"}
@@ -192,6 +194,7 @@ def baselines_128(compared: Result) -> Iterator[str]:
         f"e11a8aad/quality-plans/{name}.json"
         for name in ("default", "best", "balanced", "fast", "draft")
     ),
+    note=FIRST,
 )
 def quality(
     default: Result, best: Result, balanced: Result, fast: Result, draft: Result
@@ -224,7 +227,7 @@ def quality(
 # --- docs/planning.md: the rest ----------------------------------------------------------------
 
 
-@passages(PLANNING, "e11a8aad/predicted-error.json")
+@passages(PLANNING, "e11a8aad/predicted-error.json", note=FIRST)
 def predicted(result: Result) -> Iterator[str]:
     summary = result["summary"]
     for name in ("all", "full only", "with carried tiers", "with biased tiers"):
@@ -240,7 +243,7 @@ def predicted(result: Result) -> Iterator[str]:
     yield f"it is {bare(first, 3)}, {bare(second, 2)} and {bare(third, 3)}"
 
 
-@passages(PLANNING, "e11a8aad/growth.json")
+@passages(PLANNING, "e11a8aad/growth.json", note=FIRST)
 def growth(result: Result) -> Iterator[str]:
     for each in result["rows"]:
         if each["side"] >= 64:
@@ -330,7 +333,7 @@ def _seconds(ms: float) -> str:
     return fixed(ms / 1000) if ms >= 100_000 and ms < 800_000 else figures(ms / 1000, 2)
 
 
-@passages(PLANNING, "e11a8aad/evidence.json")
+@passages(PLANNING, "e11a8aad/evidence.json", note=FIRST)
 def evidence(result: Result) -> Iterator[str]:
     plans = [found for found in result.values() if isinstance(found, dict) and "inside" in found]
     assert len(plans) == 8
@@ -340,7 +343,7 @@ def evidence(result: Result) -> Iterator[str]:
     yield f"{balanced} for `balanced` and {best} for `best` at 64 px"
 
 
-@passages(COMPARISON, "e11a8aad/ablation-64.json")
+@passages(COMPARISON, "e11a8aad/ablation-64.json", note=FIRST)
 def ablation(result: Result) -> Iterator[str]:
     labels = {
         "the plan": "`balanced`",
@@ -634,7 +637,7 @@ def campaign_unet(result: Result) -> Iterator[str]:
     yield from _campaign(result)
 
 
-@passages(COMPARISON, "e11a8aad/campaign-embedded.json")
+@passages(COMPARISON, "e11a8aad/campaign-embedded.json", note=FIRST)
 def campaign_embedded(result: Result) -> Iterator[str]:
     yield from _campaign(result)
     [table] = result["tables"].values()
@@ -860,7 +863,7 @@ def steps_by_picture(jit: Result, unet: Result) -> Iterator[str]:
             )
 
 
-@passages(ADAPTIVE, "e11a8aad/adaptive-real.json")
+@passages(ADAPTIVE, "e11a8aad/adaptive-real.json", note=FIRST)
 def adapting(result: Result) -> Iterator[str]:
     plans = result["plans"]
     goal, ruled, left = (plans[f"balanced{kind}"] for kind in ("", ", adaptive", ", fixed"))
@@ -891,7 +894,7 @@ def adapting(result: Result) -> Iterator[str]:
     yield f"({bare(ruled['correlation of steps with complexity'], 2)})"
 
 
-@passages(ADAPTIVE, "e11a8aad/oracle.json")
+@passages(ADAPTIVE, "e11a8aad/oracle.json", note=FIRST)
 def oracle(result: Result) -> Iterator[str]:
     goals = result["goals"]
     for label, name in (
@@ -930,7 +933,7 @@ def crowded(result: Result) -> Iterator[str]:
     yield f"served in {fixed(result['seconds']['silent']['ratio'], 2)} times its usual time"
 
 
-@passages(PICTURES, "e11a8aad/languages.json")
+@passages(PICTURES, "e11a8aad/languages.json", note=FIRST)
 def languages(result: Result) -> Iterator[str]:
     without, hinted, more = result["without hint"], result["with hint"], "other languages"
     assert not result["english"]["changed"]
@@ -952,7 +955,7 @@ def languages(result: Result) -> Iterator[str]:
     yield f"the first one {fixed(took['first'] / 1000, 2)} s"
 
 
-@passages(PICTURES, "e11a8aad/svg.json")
+@passages(PICTURES, "e11a8aad/svg.json", note=FIRST)
 def traced(result: Result) -> Iterator[str]:
     size, error = result["kB"], result["rmse at 64 px"]
     assert result["smallest shape in px"] >= tracing.SMALLEST

@@ -73,6 +73,11 @@ SUITES = (
         own=False,
     ),
     Suite(
+        "versions",
+        "What the shipped model costs beside the one before: passes, pictures, memory, files",
+        f"{_ONE} {_RUN} versions FORMER",
+    ),
+    Suite(
         "batching",
         "Continuous batching fills its calls whatever the plans, and costs little beside them",
         f"{_ONE} {_RUN} batching",

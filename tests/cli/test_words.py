@@ -55,10 +55,10 @@ def test_negative_prompts_are_translated_too_and_recorded_as_asked(type_: Type) 
 def test_a_picture_from_before_prompts_were_translated_is_replayed_as_it_was(
     type_: Type, here: Path
 ) -> None:
-    """Its record has no `drawn`: the model was asked with the prompt itself."""
+    """Its record has no `drawn`, nor a reference: the model was asked with the prompt itself."""
     type_("generate", "ein roter Fuchs", *SMALL, "-o", "a.png")
     data = json.loads(images.read_record(here / "a.png") or "")
-    del data["drawn"]
+    del data["drawn"], data["reference"]
     picture = images.read(here / "a.png")
     with (here / "old.png").open("wb") as file:
         notes = images.Notes("", json.dumps(data), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
@@ -116,6 +117,17 @@ def test_the_line_for_other_tools() -> None:
         "Denoising strength": "0.1",
     }
     assert len(metadata.parameters(PLAIN).split("\n")) == 2
+
+
+def test_what_was_looked_at_is_one_value_of_that_line() -> None:
+    shown = metadata.Reference("library", ("fox, noto", 'a "cat", noto'), "ab")
+    record = replace(PLAIN, reference=shown)
+    line = metadata.parameters(record).splitlines()[-1]
+    said = re.search(r'Reference: ("(?:[^"\\]|\\.)*")', line)
+    assert said is not None
+    assert (
+        json.loads(said[1]) == metadata.settings(record)["Reference"] == 'fox, noto; a "cat", noto'
+    )
 
 
 def test_the_packet_is_xml_with_the_mark() -> None:

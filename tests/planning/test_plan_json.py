@@ -31,7 +31,6 @@ from asymflow.core.types import (
     Step,
     Tier,
 )
-from asymflow.models.embedded import plans
 from asymflow.models.gaussian import GaussianAdapter
 from asymflow.planning import plan_json
 from asymflow.planning.binding import binding_of
@@ -265,17 +264,6 @@ def test_a_file_that_needs_its_rules_is_refused() -> None:
     assert not VALID.is_valid(data)
     with pytest.raises(FileFormatError, match="requires 'adaptive'"):
         plan_from_json(data)
-
-
-@pytest.mark.parametrize("name", plans.NAMES)
-@pytest.mark.parametrize("side", plans.SIDES)
-def test_the_shipped_plans_are_those_of_version_0_1(name: str, side: int) -> None:
-    old, new = load_plan(OLD / f"{name}-{side}.json"), plans.load(name, (side, side))
-    assert new == old
-    assert plan_hash(new) == plan_hash(old)
-    assert new.evidence is not None
-    assert old.evidence is not None
-    assert replace(new.evidence, weights=None, metric=None) == old.evidence
 
 
 def test_schema_1_has_no_new_fields() -> None:

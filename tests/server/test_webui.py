@@ -118,6 +118,7 @@ def test_the_client_draws_from_a_picture_and_reads_its_parameters(studio: Runnin
     assert "Denoising strength: 0.4" in again.info["infotexts"][0]
     read = api.png_info(again.image)
     assert read.info == again.info["infotexts"][0]
+    assert read.parameters["Reference"] == "fox, noto; fox, fluent-flat"
     one = studio.http.post(f"{API}/png-info", json={"image": encoded(Image.new("L", (2, 2)))})
     assert one.json() == {"info": "", "items": {}, "parameters": {}}
     body = {"image": again.json["images"][0]}

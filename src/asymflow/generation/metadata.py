@@ -160,30 +160,39 @@ def sheet_notes(records: Sequence[Record]) -> Notes:
     return Notes(parameters(records[0]), text, _xmp("trainedAlgorithmicMedia", None))
 
 
-def parameters(record: Record) -> str:
-    """The parameter line for other tools: prompt, negative prompt, settings."""
+def settings(record: Record) -> dict[str, str]:
+    """The settings of the parameter line, by the names that other tools know."""
     height, width = record.size
-    settings: dict[str, object] = {
-        "Steps": len(record.plan.steps),
+    found = {
+        "Steps": str(len(record.plan.steps)),
         "Sampler": record.plan.steps[0].solver_name,
         "CFG scale": f"{record.guidance:g}",
-        "Seed": record.seed,
+        "Seed": str(record.seed),
         "Size": f"{width}x{height}",
         "Model hash": record.weights[:10],
         "Model": record.model.partition(":")[0],
     }
     if record.style is not None:
-        settings["Style"] = record.style
+        found["Style"] = record.style
     if record.reference is not None and record.reference.shown:
-        settings["Reference"] = json.dumps("; ".join(record.reference.shown))
+        found["Reference"] = "; ".join(record.reference.shown)
     if record.image is not None:
-        settings["Denoising strength"] = f"{record.strength:g}"
-    settings["Version"] = f"asymflow {__version__}"
+        found["Denoising strength"] = f"{record.strength:g}"
+    return found | {"Version": f"asymflow {__version__}"}
+
+
+def parameters(record: Record) -> str:
+    """The parameter line for other tools: prompt, negative prompt, settings."""
     lines = [record.prompt]
     if record.negative:
         lines.append(f"Negative prompt: {record.negative}")
-    lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings(record).items()))
     return "\n".join(lines)
+
+
+def _quoted(value: str) -> str:
+    """As AUTOMATIC1111 writes values that would end where they should not."""
+    return json.dumps(value, ensure_ascii=False) if set(",:\n") & set(value) else value
 
 
 def to_json(record: Record) -> dict[str, Any]:

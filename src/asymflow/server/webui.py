@@ -224,9 +224,9 @@ async def png_info(studio: Here, caller: Calling, request: PngInfo) -> dict[str,
             raise
         return {"info": "", "items": {}, "parameters": {}}
     text = metadata.parameters(record)
-    settings = dict(part.split(": ", 1) for part in text.splitlines()[-1].split(", "))
-    prompts = {"Prompt": record.prompt, "Negative prompt": record.negative}
-    return {"info": text, "items": {"parameters": text}, "parameters": prompts | settings}
+    settings = {"Prompt": record.prompt, "Negative prompt": record.negative}
+    settings |= metadata.settings(record)
+    return {"info": text, "items": {"parameters": text}, "parameters": settings}
 
 
 @router.post("/refresh-checkpoints")
