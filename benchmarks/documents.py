@@ -333,7 +333,7 @@ def _seconds(ms: float) -> str:
     return fixed(ms / 1000) if ms >= 100_000 and ms < 800_000 else figures(ms / 1000, 2)
 
 
-@passages(PLANNING, "e11a8aad/evidence.json", note=FIRST)
+@passages(PLANNING, "01cc14d7/evidence.json")
 def evidence(result: Result) -> Iterator[str]:
     plans = [found for found in result.values() if isinstance(found, dict) and "inside" in found]
     assert len(plans) == 8
@@ -933,7 +933,7 @@ def crowded(result: Result) -> Iterator[str]:
     yield f"served in {fixed(result['seconds']['silent']['ratio'], 2)} times its usual time"
 
 
-@passages(PICTURES, "e11a8aad/languages.json", note=FIRST)
+@passages(PICTURES, "01cc14d7/languages.json")
 def languages(result: Result) -> Iterator[str]:
     without, hinted, more = result["without hint"], result["with hint"], "other languages"
     assert not result["english"]["changed"]
@@ -955,7 +955,7 @@ def languages(result: Result) -> Iterator[str]:
     yield f"the first one {fixed(took['first'] / 1000, 2)} s"
 
 
-@passages(PICTURES, "e11a8aad/svg.json", note=FIRST)
+@passages(PICTURES, "01cc14d7/svg.json")
 def traced(result: Result) -> Iterator[str]:
     size, error = result["kB"], result["rmse at 64 px"]
     assert result["smallest shape in px"] >= tracing.SMALLEST

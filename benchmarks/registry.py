@@ -37,14 +37,14 @@ SUITES = (
         "quality",
         "The shipped model's pictures: recall, KID, FD and nearest neighbours beside anchors",
         "asymflow bench quality --plan default --dtype bfloat16 --out DIR",
-        ("e11a8aad/quality-64/quality.json",),
+        ("01cc14d7/quality-64/quality.json",),
         own=False,
     ),
     Suite(
         "panel",
         "How many of sixty prompts that nobody tuned to come out as what they name",
         f"{_ONE} {_RUN} panel data/emoji DIR",
-        ("e11a8aad/panel.json",),
+        ("01cc14d7/panel.json",),
     ),
     Suite(
         "quality of plans",
@@ -69,13 +69,14 @@ SUITES = (
         "speed",
         "Overhead of the engine over network calls, and of these over matrix products",
         f"{_ONE} asymflow bench speed --json > FILE",
-        ("e11a8aad/speed.json",),
+        ("01cc14d7/speed.json",),
         own=False,
     ),
     Suite(
         "versions",
         "What the shipped model costs beside the one before: passes, pictures, memory, files",
         f"{_ONE} {_RUN} versions FORMER",
+        ("01cc14d7/versions.json",),
     ),
     Suite(
         "batching",
@@ -87,7 +88,7 @@ SUITES = (
         "consistency",
         "Consistency of the model across resolutions",
         f"{_RUN} consistency data/emoji",
-        ("e11a8aad/consistency.json",),
+        ("01cc14d7/consistency.json",),
     ),
     Suite(
         "guidance",
@@ -128,7 +129,7 @@ SUITES = (
         "plans evidence",
         "The evidence of plan files holds on 96 pictures of other seeds",
         f"{_RUN} plans evidence --dtype bfloat16",
-        ("e11a8aad/evidence.json",),
+        ("01cc14d7/evidence.json",),
     ),
     Suite(
         "plans ablation",
@@ -296,25 +297,25 @@ SUITES = (
         "own_pictures",
         "Photographs, clip art and scribbles as references",
         f"{_RUN} own_pictures DIR --weights FILE --steps 20",
-        ("d78dc5d0/own-pictures.json",),
+        ("d78dc5d0/own-pictures.json", "01cc14d7/own-pictures.json"),
     ),
     Suite(
         "lookup",
         "How well things are found by names that the library does not have",
         f"{_RUN} lookup",
-        ("e11a8aad/lookup.json",),
+        ("01cc14d7/lookup.json",),
     ),
     Suite(
         "languages",
         "Share of prompts in ten languages, and of emoji, that are read as what they name",
         f"{_ONE} {_RUN} languages",
-        ("e11a8aad/languages.json",),
+        ("01cc14d7/languages.json",),
     ),
     Suite(
         "svg",
         "Size and error of pictures traced to SVG, opened by resvg and by Chromium",
         f"{_ONE} {_RUN} svg",
-        ("e11a8aad/svg.json",),
+        ("01cc14d7/svg.json",),
     ),
     # The server.
     Suite(

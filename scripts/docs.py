@@ -36,6 +36,7 @@ PLOTS = (
     "trained/campaign-unet",
     "trained/ablation",
     "e11a8aad/campaign-embedded",
+    "01cc14d7/panel",
 )
 """Plots of results that pages show, as copies: the documentation has nothing from outside of its
 folder."""

@@ -114,7 +114,7 @@ def test_the_index_finds_who_cites_a_suite() -> None:
     [baselines] = [suite for suite in SUITES if suite.name == "baselines"]
     pages = {
         "command.md": "run `python -m benchmarks plans\nevidence --dtype bfloat16`",
-        "result.md": "(`benchmarks/results/e11a8aad/evidence.json`)",
+        "result.md": "(`benchmarks/results/01cc14d7/evidence.json`)",
         "folder.md": "see `benchmarks/results/e11a8aad/baselines` and the plot",
         "other.md": "`python -m benchmarks plans make`, "
         "`benchmarks/results/e11a8aad/baselines-128x`",
