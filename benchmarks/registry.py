@@ -138,6 +138,11 @@ SUITES = (
         ("e11a8aad/ablation-64.json",),
     ),
     Suite(
+        "plans late",
+        "What late steps are worth on the embedded model: cost against error, with and without",
+        f"{_ONE} {_RUN} plans late --dtype bfloat16 --rollouts 16 --pictures 48",
+    ),
+    Suite(
         "predicted_error",
         "The predicted error of random plans beside their real error",
         f"{_RUN} predicted_error",
