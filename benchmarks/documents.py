@@ -328,6 +328,18 @@ def late(result: Result) -> Iterator[str]:
     yield f"at most {fixed(100 * (spent - 1))} % longer"
 
 
+@passages(PLANNING, "01cc14d7/late.json")
+def late_embedded(result: Result) -> Iterator[str]:
+    rows, tiers = result["rows"], result["prices of late tiers"]
+    assert all(row["with"]["late"] == 0 for row in rows)
+    alone, guided = (fixed(100 * tiers[name]) for name in ("late conditional", "late"))
+    prices = [number(f"{row['price']:g}") for row in rows]
+    yield f"{alone} % of the time of a full estimate, and {guided} % with guidance"
+    yield f"with {', '.join(prices[:-1])} and {prices[-1]} full estimates"
+    worth = [row["worth"]["value"] for row in rows]
+    yield f"{fixed(min(worth), 2)} to {fixed(max(worth), 2)} times"
+
+
 def _seconds(ms: float) -> str:
     """Two digits, as the memory beside it; whole seconds above 100."""
     return fixed(ms / 1000) if ms >= 100_000 and ms < 800_000 else figures(ms / 1000, 2)

@@ -140,7 +140,9 @@ SUITES = (
     Suite(
         "plans late",
         "What late steps are worth on the embedded model: cost against error, with and without",
-        f"{_ONE} {_RUN} plans late --dtype bfloat16 --rollouts 16 --pictures 48",
+        f"{_ONE} {_RUN} plans late --dtype bfloat16 --rollouts 12 --pictures 48 "
+        "--prices 1.5 2.25 3.75 8",
+        ("01cc14d7/late.json",),
     ),
     Suite(
         "predicted_error",
@@ -295,8 +297,14 @@ SUITES = (
         "embedded",
         "The second design beside the shipped weights; what guidance should drop (`--drop`)",
         f"{_RUN} embedded data/emoji DIR --weights shipped --weights FILE --pairs 64 --steps 30; "
-        "--weights FILE --drop all words style --scale 2 4 --pairs 48 --steps 10",
-        ("d78dc5d0/embedded.json", "7bbf088d/embedded.json", "trained/edges.json"),
+        "--weights FILE --drop all words style --scale 2 4 --pairs 48 --steps 10; "
+        "--weights FORMER --weights shipped --pairs 200",
+        (
+            "d78dc5d0/embedded.json",
+            "7bbf088d/embedded.json",
+            "trained/edges.json",
+            "01cc14d7/embedded.json",
+        ),
     ),
     Suite(
         "own_pictures",
