@@ -1,4 +1,4 @@
-"""A model that looks at reference drawings, too small to draw anything."""
+"""A model that looks at reference drawings, or at none, too small to draw anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asymflow.models.embedded.styles import style_ids
 from asymflow.models.embedded.transformer import TransformerConfig
 
 
-def write(path: Path) -> None:
+def write(path: Path, references: int = 2) -> None:
     """Write its weights, random ones, to a file of safetensors."""
     config = PictureConfig(
         style_ids(),
@@ -21,7 +21,7 @@ def write(path: Path) -> None:
         rank=0,
         detail=DetailConfig(8, 8),
         skip=0.2,
-        references=2,
+        references=references,
     )
     torch.manual_seed(0)
     model = PictureModel(config)

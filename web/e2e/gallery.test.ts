@@ -231,7 +231,7 @@ test("a reload keeps the picture to start from and what was painted over it", as
   expect(second.request.mask).not.toBeNull();
   await page.getByRole("button", { name: "Remove" }).click();
   await page.reload();
-  await page.getByRole("button", { name: "Start from a picture" }).waitFor();
+  await page.getByRole("button", { name: "Use a picture" }).waitFor();
 });
 
 test("what is painted into a picture comes back in that picture, at its own size", async () => {

@@ -17,11 +17,11 @@ state = {published_name(name): each for name, each in model.state_dict().items()
 torch.save(state, sys.argv[1])
 `;
 
-/** The kind that comes with asymflow, as the tests make it: it looks at references, and draws nothing. */
+/** The kind that comes with asymflow, as the tests make it: it looks at some references, and draws nothing. */
 const LOOKING = `
 import runpy, sys
 from pathlib import Path
-runpy.run_path("../tests/looking.py")["write"](Path(sys.argv[1]))
+runpy.run_path("../tests/looking.py")["write"](Path(sys.argv[1]), int(sys.argv[2]))
 `;
 
 const PYTHON = process.env.PYTHON ?? "../.venv/bin/python";
@@ -31,7 +31,7 @@ export function writeClassModel(path: string): void {
   execFileSync(PYTHON, ["-c", JIT, path]);
 }
 
-/** Write a model with references to a file. */
-export function writeLookingModel(path: string): void {
-  execFileSync(PYTHON, ["-c", LOOKING, path]);
+/** Write a model with references, or without any, to a file. */
+export function writeLookingModel(path: string, references = 2): void {
+  execFileSync(PYTHON, ["-c", LOOKING, path, `${references}`]);
 }

@@ -12,8 +12,10 @@ import { writeLookingModel } from "./models";
 
 const folder = mkdtempSync(join(tmpdir(), "asymflow-looking-"));
 const file = join(folder, "looking.safetensors");
+const plain = join(folder, "plain.safetensors");
 writeLookingModel(file);
-server.models = [file, "embedded"];
+writeLookingModel(plain, 0);
+server.models = [file, plain];
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const AGAIN = "Draw it again in a style";
@@ -155,7 +157,7 @@ test("a variation looks at the same picture, as long as it is there", async () =
 test("a model without references asks nothing new, and starts from the picture", async () => {
   const page = await visit();
   await restyle(page);
-  await page.getByRole("combobox", { name: "Model" }).selectOption("asymflow");
+  await page.getByRole("combobox", { name: "Model" }).selectOption("plain");
   await page.getByText("How closely to follow").waitFor();
   expect(await page.getByRole("group", { name: "What to do with it" }).count()).toBe(0);
   expect(await styles(page).count()).toBe(0);

@@ -194,7 +194,7 @@ test("a picture to start from is followed, closely or less", async () => {
   expect(far).toHaveLength(2);
   expect(far[0]).toBeLessThan((far[1] ?? 0) / 2);
   await page.getByRole("button", { name: "Remove" }).click();
-  await page.getByRole("button", { name: "Start from a picture" }).waitFor();
+  await page.getByRole("button", { name: "Use a picture" }).waitFor();
 });
 
 test("a wide picture is matched in shape, never stretched", async () => {
