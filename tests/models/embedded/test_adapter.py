@@ -204,6 +204,12 @@ def test_it_looks_the_prompt_up_and_says_what_it_found(looking: Path) -> None:
     assert named == ("fox, noto", "fox, fluent-flat")
 
 
+def test_models_with_other_word_vectors_look_things_up_in_one_library(looking: Path) -> None:
+    small, shipped = embedded.load(looking), embedded.load()
+    for adapter in (shipped, small, shipped):
+        assert adapter.find_references(request("qqqqq"))[1] == ()
+
+
 def test_what_it_looks_at_changes_the_picture(looking: Path) -> None:
     adapter = embedded.load(looking)
     own = np.random.default_rng(0).random((48, 40, 4)).astype(np.float32)

@@ -92,6 +92,10 @@ class EmbeddedAdapter:
     """The newest unconditional contexts; nearly all pictures have the same one."""
     _readers: list[Reader] = dataclasses.field(default_factory=list[Reader], init=False, repr=False)
     """What reads prompts, once one was read."""
+    _names: list[NDArray[np.float32]] = dataclasses.field(
+        default_factory=list[NDArray[np.float32]], init=False, repr=False
+    )
+    """Vectors of the names in the library, once a prompt was looked up."""
 
     @property
     def name(self) -> str:
@@ -270,7 +274,9 @@ class EmbeddedAdapter:
         if self.library is None:
             return none, ()
         prompt = str(request.inputs.get("prompt", ""))
-        match = self.library.find(prompt, self.meaning)
+        if not self._names:
+            self._names.append(self.library.name_vectors(self.meaning))
+        match = self.library.find(prompt, self.meaning, self._names[0])
         if match is None:
             return none, ()
         style = request.inputs.get("style") or style_in(prompt)

@@ -132,12 +132,15 @@ class Library:
         """SHA-256 of the file."""
         return hashlib.sha256(self._data).hexdigest()
 
-    def find(self, prompt: str, meaning: Meaning | None = None) -> Match | None:
+    def find(
+        self, prompt: str, meaning: Meaning | None = None, names: Vectors | None = None
+    ) -> Match | None:
         """Find what the prompt shows; None if the library has nothing similar.
 
         Args:
             prompt: the text to look up.
             meaning: compares other words with names; without it, only names are matched.
+            names: `name_vectors(meaning)`, for one who looks up many prompts.
         """
         words = _WORD.findall(emoji_to_words(prompt).lower().replace("’", "'"))
         groups = self._groups(words)
@@ -147,7 +150,8 @@ class Library:
         if meaning is None or not content:
             return None
         queries = list(dict.fromkeys((" ".join(content), *content)))
-        similarity = (unit(meaning(queries)) @ self._name_vectors(meaning).T).max(axis=0)
+        names = self.name_vectors(meaning) if names is None else names
+        similarity = (unit(meaning(queries)) @ names.T).max(axis=0)
         has_keyword = np.array([not words.isdisjoint(queries) for words in self._keywords])
         for usable, threshold in (
             (has_keyword, KEYWORD_THRESHOLD),
@@ -257,12 +261,9 @@ class Library:
                 table.setdefault(plural, concept)
         return table
 
-    def _name_vectors(self, meaning: Meaning) -> Vectors:
-        if self._vectors is None:
-            self._vectors = unit(meaning([name for name, _ in self._named]))
-        return self._vectors
-
-    _vectors: Vectors | None = None
+    def name_vectors(self, meaning: Meaning) -> Vectors:
+        """Vectors [n, d] of all names, of length 1. Models that share a library differ in them."""
+        return unit(meaning([name for name, _ in self._named]))
 
 
 def style_in(prompt: str) -> str | None:
