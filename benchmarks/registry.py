@@ -140,8 +140,7 @@ SUITES = (
     Suite(
         "plans late",
         "What late steps are worth on the embedded model: cost against error, with and without",
-        f"{_ONE} {_RUN} plans late --dtype bfloat16 --rollouts 12 --pictures 48 "
-        "--prices 1.5 2.25 3.75 8",
+        f"{_ONE} {_RUN} plans late --dtype bfloat16 --rollouts 12 --pictures 48",
         ("01cc14d7/late.json",),
     ),
     Suite(

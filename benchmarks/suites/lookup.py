@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from asymflow.models.embedded import adapter as embedded
-from asymflow.models.embedded.library import COMMON, Library
+from asymflow.models.embedded.library import COMMON, Library, Likeness
 from benchmarks import results
 
 COSINES = (0.9, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4)
@@ -57,7 +57,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     cosine = likeness[rows, nearest]
     keys = np.array(list(owners.values()))
     right = keys[nearest] == keys[rows]
-    found = {sentence: library.find(sentence, meaning) for sentence in SENTENCES}
+    likeness = Likeness(library, meaning)
+    found = {sentence: library.find(sentence, likeness) for sentence in SENTENCES}
     report = {
         "vectors": adapter.name,
         "names left out": len(rows),

@@ -27,7 +27,7 @@ QUICK = {"turns": 1, "plans": ["draft"], "out": results.QUICK / "prices.json"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--plans", nargs="+", default=[*PLANS])
-    parser.add_argument("--out", type=Path, default=results.SERVER / "prices.json")
+    parser.add_argument("--out", type=Path)
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -52,6 +52,5 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         row["core_hours_per_million"] = round(1e6 * row["seconds"] / 3600, 1)
     print(json.dumps(found, indent=1))
     report = {"machine": machine(), "turns": given.turns, "plans": found}
-    return results.save(
-        given.out, report, device=f"cpu ({cpu_name()})", weights=[results.shipped()]
-    )
+    out = given.out or results.folder_of(results.shipped()) / "prices.json"
+    return results.save(out, report, device=f"cpu ({cpu_name()})", weights=[results.shipped()])

@@ -15,8 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from asymflow.core.types import Request
 from asymflow.models.embedded import adapter as embedded
 from asymflow.models.embedded.adapter import EmbeddedAdapter, default_weights
 from asymflow.models.embedded.library import default_path
+from asymflow.planning.costs import Call
 from benchmarks import results
 from benchmarks.suites.server import cpu_name, machine
 
@@ -51,18 +51,6 @@ print(time.perf_counter() - begun, peak, file=sys.stderr)
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A model file, loaded."""
-
-    path: Path
-    adapter: EmbeddedAdapter
-
-    def request(self) -> Request:
-        card = self.adapter.card
-        return Request({"prompt": PROMPT}, (SIDE, SIDE), 1, card.guidance)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("former", type=Path, help="an earlier model file")
     parser.add_argument("--repeats", type=int, default=20)
@@ -74,12 +62,11 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"machine": machine(), "side": SIDE}
     loaded: list[EmbeddedAdapter] = []
     for name, dtype in DTYPES.items():
-        new, old = (Version(path, embedded.load(path, dtype=dtype)) for path in paths)
-        loaded = [new.adapter, old.adapter]
+        loaded = [embedded.load(path, dtype=dtype) for path in paths]
         report[name] = {
-            "pass of 1": compared(one_pass, new, old, given.repeats, 1),
-            "pass of 2": compared(one_pass, new, old, given.repeats, 2),
-            "picture": compared(one_picture, new, old, given.repeats),
+            "pass of 1": compared([one_pass(each, 1) for each in loaded], given.repeats),
+            "pass of 2": compared([one_pass(each, 2) for each in loaded], given.repeats),
+            "picture": compared([one_picture(each) for each in loaded], given.repeats),
         }
         print(json.dumps(report[name], indent=1), flush=True)
     report["command"] = commands(paths, given.repeats)
@@ -96,11 +83,13 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def compared(
-    make: Callable[..., Callable[[], Any]], new: Version, old: Version, repeats: int, *rest: int
-) -> dict[str, Any]:
-    """Time of the new over that of the former, in turns."""
-    found = ratio(make(new, *rest), make(old, *rest), repeats=repeats)
+def request(adapter: EmbeddedAdapter) -> Request:
+    return Request({"prompt": PROMPT}, (SIDE, SIDE), 1, adapter.card.guidance)
+
+
+def compared(calls: Sequence[Call], repeats: int) -> dict[str, Any]:
+    """Time of the shipped one over that of the former, in turns."""
+    found = ratio(*calls, repeats=repeats)
     middle = found.median
     return {
         "over former": [round(x, 3) for x in (middle.value, middle.low, middle.high)],
@@ -109,12 +98,10 @@ def compared(
     }
 
 
-def one_pass(version: Version, rows: int) -> Callable[[], Any]:
-    adapter = version.adapter
-    context, _ = adapter.encode([version.request()] * rows)
-    x_t = torch.randn(
-        rows, adapter.channels, SIDE, SIDE, generator=torch.Generator().manual_seed(1)
-    )
+def one_pass(adapter: EmbeddedAdapter, rows: int) -> Call:
+    context, _ = adapter.encode([request(adapter)] * rows)
+    noise = torch.Generator().manual_seed(1)
+    x_t = torch.randn(rows, adapter.channels, SIDE, SIDE, generator=noise)
     t = torch.full((rows,), 0.7)
 
     @torch.inference_mode()
@@ -124,9 +111,9 @@ def one_pass(version: Version, rows: int) -> Callable[[], Any]:
     return call
 
 
-def one_picture(version: Version) -> Callable[[], Any]:
+def one_picture(adapter: EmbeddedAdapter) -> Call:
     plan = presets.Grid().plan((SIDE, SIDE))
-    return lambda: engine.run(version.adapter, plan, [version.request()])
+    return lambda: engine.run(adapter, plan, [request(adapter)])
 
 
 def commands(paths: tuple[Path, Path], repeats: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from asymflow.planning import prediction, verifier
 from benchmarks import results
 from benchmarks.suites.plans.make import Workshop
 
-PRICES = (1.5, 2.25, 3.75, 5.5, 8.0)
+PRICES = (1.5, 2.25, 3.75, 8.0)
 QUICK = {
     "pictures": 4,
     "rollouts": 2,

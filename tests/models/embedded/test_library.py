@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from asymflow.core.errors import FileFormatError
-from asymflow.models.embedded.library import Library, default_path, member, shipped, style_in
+from asymflow.models.embedded.library import (
+    Library,
+    Likeness,
+    default_path,
+    member,
+    shipped,
+    style_in,
+)
 from asymflow.models.embedded.styles import LIBRARY
 
 
@@ -62,11 +69,12 @@ def test_words_that_are_no_names_are_found_by_what_they_mean() -> None:
         known = {name: vectors[i] for i, name in enumerate(names)} | {"reynard": vectors[fox]}
         return np.stack([known.get(text, vectors[-1]) for text in texts])
 
-    library = Library()  # the shipped one keeps its vectors
-    match = library.find("a picture of reynard", meaning)
+    library = shipped()
+    likeness = Likeness(library, meaning)
+    match = library.find("a picture of reynard", likeness)
     assert match is not None
     assert match.concepts[0].names[0] == "fox"
-    assert library.find("a picture of nobody", meaning) is None
+    assert library.find("a picture of nobody", likeness) is None
 
 
 def test_keywords_need_a_likeness_too() -> None:
@@ -76,7 +84,7 @@ def test_keywords_need_a_likeness_too() -> None:
         return np.eye(len(texts), 7000, dtype=np.float32) * (1 if len(texts) > 9 else 0)
 
     assert any("love" in concept.keywords for concept in library.concepts)
-    assert library.find("love", nothing) is None
+    assert library.find("love", Likeness(library, nothing)) is None
 
 
 @pytest.mark.parametrize("style", [None, *LIBRARY, "fxemoji"])

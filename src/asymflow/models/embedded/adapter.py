@@ -42,7 +42,7 @@ from asymflow.models.embedded import ideas, installed, plans
 from asymflow.models.embedded.detail import DetailConfig
 from asymflow.models.embedded.emoji import emoji_to_words
 from asymflow.models.embedded.languages import annotations
-from asymflow.models.embedded.library import Library, alone, shipped, style_in
+from asymflow.models.embedded.library import Library, Likeness, alone, shipped, style_in
 from asymflow.models.embedded.network import PictureConfig, PictureModel
 from asymflow.models.embedded.packed import PackedLinear, pack
 from asymflow.models.embedded.prompts import calibration as prompt_list
@@ -92,10 +92,10 @@ class EmbeddedAdapter:
     """The newest unconditional contexts; nearly all pictures have the same one."""
     _readers: list[Reader] = dataclasses.field(default_factory=list[Reader], init=False, repr=False)
     """What reads prompts, once one was read."""
-    _names: list[NDArray[np.float32]] = dataclasses.field(
-        default_factory=list[NDArray[np.float32]], init=False, repr=False
+    _likeness: list[Likeness] = dataclasses.field(
+        default_factory=list[Likeness], init=False, repr=False
     )
-    """Vectors of the names in the library, once a prompt was looked up."""
+    """What compares words with the names in the library, once a prompt was looked up."""
 
     @property
     def name(self) -> str:
@@ -274,9 +274,9 @@ class EmbeddedAdapter:
         if self.library is None:
             return none, ()
         prompt = str(request.inputs.get("prompt", ""))
-        if not self._names:
-            self._names.append(self.library.name_vectors(self.meaning))
-        match = self.library.find(prompt, self.meaning, self._names[0])
+        if not self._likeness:
+            self._likeness.append(Likeness(self.library, self.meaning))
+        match = self.library.find(prompt, self._likeness[0])
         if match is None:
             return none, ()
         style = request.inputs.get("style") or style_in(prompt)

@@ -132,26 +132,22 @@ class Library:
         """SHA-256 of the file."""
         return hashlib.sha256(self._data).hexdigest()
 
-    def find(
-        self, prompt: str, meaning: Meaning | None = None, names: Vectors | None = None
-    ) -> Match | None:
+    def find(self, prompt: str, likeness: Likeness | None = None) -> Match | None:
         """Find what the prompt shows; None if the library has nothing similar.
 
         Args:
             prompt: the text to look up.
-            meaning: compares other words with names; without it, only names are matched.
-            names: `name_vectors(meaning)`, for one who looks up many prompts.
+            likeness: compares other words with names; without it, only names are matched.
         """
         words = _WORD.findall(emoji_to_words(prompt).lower().replace("’", "'"))
         groups = self._groups(words)
         if groups:
             return _laid_out(words, groups)
         content = [word for word in words if _is_content(word)]
-        if meaning is None or not content:
+        if likeness is None or not content:
             return None
         queries = list(dict.fromkeys((" ".join(content), *content)))
-        names = self.name_vectors(meaning) if names is None else names
-        similarity = (unit(meaning(queries)) @ names.T).max(axis=0)
+        similarity = likeness.to_names(queries)
         has_keyword = np.array([not words.isdisjoint(queries) for words in self._keywords])
         for usable, threshold in (
             (has_keyword, KEYWORD_THRESHOLD),
@@ -261,9 +257,34 @@ class Library:
                 table.setdefault(plural, concept)
         return table
 
-    def name_vectors(self, meaning: Meaning) -> Vectors:
-        """Vectors [n, d] of all names, of length 1. Models that share a library differ in them."""
-        return unit(meaning([name for name, _ in self._named]))
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The n names that words are compared with, see `Likeness`."""
+        return tuple(name for name, _ in self._named)
+
+
+class Likeness:
+    """How like texts are to the names of a library, by the word vectors of one model.
+
+    Models share a library, and each has vectors of its own.
+
+    Args:
+        library: has the names.
+        meaning: vectors [n, d] of n texts.
+    """
+
+    def __init__(self, library: Library, meaning: Meaning) -> None:
+        self._library = library
+        self._meaning = meaning
+
+    def to_names(self, texts: Sequence[str]) -> Vectors:
+        """The cosine of each of the library's names and the text that is nearest to it [n]."""
+        return (unit(self._meaning(texts)) @ self._names.T).max(axis=0)
+
+    @cached_property
+    def _names(self) -> Vectors:
+        # Only when words are compared: most prompts are found by name.
+        return unit(self._meaning(self._library.names))
 
 
 def style_in(prompt: str) -> str | None:
