@@ -999,7 +999,7 @@ def bulk(result: Result) -> Iterator[str]:
     yield f"{figures(one, 2)} rows per second by one process and {figures(two, 2)} by two"
 
 
-@passages(SCALE, "server/prices.json")
+@passages(SCALE, "01cc14d7/prices.json")
 def prices(result: Result) -> Iterator[str]:
     for plan, each in result["plans"].items():
         yield row(

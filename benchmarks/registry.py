@@ -358,7 +358,7 @@ SUITES = (
         "prices",
         "What a plan makes of a bulk job: pictures of an hour of a core",
         f"{_ONE} {_RUN} prices",
-        ("server/prices.json",),
+        ("01cc14d7/prices.json",),
     ),
     Suite(
         "cluster",
