@@ -41,6 +41,7 @@ BASELINES = "e11a8aad/baselines/baselines.json"
 FIRST = "weights of the first design"
 """What a page says of results that are not of the weights shipped now."""
 README, PLANNING, ADAPTIVE = "README.md", "docs/planning.md", "docs/adaptive.md"
+CARD = "src/asymflow/models/embedded/weights/card.md"
 COMPARISON = "docs/comparison.md"
 DIFFUSERS, JIT = "docs/guide/diffusers.md", "docs/guide/jit.md"
 MINIT2I, COMFYUI = "docs/guide/minit2i.md", "docs/guide/comfyui.md"
@@ -61,6 +62,158 @@ def row(*cells: str) -> str:
 def interval(value: Mapping[str, float], digits: int) -> str:
     return f"({fixed(value['low'], digits)} to {fixed(value['high'], digits)})"
 
+
+# --- the model card ----------------------------------------------------------------------------
+
+
+@passages(CARD, "01cc14d7/embedded.json")
+def squared_errors(result: Result) -> Iterator[str]:
+    before, shipped = result["squared errors"].values()
+    yield row("t", *(number(f"{float(t):g}".removeprefix("0")) for t in shipped["seen"]))
+    for label, errors in (("shipped", shipped), ("before", before)):
+        for split, values in errors.items():
+            yield row(f"{label}, {split}", *(bare(value, 4) for value in values.values()))
+
+
+def _scores(score: Mapping[str, Any]) -> list[str]:
+    """The cells of a row of the card's table of quality."""
+    cells = [number(score["n"])]
+    for name, scale, digits in (
+        *((name, 100, 1) for name in ("recall_1", "recall_5", "style_1")),
+        *((name, 1, 1) for name in ("kid", "fd")),
+        ("distance", 1, 3),
+    ):
+        found = score[name]
+        cells.append(
+            f"{fixed(scale * found['value'], digits)} ±{fixed(scale * half(found), digits)}"
+        )
+    return cells
+
+
+_ANCHORS = {"reference": "copy of the reference"}
+
+
+def _generated(result: Result, label: str) -> Iterator[str]:
+    """The rows of what was generated."""
+    for split, name in (("seen", "seen pairs"), ("heldout", "held-out pairs")):
+        [made] = (
+            each
+            for each in result["scores"]
+            if (each["source"], each["split"], each["style"]) == ("generated", split, None)
+        )
+        yield row(label.format(name), *_scores(made))
+
+
+@passages(CARD, "01cc14d7/quality-64/quality.json")
+def card_quality(result: Result) -> Iterator[str]:
+    yield from _generated(result, "**{}**")
+    anchors = [s for s in result["scores"] if s["style"] is None and s["source"] != "generated"]
+    for each in anchors:
+        name = _ANCHORS.get(each["source"], each["source"])
+        yield row(f"anchor: {name}", *_scores(each))
+    nearest = result["nearest"]["seen"]
+    yield (
+        f"Of the seen pictures {fixed(100 * nearest['reference'], 1)} % are nearest to a drawing "
+        f"that was looked at, and {fixed(100 * nearest['own'], 1)} % to the real drawing"
+    )
+
+
+@passages(CARD, "e11a8aad/quality-plans/default.json", note="the weights before")
+def card_quality_before(result: Result) -> Iterator[str]:
+    yield from _generated(result, "the weights before")
+
+
+@passages(CARD, "01cc14d7/panel.json")
+def card_panel(result: Result) -> Iterator[str]:
+    everyday, real = result["everyday"], result["everyday, real drawings"]
+    coloured, two = result["coloured"], result["two things"]
+    yield (
+        f"Of {number(everyday['n'])} everyday prompts that nobody tuned to, one seed each, the "
+        f"judge says that {number(everyday['shown'])} show the thing and "
+        f"{number(everyday['shown nearly'])} nearly"
+    )
+    yield f"real drawings {number(real['shown'])} and {number(real['shown nearly'])}"
+    yield f"of ten colours {number(coloured['in their colour'])} are there"
+    yield (
+        f"one is nearly shown in {number(two['one shown nearly'])} and both in "
+        f"{number(two['both shown nearly'])}"
+    )
+
+
+@passages(CARD, "e11a8aad/panel.json", note="the weights before")
+def card_panel_before(result: Result) -> Iterator[str]:
+    everyday = result["everyday"]
+    assert not result["two things"]["both shown nearly"]
+    yield f"before: {number(everyday['shown'])} and {number(everyday['shown nearly'])}"
+    yield f"(before: {number(result['coloured']['in their colour'])})"
+
+
+@passages(CARD, "01cc14d7/own-pictures.json")
+def card_own_pictures(result: Result) -> Iterator[str]:
+    assert len(result["pictures"]) == 20
+    yield f"{number(result['nearer to the reference than without it'])} are drawn nearer"
+
+
+@passages(CARD, "01cc14d7/consistency.json")
+def card_consistency(result: Result) -> Iterator[str]:
+    yield f"{number(result['pictures'])} seen pairs"
+    for fine, coarse in zip(result["128 against 64 px"], result["64 against 32 px"], strict=True):
+        if fine["t"] in (0.98, 0.9, 0.7, 0.5, 0.3, 0.1):
+            cells = (
+                fixed(each[key], 3)
+                for each in (fine, coarse)
+                for key in ("disagreement", "error_full")
+            )
+            yield row(number(f"{fine['t']:g}"), *cells)
+
+
+@passages(CARD, "01cc14d7/versions.json")
+def card_versions(result: Result) -> Iterator[str]:
+    for dtype in ("bfloat16", "float32"):
+        for name, label in (
+            ("pass of 1", "network pass of one picture"),
+            ("pass of 2", "guided pass (2 rows)"),
+            ("picture", "picture, 30 steps"),
+        ):
+            each = result[dtype][name]
+            ratio, low, high = each["over former"]
+            over = f"{fixed(ratio, 2)} ({fixed(low, 2)} to {fixed(high, 2)})"
+            yield row(label, dtype, fixed(each["shipped_ms"], 1), over)
+    now, before = result["command"]["shipped"], result["command"]["former"]
+    files = result["files"]
+    yield row(
+        "file",
+        f"`embedded.safetensors`, {fixed(files['shipped_mb'])} MB, bfloat16, word vectors in int8; "
+        f"`library.zip`, {fixed(files['library_mb'])} MB",
+    )
+    yield f"takes {fixed(now['seconds'], 1)} s and {fixed(now['peak_mb'])} MB"
+    yield f"(before: {fixed(before['seconds'], 1)} s, {fixed(before['peak_mb'])} MB)"
+    yield (
+        f"are {fixed(files['shipped_mb'], 1)} MB and the library "
+        f"{fixed(files['library_mb'], 1)} MB (before: {fixed(files['former_mb'], 1)} MB)"
+    )
+
+
+@passages(CARD, "01cc14d7/speed.json")
+def card_speed(result: Result) -> Iterator[str]:
+    over = result["engine"]["median"]
+    value, low, high = (fixed(100 * (over[key] - 1), 1) for key in ("value", "low", "high"))
+    yield f"adds {value} % ({low} to {high}) to bare network calls"
+
+
+definitions(CARD, "the library", "5,212 drawings of 64 px in three styles", "[decision 049]")
+definitions(
+    CARD,
+    "the log of the run, which is not kept",
+    "286 minutes, about 740 thousand pictures, 60 % of them of 32 px",
+)
+definitions(CARD, "the grid", "guidance 5 above t = 0.6")
+definitions(CARD, "the unit of KID", "KID (x 1000) asks whether")
+definitions(
+    CARD,
+    "what was aimed at",
+    "a KID of 25, recall@1 of 75 % of seen and 60 % of held-out pairs, and style of 80 %",
+)
 
 # --- README.md, docs/planning.md: baselines ----------------------------------------------------
 

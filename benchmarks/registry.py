@@ -44,7 +44,7 @@ SUITES = (
         "panel",
         "How many of sixty prompts that nobody tuned to come out as what they name",
         f"{_ONE} {_RUN} panel data/emoji DIR",
-        ("01cc14d7/panel.json",),
+        ("01cc14d7/panel.json", "e11a8aad/panel.json"),
     ),
     Suite(
         "quality of plans",

@@ -13,6 +13,7 @@ from benchmarks.results import RESULTS, ROOT, folder_of, shipped
 PAGES = (
     "README.md",
     "benchmarks/README.md",
+    documents.CARD,
     *(
         path.relative_to(ROOT).as_posix()
         for path in sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/guide").glob("*.md")])

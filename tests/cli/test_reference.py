@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from asymflow.bench.quality import Generate
+from asymflow.cli import bench
 from asymflow.generation import metadata
 from asymflow.generation.metadata import Record
 from asymflow.io import images
@@ -121,6 +124,33 @@ def test_a_model_that_looks_at_nothing_says_so(model: FakeModel, here: Path, typ
     assert "--image" in refused.err
     assert type_(*DRAW, "--reference", "none", "-o", "y.png").code == 0
     assert record("y.png").reference is None
+
+
+def test_quality_can_be_measured_without_references(
+    looking: Path, here: Path, type_: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[np.ndarray] = []
+    settings: list[Any] = []
+
+    def quality(generate: Generate, data: Path, **options: Any) -> str:
+        settings.append(options["config"])
+        drawn.append(generate([("a fox", "noto", 3)], 32))
+        return "a table"
+
+    monkeypatch.setattr(bench, "measure", quality)
+    command = ("bench", "quality", "--plan", "draft", "--size", "32", "--weights", looking)
+    for option in ((), ("--no-references",)):
+        assert type_(*command, *option).out == "a table\n"
+    assert not np.array_equal(*drawn)
+    assert settings[1] == {**settings[0], "references": "none"}
+
+
+def test_quality_without_references_needs_a_model_that_has_them(
+    model: FakeModel, here: Path, type_: Type
+) -> None:
+    refused = type_("bench", "quality", "--no-references")
+    assert refused.code == 2
+    assert "does not use references" in refused.err
 
 
 def test_records_of_before_are_read(looking: Path, type_: Type) -> None:

@@ -49,6 +49,7 @@ def quality(
     size: int,
     *,
     quick: bool,
+    references: bool,
     options: GenerateOptions,
     ref: str | None,
     dtype: str,
@@ -58,15 +59,24 @@ def quality(
     """Run the quality suite on a plan and print the report.
 
     Raises:
+        InputError: no references are asked for of a model that has none to leave out.
         FileFormatError: the dataset or the weights are invalid.
         MissingExtra: the feature network is not installed.
     """
     model = _embedded(ref, dtype, device)
+    if not references and not model.card.references:
+        raise InputError(
+            f"The model {model.adapter.name} does not use references, so there are none to leave "
+            "out. Drop --no-references."
+        )
     plan = pipeline.plan_for(model, resolve.plan(options), (size, size), note=print_note)
+    without: Mapping[str, Any] = {} if references else {"reference": None}
 
     def generate(jobs: Sequence[pairs.Job], side: int) -> NDArray[np.float32]:
         requests = [
-            Request({"prompt": prompt, "style": style}, (side, side), seed, presets.GUIDANCE)
+            Request(
+                {"prompt": prompt, "style": style, **without}, (side, side), seed, presets.GUIDANCE
+            )
             for prompt, style, seed in jobs
         ]
         return np.stack([made.picture for made in engine.run(model.adapter, plan, requests)])
@@ -84,6 +94,7 @@ def quality(
             "guidance": presets.GUIDANCE,
             "plan": plan.name,
             "plan_hash": plan_files.plan_hash(plan),
+            **({} if references else {"references": "none"}),
         },
         provenance=_header(model, {plan.name: plan}),
         out=out,

@@ -30,6 +30,12 @@ def quality(
         bool,
         typer.Option("--quick", metavar="", help="Use few pictures: faster, with wide intervals."),
     ] = False,
+    no_references: Annotated[
+        bool,
+        typer.Option(
+            "--no-references", metavar="", help="Draw from the words alone, without the library."
+        ),
+    ] = False,
     plan: options.Plan = None,
     model: options.Model = None,
     dtype: options.ExactDtype = None,
@@ -45,6 +51,7 @@ def quality(
         out,
         size,
         quick=quick,
+        references=not no_references,
         options=resolve.GenerateOptions(plan=plan),
         ref=model,
         dtype=resolve.dtype(dtype),
