@@ -141,7 +141,7 @@ def test_quality_can_be_measured_without_references(
     command = ("bench", "quality", "--plan", "draft", "--size", "32", "--weights", looking)
     for option in ((), ("--no-references",)):
         assert type_(*command, *option).out == "a table\n"
-    assert not np.array_equal(*drawn)
+    assert not np.array_equal(drawn[0], drawn[1])
     assert settings[1] == {**settings[0], "references": "none"}
 
 
