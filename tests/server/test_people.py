@@ -240,6 +240,24 @@ def test_a_stream_ends_with_its_token(
             pass  # until it ends, or the time is over
 
 
+def test_the_stream_of_a_job_ends_with_its_token(
+    server: Running, tmp_path: Path, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asymflow.server.streams._QUIET", 0.05)
+    headers = {"Authorization": f"Bearer {tokens.add(tmp_path / 'data', 'anna')}"}
+    slow.gate.clear()
+    url = f"{server.url}/api/jobs"
+    asked = httpx.post(url, json={"prompt": "a fox", **SMALL}, headers=headers).json()
+    url = f"{url}/{asked['id']}/events"
+    with httpx.stream("GET", url, headers=headers, timeout=10) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        tokens.revoke(tmp_path / "data", "anna")
+        rest = list(lines)
+    slow.gate.set()
+    assert not any("finished" in line for line in rest)
+
+
 def test_at_home_nobody_needs_a_token_until_there_are_some(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     job = server.over(server.ask("a fox")["id"])
@@ -282,14 +300,18 @@ def test_only_hashes_are_kept(tmp_path: Path) -> None:
         tokens.revoke(tmp_path, "ben")
 
 
-def test_a_damaged_file_lets_nobody_in(tmp_path: Path) -> None:
+def test_a_damaged_file_lets_nobody_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     token = tokens.add(tmp_path, "anna")
     found = Tokens(tmp_path)
     assert found.find(token)
     time.sleep(0.01)
     (tmp_path / tokens.NAME).write_text("[{]")
     assert found.required
-    assert found.find(token) is None
+    assert found.find(token) is found.find(token) is None
+    assert [record.reason for record in caplog.records] == [  # pyright: ignore
+        f"{tmp_path / tokens.NAME} is damaged, and no token is valid. Put that of a backup in its "
+        "place, or remove it and make tokens anew: asymflow token add NAME."
+    ]
     with pytest.raises(FileFormatError, match="damaged"):
         tokens.names(tmp_path)
 

@@ -306,7 +306,8 @@ def job_events(
     after = -1 if last_event_id is None else last_event_id
     if job.over and not studio.manager.events(job, after):
         return Response(status_code=204)  # so that browsers do not reconnect
-    return streams.response(streams.job_events(studio.manager, job, after, previews=previews))
+    events = streams.job_events(studio.manager, client, job, after, previews=previews)
+    return streams.response(events)
 
 
 @router.get("/events", response_class=StreamingResponse, responses=openapi_schema.ALL_EVENTS)

@@ -67,18 +67,21 @@ async def follow(manager: JobManager, job: Job, after: int) -> AsyncGenerator[Ev
 
 
 async def job_events(
-    manager: JobManager, job: Job, after: int, *, previews: bool = False
+    manager: JobManager, client: Client, job: Job, after: int, *, previews: bool = False
 ) -> AsyncGenerator[bytes]:
     """`follow` as server-sent events.
 
     Args:
         manager: has the job.
+        client: that hears it, as long as its token is valid.
         job: to follow.
         after: number of the last event received.
         previews: send previews as data URLs in steps, instead of their addresses.
     """
     shown = _Previews(manager, job)
     async for event in follow(manager, job, after):
+        if not client.valid():
+            return
         if event is None:
             yield KEEP_ALIVE
             continue

@@ -97,9 +97,14 @@ class Tokens:
             return
         self._by_hash, self._held = {}, frozenset()
         if state is not None:
+            # Nobody is let in while the tokens cannot be read. What is damaged stays so until the
+            # file changes; what could not be opened may be there the next time.
+            held: tuple[Token, ...] = ()
             try:
                 held = _read(self._path)
-            except (FileFormatError, OSError) as error:  # nobody is let in meanwhile
+            except FileFormatError as error:
+                _log.error("the tokens cannot be read", extra={"reason": str(error)})
+            except OSError as error:
                 _log.error("the tokens cannot be read", extra={"reason": str(error)})
                 return
             self._held = frozenset(held)
