@@ -302,6 +302,7 @@ SUITES = (
             "d78dc5d0/embedded.json",
             "7bbf088d/embedded.json",
             "trained/edges.json",
+            "trained/perceptual.json",
             "01cc14d7/embedded.json",
         ),
     ),
