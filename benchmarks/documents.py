@@ -67,7 +67,7 @@ def interval(value: Mapping[str, float], digits: int) -> str:
 
 
 @passages(CARD, "01cc14d7/embedded.json")
-def squared_errors(result: Result) -> Iterator[str]:
+def card_errors(result: Result) -> Iterator[str]:
     before, shipped = result["squared errors"].values()
     yield row("t", *(number(f"{float(t):g}".removeprefix("0")) for t in shipped["seen"]))
     for label, errors in (("shipped", shipped), ("before", before)):
@@ -79,8 +79,11 @@ def _scores(score: Mapping[str, Any]) -> list[str]:
     """The cells of a row of the card's table of quality."""
     cells = [number(score["n"])]
     for name, scale, digits in (
-        *((name, 100, 1) for name in ("recall_1", "recall_5", "style_1")),
-        *((name, 1, 1) for name in ("kid", "fd")),
+        ("recall_1", 100, 1),
+        ("recall_5", 100, 1),
+        ("style_1", 100, 1),
+        ("kid", 1, 1),
+        ("fd", 1, 1),
         ("distance", 1, 3),
     ):
         found = score[name]
@@ -88,9 +91,6 @@ def _scores(score: Mapping[str, Any]) -> list[str]:
             f"{fixed(scale * found['value'], digits)} ±{fixed(scale * half(found), digits)}"
         )
     return cells
-
-
-_ANCHORS = {"reference": "copy of the reference"}
 
 
 def _generated(result: Result, label: str) -> Iterator[str]:
@@ -107,10 +107,10 @@ def _generated(result: Result, label: str) -> Iterator[str]:
 @passages(CARD, "01cc14d7/quality-64/quality.json")
 def card_quality(result: Result) -> Iterator[str]:
     yield from _generated(result, "**{}**")
-    anchors = [s for s in result["scores"] if s["style"] is None and s["source"] != "generated"]
-    for each in anchors:
-        name = _ANCHORS.get(each["source"], each["source"])
-        yield row(f"anchor: {name}", *_scores(each))
+    for each in result["scores"]:
+        if each["style"] is None and each["source"] != "generated":
+            name = each["source"].replace("reference", "copy of the reference")
+            yield row(f"anchor: {name}", *_scores(each))
     nearest = result["nearest"]["seen"]
     yield (
         f"Of the seen pictures {fixed(100 * nearest['reference'], 1)} % are nearest to a drawing "

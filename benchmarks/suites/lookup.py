@@ -44,8 +44,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     names = list(owners)
     vectors = meaning(names)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    likeness = vectors @ vectors.T
-    np.fill_diagonal(likeness, -1)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1)
     place = {name: row for row, name in enumerate(names)}
     rows = [
         place[name]
@@ -53,8 +53,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         for name in concept.names[1:]
         if concept.weight == COMMON and owners[name] == concept.key
     ]
-    nearest = likeness[rows].argmax(axis=1)
-    cosine = likeness[rows, nearest]
+    nearest = cosines[rows].argmax(axis=1)
+    cosine = cosines[rows, nearest]
     keys = np.array(list(owners.values()))
     right = keys[nearest] == keys[rows]
     likeness = Likeness(library, meaning)

@@ -97,16 +97,13 @@ class Tokens:
             return
         self._by_hash, self._held = {}, frozenset()
         if state is not None:
-            # Nobody is let in while the tokens cannot be read. What is damaged stays so until the
-            # file changes; what could not be opened may be there the next time.
-            held: tuple[Token, ...] = ()
             try:
                 held = _read(self._path)
-            except FileFormatError as error:
+            except (FileFormatError, OSError) as error:  # nobody is let in meanwhile
                 _log.error("the tokens cannot be read", extra={"reason": str(error)})
-            except OSError as error:
-                _log.error("the tokens cannot be read", extra={"reason": str(error)})
-                return
+                if isinstance(error, OSError):  # it may be opened the next time
+                    return
+                held = ()
             self._held = frozenset(held)
             for each in held:
                 self._by_hash[f"token {each.token}"] = each
