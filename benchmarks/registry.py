@@ -307,6 +307,11 @@ SUITES = (
         ),
     ),
     Suite(
+        "rendering",
+        "Where the shipped model loses quality: real drawings, noised to t and drawn on",
+        f"{_ONE} {_RUN} rendering data/emoji DIR",
+    ),
+    Suite(
         "own_pictures",
         "Photographs, clip art and scribbles as references",
         f"{_RUN} own_pictures DIR --weights FILE --steps 20",
