@@ -310,6 +310,7 @@ SUITES = (
         "rendering",
         "Where the shipped model loses quality: real drawings, noised to t and drawn on",
         f"{_ONE} {_RUN} rendering data/emoji DIR",
+        ("01cc14d7/rendering.json",),
     ),
     Suite(
         "own_pictures",
