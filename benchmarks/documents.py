@@ -118,6 +118,12 @@ def card_quality(result: Result) -> Iterator[str]:
     )
 
 
+@passages(CARD, "01cc14d7/quality-words/quality.json")
+def card_words(result: Result) -> Iterator[str]:
+    assert result["config"]["references"] == "none"
+    yield from _generated(result, "without references")
+
+
 @passages(CARD, "e11a8aad/quality-plans/default.json", note="the weights before")
 def card_quality_before(result: Result) -> Iterator[str]:
     yield from _generated(result, "the weights before")

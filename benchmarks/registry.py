@@ -36,8 +36,8 @@ SUITES = (
     Suite(
         "quality",
         "The shipped model's pictures: recall, KID, FD and nearest neighbours beside anchors",
-        "asymflow bench quality --plan default --dtype bfloat16 --out DIR",
-        ("01cc14d7/quality-64/quality.json",),
+        "asymflow bench quality --plan default --dtype bfloat16 --out DIR; with --no-references",
+        ("01cc14d7/quality-64/quality.json", "01cc14d7/quality-words/quality.json"),
         own=False,
     ),
     Suite(
