@@ -293,6 +293,12 @@ SUITES = (
         ("e11a8aad/denoising.json",),
     ),
     Suite(
+        "training",
+        "What the training run of the shipped model was: time, pictures, learning curve, prediction",
+        f"{_RUN} training RUN",
+        ("649b2356/training.json",),
+    ),
+    Suite(
         "embedded",
         "The second design beside the shipped weights; what guidance should drop (`--drop`)",
         f"{_RUN} embedded data/emoji DIR --weights shipped --weights FILE --pairs 64 --steps 30; "

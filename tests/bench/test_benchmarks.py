@@ -26,6 +26,7 @@ POSITIONAL = {
     "embedded": ["data", "out", "--weights", "shipped"],
     "own_pictures": ["out", "--weights", "file"],
     "panel": ["data", "out"],
+    "training": ["run"],
     "rendering": ["data", "out"],
     "versions": ["former"],
     "families train": ["jit", "data", "--out", "out"],

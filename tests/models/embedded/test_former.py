@@ -12,7 +12,7 @@ import pytest
 from asymflow.models.embedded import former
 
 ROOT = Path(__file__).parents[3]
-HASHES = ("288b709b", "35012769", "12fd6e59", "e11a8aad")
+HASHES = ("288b709b", "35012769", "12fd6e59", "e11a8aad", "01cc14d7")
 
 
 def history() -> bool:
