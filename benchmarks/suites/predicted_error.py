@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -66,14 +67,23 @@ def draw(profile: Profile, seed: int, count: int = COUNT) -> list[tuple[str, Pla
             tier if guided or not tier.guided else CONDITIONAL
             for tier, guided in zip(tiers, allowed, strict=True)
         ]
+        whole: bool | None = None  # whether the last step of the whole network was guided
         for number, (tier, guided) in enumerate(zip(tiers, allowed, strict=True)):
-            if tier.cached and FULL not in tiers[:number]:  # there is nothing to carry from before
+            # There may be nothing to carry from before, and nothing for a late step to reuse.
+            if (tier.cached and FULL not in tiers[:number]) or (
+                tier.late and (whole is None or (tier.guided and not whole))
+            ):
                 tiers[number] = FULL if guided else CONDITIONAL
+            if tiers[number].whole:
+                whole = tiers[number].guided
         wanted = {"full only": True, "with carried tiers": any(tier.cached for tier in tiers)}
         if not wanted.get(kind, any(not tier.unreduced for tier in tiers)):
             continue
         steps = (Step(t, s, tier) for (t, s), tier in zip(pairwise(times), tiers, strict=True))
-        found.append((kind, Plan(f"random {len(found)}", tuple(steps))))
+        plan = Plan(f"random {len(found)}", tuple(steps))
+        # Nobody knows the error of a late step after longer than was profiled.
+        if math.isfinite(prediction.predict(profile, plan).error):
+            found.append((kind, plan))
     return found
 
 

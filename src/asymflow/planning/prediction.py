@@ -125,8 +125,9 @@ def move_error(profile: Profile, tier: int, move: _Move) -> float:
     w = profile.weight[p, i, j]
     if (k := move.source(profile.tiers[tier])) is not None:
         parts[0] = np.hypot(parts[0], w * profile.drift[tier, k, i])
-    if p < i and (k := move.source(profile.tiers[move.older])) is not None:
-        v = 1 - profile.times[j] / profile.times[i] - w
+    v = 1 - profile.times[j] / profile.times[i] - w
+    # Without weight nothing counts, not even what is unknown because it was never profiled.
+    if v and p < i and (k := move.source(profile.tiers[move.older])) is not None:
         parts.append(v * profile.drift[move.older, k, p])
     return math.hypot(*grown(profile, np.array(parts), j))
 
