@@ -321,6 +321,31 @@ def test_a_damaged_file_lets_nobody_in(tmp_path: Path, caplog: pytest.LogCapture
         tokens.names(tmp_path)
 
 
+def test_a_file_that_cannot_be_opened_is_said_once_and_tried_at_every_call(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tokens.add(tmp_path, "anna")
+    found, reads = Tokens(tmp_path), 0
+
+    def unreadable(path: Path) -> tuple[tokens.Token, ...]:
+        nonlocal reads
+        reads += 1
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(tokens, "_read", unreadable)
+            assert found.find(token) is found.find(token) is None
+        assert found.find(token)
+        time.sleep(0.01)
+        (tmp_path / tokens.NAME).touch()  # changed, so that it is read again
+    assert reads == 4
+    assert ["Permission denied" in record.reason for record in caplog.records] == [  # pyright: ignore
+        True,
+        True,
+    ]
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def told(*arguments: str) -> tuple[int, Any]:
         code = main.run(["token", *arguments, "--data", str(tmp_path), "--json"])

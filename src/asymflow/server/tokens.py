@@ -60,6 +60,7 @@ class Tokens:
         self._path = folder / NAME
         self._lock = threading.Lock()
         self._state: tuple[int, int, int] | None = None
+        self._problem = ""
         self._by_hash: dict[str, Token] = {}
         self._held: frozenset[Token] = frozenset()
 
@@ -100,10 +101,14 @@ class Tokens:
             try:
                 held = _read(self._path)
             except (FileFormatError, OSError) as error:  # nobody is let in meanwhile
-                _log.error("the tokens cannot be read", extra={"reason": str(error)})
+                if str(error) != self._problem:  # once, and not at every call
+                    _log.error("the tokens cannot be read", extra={"reason": str(error)})
+                self._problem = str(error)
                 if isinstance(error, OSError):  # it may be opened the next time
                     return
                 held = ()
+            else:
+                self._problem = ""
             self._held = frozenset(held)
             for each in held:
                 self._by_hash[f"token {each.token}"] = each
