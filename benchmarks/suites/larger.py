@@ -57,11 +57,11 @@ WAYS: dict[str, Callable[[float, bool], int]] = {
 
 def asked(grid: Plan, way: Callable[[float, bool], int]) -> Plan:
     """A whole grid, asked in a way."""
-    steps = list(grid.steps)
-    for i, step in enumerate(steps):
-        if (f := way(step.t, i == len(steps) - 1)) > 1:
-            steps[i] = transforms.pooled(Plan(grid.name, (step,)), f).steps[0]
-    return Plan(grid.name, tuple(steps))
+    end = len(grid.steps) - 1
+    factors = [way(step.t, i == end) for i, step in enumerate(grid.steps)]
+    return Plan(
+        grid.name, tuple(transforms.pooled(grid, f).steps[i] for i, f in enumerate(factors))
+    )
 
 
 QUICK = {"pictures": 16}

@@ -97,7 +97,7 @@ def _label(axes: Any, point: Point) -> None:
     low, high = axes.get_xlim()
     late = math.log(point.x[0] / low) > 0.7 * math.log(high / low)
     axes.annotate(
-        point.name,
+        point.name.removeprefix("asymflow "),  # the legend says whose the stars are
         (point.x[0], point.y[0]),
         textcoords="offset points",
         xytext=(-6 if late else 6, 6),
