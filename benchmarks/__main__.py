@@ -6,6 +6,7 @@ python -m benchmarks NAME [PART] --quick   little of everything, into runs/quick
 python -m benchmarks index [--check]       write INDEX.md, or check that it is up to date
 python -m benchmarks stamp FILE COMMAND    put a header on a result that is not written here
 python -m benchmarks supersede DIR REASON  say of results that what they measured is replaced
+python -m benchmarks mend                  put new numbers of results where documents have old ones
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asymflow.io.files import write_text
-from benchmarks import index, results
+from benchmarks import claims, index, results
 from benchmarks.registry import SUITES, Suite
 
 WIDTH = max(len(suite.name) for suite in SUITES) + 2
@@ -84,8 +85,22 @@ def _supersede(typed: list[str]) -> None:
         print(path)
 
 
+def _mend(typed: list[str]) -> None:
+    if typed:
+        sys.exit(f"mend takes no arguments, and was given {' '.join(typed)!r}.")
+    importlib.import_module("benchmarks.documents")  # declares what the pages have
+    for page in sorted({each.page for each in claims.WRITTEN}):
+        path = results.ROOT / page
+        old = path.read_text("utf-8")
+        new = claims.mended(old, claims.texts(page))
+        if new != old:
+            write_text(path, new)
+            print(page)
+
+
 TOOLS: dict[str, Callable[[list[str]], None]] = {
     "index": _index,
+    "mend": _mend,
     "stamp": _stamp,
     "supersede": _supersede,
 }

@@ -105,10 +105,12 @@ def share(value: float, digits: int = 0) -> str:
 
 def part(ratio: float) -> str:
     """`forty-third`, for what is 43 times less."""
-    whole = round(ratio)
-    if whole in _PARTS:
-        return number(_PARTS[whole])
-    return number(f"{_TENS[whole // 10 - 2]}-{_ORDINALS[whole % 10 - 1]}")
+    tens, ones = divmod(round(ratio), 10)
+    if (known := _PARTS.get(round(ratio))) is not None:
+        return number(known)
+    if not ones:
+        return number(f"{_TENS[tens - 2].removesuffix('y')}ieth")
+    return number(f"{_TENS[tens - 2]}-{_ORDINALS[ones - 1]}")
 
 
 def half(interval: Mapping[str, float]) -> float:
@@ -118,7 +120,10 @@ def half(interval: Mapping[str, float]) -> float:
 
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
-_PARTS = {2: "half", **dict(enumerate(_ORDINALS[2:], 3)), 10: "tenth"}
+_TEENS = ("tenth", "eleventh", "twelfth", *(f"{each}teenth" for each in (
+    "thir", "four", "fif", "six", "seven", "eigh", "nine"
+)))  # fmt: skip
+_PARTS = {2: "half", **dict(enumerate((*_ORDINALS[2:], *_TEENS), 3))}
 
 
 # --- checks ------------------------------------------------------------------------------------
@@ -168,16 +173,45 @@ def misplaced(each: Passages, text: str) -> list[str]:
     return []
 
 
+def texts(page: str) -> list[str]:
+    """All passages of a page."""
+    return [passage for each in WRITTEN if each.page == page for passage in each.texts()]
+
+
 def check(page: str) -> list[str]:
     """What is wrong on a page."""
     text = (ROOT / page).read_text("utf-8")
     written = [each for each in WRITTEN if each.page == page]
-    texts = [passage for each in written for passage in each.texts()]
+    passages = texts(page)
     return [
-        *wrong(page, text, texts),
-        *unclaimed(page, text, texts, [each for each in DEFINED if each.page == page]),
+        *wrong(page, text, passages),
+        *unclaimed(page, text, passages, [each for each in DEFINED if each.page == page]),
         *(error for each in written for error in misplaced(each, text)),
     ]
+
+
+def mended(text: str, texts: Sequence[str]) -> str:
+    """A page with the numbers that were computed, where nothing else of a passage differs.
+
+    Passages with the same words stand on the page in the order in which they are written. Where the
+    page has more or fewer of them, nothing changes.
+    """
+    alike: dict[str, list[str]] = {}
+    for passage in texts:
+        words = re.sub(f"{_BEGIN}.*?{_END}", f"{_BEGIN}0{_END}", passage)
+        alike.setdefault(words, []).append(passage)
+    numbers: dict[tuple[int, int], str] = {}
+    for words, written in alike.items():
+        pattern = _pattern(words).pattern.replace("(0)", _ANY_NUMBER)
+        whole_row = f"^{pattern}$" if words.startswith("|") else pattern
+        found = list(re.finditer(whole_row, text, re.MULTILINE))
+        if len(found) == len(written):
+            for match, passage in zip(found, written, strict=True):
+                computed = re.findall(f"{_BEGIN}(.*?){_END}", passage)
+                numbers |= {match.span(i): each for i, each in enumerate(computed, start=1)}
+    for (begin, end), computed in sorted(numbers.items(), reverse=True):
+        text = text[:begin] + computed + text[end:]
+    return text
 
 
 # --- what looks measured -----------------------------------------------------------------------
@@ -195,7 +229,7 @@ _NOT_PROSE = (  # and what no result has to say
 _NUMBER = re.compile(
     r"(?<![\w.,/@#^=-])[-+]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?![\d^_]|\.\d)"
     r"|\b(?:" + "|".join(_TENS) + ")-(?:" + "|".join(_ORDINALS) + r")\b"
-    r"|(?<=\ba )(?:" + "|".join(_PARTS[each] for each in (3, 5, 6, 7, 8, 9, 10)) + r")\b"
+    r"|(?<=\ba )(?:" + "|".join(_PARTS[each] for each in (3, *range(5, 20))) + r")\b"
 )
 _UNIT = re.compile(
     r"(?:\s+to\s+[-+]?[\d.,]*\d)?"  # 14 to 22 times
@@ -207,13 +241,14 @@ _METRIC = re.compile(
     r"(?:±\s*|\b(?:KIDs?|FD|FID|RMSE|NFE|recall@\d|recall|correlation|amplification|speed-up)\b"
     r"[^.;:|\n]{0,30})$"
 )
+_ANY_NUMBER = r"([-+]?(?:\d(?:[\d,]*\d)?(?:\.\d+)?|\.\d+)|[a-z]+(?:-[a-z]+)?)"
 _CELL = re.compile(r"[\s*_]*[-+]?[\d.]*\d(?!\w)")
 
 
 def looks_measured(text: str) -> Iterator[tuple[int, int]]:
     """Where numbers stand in prose and tables that a unit, a metric or a point marks as measured.
 
-    Of numbers in words: fractions with a hyphen, and those from a third to a tenth.
+    Of numbers in words: fractions with a hyphen, and those from a third to a nineteenth.
     """
     for pattern in _NOT_PROSE:
         text = re.sub(pattern, _blank, text, flags=re.DOTALL | re.MULTILINE)

@@ -37,21 +37,25 @@ SUITES = (
         "quality",
         "The shipped model's pictures: recall, KID, FD and nearest neighbours beside anchors",
         "asymflow bench quality --plan default --dtype bfloat16 --out DIR; with --no-references",
-        ("01cc14d7/quality-64/quality.json", "01cc14d7/quality-words/quality.json"),
+        (
+            "649b2356/quality-64/quality.json",
+            "649b2356/quality-words/quality.json",
+            "e11a8aad/quality-plans/default.json",
+        ),
         own=False,
     ),
     Suite(
         "panel",
         "How many of sixty prompts that nobody tuned to come out as what they name",
         f"{_ONE} {_RUN} panel data/emoji DIR",
-        ("01cc14d7/panel.json", "e11a8aad/panel.json"),
+        ("649b2356/panel.json", "e11a8aad/panel.json"),
     ),
     Suite(
         "quality of plans",
         "Shipped plans keep the quality of the default grid",
         "asymflow bench quality --plan NAME --dtype bfloat16 --json > FILE",
         tuple(
-            f"e11a8aad/quality-plans/{name}.json"
+            f"649b2356/quality-plans/{name}.json"
             for name in ("draft", "fast", "balanced", "best", "default")
         ),
         own=False,
@@ -62,33 +66,33 @@ SUITES = (
         "asymflow bench baselines --quick --pairs 120 --dtype bfloat16 "
         "--profile runs/plans/profile-64.safetensors --out DIR; "
         "at 128 px: --quick --pairs 24 --size 128 --dtype bfloat16 --out DIR",
-        ("e11a8aad/baselines/baselines.json", "e11a8aad/baselines-128/baselines.json"),
+        ("649b2356/baselines/baselines.json", "649b2356/baselines-128/baselines.json"),
         own=False,
     ),
     Suite(
         "speed",
         "Overhead of the engine over network calls, and of these over matrix products",
         f"{_ONE} asymflow bench speed --json > FILE",
-        ("01cc14d7/speed.json",),
+        ("649b2356/speed.json",),
         own=False,
     ),
     Suite(
         "versions",
         "What the shipped model costs beside the one before: passes, pictures, memory, files",
         f"{_ONE} {_RUN} versions FORMER",
-        ("01cc14d7/versions.json",),
+        ("649b2356/versions.json",),
     ),
     Suite(
         "batching",
         "Continuous batching fills its calls whatever the plans, and costs little beside them",
         f"{_ONE} {_RUN} batching",
-        ("e11a8aad/batching.json",),
+        ("649b2356/batching.json",),
     ),
     Suite(
         "consistency",
         "Consistency of the model across resolutions",
         f"{_RUN} consistency data/emoji",
-        ("01cc14d7/consistency.json",),
+        ("649b2356/consistency.json",),
     ),
     Suite(
         "guidance",
@@ -100,13 +104,13 @@ SUITES = (
         "larger",
         "Plans at 128 px evaluate the model at half the side",
         f"{_RUN} larger --dtype bfloat16",
-        ("e11a8aad/larger.json",),
+        ("649b2356/larger.json",),
     ),
     Suite(
         "growth",
         "How time and memory grow from 32 to 512 px (`--sheet 256` draws growth-sheet.png)",
         f"{_RUN} growth",
-        ("e11a8aad/growth.json",),
+        ("649b2356/growth.json",),
     ),
     Suite(
         "tiled",
@@ -129,31 +133,31 @@ SUITES = (
         "plans evidence",
         "The evidence of plan files holds on 96 pictures of other seeds",
         f"{_RUN} plans evidence --dtype bfloat16",
-        ("01cc14d7/evidence.json",),
+        ("649b2356/evidence.json",),
     ),
     Suite(
         "plans ablation",
         "Contribution of each mechanism of a plan",
         f"{_RUN} plans ablation --side 64 --plan balanced --dtype bfloat16",
-        ("e11a8aad/ablation-64.json",),
+        ("649b2356/ablation-64.json",),
     ),
     Suite(
         "plans late",
         "What late steps are worth on the embedded model: cost against error, with and without",
         f"{_ONE} {_RUN} plans late --dtype bfloat16 --rollouts 12 --pictures 48",
-        ("01cc14d7/late.json",),
+        ("649b2356/late.json",),
     ),
     Suite(
         "predicted_error",
         "The predicted error of random plans beside their real error",
         f"{_RUN} predicted_error",
-        ("e11a8aad/predicted-error.json",),
+        ("649b2356/predicted-error.json",),
     ),
     Suite(
         "solvers",
         "Solvers of asymflow and diffusers in few steps, each on its best grid",
         f"{_RUN} solvers --dtype bfloat16",
-        ("e11a8aad/solvers.json",),
+        ("649b2356/solvers.json",),
     ),
     Suite(
         "adaptive",
@@ -167,7 +171,7 @@ SUITES = (
         "oracle",
         "What pictures would save at most that knew how difficult they are",
         f"{_RUN} oracle --dtype bfloat16",
-        ("e11a8aad/oracle.json",),
+        ("649b2356/oracle.json",),
     ),
     # Other networks.
     Suite(
@@ -294,7 +298,7 @@ SUITES = (
     ),
     Suite(
         "training",
-        "What the training run of the shipped model was: time, pictures, learning curve, prediction",
+        "The training run of the shipped model: its time, pictures, learning curve and prediction",
         f"{_RUN} training RUN",
         ("649b2356/training.json",),
     ),
@@ -310,37 +314,38 @@ SUITES = (
             "trained/edges.json",
             "trained/perceptual.json",
             "01cc14d7/embedded.json",
+            "649b2356/embedded.json",
         ),
     ),
     Suite(
         "rendering",
         "Where the shipped model loses quality: real drawings, noised to t and drawn on",
         f"{_ONE} {_RUN} rendering data/emoji DIR",
-        ("01cc14d7/rendering.json",),
+        ("649b2356/rendering.json", "01cc14d7/rendering.json"),
     ),
     Suite(
         "own_pictures",
         "Photographs, clip art and scribbles as references",
         f"{_RUN} own_pictures DIR --weights FILE --steps 20",
-        ("d78dc5d0/own-pictures.json", "01cc14d7/own-pictures.json"),
+        ("d78dc5d0/own-pictures.json", "649b2356/own-pictures.json"),
     ),
     Suite(
         "lookup",
         "How well things are found by names that the library does not have",
         f"{_RUN} lookup",
-        ("01cc14d7/lookup.json",),
+        ("649b2356/lookup.json",),
     ),
     Suite(
         "languages",
         "Share of prompts in ten languages, and of emoji, that are read as what they name",
         f"{_ONE} {_RUN} languages",
-        ("01cc14d7/languages.json",),
+        ("649b2356/languages.json",),
     ),
     Suite(
         "svg",
         "Size and error of pictures traced to SVG, opened by resvg and by Chromium",
         f"{_ONE} {_RUN} svg",
-        ("01cc14d7/svg.json",),
+        ("649b2356/svg.json",),
     ),
     # The server.
     Suite(
@@ -371,7 +376,7 @@ SUITES = (
         "prices",
         "What a plan makes of a bulk job: pictures of an hour of a core",
         f"{_ONE} {_RUN} prices",
-        ("01cc14d7/prices.json",),
+        ("649b2356/prices.json",),
     ),
     Suite(
         "cluster",

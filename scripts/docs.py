@@ -36,7 +36,8 @@ PLOTS = (
     "trained/campaign-unet",
     "trained/ablation",
     "e11a8aad/campaign-embedded",
-    "01cc14d7/panel",
+    "649b2356/own-pictures",
+    "649b2356/panel",
 )
 """Plots of results that pages show, as copies: the documentation has nothing from outside of its
 folder."""

@@ -116,10 +116,10 @@ def test_the_index_finds_who_cites_a_suite() -> None:
     [baselines] = [suite for suite in SUITES if suite.name == "baselines"]
     pages = {
         "command.md": "run `python -m benchmarks plans\nevidence --dtype bfloat16`",
-        "result.md": "(`benchmarks/results/01cc14d7/evidence.json`)",
-        "folder.md": "see `benchmarks/results/e11a8aad/baselines` and the plot",
+        "result.md": "(`benchmarks/results/649b2356/evidence.json`)",
+        "folder.md": "see `benchmarks/results/649b2356/baselines` and the plot",
         "other.md": "`python -m benchmarks plans make`, "
-        "`benchmarks/results/e11a8aad/baselines-128x`",
+        "`benchmarks/results/649b2356/baselines-128x`",
     }
     assert index.cited(plans, pages) == ["command.md", "result.md"]
     assert index.cited(baselines, pages) == ["folder.md"]
