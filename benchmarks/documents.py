@@ -600,7 +600,8 @@ definitions(COMPARISON, "the unit of KID", "KID x 1000 to real pictures")
 definitions(
     COMPARISON,
     "settings of baselines",
-    *("first-block cache 0.3 over", "AdaptiveDiffusion 0.05"),
+    "first-block cache 0.3 over",
+    "AdaptiveDiffusion 0.05",
 )
 
 
